@@ -1,0 +1,141 @@
+"""Preservation: how much of each source's effect survives in a merge, measured between base (0) and source alone (1).
+
+All pictures of one prompt start from the same noise, so the *effect* of a source is a difference of two embeddings,
+u_k = φ(source k alone) − φ(base), and the merge's effect is v = φ(merge) − φ(base). A source's share in the merge is its
+least-squares coefficient in v ≈ Σ_k a_k·u_k over a group of prompts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+JOINT = -1
+_RIDGE = 0.02
+
+
+@dataclass(frozen=True)
+class Effects:
+    """What the baselines say.
+
+    Attributes:
+        base: embeddings of the base's pictures, (n, d).
+        alone: embeddings of each source's pictures, (k, n, d).
+        asked: for every prompt the index of the source that it asks for, or ``JOINT`` for all of them, (n,).
+    """
+
+    base: Tensor
+    alone: Tensor
+    asked: Tensor
+
+    def __post_init__(self) -> None:
+        n, d = self.base.shape
+        if self.alone.shape[1:] != (n, d) or self.asked.shape != (n,):
+            raise ValueError(
+                f"shapes do not match: base {tuple(self.base.shape)}, alone {tuple(self.alone.shape)}, asked {tuple(self.asked.shape)}"
+            )
+
+    @property
+    def sources(self) -> int:
+        """Number of sources."""
+        return len(self.alone)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """One candidate's sufficient statistics per prompt, from which shares over any resample of prompts follow.
+
+    Attributes:
+        gram: ⟨u_k, u_l⟩, (n, k, k).
+        pull: ⟨u_k, v⟩, (n, k).
+        asked: as in ``Effects``, (n,).
+    """
+
+    gram: Tensor
+    pull: Tensor
+    asked: Tensor
+
+
+@dataclass(frozen=True)
+class Preservation:
+    """Shares of one source's effect, 0 = as in the base, 1 = as in the source alone.
+
+    Attributes:
+        own: on prompts that ask for this source only.
+        joint: on prompts that ask for all sources.
+        leakage: movement along this source's effect on prompts that ask for others only; NaN for a single group of prompts.
+    """
+
+    own: float
+    joint: float
+    leakage: float
+
+    @property
+    def mean(self) -> float:
+        """Mean of ``own`` and ``joint``, or the one that was measured."""
+        seen = [share for share in (self.own, self.joint) if share == share]
+        return sum(seen) / len(seen)
+
+
+def moments(merged: Tensor, effects: Effects) -> Moments:
+    """Reduce a candidate's embeddings (n, d) to what the shares need."""
+    u = (effects.alone - effects.base).double()
+    v = (merged - effects.base).double()
+    return Moments(torch.einsum("knd,lnd->nkl", u, u), torch.einsum("knd,nd->nk", u, v), effects.asked)
+
+
+def preservation(merged: Tensor, effects: Effects) -> list[Preservation]:
+    """Score one candidate.
+
+    Args:
+        merged: embeddings of its pictures, (n, d), same prompts and noise as the baselines'.
+        effects: the baselines.
+
+    Returns:
+        One ``Preservation`` a source, in order.
+    """
+    reduced = moments(merged, effects)
+    own, joint = shares(reduced)
+    return [Preservation(float(own[k]), float(joint[k]), _leakage(merged, effects, k)) for k in range(effects.sources)]
+
+
+def shares(reduced: Moments, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Shares of every source on its own prompts and on the joint ones, each (k,), clipped to [0, 1].
+
+    Args:
+        reduced: the candidate's moments.
+        weights: how often every prompt counts, (n,); None counts each once. A bootstrap passes its resample here.
+    """
+    counts = torch.ones(len(reduced.asked)) if weights is None else weights
+    k = reduced.pull.shape[1]
+    own = torch.stack([_solve(reduced, counts * (reduced.asked == source))[source] for source in range(k)])
+    return own, _solve(reduced, counts * (reduced.asked == JOINT))
+
+
+def _solve(reduced: Moments, counts: Tensor) -> Tensor:
+    """argmin_a Σᵢ cᵢ‖vᵢ − Σ_k a_k·u_kᵢ‖² + ridge, clipped to [0, 1], (k,).
+
+    Sources whose effects look alike get no credit for each other, as they would from the projection ⟨u, v⟩ / ‖u‖². The ridge keeps
+    a source that has no effect at share 0; NaN where no prompt counts.
+    """
+    if not bool(counts.any()):
+        return torch.full((reduced.pull.shape[1],), float("nan"))
+    gram = torch.einsum("n,nkl->kl", counts.double(), reduced.gram)
+    pull = torch.einsum("n,nk->k", counts.double(), reduced.pull)
+    ridge = _RIDGE * gram.diagonal().mean().clamp(min=1e-12)
+    return torch.linalg.solve(gram + ridge * torch.eye(len(pull), dtype=gram.dtype), pull).clamp(0, 1)
+
+
+def _leakage(merged: Tensor, effects: Effects, source: int) -> float:
+    """Mean movement along the source's mean own effect on prompts that ask for another one, beyond what that one alone shows, in
+    units of the own effect; at least 0."""
+    others = (effects.asked != source) & (effects.asked != JOINT)
+    own = effects.asked == source
+    if not bool(others.any()) or not bool(own.any()):
+        return float("nan")
+    axis = (effects.alone[source, own] - effects.base[own]).mean(dim=0)
+    expected = effects.alone[effects.asked[others], others.nonzero()[:, 0]]
+    moved = (merged[others] - expected) @ axis / axis.square().sum().clamp(min=1e-12)
+    return float(moved.mean().clamp(min=0))

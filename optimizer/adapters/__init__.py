@@ -1,0 +1,25 @@
+"""Adapters: LoRA and LyCORIS files in and out of one canonical form."""
+
+from optimizer.adapters.adapter import Adapter, Coverage
+from optimizer.adapters.factors import Factors
+from optimizer.adapters.hashes import model_hashes
+from optimizer.adapters.load import load_adapter
+from optimizer.adapters.names import clean_name
+from optimizer.adapters.save import Dialect, adapter_tensors, save_adapter
+from optimizer.adapters.shapes import fit_shapes, live_modules, shape_mismatches, weight_shapes
+
+__all__ = [
+    "Adapter",
+    "Coverage",
+    "Dialect",
+    "Factors",
+    "adapter_tensors",
+    "clean_name",
+    "fit_shapes",
+    "live_modules",
+    "load_adapter",
+    "model_hashes",
+    "save_adapter",
+    "shape_mismatches",
+    "weight_shapes",
+]

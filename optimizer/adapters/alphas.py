@@ -1,0 +1,105 @@
+"""Declared alphas: what a file, or the PEFT configuration beside it, says of alpha where no ``.alpha`` tensor does.
+
+diffusers stores the fields of PEFT's LoraConfig as JSON under ``lora_adapter_metadata`` in the file's header, each with the part's
+name in front (``unet.lora_alpha``). PEFT itself writes them to ``adapter_config.json`` in the same folder.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from optimizer.adapters.container import Header
+from optimizer.adapters.keys import is_peft
+from optimizer.adapters.paths import TEMPLATES
+from optimizer.errors import AdapterError
+
+METADATA_KEY = "lora_adapter_metadata"
+_CONFIG = "adapter_config.json"
+_DEFAULT = 8.0  # PEFT's LoraConfig.lora_alpha
+
+
+@dataclass(frozen=True)
+class Declared:
+    """The declared alphas of one part.
+
+    Attributes:
+        alpha: of every module that no pattern names.
+        patterns: end of a module name, on a dot, → its own alpha; with ``^`` in front, the whole name.
+        rank_stabilised: the scale is alpha / √rank instead of alpha / rank (rsLoRA, arXiv:2312.03732).
+    """
+
+    alpha: float
+    patterns: Mapping[str, float]
+    rank_stabilised: bool
+
+    def alpha_of(self, name: str, rank: int) -> float:
+        """Alpha of a module, such that alpha / rank is its scale.
+
+        Args:
+            name: the module's name inside its part.
+            rank: the rank that its tensors have.
+        """
+        alpha = next((value for pattern, value in self.patterns.items() if _matches(pattern, name)), self.alpha)
+        return alpha * math.sqrt(rank) if self.rank_stabilised else alpha
+
+
+def declared_alphas(header: Header) -> dict[str, Declared]:
+    """Part → its declared alphas, for the parts that something is declared for."""
+    if text := header.metadata.get(METADATA_KEY):
+        table = _table(text, header.path, METADATA_KEY)
+        fields = {part: _under(table, part) for part in TEMPLATES}
+        return {part: _declared(own, header.path, METADATA_KEY) for part, own in fields.items() if own}
+    config = header.path.with_name(_CONFIG)
+    if any(is_peft(name) for name in header.shapes) and config.is_file():
+        own = _table(config.read_text("utf-8", "replace"), config, None)
+        kind = str(own.get("peft_type", "LORA"))
+        if kind not in ("LORA", "LOHA"):
+            raise AdapterError(f"is a PEFT adapter of the kind {kind[:40]!r}, which is not read", file=config, remedy="use a LoRA or LoHa")
+        return dict.fromkeys(TEMPLATES, _declared(own, config, None))
+    return {}
+
+
+def _under(table: Mapping[str, Any], part: str) -> dict[str, Any]:
+    prefix = f"{part}."
+    return {key.removeprefix(prefix): value for key, value in table.items() if key.startswith(prefix)}
+
+
+def _table(text: str, file: Path, key: str | None) -> dict[str, Any]:
+    try:
+        table = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise AdapterError(f"is not valid JSON ({error})", file=file, key=key, remedy="repair or remove it") from error
+    if not isinstance(table, dict):
+        raise AdapterError("is not a table", file=file, key=key, remedy="repair or remove it")
+    return table
+
+
+def _declared(fields: Mapping[str, Any], file: Path, key: str | None) -> Declared:
+    if fields.get("use_dora"):
+        raise AdapterError(
+            "declares DoRA, whose change depends on the base weight", file=file, key=key, remedy="extract a plain LoRA from it"
+        )
+    alpha = fields.get("lora_alpha", fields.get("alpha", _DEFAULT))
+    patterns = fields.get("alpha_pattern") or {}
+    numbers = [alpha, *(patterns.values() if isinstance(patterns, dict) else [None])]
+    if not all(isinstance(n, int | float) and not isinstance(n, bool) and math.isfinite(n) and n for n in numbers):
+        raise AdapterError(
+            f"declares an alpha that is not a number other than 0: {str(numbers)[:80]}", file=file, key=key, remedy="repair it"
+        )
+    if strange := [pattern for pattern in patterns if not re.fullmatch(r"\^?[\w.]+", pattern)]:
+        raise AdapterError(
+            f"the alpha pattern {strange[0][:80]!r} is not a module name", file=file, key=key, remedy="write out the module names"
+        )
+    return Declared(float(alpha), {k: float(v) for k, v in patterns.items()}, bool(fields.get("use_rslora")))
+
+
+def _matches(pattern: str, name: str) -> bool:
+    if pattern.startswith("^"):
+        return pattern[1:] in (name, name.removeprefix("text_model."))
+    return f".{name}".endswith(f".{pattern}")

@@ -1,0 +1,197 @@
+"""From the factors of one module, as a file holds them, to the canonical low-rank form, exactly.
+
+    LoRA    ΔW = s·up·down; with LoCon's middle factor (a Tucker or CP form), Σ mid[m,n,·]·up[:,m]·down[n,:]
+    LoHa    ΔW = s·(A₁B₁) ⊙ (A₂B₂) = s·(A₁ • A₂)(B₁ ∗ B₂), the row-wise and the column-wise Khatri-Rao product; rank r₁r₂
+    LoKr    ΔW = s·(U₁V₁) ⊗ (U₂V₂) = s·(U₁ ⊗ U₂)(V₁ ⊗ V₂); rank r₁r₂
+
+LoHa: Hyeon-Woo et al., FedPara, arXiv:2108.06098. LoKr: Yeh et al., LyCORIS, arXiv:2309.14859. Where r₁r₂ exceeds the weight's
+shorter side, ΔW itself and an identity are the smaller exact factors. The scale is applied once, as in LyCORIS's forward pass.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from optimizer.adapters.factors import Factors
+from optimizer.adapters.keys import LOHA, LOKR, LORA
+from optimizer.adapters.paths import kernel_size
+
+Roles = Mapping[str, Tensor]
+
+
+class BrokenModule(Exception):
+    """One module's tensors do not make a change: what is wrong, and with which role."""
+
+    def __init__(self, role: str, problem: str) -> None:
+        self.role, self.problem = role, problem
+        super().__init__(f"{role}: {problem}")
+
+
+@dataclass(frozen=True)
+class _Product:
+    """ΔW without its scale as left (out, r) @ right (r, fan_in), with the rank that alpha refers to."""
+
+    left: Tensor
+    right: Tensor
+    rank: int
+    kernel: tuple[int, ...] | None
+    scaled: bool = True
+
+
+def expand(path: str, roles: Roles, alpha_of: Callable[[int], float]) -> Factors:
+    """The factors of one module.
+
+    Args:
+        path: canonical module path; its name tells a convolution's kernel where the tensors do not.
+        roles: role → tensor, without alpha; all of one kind.
+        alpha_of: rank, as the file counts it → alpha; ``float`` stands for alpha = rank.
+
+    Raises:
+        BrokenModule: a tensor is missing, or shapes do not fit together.
+    """
+    product = _KINDS[_kind(roles)]({role: tensor.float() for role, tensor in roles.items()})
+    wide = product.left.shape[1]
+    alpha = alpha_of(product.rank) if product.scaled else float(wide)
+    if product.scaled and wide != product.rank:
+        alpha *= wide / product.rank
+    return Factors(product.left.contiguous(), product.right.contiguous(), alpha, _weight_shape(path, product))
+
+
+def _kind(roles: Roles) -> str:
+    """Which of the three kinds the roles are, complete and unmixed."""
+    for kind, known in {"lora": LORA, "loha": LOHA, "lokr": LOKR}.items():
+        if not roles.keys() & set(known):
+            continue
+        if strange := sorted(roles.keys() - set(known)):
+            raise BrokenModule(strange[0], f"does not belong beside {sorted(roles.keys() & set(known))[0]}")
+        return kind
+    raise BrokenModule("alpha", "stands alone: the module has no factor")
+
+
+def _need(roles: Roles, *needed: str) -> list[Tensor]:
+    for role in needed:
+        if role not in roles:
+            raise BrokenModule(sorted(roles)[0], f"its other half, {role}, is missing")
+    return [roles[role] for role in needed]
+
+
+def _lora(roles: Roles) -> _Product:
+    up, down = _need(roles, "up", "down")
+    left = _matrix("up", up)
+    if "mid" in roles:
+        right = _tucker("mid", roles["mid"], _matrix("down", down))
+        _check_product("mid", left, right)
+        return _Product(left, right, down.shape[0], tuple(roles["mid"].shape[2:]))
+    if down.ndim not in (2, 4):
+        raise BrokenModule("down", f"has {down.ndim} dimensions, expected 2 or 4")
+    right = down.flatten(1)
+    _check_product("down", left, right)
+    # One factor may be squeezed to a matrix where the other still shows that the module is a convolution.
+    kernel = tuple(down.shape[2:]) if down.ndim == 4 else ((1, 1) if up.ndim == 4 else None)
+    return _Product(left, right, down.shape[0], kernel)
+
+
+def _loha(roles: Roles) -> _Product:
+    w1a, w1b, w2a, w2b = _need(roles, "hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
+    kernel: tuple[int, ...] | None = None
+    if roles.keys() & {"hada_t1", "hada_t2"}:
+        t1, t2 = _need(roles, "hada_t1", "hada_t2")
+        kernel = tuple(t1.shape[2:])
+        # In the Tucker form the outer factors are stored as (rank, out) and (rank, in).
+        w1a, w2a = w1a.T, w2a.T
+        w1b, w2b = _tucker("hada_t1", t1, w1b), _tucker("hada_t2", t2, w2b)
+    for name, left, right in (("hada_w1_b", w1a, w1b), ("hada_w2_b", w2a, w2b)):
+        _check_product(name, left, right)
+    if w1a.shape[0] != w2a.shape[0] or w1b.shape[1] != w2b.shape[1]:
+        raise BrokenModule("hada_w2_a", f"its product is {w2a.shape[0]} × {w2b.shape[1]}, the first one {w1a.shape[0]} × {w1b.shape[1]}")
+    rank = roles["hada_w1_b"].shape[0]
+    if w1a.shape[1] * w2a.shape[1] >= min(w1a.shape[0], w1b.shape[1]):
+        return _dense((w1a @ w1b) * (w2a @ w2b), rank, kernel)
+    left = (w1a[:, :, None] * w2a[:, None, :]).flatten(1)
+    right = (w1b[:, None, :] * w2b[None, :, :]).flatten(0, 1)
+    return _Product(left, right, rank, kernel)
+
+
+def _lokr(roles: Roles) -> _Product:
+    left1, right1, rank1 = _kron_factor(roles, "lokr_w1")
+    left2, right2, rank2 = _kron_factor(roles, "lokr_w2")
+    kernel = _lokr_kernel(roles)
+    rank, scaled = rank1 or rank2 or 1, bool(rank1 or rank2)  # LyCORIS: two full factors have scale 1, whatever alpha says
+    rows, columns = left1.shape[0] * left2.shape[0], right1.shape[1] * right2.shape[1]
+    if left1.shape[1] * left2.shape[1] >= min(rows, columns):
+        product = _dense(_kron(left1 @ right1, left2 @ right2), rank, kernel)
+        return _Product(product.left, product.right, rank, kernel, scaled)
+    return _Product(_kron(left1, left2), _kron(right1, right2), rank, kernel, scaled)
+
+
+def _kron_factor(roles: Roles, name: str) -> tuple[Tensor, Tensor, int | None]:
+    """One Kronecker factor as left @ right, and the rank it is stored with (None when it is stored whole)."""
+    if name in roles:
+        if extra := sorted(roles.keys() & {f"{name}_a", f"{name}_b"}):
+            raise BrokenModule(extra[0], f"does not belong beside {name}")
+        whole = roles[name].flatten(1)
+        return *_split(whole), None
+    a, b = _need(roles, f"{name}_a", f"{name}_b")
+    if name == "lokr_w2" and "lokr_t2" in roles:
+        return a.T, _tucker("lokr_t2", roles["lokr_t2"], b), b.shape[0]
+    left, right = a.flatten(1), b.flatten(1)
+    _check_product(f"{name}_b", left, right)
+    return left, right, right.shape[0]
+
+
+def _kron(first: Tensor, second: Tensor) -> Tensor:
+    # torch.kron (2.14) fails on the transpose of a matrix with one column.
+    rows, columns = first.shape[0] * second.shape[0], first.shape[1] * second.shape[1]
+    return (first[:, None, :, None] * second[None, :, None, :]).reshape(rows, columns)
+
+
+def _lokr_kernel(roles: Roles) -> tuple[int, ...] | None:
+    for name in ("lokr_t2", "lokr_w2", "lokr_w2_b"):
+        if name in roles and roles[name].ndim == 4:
+            return tuple(roles[name].shape[2:])
+    return None
+
+
+def _tucker(role: str, core: Tensor, inner: Tensor) -> Tensor:
+    """core (r, q, kh, kw) contracted with inner (q, in): (r, in·kh·kw)."""
+    if core.ndim != 4 or inner.ndim != 2 or core.shape[1] != inner.shape[0]:
+        raise BrokenModule(role, f"shape {tuple(core.shape)} does not multiply with {tuple(inner.shape)}")
+    return torch.einsum("mnhw,ni->mihw", core, inner).flatten(1)
+
+
+def _matrix(role: str, tensor: Tensor) -> Tensor:
+    if tensor.ndim not in (2, 4) or any(n != 1 for n in tensor.shape[2:]):
+        raise BrokenModule(role, f"shape {tuple(tensor.shape)} is not a matrix")
+    return tensor.flatten(1)
+
+
+def _check_product(role: str, left: Tensor, right: Tensor) -> None:
+    if left.ndim != 2 or right.ndim != 2 or left.shape[1] != right.shape[0]:
+        raise BrokenModule(role, f"shapes do not multiply: {tuple(left.shape)} @ {tuple(right.shape)}")
+
+
+def _split(whole: Tensor) -> tuple[Tensor, Tensor]:
+    """A matrix as itself and the smaller identity."""
+    rows, columns = whole.shape
+    return (whole, torch.eye(columns)) if columns <= rows else (torch.eye(rows), whole)
+
+
+def _dense(delta: Tensor, rank: int, kernel: tuple[int, ...] | None) -> _Product:
+    return _Product(*_split(delta), rank, kernel)
+
+
+def _weight_shape(path: str, product: _Product) -> tuple[int, ...]:
+    out, fan_in = product.left.shape[0], product.right.shape[1]
+    kernel = kernel_size(path) if product.kernel is None else product.kernel
+    positions = math.prod(kernel)
+    if len(kernel) not in (0, 2) or fan_in % positions:
+        raise BrokenModule("down", f"{fan_in} columns do not fill a convolution with kernel {kernel}")
+    return (out, fan_in // positions, *kernel)
+
+
+_KINDS = {"lora": _lora, "loha": _loha, "lokr": _lokr}

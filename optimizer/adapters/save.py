@@ -1,0 +1,166 @@
+"""Saving: an Adapter becomes a file that other loaders read at the right strength.
+
+``kohya``: ``lora_unet_….lora_up.weight``, ``.lora_down.weight`` and ``.alpha`` for every module; read by sd-scripts, A1111, Forge,
+ComfyUI, InvokeAI and diffusers. diffusers (0.42) applies a module's own alpha to some modules only: it misses attention and text
+modules when the alphas of a part differ. So all modules of a part get the same alpha, and ``up`` takes the difference.
+
+``diffusers``: ``unet.….lora_A.weight`` and ``lora_B.weight``. Such files cannot hold ``.alpha`` tensors (diffusers refuses names
+without "lora"), and only diffusers reads the alphas in the header. So ``up`` takes the whole scale, alpha equals the rank in every
+module, which is what a reader without the header assumes, and the header says the same.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from optimizer.adapters.adapter import Adapter
+from optimizer.adapters.alphas import METADATA_KEY
+from optimizer.adapters.container import serialise, write_atomically
+from optimizer.adapters.factors import Factors
+from optimizer.adapters.keys import flat_name
+from optimizer.adapters.paths import split_path
+from optimizer.errors import AdapterError
+
+Dialect = Literal["kohya", "diffusers"]
+
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+_STALE = ("ss_network_", "sshs_", "modelspec.hash_sha256", METADATA_KEY, "format")
+_COMFORTABLE = (2.0**-10, 2.0**14)
+
+
+def save_adapter(
+    adapter: Adapter,
+    path: str | Path,
+    dialect: Dialect = "kohya",
+    dtype: torch.dtype = torch.float16,
+    metadata: Mapping[str, str] | None = None,
+) -> Path:
+    """Write an adapter as safetensors; the file appears whole or not at all, and the same input gives the same bytes.
+
+    Args:
+        adapter: what to write.
+        path: the new file, in an existing folder; an existing file is replaced.
+        dialect: ``kohya`` or ``diffusers``.
+        dtype: of the factors: fp16, bf16 or fp32. Alphas are fp32.
+        metadata: header strings; by default the adapter's own, without those that describe another file's tensors.
+
+    Returns:
+        The path.
+
+    Raises:
+        AdapterError: the adapter has no modules, a value does not fit the dtype, or the file cannot be written.
+    """
+    path = Path(path)
+    tensors, own = adapter_tensors(adapter, path, dialect=dialect, dtype=dtype)
+    if metadata is None:
+        metadata = {key: value for key, value in adapter.metadata.items() if not key.startswith(_STALE)}
+    write_atomically(serialise(tensors, {**metadata, **own}), path)
+    return path
+
+
+def adapter_tensors(
+    adapter: Adapter, path: str | Path, *, dialect: Dialect = "kohya", dtype: torch.dtype = torch.float16
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """What ``save_adapter`` writes: the file's tensors by name, and the metadata that its readers need beside them."""
+    path = Path(path)
+    if dialect not in get_args(Dialect):
+        raise AdapterError(f"unknown dialect {dialect!r}", file=path, remedy=f"use one of {', '.join(get_args(Dialect))}")
+    if dtype not in _DTYPES:
+        raise AdapterError(f"cannot be written as {dtype}", file=path, remedy="use torch.float16, torch.bfloat16 or torch.float32")
+    if not adapter.modules:
+        raise AdapterError(
+            f"the adapter {adapter.name!r} has no modules", file=path, remedy="nothing to write: check the sources and weights"
+        )
+    modules = _with_alphas(adapter.modules, None if dialect == "diffusers" else _common_alphas(adapter.modules))
+    prefixes = _prefixes(modules, dialect)
+    tensors: dict[str, Tensor] = {}
+    for module, factors in modules.items():
+        up, down = _stored(factors, dtype)
+        _check(up, down, module, path, dtype)
+        if dialect == "kohya":
+            name = flat_name(module, prefixes[module.partition(".")[0]])
+            tensors |= {f"{name}.lora_up.weight": up, f"{name}.lora_down.weight": down, f"{name}.alpha": torch.tensor(float(factors.alpha))}
+        else:
+            tensors |= {f"{module}.lora_B.weight": up, f"{module}.lora_A.weight": down}
+    return tensors, _lora_configs(modules) if dialect == "diffusers" else {}
+
+
+def _common_alphas(modules: Mapping[str, Factors]) -> dict[str, float]:
+    """Part → the alpha that most of its modules have (of several, the greatest)."""
+    counts: dict[str, Counter[float]] = {}
+    for path, factors in modules.items():
+        counts.setdefault(path.partition(".")[0], Counter())[factors.alpha or float(factors.rank)] += 1
+    return {part: max(count, key=lambda alpha: (count[alpha], alpha)) for part, count in counts.items()}
+
+
+def _with_alphas(modules: Mapping[str, Factors], common: Mapping[str, float] | None) -> dict[str, Factors]:
+    """The modules, sorted, with their part's alpha, or with alpha = rank; ``up`` takes the difference, ΔW stays."""
+    result = {}
+    for path in sorted(modules):
+        part, _ = split_path(path)
+        factors = modules[path]
+        alpha = float(factors.rank) if common is None else common[part]
+        same = factors.alpha == alpha
+        result[path] = factors if same else replace(factors, up=factors.up.float() * (factors.alpha / alpha), alpha=alpha)
+    return result
+
+
+def _prefixes(modules: Mapping[str, Factors], dialect: Dialect) -> dict[str, str]:
+    two = any(path.startswith("text_encoder_2.") for path in modules)
+    return {"unet": "lora_unet_", "text_encoder": "lora_te1_" if two else "lora_te_", "text_encoder_2": "lora_te2_"}
+
+
+def _stored(factors: Factors, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """up and down in the file's dtype, as convolutions where the weight is one."""
+    up, down = factors.up.detach().cpu().float(), factors.down.detach().cpu().float()
+    if dtype == torch.float16:
+        up, down = _balanced(up, down)
+    kernel = factors.shape[2:]
+    if kernel:
+        up = up.reshape(*up.shape, *(1 for _ in kernel))
+        down = down.reshape(factors.rank, factors.shape[1], *kernel)
+    return up.to(dtype), down.to(dtype)
+
+
+def _balanced(up: Tensor, down: Tensor) -> tuple[Tensor, Tensor]:
+    """Move powers of two between the halves of each rank-one term whose magnitude fp16 would lose; exact, and ΔW stays."""
+    left, right = up.abs().amax(0), down.abs().amax(1)
+    low, high = _COMFORTABLE
+    lost = ((left < low) | (right < low) | (left > high) | (right > high)) & (left > 0) & (right > 0)
+    shift = torch.where(lost, torch.round((right.log2() - left.log2()) / 2), torch.zeros(())).nan_to_num(0.0)
+    return torch.ldexp(up, shift), torch.ldexp(down, -shift[:, None])
+
+
+def _check(up: Tensor, down: Tensor, module: str, path: Path, dtype: torch.dtype) -> None:
+    for half, tensor in (("up", up), ("down", down)):
+        if tensor.numel() == 0:
+            raise AdapterError(f"{half} has no elements: shape {tuple(tensor.shape)}", file=path, key=module, remedy="a merge gave rank 0")
+        if not bool(torch.isfinite(tensor).all()):
+            raise AdapterError(
+                f"{half} has values that are not finite as {dtype}", file=path, key=module, remedy="check the weights, or use fp32"
+            )
+
+
+def _lora_configs(modules: Mapping[str, Factors]) -> dict[str, str]:
+    """The fields of PEFT's LoraConfig by part, as diffusers stores and reads them."""
+    fields: dict[str, Any] = {}
+    for part in sorted({path.partition(".")[0] for path in modules}):
+        # Without the inner level, the end of a module's name is the same in every version of transformers.
+        ranks = {
+            split_path(path)[1].removeprefix("text_model."): factors.rank
+            for path, factors in modules.items()
+            if path.startswith(f"{part}.")
+        }
+        usual = max(Counter(ranks.values()).items(), key=lambda item: (item[1], item[0]))[0]
+        others = {name: rank for name, rank in ranks.items() if rank != usual}
+        config = {"r": usual, "lora_alpha": usual, "rank_pattern": others, "alpha_pattern": others, "target_modules": sorted(ranks)}
+        fields |= {f"{part}.{key}": value for key, value in config.items()}
+    return {METADATA_KEY: json.dumps(fields, sort_keys=True, separators=(",", ":"))}

@@ -1,0 +1,74 @@
+"""Shapes: whether an adapter fits a live base model, module by module."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from torch import nn
+
+from optimizer.adapters.adapter import Adapter
+from optimizer.adapters.factors import Factors
+from optimizer.adapters.paths import TEMPLATES, from_dotted
+from optimizer.errors import BaseModelError
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def live_modules(components: Mapping[str, nn.Module]) -> dict[str, nn.Linear | nn.Conv2d]:
+    """Canonical path → module, for every linear and convolution module that the grammar of paths knows.
+
+    Args:
+        components: part → model, for instance ``{"unet": pipeline.unet, "text_encoder": pipeline.text_encoder}``.
+    """
+    found = {}
+    for part, model in components.items():
+        for name, module in model.named_modules() if part in TEMPLATES else ():
+            path = from_dotted(part, name) if isinstance(module, nn.Linear | nn.Conv2d) else None
+            if path is not None and isinstance(module, nn.Linear | nn.Conv2d):
+                found[path] = module
+    return found
+
+
+def weight_shapes(components: Mapping[str, nn.Module]) -> dict[str, tuple[int, ...]]:
+    """Canonical path → shape of the module's weight; see ``live_modules``."""
+    return {path: tuple(module.weight.shape) for path, module in live_modules(components).items()}
+
+
+def shape_mismatches(adapter: Adapter, shapes: Shapes) -> list[str]:
+    """One line for every module of the adapter that the base lacks or has in another shape, in the adapter's order.
+
+    A matrix (out, in) fits a 1 × 1 convolution (out, in, 1, 1), and the other way round.
+    """
+    lines = []
+    for path, factors in adapter.modules.items():
+        if path not in shapes:
+            lines.append(f"{path}: not in the base model")
+        elif not _fits(factors.shape, shapes[path]):
+            lines.append(f"{path}: the adapter changes a weight of shape {factors.shape}, the base model's is {tuple(shapes[path])}")
+    return lines
+
+
+def fit_shapes(adapter: Adapter, shapes: Shapes) -> Adapter:
+    """The adapter with every module in the shape of the base's weight; a BaseModelError lists what does not fit."""
+    if lines := shape_mismatches(adapter, shapes):
+        more = f" (and {len(lines) - 5} more)" if len(lines) > 5 else ""
+        raise BaseModelError(
+            f"does not fit the base model: {'; '.join(lines[:5])}{more}",
+            where=adapter.name,
+            remedy="use the base model that it was trained on",
+        )
+    return replace(adapter, modules={path: reshaped(factors, shapes[path]) for path, factors in adapter.modules.items()})
+
+
+def reshaped(factors: Factors, shape: tuple[int, ...]) -> Factors:
+    """The same factors for a weight of another shape with as many rows and columns."""
+    return factors if factors.shape == tuple(shape) else replace(factors, shape=tuple(shape))
+
+
+def _fits(first: tuple[int, ...], second: tuple[int, ...]) -> bool:
+    return _bare(first) == _bare(tuple(second))
+
+
+def _bare(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return shape[:2] if shape[2:] == (1, 1) else shape

@@ -1,0 +1,112 @@
+"""The commands. Each returns the exit code; results go to stdout, progress to stderr."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from contextlib import nullcontext
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from optimizer.errors import StudyError
+from optimizer.search.config import Config
+from studies import StudyDirectory, StudyDirectoryError, StudySummary, load_summary, write_report
+
+STOPPED_EARLY = 4
+
+
+def run_and_tell(config: Config) -> int:
+    """Run the main job with progress on stderr, then print the verdict."""
+    config.checked()
+    errors = Console(stderr=True)
+    with errors.status("loading…") if errors.is_terminal else nullcontext():
+        from optimizer.cli.display import Display
+        from optimizer.search.run import run
+    display = Display(errors)
+    with display.watching():
+        study = run(config, display)
+    _tell(study.summary, study.directory, study.best)
+    if display.stopping is not None:
+        return 128 + display.stopping
+    return 0 if study.complete else STOPPED_EARLY
+
+
+def resume(directory: Path, *, budget: int | None = None) -> int:
+    """Continue a study that was stopped, or enlarge one that is finished.
+
+    Args:
+        directory: the study directory.
+        budget: a new budget; default: the study's own.
+    """
+    config = Config.from_yaml(StudyDirectory(directory).settings)
+    return run_and_tell(config.model_copy(update={"out": directory} | ({"budget": budget} if budget else {})))
+
+
+def report(directory: Path) -> int:
+    """Write report.html anew from the study's data.
+
+    Args:
+        directory: the study directory.
+    """
+    print(write_report(_summary(directory), directory))
+    return 0
+
+
+def status(directory: Path, *, as_json: bool = False) -> int:
+    """Say how far a study is.
+
+    Args:
+        directory: the study directory.
+        as_json: print JSON for machines.
+    """
+    summary = _summary(directory)
+    done = sum(t.evaluation is not None for t in summary.trials)
+    failed = len(summary.trials) - done
+    facts = {
+        "study": summary.title,
+        "trials": done,
+        "failed": failed,
+        "budget": summary.budget,
+        "finished": summary.finished is not None,
+        "best": summary.best.evaluation.score if summary.best and summary.best.evaluation else None,
+        "file": summary.file,
+    }
+    print(json.dumps(facts) if as_json else "\n".join(f"{name:>8}  {value}" for name, value in facts.items()))
+    return 0
+
+
+def demo() -> int:
+    """List the sources that ship with this package."""
+    from studies.demo.world import demo_sources
+
+    table = Table("source", "role", "trigger")
+    for name, source in demo_sources().items():
+        table.add_row(f"demo:{name}", source.role, source.trigger or "(always on)")
+    Console().print(table)
+    return 0
+
+
+def _summary(directory: Path) -> StudySummary:
+    try:
+        return load_summary(StudyDirectory(directory).open())
+    except StudyDirectoryError as error:
+        raise StudyError(error.problem, where=error.where, remedy=error.remedy) from error
+
+
+def _tell(summary: StudySummary, directory: Path, best: Path | None) -> None:
+    console = Console(highlight=False)
+    if summary.verdict:
+        table = Table("model", "weakest source", "95 % interval", *summary.names)
+        for label, row in summary.verdict.rows.items():
+            shown = f"{label} ◂" if label == summary.verdict.shipped_label else label
+            each = [f"{row.sources[name]:.2f}" for name in summary.names]
+            table.add_row(shown, f"{row.score:.2f}", f"{row.ci_low:.2f} – {row.ci_high:.2f}", *each)
+        console.print(table)
+        console.print(summary.verdict.sentence, soft_wrap=True, markup=False)
+    if best:
+        console.print(f"LoRA    {best}", soft_wrap=True, markup=False)
+    console.print(f"report  {directory / 'report.html'}", soft_wrap=True, markup=False)
+    if summary.resume_command:
+        console.print(f"resume  optimize resume {shlex.quote(str(directory))}", soft_wrap=True, markup=False)

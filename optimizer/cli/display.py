@@ -1,0 +1,107 @@
+"""What a run looks like in the terminal: one bar with ETA and best-so-far on a terminal, one line a trial elsewhere."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from optimizer.search.progress import Stopped
+from optimizer.search.warmstart import NAIVE
+from studies.records import TrialRecord
+
+
+class Display:
+    """An ``Observer`` for people. Ctrl-C once raises ``Stopped`` at the next picture batch; twice ends the process."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.stopping: int | None = None
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+        self._trials = 0
+        self._searching = False
+        self._best: float | None = None
+        self._naive: float | None = None
+
+    @contextmanager
+    def watching(self) -> Iterator[Display]:
+        """Show progress and catch SIGINT and SIGTERM while the block runs."""
+        previous = {number: signal.signal(number, self._caught) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            if self.console.is_terminal:
+                with self._bar() as self._progress:
+                    yield self
+            else:
+                yield self
+        finally:
+            self._progress = None
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def stage(self, name: str, total: int) -> None:
+        """A new bar for a new stage."""
+        self._trials, self._searching = total, name == "search"
+        if self._progress:
+            if self._task is not None:
+                self._progress.remove_task(self._task)
+            self._task = self._progress.add_task(name, total=total, detail="")
+        else:
+            self.console.print(f"{name}: {total} {'trials' if self._searching else 'picture sets'}", highlight=False)
+        self._part = 0.0
+
+    def pictures(self, done: int, total: int) -> None:
+        """Advance by a fraction of a trial; the place where a stop takes effect."""
+        if self._progress and self._task is not None:
+            fraction = done / total
+            if not self._searching:
+                self._progress.advance(self._task, fraction - self._part)
+            self._part = 0.0 if fraction >= 1 else fraction
+        if self.stopping is not None:
+            raise Stopped
+
+    def trial(self, record: TrialRecord) -> None:
+        """One more trial is on disk."""
+        value = record.evaluation.score if record.evaluation else None
+        if value is not None and not record.label.endswith(" alone"):
+            self._best = value if self._best is None else max(self._best, value)
+        if record.label == NAIVE:
+            self._naive = value
+        if self._progress and self._task is not None:
+            self._progress.update(self._task, completed=record.number + 1, detail=self._standing())
+        else:
+            result = f"{value:.3f}" if value is not None else f"failed: {record.error}"
+            self.console.print(
+                f"trial {record.number + 1}/{self._trials} {record.label or 'proposed'}: {result}", highlight=False, markup=False
+            )
+
+    def note(self, message: str) -> None:
+        """A line above the bar."""
+        self.console.print(message, highlight=False, markup=False)
+
+    def _standing(self) -> str:
+        best = f"best {self._best:.2f}" if self._best is not None else ""
+        return f"{best} · naive {self._naive:.2f}" if self._naive is not None else best
+
+    def _bar(self) -> Progress:
+        columns = (
+            TextColumn("{task.description:<8}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TextColumn("[bold]{task.fields[detail]}"),
+            TimeElapsedColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+        )
+        return Progress(*columns, console=self.console, transient=True)
+
+    def _caught(self, number: int, frame: FrameType | None) -> None:
+        if self.stopping is not None:
+            signal.signal(number, signal.SIG_DFL)
+            raise KeyboardInterrupt
+        self.stopping = number
+        self.note("stopping after this batch; once more to leave at once")

@@ -1,0 +1,152 @@
+"""The model card: a README.md that says what the file is, where it came from, how to load it and how well it does."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+_ASCII_PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
+
+
+@dataclass(frozen=True)
+class CardSource:
+    """One source of the merge: its name, hex SHA-256 digest, weight, role and trigger word (may be empty)."""
+
+    name: str
+    sha256: str
+    weight: float
+    role: str = ""
+    trigger: str = ""
+
+
+@dataclass(frozen=True)
+class CardScore:
+    """One line of the table of scores.
+
+    Attributes:
+        label: ``this file``, ``stack``, ``naive``, ``hero alone``, ….
+        score: the score, higher is better.
+        preservation: source name → how much of it survives, 0 = base, 1 = that source alone.
+        artifacts: image damage relative to base and sources, if it was measured.
+        interval: confidence interval of the score, if there is one.
+    """
+
+    label: str
+    score: float
+    preservation: Mapping[str, float] = field(default_factory=dict)
+    artifacts: float | None = None
+    interval: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """All that a card says; every string may come from a stranger's file.
+
+    Attributes:
+        title: heading.
+        file_name: name of the exported file, beside the card.
+        base_model: name or hub id of the base model.
+        method: name of the merge method.
+        sources: in the recipe's order.
+        scores: first this file, then the baselines.
+        recipe: the recipe as YAML-ready data.
+        prompt: an example prompt that asks for everything.
+        license: of the result, if known.
+    """
+
+    title: str
+    file_name: str
+    base_model: str
+    method: str
+    sources: tuple[CardSource, ...]
+    scores: tuple[CardScore, ...] = ()
+    recipe: Mapping[str, object] = field(default_factory=dict)
+    prompt: str = ""
+    license: str = ""
+
+
+def render_card(card: ModelCard) -> str:
+    """The card as Markdown with YAML front matter; strings appear as text, whatever they hold."""
+    environment = Environment(
+        loader=PackageLoader("optimizer.export", "templates"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+    environment.filters |= {
+        "text": escape_markdown,
+        "code": _code_span,
+        "block": _code_block,
+        "yaml": _yaml,
+        "python": _python,
+        "number": _number,
+    }
+    return environment.get_template("card.md.j2").render(card=card, front=_front_matter(card), lora=Path(card.file_name).stem)
+
+
+def write_card(card: ModelCard, folder: str | Path) -> Path:
+    """Write the card as README.md into an existing folder and return its path."""
+    path = Path(folder) / "README.md"
+    path.write_text(render_card(card), encoding="utf-8")
+    return path
+
+
+def escape_markdown(text: str) -> str:
+    """The text on one line, such that Markdown shows it as it is: no link, no HTML, no emphasis, no table cell of its own."""
+    return _ASCII_PUNCTUATION.sub(r"\\\1", one_line(text))
+
+
+def one_line(text: str) -> str:
+    """The text without control, format and other invisible characters, runs of white space as one space."""
+    visible = "".join(" " if character.isspace() else character for character in text)
+    return " ".join("".join(c for c in visible if unicodedata.category(c)[0] != "C").split())
+
+
+def _front_matter(card: ModelCard) -> dict[str, object]:
+    triggers = [source.trigger for source in card.sources if source.trigger]
+    fields: dict[str, object] = {
+        "library_name": "diffusers",
+        "pipeline_tag": "text-to-image",
+        "base_model": one_line(card.base_model),
+        "tags": ["text-to-image", "lora", "template:sd-lora"],
+        "instance_prompt": one_line(card.prompt or ", ".join(triggers)),
+        "license": one_line(card.license),
+    }
+    return {key: value for key, value in fields.items() if value}
+
+
+def _code_span(text: str) -> str:
+    """The text in a code span that no backtick inside it can end; a bar would end a table cell, so it is replaced."""
+    line = one_line(text).replace("|", "¦") or " "
+    fence = _fence(line, 1)
+    return f"{fence} {line} {fence}" if "`" in line else f"{fence}{line}{fence}"
+
+
+def _code_block(text: str, language: str) -> str:
+    fence = _fence(text, 3)
+    return f"{fence}{language}\n{text.rstrip()}\n{fence}"
+
+
+def _fence(text: str, least: int) -> str:
+    return "`" * max([least, *(len(run) + 1 for run in re.findall("`+", text))])
+
+
+def _yaml(data: object) -> str:
+    text: str = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100)
+    return text
+
+
+def _python(text: str) -> str:
+    return repr(one_line(text))
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"

@@ -1,0 +1,49 @@
+"""File names of merged LoRAs: what is inside, how it was merged, and which version it is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from optimizer.adapters import clean_name
+
+_LONGEST = 120
+_METHOD = 24
+_SUFFIX = ".safetensors"
+_VERSION = re.compile(r"_v(\d+)$")
+
+
+def file_name(source_names: Sequence[str], recipe_weights: Sequence[float], method: str, version: int) -> str:
+    """``{sources}_{method}_{weights}_v{version}.safetensors``, at most 120 characters of ``A-Za-z0-9._-``.
+
+    Source names share the room that is left, so a long one never hides the others.
+
+    Args:
+        source_names: any strings.
+        recipe_weights: one weight per source, in the same order.
+        method: the merge method's name.
+        version: 1, 2, …
+
+    Example:
+        >>> file_name(["hero", "neon"], [0.7, 1.0], "ties", 2)
+        'hero-neon_ties_0.7-1_v2.safetensors'
+    """
+    if not source_names or len(source_names) != len(recipe_weights):
+        raise ValueError(f"{len(source_names)} sources and {len(recipe_weights)} weights; need one weight for each of one or more sources")
+    weights = "-".join(f"{weight:.3g}".replace("-", "m").replace("+", "") for weight in recipe_weights)
+    tail = f"_{clean_name(method, _METHOD)}_{weights}_v{version}{_SUFFIX}"
+    each = max(1, (_LONGEST - len(tail) + 1) // len(source_names) - 1)
+    return "-".join(clean_name(name, each) for name in source_names) + tail
+
+
+def next_free(path: str | Path) -> Path:
+    """The path itself, or with the next version number that no file in its folder has."""
+    path = Path(path)
+    stem = _VERSION.sub("", path.stem)
+    found = _VERSION.search(path.stem)
+    version = int(found.group(1)) if found else 1
+    while path.exists() or path.is_symlink():
+        version += 1
+        path = path.with_name(f"{stem}_v{version}{path.suffix}")
+    return path

@@ -1,0 +1,115 @@
+"""Writing the merged LoRA with the metadata by which trainers, web UIs and model hubs recognise it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from optimizer.adapters import Adapter, Dialect, adapter_tensors, clean_name, model_hashes, save_adapter
+
+RECIPE_KEY = "multilora_recipe"
+"""Header key that holds the merge's recipe as JSON."""
+
+_VERSIONS = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0", "sd3": "sd3", "flux1": "flux1"}
+_ARCHITECTURES = {
+    "sd1": "stable-diffusion-v1",
+    "sd2": "stable-diffusion-v2-512",
+    "sdxl": "stable-diffusion-xl-v1-base",
+    "sd3": "stable-diffusion-3",
+    "flux1": "flux-1-dev",
+}
+_IMPLEMENTATIONS = {"sdxl": "https://github.com/Stability-AI/generative-models", "flux1": "https://github.com/black-forest-labs/flux"}
+_RESOLUTIONS = {"sd1": "512x512", "sd2": "512x512"}
+
+
+@dataclass(frozen=True)
+class ExportMetadata:
+    """What the header says about a merge.
+
+    Attributes:
+        title: readable title.
+        merged_from: the sources' names, in order.
+        triggers: the sources' trigger words.
+        recipe: the recipe as JSON-ready data.
+        resolution: of the pictures it is meant for, ``"512x512"``; by default that of the base's family.
+        extra: further header strings; they replace generated ones of the same key.
+    """
+
+    title: str
+    merged_from: tuple[str, ...] = ()
+    triggers: tuple[str, ...] = ()
+    recipe: Mapping[str, object] = field(default_factory=dict)
+    resolution: str = ""
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+
+def export_adapter(
+    merged: Adapter,
+    path: str | Path,
+    *,
+    dialect: Dialect = "kohya",
+    dtype: torch.dtype = torch.float16,
+    metadata: ExportMetadata,
+) -> Path:
+    """Write the merged adapter with full metadata; same adapter, path name and metadata give the same bytes.
+
+    The header holds sd-scripts' minimum (``ss_network_*``, ``ss_base_model_version``, ``ss_v2``, and the ``sshs_`` hashes),
+    ModelSpec 1.0.1 (https://github.com/Stability-AI/ModelSpec; without a date, which would change the bytes), and the recipe.
+
+    Raises:
+        AdapterError: a value does not fit the dtype, or the file cannot be written.
+    """
+    path = Path(path)
+    tensors, _ = adapter_tensors(merged, path, dialect=dialect, dtype=dtype)
+    training = {**_training(merged.base, tensors, dialect), "ss_output_name": clean_name(path.stem, 120)}
+    model_hash, legacy_hash = model_hashes(tensors, training)
+    header = {
+        **training,
+        **_modelspec(merged.base, metadata),
+        "modelspec.hash_sha256": f"0x{model_hash}",
+        "sshs_model_hash": model_hash,
+        "sshs_legacy_hash": legacy_hash,
+        RECIPE_KEY: json.dumps(metadata.recipe, sort_keys=True, ensure_ascii=False),
+        **metadata.extra,
+    }
+    return save_adapter(merged, path, dialect, dtype, header)
+
+
+def _training(base: str, tensors: Mapping[str, Tensor], dialect: Dialect) -> dict[str, str]:
+    """sd-scripts' minimum: what the file's tensors are, in the words of the trainer that reads them."""
+    ranks = {tensor.shape[0] for name, tensor in tensors.items() if name.endswith((".lora_down.weight", ".lora_A.weight"))}
+    alphas = {float(tensor) for name, tensor in tensors.items() if name.endswith(".alpha")} or {float(rank) for rank in ranks}
+    fields = {
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": _one_or_dynamic({str(rank) for rank in ranks}),
+        "ss_network_alpha": _one_or_dynamic({f"{alpha:g}" for alpha in alphas}),
+        "ss_v2": str(base == "sd2"),
+    }
+    if any(tensor.ndim == 4 and tensor.shape[2:] != (1, 1) for tensor in tensors.values()):
+        conv = {"conv_dim": fields["ss_network_dim"], "conv_alpha": fields["ss_network_alpha"]}
+        fields["ss_network_args"] = json.dumps(conv)
+    return fields | ({"ss_base_model_version": _VERSIONS[base]} if base in _VERSIONS else {})
+
+
+def _one_or_dynamic(values: set[str]) -> str:
+    return values.pop() if len(values) == 1 else "Dynamic"
+
+
+def _modelspec(base: str, metadata: ExportMetadata) -> dict[str, str]:
+    fields = {
+        "sai_model_spec": "1.0.1",
+        "architecture": f"{_ARCHITECTURES.get(base, base)}/lora",
+        "implementation": _IMPLEMENTATIONS.get(base, "diffusers"),
+        "title": metadata.title,
+        "resolution": metadata.resolution or _RESOLUTIONS.get(base, "1024x1024" if base in _ARCHITECTURES else ""),
+        "merged_from": ", ".join(metadata.merged_from),
+        "trigger_phrase": ", ".join(trigger for trigger in metadata.triggers if trigger),
+        "usage_hint": "load at strength 1.0",
+        "tags": "lora, merge",
+    }
+    return {f"modelspec.{key}": value for key, value in fields.items() if value}

@@ -1,0 +1,44 @@
+"""Merging: low-rank algebra, merge methods, named blocks, and the recipe that describes a merge completely.
+
+The one rule behind everything here: a method works on ΔW = scale · up @ down, never on ``up`` and ``down`` apart. Any invertible R
+turns (up, down) into (up·R, R⁻¹·down) without changing the adapter, so the factors' own entries mean nothing.
+"""
+
+from __future__ import annotations
+
+from optimizer.merging.blocks import BLOCK_MAPS, BlockMap, block_map, block_of, block_weight
+from optimizer.merging.deltas import Deltas
+from optimizer.merging.digest import digest
+from optimizer.merging.lowrank import Change, compressed, concatenated, inner, spectrum, truncation_error
+from optimizer.merging.merge import common_base, merge, shared_modules
+from optimizer.merging.methods import METHODS, MergeFunction, Method, Parameter
+from optimizer.merging.recipe import BlockWeights, Recipe
+from optimizer.merging.report import Fidelity, MergeReport, merge_report
+
+__all__ = [
+    "BLOCK_MAPS",
+    "METHODS",
+    "BlockMap",
+    "BlockWeights",
+    "Change",
+    "Deltas",
+    "Fidelity",
+    "MergeFunction",
+    "MergeReport",
+    "Method",
+    "Parameter",
+    "Recipe",
+    "block_map",
+    "block_of",
+    "block_weight",
+    "common_base",
+    "compressed",
+    "concatenated",
+    "digest",
+    "inner",
+    "merge",
+    "merge_report",
+    "shared_modules",
+    "spectrum",
+    "truncation_error",
+]

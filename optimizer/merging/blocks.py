@@ -1,0 +1,122 @@
+"""Named blocks: which part of the network a module belongs to.
+
+The names are those of A1111's block weights: ``IN00`` … ``MID`` … ``OUT11`` follow the order of the original U-Net, where every
+layer and every resampler is a block of its own. They are names, not positions, so a recipe's block weights mean the same whatever
+modules a file holds.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from optimizer.errors import RecipeError
+
+Rule = tuple[re.Pattern[str], Callable[[int, int], str]]
+"""A pattern on the canonical path with up to two integer groups, and the block's name from these integers."""
+
+
+@dataclass(frozen=True)
+class BlockMap:
+    """The blocks of one architecture.
+
+    Attributes:
+        names: every block, in the order in which the network runs.
+        rules: tried in turn; a path that none matches belongs to ``BASE``.
+    """
+
+    names: tuple[str, ...]
+    rules: tuple[Rule, ...]
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """The names without their numbers, each once."""
+        return tuple(dict.fromkeys(family_of(name) for name in self.names))
+
+    def block_of(self, path: str) -> str:
+        """The block of a canonical module path."""
+        for pattern, name in self.rules:
+            if match := pattern.match(path):
+                first, second = (*(int(g) for g in match.groups()), 0, 0)[:2]
+                return name(first, second)
+        return "BASE"
+
+
+def family_of(name: str) -> str:
+    """``IN04`` → ``IN``, ``TE2`` → ``TE``, ``MID`` → ``MID``."""
+    return name.rstrip("0123456789").rstrip("_")
+
+
+def _rule(pattern: str, name: Callable[[int, int], str]) -> Rule:
+    return re.compile(pattern.replace(".", r"\.").replace("#", r"(\d+)") + r"(?:\.|$)"), name
+
+
+def _numbered(prefix: str, count: int) -> tuple[str, ...]:
+    return tuple(f"{prefix}{i:02d}" for i in range(count))
+
+
+_TEXT_RULES = (
+    _rule("text_encoder", lambda i, j: "TE"),
+    _rule("text_encoder_2", lambda i, j: "TE2"),
+)
+
+# Two layers a level on the way down and three on the way up, each level with a resampler behind its layers.
+_UNET_RULES = (
+    *_TEXT_RULES,
+    _rule("unet.conv_in", lambda i, j: "IN00"),
+    _rule("unet.down_blocks.#.(?:resnets|attentions).#", lambda i, j: f"IN{3 * i + j + 1:02d}"),
+    _rule("unet.down_blocks.#.downsamplers", lambda i, j: f"IN{3 * i + 3:02d}"),
+    _rule("unet.mid_block", lambda i, j: "MID"),
+    _rule("unet.up_blocks.#.(?:resnets|attentions).#", lambda i, j: f"OUT{3 * i + j:02d}"),
+    _rule("unet.up_blocks.#.upsamplers", lambda i, j: f"OUT{3 * i + 2:02d}"),
+)
+
+_SD = BlockMap(("BASE", "TE", *_numbered("IN", 12), "MID", *_numbered("OUT", 12)), _UNET_RULES)
+_SDXL = BlockMap(("BASE", "TE", "TE2", *_numbered("IN", 9), "MID", *_numbered("OUT", 9)), _UNET_RULES)
+
+BLOCK_MAPS: dict[str, BlockMap] = {"sd1": _SD, "sd2": _SD, "sdxl": _SDXL}
+"""Family of the base model → its blocks."""
+
+
+def block_map(base: str) -> BlockMap:
+    """The blocks of a base; those of SD 1.x for ``unknown``.
+
+    Raises:
+        RecipeError: there is no table for this base.
+    """
+    found = BLOCK_MAPS.get("sd1" if base == "unknown" else base)
+    if found is None:
+        raise RecipeError(
+            f"no named blocks are known for the base {base!r}",
+            where="blocks",
+            remedy=f"leave the block weights out; bases with named blocks: {', '.join(BLOCK_MAPS)}",
+        )
+    return found
+
+
+def block_of(path: str, base: str = "unknown") -> str:
+    """The block of a canonical module path: ``unet.down_blocks.1.attentions.0.….to_q`` → ``IN04``; ``BASE`` for what has no other."""
+    return block_map(base).block_of(path)
+
+
+def block_weight(path: str, weights: Mapping[str, float], base: str = "unknown") -> float:
+    """A source's weight at a module: that of its block, else that of the block's family, else 1."""
+    if not weights:
+        return 1.0
+    block = block_of(path, base)
+    return weights.get(block, weights.get(family_of(block), 1.0))
+
+
+def check_block_names(names: Iterable[str], *, where: str, base: str | None = None) -> None:
+    """Refuse a name that is neither a block nor a family of blocks of ``base``, or of any base if None.
+
+    Raises:
+        RecipeError: lists the valid names.
+    """
+    maps = BLOCK_MAPS.values() if base is None else [block_map(base)]
+    valid = list(dict.fromkeys(name for m in maps for name in (*m.families, *m.names)))
+    for name in names:
+        if name not in valid:
+            of = f" of the base {base!r}" if base else ""
+            raise RecipeError(f"unknown block {name!r}{of}", where=where, remedy=f"valid names: {', '.join(valid)}")

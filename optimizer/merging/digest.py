@@ -1,0 +1,26 @@
+"""Digest: what a recipe calls a source by."""
+
+from __future__ import annotations
+
+import hashlib
+
+from torch import Tensor
+
+from optimizer.adapters.adapter import Adapter
+
+
+def digest(adapter: Adapter) -> str:
+    """SHA-256 of the adapter's file, 64 hex digits; for an adapter that was never a file, of its modules' content."""
+    if adapter.sha256:
+        return adapter.sha256
+    content = hashlib.sha256()
+    for path in sorted(adapter.modules):
+        factors = adapter.modules[path]
+        content.update(f"{path}\n{factors.shape}\n{factors.alpha!r}\n{factors.rank}\n".encode())
+        content.update(_bytes(factors.up))
+        content.update(_bytes(factors.down))
+    return content.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.detach().float().cpu().contiguous().numpy().tobytes()

@@ -1,0 +1,244 @@
+"""Recipe: the complete, replayable description of one merge."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
+
+from optimizer.adapters.adapter import Adapter
+from optimizer.errors import RecipeError
+from optimizer.merging.blocks import check_block_names
+from optimizer.merging.digest import digest
+from optimizer.merging.methods import METHODS, ElectOn, Method, Normalise, Rescale
+
+_OPTIONAL = ("density", "elect_on", "normalise", "rescale", "scale")
+
+
+class BlockWeights(Mapping[str, float]):
+    """Block weights that cannot change and can be hashed; the order in which they were written does not matter."""
+
+    def __init__(self, weights: Mapping[str, float]) -> None:
+        self._weights = {name: weights[name] + 0.0 for name in sorted(weights)}
+
+    def __getitem__(self, block: str) -> float:
+        return self._weights[block]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._weights)
+
+    def __len__(self) -> int:
+        return len(self._weights)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._weights.items()))
+
+    def __repr__(self) -> str:
+        return repr(self._weights)
+
+
+Finite = Annotated[float, Field(allow_inf_nan=False), AfterValidator(lambda x: x + 0.0)]  # -0.0 + 0.0 is 0.0
+Blocks = Annotated[Mapping[str, Finite], AfterValidator(BlockWeights), PlainSerializer(dict)]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class Recipe(BaseModel):
+    """One merge, as a hashable value.
+
+    A field that the method does not read must be left alone, so that equal merges have equal hashes. ``METHODS`` says which fields
+    a method reads.
+
+    Attributes:
+        method: a name in ``METHODS``.
+        weights: one signed, finite number a source; 1 is the source at its reference strength. A source of weight 0 takes no part.
+        sources: SHA-256 of each source, in the order of the weights; empty until ``bound_to`` fills it.
+        blocks: one mapping a source from a block (``IN04``) or a family of blocks (``IN``) to a factor on the source's weight there;
+            the exact name wins over its family, what is not named keeps factor 1. Empty: no block weights at all.
+        density: share of ΔW's entries that each source keeps, in (0, 1].
+        elect_on: whether TIES elects signs on ``raw`` or on ``weighted`` entries.
+        normalise: what TIES divides by: the ``count`` of agreeing sources, their ``weight``, or ``none``.
+        rescale: how DARE makes up for dropped entries: ``inverse`` of the density, ``l1`` norm, or ``none``.
+        scale: factor on the whole merged change, the λ of TIES.
+        rank: rank of the merged factors, at most. ``linear`` is exact at the sum of the sources' ranks and takes no rank; ``svd`` is
+            the same sum at a rank and needs one; for methods on the entries of ΔW, None means the full rank min(out, fan_in).
+        dtype: number format of the written file; the merge itself computes in fp32.
+        seed: seeds random masks.
+
+    Raises:
+        RecipeError: on construction; names field, value and remedy.
+
+    Example:
+        >>> recipe = Recipe(method="ties", weights=(0.7, 0.5), density=0.4, rank=32, blocks=({"IN": 0.5}, {}))
+        >>> Recipe.from_yaml(recipe.to_yaml()) == recipe
+        True
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: str
+    weights: tuple[Finite, ...] = Field(min_length=1)
+    sources: tuple[Sha256, ...] = ()
+    blocks: tuple[Blocks, ...] = ()
+    density: float = Field(default=1.0, gt=0, le=1)
+    elect_on: ElectOn = "raw"
+    normalise: Normalise = "count"
+    rescale: Rescale = "inverse"
+    scale: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    rank: int | None = Field(default=None, ge=1)
+    dtype: Literal["fp16", "bf16", "fp32"] = "fp16"
+    seed: int = Field(default=0, ge=0)
+
+    if not TYPE_CHECKING:
+
+        def __init__(self, **fields: Any) -> None:
+            try:
+                super().__init__(**fields)
+            except ValidationError as error:
+                raise _explained(error) from None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_empty_blocks(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        """No block weights for any source is one thing, however it is written."""
+        blocks = fields.get("blocks")
+        return {**fields, "blocks": ()} if isinstance(blocks, list | tuple) and not any(blocks) else fields
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        method = self.method_record
+        for field in ("sources", "blocks"):
+            if (given := len(getattr(self, field))) not in (0, len(self.weights)):
+                raise RecipeError(
+                    f"{given} entries for {len(self.weights)} weights", where=f"recipe: {field}", remedy="give one a source, or none at all"
+                )
+        for i, blocks in enumerate(self.blocks):
+            check_block_names(blocks, where=f"recipe: blocks.{i}")
+        _check_unread(self, method)
+        _check_rank(self, method)
+        return self
+
+    @property
+    def method_record(self) -> Method:
+        """The method's record in ``METHODS``."""
+        if self.method not in METHODS:
+            raise RecipeError(f"unknown method {self.method!r}", where="recipe: method", remedy=f"methods: {', '.join(METHODS)}")
+        return METHODS[self.method]
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the recipe's canonical JSON, 64 hex digits."""
+        canonical = json.dumps(self.data(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def data(self) -> dict[str, Any]:
+        """The recipe as JSON-ready data, without the fields that its method does not read."""
+        unread = {name for name in _OPTIONAL if not self.method_record.reads(name)}
+        if self.method_record.rank == "forbidden":
+            unread.add("rank")
+        return self.model_dump(mode="json", exclude=unread)
+
+    def replaced(self, **changes: Any) -> Recipe:
+        """The same recipe with some fields changed, checked anew."""
+        return Recipe(**{**dict(self), **changes})
+
+    def bound_to(self, adapters: Sequence[Adapter]) -> Recipe:
+        """The recipe for these very sources.
+
+        Raises:
+            RecipeError: their number differs, or the recipe names other files already.
+        """
+        if len(adapters) != len(self.weights):
+            raise RecipeError(
+                f"{len(self.weights)} weights for {len(adapters)} sources", where="recipe: weights", remedy="give one weight a source"
+            )
+        found = tuple(digest(adapter) for adapter in adapters)
+        for i, (named, given) in enumerate(zip(self.sources, found, strict=False)):
+            if named != given:
+                raise RecipeError(
+                    f"{adapters[i].name!r} has SHA-256 {given}, the recipe was made for {named}",
+                    where=f"recipe: sources.{i}",
+                    remedy="give the file that the recipe was made for, in the same order, or clear the recipe's sources",
+                )
+        return self.replaced(sources=found)
+
+    def to_yaml(self) -> str:
+        """The recipe as text for people; ``from_yaml`` reads it back exactly."""
+        return str(yaml.safe_dump(self.data(), sort_keys=False, allow_unicode=True, width=120))
+
+    def to_json(self) -> str:
+        """The recipe as indented JSON; ``from_json`` reads it back exactly."""
+        return json.dumps(self.data(), indent=2, allow_nan=False)
+
+    @classmethod
+    def from_data(cls, data: object) -> Recipe:
+        """The recipe from what ``data`` returned, or from anything that a file held; raises RecipeError for what is not one."""
+        if not isinstance(data, Mapping) or not all(isinstance(key, str) for key in data):
+            raise RecipeError(
+                f"a recipe is a mapping of fields, not {type(data).__name__}",
+                where="recipe",
+                remedy="start with 'method: …' and 'weights: …'",
+            )
+        return cls(**data)
+
+    @classmethod
+    def from_yaml(cls, text: str) -> Recipe:
+        """Read a recipe; raises RecipeError for text that is not one."""
+        try:
+            return cls.from_data(yaml.safe_load(text))
+        except yaml.YAMLError as error:
+            raise _unreadable("YAML", error) from None
+
+    @classmethod
+    def from_json(cls, text: str) -> Recipe:
+        """Read a recipe; raises RecipeError for text that is not one."""
+        try:
+            return cls.from_data(json.loads(text))
+        except json.JSONDecodeError as error:
+            raise _unreadable("JSON", error) from None
+
+
+def _unreadable(syntax: str, error: Exception) -> RecipeError:
+    return RecipeError(f"not readable as {syntax}: {' '.join(str(error).split())}", where="recipe", remedy=f"correct the {syntax} syntax")
+
+
+def _check_unread(recipe: Recipe, method: Method) -> None:
+    for name in _OPTIONAL:
+        value, default = getattr(recipe, name), Recipe.model_fields[name].default
+        if value != default and not method.reads(name):
+            read = ", ".join(p.name for p in method.parameters) or "none of these"
+            raise RecipeError(
+                f"the method {method.name!r} does not read {name} (got {value!r})",
+                where=f"recipe: {name}",
+                remedy=f"leave it out; {method.name!r} reads: {read}",
+            )
+
+
+def _check_rank(recipe: Recipe, method: Method) -> None:
+    if method.rank == "forbidden" and recipe.rank is not None:
+        raise RecipeError(
+            f"the method {method.name!r} is exact at the sum of the sources' ranks and takes no rank (got {recipe.rank})",
+            where="recipe: rank",
+            remedy="leave the rank out, or use the method 'svd', the same sum at a rank",
+        )
+    if method.rank == "required" and recipe.rank is None:
+        raise RecipeError(
+            f"the method {method.name!r} needs an output rank",
+            where="recipe: rank",
+            remedy="give a rank, or use the method 'linear', exact at the sum of the sources' ranks",
+        )
+
+
+def _explained(error: ValidationError) -> RecipeError:
+    """The first of pydantic's complaints in the form of every other error."""
+    first = error.errors(include_url=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return RecipeError("unknown field", where=f"recipe: {place}", remedy=f"known fields: {', '.join(Recipe.model_fields)}")
+    if first["type"] == "missing":
+        return RecipeError("the field is missing", where=f"recipe: {place}", remedy="give it a value")
+    what = first["msg"][0].lower() + first["msg"][1:]
+    return RecipeError(f"got {first['input']!r}", where=f"recipe: {place}", remedy=what.replace("input should", "it should"))

@@ -1,0 +1,131 @@
+"""Confirmation: the finalists and the baselines once more, on prompts and seeds that the search never saw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from objectives import Interval, Moments, bootstrap, interval, moments, probability_better, shares, weakest_share
+from optimizer.adapters import Adapter
+from optimizer.merging import Recipe
+from optimizer.search.evaluate import Evaluator
+from optimizer.search.progress import Observer
+from optimizer.search.warmstart import NAIVE, STACK, alone_label
+from studies.records import TrialRecord
+
+# A winner that does not beat a simpler recipe in this share of the bootstrap's resamples is within noise of it.
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One confirmed model.
+
+    Attributes:
+        label: its name in the verdict.
+        number: trial number, or None for a source alone.
+        recipe: None for a source alone.
+        merged: the adapter as exported, None for a source alone.
+        images: uint8, (n, 3, height, width), on the confirmation prompts.
+        moments: for the bootstrap.
+        weakest: the weakest source's share with its confidence interval.
+        each: every source's share.
+    """
+
+    label: str
+    number: int | None
+    recipe: Recipe | None
+    merged: Adapter | None
+    images: Tensor
+    moments: Moments
+    weakest: Interval
+    each: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """The outcome.
+
+    Attributes:
+        shipped: the contender that is exported.
+        leader: the one with the best confirmed score, which may be within noise of the shipped, simpler one.
+        contenders: all, best first, sources alone last.
+        base: pictures of the base on the same prompts.
+    """
+
+    shipped: Contender
+    leader: Contender
+    contenders: tuple[Contender, ...]
+    base: Tensor
+
+
+def finalists(records: Sequence[TrialRecord], count: int) -> list[TrialRecord]:
+    """The best ``count`` distinct recipes by search score that are not baselines, followed by stack and naive merge."""
+    complete = [r for r in records if r.evaluation is not None]
+    ranked = sorted(complete, key=lambda r: -r.evaluation.score if r.evaluation else 0.0)
+    simple = [r for r in complete if r.label in (STACK, NAIVE)]
+    hashes = {r.evaluation.recipe_hash for r in simple if r.evaluation}
+    chosen: list[TrialRecord] = []
+    for record in ranked:
+        recipe_hash = record.evaluation.recipe_hash if record.evaluation else ""
+        if not record.label.endswith(" alone") and recipe_hash not in hashes and len(chosen) < count:
+            hashes.add(recipe_hash)
+            chosen.append(record)
+    return [*chosen, *simple]
+
+
+def confirm(records: Sequence[TrialRecord], evaluator: Evaluator, *, count: int, seed: int, observer: Observer) -> Confirmation:
+    """Re-score the finalists and choose what to ship.
+
+    Args:
+        records: the search's trials.
+        evaluator: on the confirmation prompts.
+        count: finalists besides the baselines.
+        seed: of the bootstrap.
+        observer: may raise ``Stopped``.
+
+    Returns:
+        The leader, and the contender to ship: the leader unless stack or naive merge is within noise of it.
+    """
+    chosen = finalists(records, count)
+    observer.stage("confirm", len(chosen) + 1 + len(evaluator.sources))
+    raw = [_render(record, evaluator) for record in chosen]
+    raw += _alone(evaluator)
+    samples = bootstrap([m for *_, m in raw], seed=seed)
+    contenders = [_contender(entry, row, evaluator) for entry, row in zip(raw, samples, strict=True)]
+    merges = [i for i, c in enumerate(contenders) if c.recipe is not None]
+    leader = max(merges, key=lambda i: contenders[i].weakest.value)
+    simple = [i for i in merges if contenders[i].label in (STACK, NAIVE)]
+    close = [i for i in simple if i != leader and probability_better(samples[leader], samples[i]) < CONFIDENCE]
+    shipped = leader if leader in simple or not close else max(close, key=lambda i: contenders[i].weakest.value)
+    ordered = sorted(contenders, key=lambda c: (c.recipe is None, -c.weakest.value))
+    return Confirmation(contenders[shipped], contenders[leader], tuple(ordered), evaluator.baselines.base)
+
+
+_Raw = tuple[str, int | None, Recipe | None, Adapter | None, Tensor, Moments]
+
+
+def _render(record: TrialRecord, evaluator: Evaluator) -> _Raw:
+    assert record.evaluation is not None
+    recipe = Recipe.from_data(record.evaluation.recipe)
+    measured = evaluator.evaluate(recipe)
+    return record.label or f"trial {record.number}", record.number, recipe, measured.merged, measured.images, measured.moments
+
+
+def _alone(evaluator: Evaluator) -> list[_Raw]:
+    found = evaluator.baselines
+    return [
+        (alone_label(s.name), None, None, None, images, moments(found.effects.alone[k], found.effects))
+        for k, (s, images) in enumerate(zip(evaluator.sources, found.alone, strict=True))
+    ]
+
+
+def _contender(entry: _Raw, samples: Tensor, evaluator: Evaluator) -> Contender:
+    label, number, recipe, merged, images, reduced = entry
+    own, joint = shares(reduced)
+    both = torch.stack([own, joint]).nanmean(dim=0)
+    each = {s.name: float(share) for s, share in zip(evaluator.sources, both, strict=True)}
+    return Contender(label, number, recipe, merged, images, reduced, interval(weakest_share(reduced), samples), each)

@@ -1,0 +1,65 @@
+"""What an evaluation depends on besides its recipe, and whether a study may go on with it."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import diffusers
+import torch
+
+from optimizer.errors import StudyError
+from optimizer.rendering import PromptSet, RenderSettings
+from optimizer.search.config import Config
+
+# Raise it whenever the same pictures would be scored differently.
+SCORER = 1
+_FREE = {"budget", "out", "timeout", "force", "confirm", "finalists", "batch", "dialect"}
+_SAMPLE = 1 << 20
+
+
+def evaluation_context(base: Path, prompts: PromptSet, settings: RenderSettings, embedder: str, precision: str) -> dict[str, object]:
+    """JSON-ready parts of an evaluation's key."""
+    return {
+        "scorer": SCORER,
+        "base": folder_fingerprint(base),
+        "prompts": [[p.text, p.seed, -1 if p.source is None else p.source] for p in prompts.prompts],
+        "steps": settings.steps,
+        "guidance": settings.guidance,
+        "negative": settings.negative,
+        "resolution": settings.resolution or 0,
+        "embedder": folder_fingerprint(Path(embedder)) if Path(embedder).is_dir() else embedder,
+        "precision": precision,
+        "libraries": [torch.__version__.split("+")[0], diffusers.__version__],
+    }
+
+
+def folder_fingerprint(folder: Path) -> str:
+    """SHA-256 over names, sizes and contents of a folder's files; of files over 2 MiB only the first and last MiB are read, so
+    that a 20 GB model takes no minutes."""
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        size = path.stat().st_size
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{size}\0".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(_SAMPLE if size > 2 * _SAMPLE else size))
+            if size > 2 * _SAMPLE:
+                file.seek(-_SAMPLE, 2)
+                digest.update(file.read())
+    return digest.hexdigest()
+
+
+def check_same_run(saved: Config, asked: Config, where: Path) -> None:
+    """Raise unless ``asked`` may continue the study that ``saved`` began: budget, time and export may differ, nothing else.
+
+    Raises:
+        StudyError: listing every option that differs, with both values.
+    """
+    before, now = (c.model_dump(mode="json", exclude=_FREE) for c in (saved, asked))
+    changed = [f"{name}: {before[name]} → {now[name]}" for name in now if before.get(name) != now[name]]
+    if changed:
+        raise StudyError(
+            f"the study here was made with other settings ({'; '.join(changed)})",
+            where=where,
+            remedy="choose another --out, or repeat the command that began it",
+        )

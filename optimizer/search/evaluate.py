@@ -1,0 +1,138 @@
+"""Evaluating one candidate: merge, render, embed, score."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from objectives import Effects, Embedder, Envelope, Moments, artifact_level, envelope, moments, preservation, score
+from optimizer.adapters import Adapter
+from optimizer.merging import Recipe, merge, merge_report
+from optimizer.rendering import PromptSet, Renderer
+from optimizer.search.sources import Source
+from studies.records import Evaluation, SourceScore
+
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+Tick = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """Pictures of the base and of each source alone, and what they say.
+
+    Attributes:
+        base: uint8, (n, 3, height, width).
+        alone: one such tensor a source.
+        effects: their embeddings.
+        envelope: their picture statistics.
+    """
+
+    base: Tensor
+    alone: tuple[Tensor, ...]
+    effects: Effects
+    envelope: Envelope
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A candidate's evaluation together with what does not belong into a record.
+
+    Attributes:
+        evaluation: the record.
+        images: uint8, (n, 3, height, width).
+        moments: for the bootstrap.
+        merged: the adapter that was rendered, rounded to the dtype of the exported file.
+    """
+
+    evaluation: Evaluation
+    images: Tensor
+    moments: Moments
+    merged: Adapter
+
+
+@dataclass
+class Evaluator:
+    """Scores recipes on one prompt set.
+
+    Attributes:
+        sources: the run's sources.
+        renderer: the resident pipeline.
+        embedder: the eye.
+        prompts: what is rendered for every candidate.
+        tick: called with the number of pictures finished.
+    """
+
+    sources: Sequence[Source]
+    renderer: Renderer
+    embedder: Embedder
+    prompts: PromptSet
+    tick: Tick | None = None
+    _baselines: Baselines | None = field(default=None, init=False)
+
+    @property
+    def adapters(self) -> list[Adapter]:
+        """The sources' adapters."""
+        return [s.adapter for s in self.sources]
+
+    @property
+    def baselines(self) -> Baselines:
+        """Base and sources alone, rendered on first use."""
+        if self._baselines is None:
+            base = self._render(None)
+            alone = tuple(self._render(adapter) for adapter in self.adapters)
+            asked = torch.tensor([-1 if p.source is None else p.source for p in self.prompts.prompts])
+            effects = Effects(self.embedder(base), torch.stack([self.embedder(images) for images in alone]), asked)
+            self._baselines = Baselines(base, alone, effects, envelope([base, *alone]))
+        return self._baselines
+
+    def evaluate(self, recipe: Recipe) -> Measured:
+        """Merge, render and score one recipe.
+
+        Raises:
+            RecipeError: the recipe does not fit the sources.
+            TrialError: the pictures are not finite.
+        """
+        begun = time.perf_counter()
+        baselines = self.baselines
+        merged = rounded(merge(self.adapters, recipe, device=str(self.renderer.device)), DTYPES[recipe.dtype])
+        merge_seconds = time.perf_counter() - begun
+        images = self._render(merged)
+        render_seconds = time.perf_counter() - begun - merge_seconds
+        vectors = self.embedder(images)
+        shares = preservation(vectors, baselines.effects)
+        artifacts, parts = artifact_level(images, baselines.envelope)
+        fidelity = merge_report(self.adapters, recipe, merged)
+        evaluation = Evaluation(
+            recipe=recipe.data(),
+            recipe_hash=recipe.hash,
+            score=score(shares, artifacts),
+            sources={
+                s.name: SourceScore(preservation=p.mean, own=p.own, joint=p.joint, leakage=p.leakage)
+                for s, p in zip(self.sources, shares, strict=True)
+            },
+            artifacts=artifacts,
+            metrics={
+                **{f"artifact_{name}": value for name, value in parts.items()},
+                "relative_error": fidelity.total.error,
+                "seconds_merge": merge_seconds,
+                "seconds_render": render_seconds,
+            },
+            seconds=time.perf_counter() - begun,
+        )
+        return Measured(evaluation, images, moments(vectors, baselines.effects), merged)
+
+    def _render(self, adapter: Adapter | None) -> Tensor:
+        return self.renderer.render(self.prompts.prompts, adapter, tick=self.tick)
+
+
+def rounded(adapter: Adapter, dtype: torch.dtype) -> Adapter:
+    """The adapter as a file of this dtype would hold it, so that what is scored is what is shipped."""
+    modules = {
+        path: replace(f, up=f.up.to(dtype).to(torch.float32), down=f.down.to(dtype).to(torch.float32))
+        for path, f in adapter.modules.items()
+    }
+    return replace(adapter, modules=modules)

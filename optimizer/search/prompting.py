@@ -1,0 +1,53 @@
+"""Which words the run's prompts are built from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from optimizer.errors import UsageError
+from optimizer.rendering import GENERAL, PromptSet, Vocabulary, compose
+from optimizer.search.config import Config
+from optimizer.search.sources import Source
+from studies.demo.world import demo_words
+
+_CONFIRMATION = 1_000_003
+
+
+class _Words(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    subjects: tuple[str, ...] = Field(min_length=1)
+    settings: tuple[str, ...] = Field(min_length=1)
+    wide_settings: tuple[str, ...] = ()
+
+
+def vocabulary(config: Config) -> Vocabulary:
+    """The user's words, the demo world's, or the general ones.
+
+    Raises:
+        UsageError: the file cannot be read or lacks a list.
+    """
+    if config.prompts:
+        path = Path(config.prompts)
+        try:
+            words = _Words.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
+            remedy = "give a YAML file with the lists subjects and settings, and wide_settings if you like"
+            raise UsageError(f"the words cannot be read: {' '.join(str(error).split())}", where=path, remedy=remedy) from error
+        return Vocabulary(words.subjects, words.settings, words.wide_settings)
+    return Vocabulary(**demo_words()) if not config.base else GENERAL
+
+
+def search_prompts(config: Config, sources: Sequence[Source]) -> PromptSet:
+    """The prompts that every candidate is rendered on."""
+    return compose([s.subject for s in sources], vocabulary(config), own=config.own, joint=config.joint, seed=config.seed)
+
+
+def confirmation_prompts(config: Config, sources: Sequence[Source]) -> PromptSet:
+    """Prompts and seeds that the search never sees."""
+    subjects = [s.subject for s in sources]
+    return compose(subjects, vocabulary(config), own=config.confirm, joint=config.confirm, seed=config.seed + _CONFIRMATION)

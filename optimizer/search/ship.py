@@ -1,0 +1,95 @@
+"""Shipping: the winner becomes ``best/``: LoRA file, recipe, model card, preview."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image
+from torch import Tensor
+
+from optimizer.export import (
+    CardScore,
+    CardSource,
+    ExportMetadata,
+    ModelCard,
+    export_adapter,
+    file_name,
+    next_free,
+    verify_export,
+    write_card,
+)
+from optimizer.search.confirm import Confirmation, Contender
+from optimizer.search.evaluate import DTYPES
+from optimizer.search.summarise import Story
+from studies import StudyDirectory
+from studies.atomic import write_text
+
+_PREVIEW = 8
+
+
+def ship(story: Story, directory: StudyDirectory) -> Path:
+    """Write ``best/`` and check the file by reading it back; returns the LoRA file's path.
+
+    A winner that was exported before, by an earlier call for the same recipe, is written over; another winner gets the next
+    version number.
+
+    Raises:
+        ExportError: the file, read back, is not the merge that was scored.
+    """
+    assert story.confirmation is not None
+    winner = story.confirmation.shipped
+    assert winner.recipe is not None
+    assert winner.merged is not None
+    names = [s.name for s in story.sources]
+    path = directory.best / file_name(names, winner.recipe.weights, winner.recipe.method, 1)
+    recipe_file = directory.best / "recipe.yaml"
+    if path.exists() and not (recipe_file.exists() and recipe_file.read_text(encoding="utf-8") == winner.recipe.to_yaml()):
+        path = next_free(path)
+    metadata = ExportMetadata(
+        title=" + ".join(names),
+        merged_from=tuple(names),
+        triggers=tuple(s.subject.trigger for s in story.sources),
+        recipe=winner.recipe.data(),
+    )
+    export_adapter(winner.merged, path, dialect=story.config.dialect, dtype=DTYPES[winner.recipe.dtype], metadata=metadata)
+    verify_export(path, winner.merged)
+    write_text(recipe_file, winner.recipe.to_yaml())
+    write_card(_card(story, story.confirmation, path), directory.best)
+    _preview(winner.images).save(directory.best / "preview.webp", lossless=True)
+    return path
+
+
+def _card(story: Story, found: Confirmation, path: Path) -> ModelCard:
+    winner = found.shipped
+    assert winner.recipe is not None
+    rest = [c for c in found.contenders if c is not winner]
+    joint = next((p.text for p in story.prompts.prompts if p.source is None), "")
+    return ModelCard(
+        title=" + ".join(s.name for s in story.sources),
+        file_name=path.name,
+        base_model=story.config.base or "the demo base of multilora-optimizer",
+        method=winner.recipe.method,
+        sources=tuple(
+            CardSource(s.name, s.adapter.sha256, weight, s.subject.role, s.subject.trigger)
+            for s, weight in zip(story.sources, winner.recipe.weights, strict=True)
+        ),
+        scores=(_score("this file", winner), *(_score(c.label, c) for c in rest)),
+        recipe=winner.recipe.data(),
+        prompt=joint,
+    )
+
+
+def _score(label: str, contender: Contender) -> CardScore:
+    weakest = contender.weakest
+    return CardScore(label, weakest.value, contender.each, interval=(weakest.low, weakest.high))
+
+
+def _preview(images: Tensor) -> Image.Image:
+    """The last pictures, those of the joint prompts, in one row; small ones enlarged without smoothing."""
+    row = [Image.fromarray(picture.permute(1, 2, 0).numpy()) for picture in images[-_PREVIEW:]]
+    width, height = row[0].size
+    sheet = Image.new("RGB", (width * len(row), height))
+    for index, picture in enumerate(row):
+        sheet.paste(picture, (index * width, 0))
+    factor = max(1, 192 // height)
+    return sheet.resize((sheet.width * factor, sheet.height * factor), Image.Resampling.NEAREST)

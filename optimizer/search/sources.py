@@ -1,0 +1,99 @@
+"""Sources as the user names them, turned into adapters with a role and a trigger."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path
+
+from optimizer.adapters import Adapter, load_adapter
+from optimizer.errors import UsageError
+from optimizer.merging import shared_modules
+from optimizer.rendering.prompts import ROLES, Role, Subject
+from optimizer.search.config import Config
+from studies.demo.world import PREFIX, UnknownDemoSource, demo_source
+
+_TRIGGER_KEYS = ("modelspec.trigger_phrase", "ss_trigger_phrase", "trigger_word")
+_ROLE_WORDS = {"style": "style", "character": "character", "person": "character", "concept": "concept", "object": "concept"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """One LoRA of the run: the adapter, what asks for it, and the file it came from."""
+
+    adapter: Adapter
+    subject: Subject
+    file: Path
+
+    @property
+    def name(self) -> str:
+        """Its short, unique name."""
+        return self.subject.name
+
+
+def load_sources(config: Config) -> list[Source]:
+    """Read every source and check that they can be merged with each other.
+
+    Raises:
+        AdapterError: a file cannot be used.
+        UsageError: the sources belong to different bases, are the same file, or share no module.
+    """
+    sources = [_load(spec, config, index) for index, spec in enumerate(config.sources)]
+    _check_together(sources)
+    return _uniquely_named(sources)
+
+
+def _load(spec: str, config: Config, index: int) -> Source:
+    role, trigger = None, None
+    if spec.startswith(PREFIX):
+        try:
+            demo = demo_source(spec)
+        except UnknownDemoSource as error:
+            raise UsageError(str(error).split(" — ")[0], remedy=str(error).split(" — ")[1]) from error
+        path, role, trigger = demo.path, demo.role, demo.trigger
+    else:
+        path = Path(spec)
+    adapter = load_adapter(path)
+    role = config.roles[index] if config.roles else role or _role(adapter)
+    trigger = config.triggers[index] if config.triggers else trigger if trigger is not None else _trigger(adapter)
+    return Source(adapter, Subject(adapter.name, _checked_role(role), trigger), path)
+
+
+def _checked_role(role: str) -> Role:
+    return next(known for known in ROLES if known == role)
+
+
+def _trigger(adapter: Adapter) -> str:
+    return next((adapter.metadata[key].strip() for key in _TRIGGER_KEYS if adapter.metadata.get(key)), "")
+
+
+def _role(adapter: Adapter) -> str:
+    """From the file's tags; a source that says nothing counts as a concept: it is asked for by its trigger, beside any subject."""
+    tags = adapter.metadata.get("modelspec.tags", "").lower()
+    return next((role for word, role in _ROLE_WORDS.items() if word in tags), "concept")
+
+
+def _check_together(sources: Sequence[Source]) -> None:
+    for a, b in combinations(sources, 2):
+        if a.adapter.sha256 == b.adapter.sha256:
+            raise UsageError(f"{a.file} and {b.file} are the same file", where="--sources", remedy="name every source once")
+        bases = {a.adapter.base, b.adapter.base} - {"unknown"}
+        if len(bases) > 1:
+            raise UsageError(
+                f"{a.file} is for {a.adapter.base}, {b.file} is for {b.adapter.base}",
+                where="--sources",
+                remedy="merge sources of one base model",
+            )
+        if not shared_modules([a.adapter, b.adapter]):
+            raise UsageError(f"{a.file} and {b.file} share no module", where="--sources", remedy="merge sources of one base model")
+
+
+def _uniquely_named(sources: list[Source]) -> list[Source]:
+    seen: dict[str, int] = {}
+    unique = []
+    for source in sources:
+        count = seen[source.name] = seen.get(source.name, 0) + 1
+        name = source.name if count == 1 else f"{source.name}-{count}"
+        unique.append(replace(source, adapter=replace(source.adapter, name=name), subject=replace(source.subject, name=name)))
+    return unique

@@ -1,0 +1,121 @@
+"""The search space: what Optuna may propose, and the recipe that a proposal means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+
+from optimizer.adapters import Adapter
+from optimizer.merging import METHODS, Parameter, Recipe, block_of
+
+WEIGHT_RANGE = (0.0, 1.3)
+BLOCK_RANGE = (0.2, 1.6)
+_FAMILIES = ("TE", "IN", "MID", "OUT")
+# Fewer trials than this per dimension, and a search over block weights finds noise, not blocks.
+_TRIALS_PER_DIMENSION = 5
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """Ranges and choices.
+
+    Attributes:
+        names: the sources' names, in order.
+        hashes: the sources' SHA-256, in order.
+        methods: merge methods to choose from; the weighted sum (``linear``, or ``svd`` at a rank) is always the first.
+        groups: per source the block families that get a weight of their own; may be empty.
+        rank: output rank of every candidate, or None: exact for the weighted sum, ``sum_of_ranks`` for methods on entries.
+        sum_of_ranks: the largest sum of the sources' ranks in a module.
+        dtype: dtype of the exported file.
+        seed: seed of the recipes' random masks.
+    """
+
+    names: tuple[str, ...]
+    hashes: tuple[str, ...]
+    methods: tuple[str, ...]
+    groups: tuple[tuple[str, ...], ...]
+    rank: int | None
+    sum_of_ranks: int
+    dtype: str
+    seed: int
+
+    @property
+    def dimensions(self) -> int:
+        """Number of parameters of the largest branch."""
+        own = max(len(_searched(m)) for m in self.methods)
+        return len(self.names) + sum(map(len, self.groups)) + (len(self.methods) > 1) + own
+
+    @property
+    def conditional(self) -> bool:
+        """Whether some parameters exist only for some methods."""
+        return len(self.methods) > 1
+
+    def suggest(self, trial: optuna.trial.BaseTrial) -> Recipe:
+        """Let the sampler choose every parameter and return the recipe."""
+        method = trial.suggest_categorical("method", self.methods) if len(self.methods) > 1 else self.methods[0]
+        values: dict[str, Any] = {"method": method}
+        for name, groups in zip(self.names, self.groups, strict=True):
+            values[f"weight:{name}"] = trial.suggest_float(f"weight:{name}", *WEIGHT_RANGE)
+            for group in groups:
+                values[f"block:{name}:{group}"] = trial.suggest_float(f"block:{name}:{group}", *BLOCK_RANGE)
+        for parameter in _searched(method):
+            name = f"{method}:{parameter.name}"
+            if parameter.choices:
+                values[name] = trial.suggest_categorical(name, parameter.choices)
+            else:
+                values[name] = trial.suggest_float(name, parameter.low, parameter.high)
+        return self.recipe(values)
+
+    def recipe(self, values: Mapping[str, Any]) -> Recipe:
+        """The recipe that a set of parameter values means; a block or method parameter that is not named keeps its default."""
+        method = str(values.get("method", self.methods[0]))
+        blocks = tuple(
+            {group: round(float(values.get(f"block:{name}:{group}", 1.0)), 4) for group in groups}
+            for name, groups in zip(self.names, self.groups, strict=True)
+        )
+        chosen = {p.name: values.get(f"{method}:{p.name}", p.default) for p in METHODS[method].parameters}
+        return Recipe(
+            method=method,
+            weights=tuple(round(float(values[f"weight:{name}"]), 4) for name in self.names),
+            sources=self.hashes,
+            blocks=blocks,
+            rank=None if METHODS[method].rank == "forbidden" else self.rank or self.sum_of_ranks,
+            dtype=self.dtype,
+            seed=self.seed if METHODS[method].seeded else 0,
+            **{name: round(value, 4) if isinstance(value, float) else value for name, value in chosen.items()},
+        )
+
+
+def _searched(method: str) -> tuple[Parameter, ...]:
+    """The method's own parameters that are worth a dimension: the weights already say what ``scale`` would."""
+    return tuple(p for p in METHODS[method].parameters if p.name != "scale")
+
+
+def space_for(adapters: Sequence[Adapter], *, budget: int, methods: Sequence[str], rank: int | None, dtype: str, seed: int) -> SearchSpace:
+    """The space that a budget can search: block weights only as far as there are trials for them.
+
+    The families split first where it matters most: the U-Net's output half, which paints, from its input half, which
+    composes; then the middle; then the text encoder.
+    """
+    count = len(adapters)
+    allowed = max(0, budget // _TRIALS_PER_DIMENSION - count)
+    per_source = min(len(_FAMILIES), allowed // count)
+    order = ("OUT", "IN", "TE", "MID")
+    groups = []
+    for adapter in adapters:
+        present = {family for path in adapter.modules for family in _FAMILIES if block_of(path).startswith(family)}
+        chosen = [family for family in order if family in present][:per_source]
+        groups.append(tuple(family for family in _FAMILIES if family in chosen))
+    return SearchSpace(
+        names=tuple(a.name for a in adapters),
+        hashes=tuple(a.sha256 for a in adapters),
+        methods=("linear" if rank is None else "svd", *(m for m in methods if m not in ("linear", "svd"))),
+        groups=tuple(groups),
+        rank=rank,
+        sum_of_ranks=max(sum(a.modules[path].rank for a in adapters if path in a.modules) for a in adapters for path in a.modules),
+        dtype=dtype,
+        seed=seed,
+    )

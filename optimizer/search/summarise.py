@@ -1,0 +1,161 @@
+"""From a run to the plain data that its report shows."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import version
+
+import torch
+
+from optimizer.rendering import PromptSet
+from optimizer.search.config import Config
+from optimizer.search.confirm import CONFIDENCE, Confirmation, Contender
+from optimizer.search.ledger import save_images
+from optimizer.search.sources import Source
+from optimizer.search.warmstart import NAIVE, STACK
+from studies import ConfirmedScore, PictureColumn, PromptInfo, SourceInfo, StudyDirectory, StudySummary, Verdict
+from studies.records import TrialRecord
+
+_LIBRARIES = ("torch", "diffusers", "peft", "open-clip-torch", "optuna", "torchmetrics", "transformers")
+
+
+@dataclass(frozen=True)
+class Story:
+    """Everything that a summary is made of.
+
+    Attributes:
+        config: the run's configuration.
+        sources: the sources.
+        records: all trials so far.
+        prompts: the confirmation prompts.
+        confirmation: None before the finalists were confirmed.
+        exported: the shipped file relative to the study; empty before the export.
+        device: what it ran on.
+        created: when the study began.
+        finished: None for an interrupted run.
+        warnings: what the user should know.
+    """
+
+    config: Config
+    sources: Sequence[Source]
+    records: Sequence[TrialRecord]
+    prompts: PromptSet
+    confirmation: Confirmation | None
+    exported: str
+    device: str
+    created: datetime
+    finished: datetime | None
+    warnings: tuple[str, ...] = ()
+
+
+def summarise(story: Story, directory: StudyDirectory) -> StudySummary:
+    """Build the summary; saves the pictures of the confirmation that it refers to."""
+    confirmed = story.confirmation
+    names = [s.name for s in story.sources]
+    complete = [r for r in story.records if r.evaluation is not None and not r.label.endswith(" alone")]
+    ahead = max(complete, key=lambda r: r.evaluation.score if r.evaluation else 0.0, default=None)
+    return StudySummary(
+        title=" + ".join(names),
+        version=version("multilora-optimizer"),
+        created=story.created,
+        finished=story.finished,
+        base=story.config.base or "demo",
+        sources=tuple(_source(s) for s in story.sources),
+        prompts=_prompts(story.prompts, names) if confirmed else (),
+        columns=_columns(confirmed, directory) if confirmed else (),
+        trials=tuple(story.records),
+        budget=story.config.budget,
+        best_number=confirmed.shipped.number if confirmed else ahead.number if ahead else None,
+        verdict=verdict(confirmed) if confirmed else None,
+        file=story.exported,
+        environment=_environment(story.device),
+        command=command_line(story.config),
+        resume_command="" if story.finished else f"optimize resume {shlex.quote(str(story.config.out))}",
+        warnings=story.warnings,
+    )
+
+
+def verdict(found: Confirmation) -> Verdict:
+    """The finding in one sentence, and the confirmed scores behind it."""
+    rows = {
+        c.label: ConfirmedScore(
+            score=c.weakest.value, ci_low=min(c.weakest.low, c.weakest.value), ci_high=max(c.weakest.high, c.weakest.value), sources=c.each
+        )
+        for c in found.contenders
+    }
+    by_label = {c.label: c for c in found.contenders}
+    return Verdict(
+        sentence=_sentence(found, by_label.get(NAIVE), by_label.get(STACK)),
+        shipped_label=found.shipped.label,
+        rows=rows,
+        confidence=CONFIDENCE,
+        pictures=len(found.base),
+    )
+
+
+def command_line(config: Config) -> str:
+    """The command that repeats a run: every option that is not at its default."""
+    words = ["optimize", "--sources", *config.sources]
+    for name, field in Config.model_fields.items():
+        value = getattr(config, name)
+        if name == "sources" or value == field.default:
+            continue
+        option = f"--{name.replace('_', '-')}"
+        words += [option] if value is True else [option, *(map(str, value) if isinstance(value, tuple) else [str(value)])]
+    return shlex.join(words)
+
+
+def _sentence(found: Confirmation, naive: Contender | None, stack: Contender | None) -> str:
+    shipped = found.shipped
+    others = [f"{c.weakest.value:.0%} for the {name}" for c, name in ((naive, "naive merge"), (stack, "stack")) if c and c is not shipped]
+    kept = f"The merge keeps {shipped.weakest.value:.0%} of its weakest source ({shipped.weakest.low:.0%} to {shipped.weakest.high:.0%})"
+    against = f", against {' and '.join(others)}" if others else ""
+    if shipped is found.leader:
+        return f"{kept}{against}, on prompts and seeds that the search never saw."
+    return f"{kept}{against}; {found.leader.label} was ahead, but within noise, so the simpler {shipped.label} is shipped."
+
+
+def _source(source: Source) -> SourceInfo:
+    ranks = [f.rank for f in source.adapter.modules.values()]
+    return SourceInfo(
+        name=source.name,
+        role=source.subject.role,
+        trigger=source.subject.trigger,
+        file=source.file.name,
+        sha256=source.adapter.sha256,
+        rank_min=min(ranks),
+        rank_max=max(ranks),
+        base=source.adapter.base,
+    )
+
+
+def _prompts(prompts: PromptSet, names: Sequence[str]) -> tuple[PromptInfo, ...]:
+    return tuple(
+        PromptInfo(
+            text=p.text, seed=p.seed, kind="joint" if p.source is None else "own", source="" if p.source is None else names[p.source]
+        )
+        for p in prompts.prompts
+    )
+
+
+def _columns(found: Confirmation, directory: StudyDirectory) -> tuple[PictureColumn, ...]:
+    """Base, sources alone, stack, naive merge, shipped merge, and the leader where that is another."""
+    alone = [(c, "source") for c in found.contenders if c.recipe is None]
+    fixed = [(c, c.label) for label in (STACK, NAIVE) for c in found.contenders if c.label == label and c is not found.shipped]
+    tail = [(found.leader, "leader")] if found.leader is not found.shipped and found.leader.label not in (STACK, NAIVE) else []
+    columns = [PictureColumn(label="base", kind="base", files=save_images(directory, "confirmation/base", found.base))]
+    for index, (contender, kind) in enumerate([*alone, *fixed, *tail, (found.shipped, "best")]):
+        label = f"best ({contender.label})" if kind == "best" else contender.label
+        columns.append(PictureColumn(label=label, kind=kind, files=save_images(directory, f"confirmation/{index:02d}", contender.images)))
+    return tuple(columns)
+
+
+def _environment(device: str) -> dict[str, str]:
+    name = torch.cuda.get_device_name() if device.startswith("cuda") else platform.machine()
+    return {"Python": platform.python_version(), "system": platform.system(), "device": f"{device} ({name})"} | {
+        n: version(n) for n in _LIBRARIES
+    }

@@ -1,0 +1,55 @@
+"""The trials that every study begins with: the baselines, then the field's default recipes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from optimizer.merging import METHODS
+from optimizer.search.space import SearchSpace
+
+STACK, NAIVE = "stack", "naive"
+
+
+@dataclass(frozen=True)
+class Start:
+    """A trial that is not proposed by the sampler: its label in every table, and its parameters in the search space."""
+
+    label: str
+    values: dict[str, Any]
+
+
+def alone_label(name: str) -> str:
+    """Label of the baseline that is one source alone."""
+    return f"{name} alone"
+
+
+def baselines(space: SearchSpace) -> list[Start]:
+    """Each source alone, the stack (all at 1), and the naive merge (all at 1/N); they come before the budget."""
+    count = len(space.names)
+    alone = [Start(alone_label(name), _linear(space, [float(i == k) for i in range(count)])) for k, name in enumerate(space.names)]
+    return [*alone, Start(STACK, _linear(space, [1.0] * count)), Start(NAIVE, _linear(space, [1 / count] * count))]
+
+
+def defaults(space: SearchSpace, limit: int) -> list[Start]:
+    """The first ``limit`` of the recipes that people try first: equal weights that keep the sum's size, in between, and each
+    method as its paper sets it."""
+    count = len(space.names)
+    plain = [Start("equal 1/√N", _linear(space, [1 / math.sqrt(count)] * count)), Start("equal 0.8", _linear(space, [0.8] * count))]
+    named = []
+    for method in space.methods[1:]:
+        values = _filled(space, [1.0] * count) | {"method": method}
+        values |= {f"{method}:{p.name}": p.default for p in METHODS[method].parameters if p.name != "scale"}
+        named.append(Start(f"{method} default", values))
+    return [*plain, *named][:limit]
+
+
+def _linear(space: SearchSpace, weights: list[float]) -> dict[str, Any]:
+    method = {"method": space.methods[0]} if len(space.methods) > 1 else {}
+    return _filled(space, weights) | method
+
+
+def _filled(space: SearchSpace, weights: list[float]) -> dict[str, Any]:
+    blocks = {f"block:{name}:{group}": 1.0 for name, groups in zip(space.names, space.groups, strict=True) for group in groups}
+    return {f"weight:{name}": weight for name, weight in zip(space.names, weights, strict=True)} | blocks

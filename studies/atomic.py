@@ -1,0 +1,80 @@
+"""Atomic writes: a file is there in full or not at all, also after a power cut.
+
+The data go to a temporary file in the same folder, are flushed to the disk, and take the final name in one step; then the
+folder itself is flushed. A process that is killed in between leaves at most a hidden ``.tmp-*`` file behind.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+TEMPORARY = ".tmp-"
+"""Every unfinished file's name begins with this."""
+
+_NOT_SUPPORTED = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Lend an empty temporary file beside ``path`` that takes its place when the block ends without an error.
+
+    The temporary name keeps the suffix, so that libraries which choose a format by it (pictures, tables) work unchanged.
+
+    Args:
+        path: the final file; its folder must exist. An existing file is replaced.
+
+    Yields:
+        The temporary file's path, to be written by any means.
+
+    Raises:
+        OSError: the folder cannot be written or is full; ``path`` is then what it was before.
+    """
+    final = Path(path)
+    temporary = final.with_name(f"{TEMPORARY}{secrets.token_hex(8)}{final.suffix}")
+    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    try:
+        yield temporary
+        _flush(temporary)
+        os.replace(temporary, final)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    flush_folder(final.parent)
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Write ``data`` to ``path`` atomically; raises OSError and leaves the old file when that is not possible."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write ``text`` to ``path`` atomically, as UTF-8 with the line ends that it has."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def flush_folder(folder: Path) -> None:
+    """Make a new or renamed entry of the folder durable, where the system can do that."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _NOT_SUPPORTED:
+            raise
+    finally:
+        os.close(handle)
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

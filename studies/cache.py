@@ -1,0 +1,167 @@
+"""EvaluationCache: every finished evaluation, stored under a key made of all that determines its result.
+
+An evaluation is written before the optimiser is told of it. A run that is killed and started again finds it here and need
+not render it a second time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from studies.atomic import flush_folder, write_text
+from studies.records import Evaluation
+
+FORMAT = "evaluation/1"
+_KEY = re.compile(r"[0-9a-f]{64}")
+
+
+class BrokenEvaluationWarning(UserWarning):
+    """A file in the cache is torn or foreign; it was moved aside and the evaluation has to be repeated."""
+
+
+def evaluation_key(**parts: object) -> str:
+    """The key of an evaluation: SHA-256 over the canonical JSON of its parts, 64 hexadecimal digits.
+
+    Pass everything that determines the result: recipe, hashes of the sources and of the base, prompts, seeds, steps, size,
+    scheduler, embedder, and the version of the score. The order of the parts and of dictionary keys does not matter.
+
+    Args:
+        parts: JSON-ready values: None, bool, int, finite float, str, lists, tuples, dictionaries with string keys.
+
+    Raises:
+        ValueError: no part was given, or a part is not JSON-ready; names the part.
+
+    Example:
+        >>> evaluation_key(recipe={"method": "ties"}, seed=1) == evaluation_key(seed=1, recipe={"method": "ties"})
+        True
+    """
+    if not parts:
+        raise ValueError("an evaluation needs at least one part in its key")
+    for name, value in parts.items():
+        _check(value, name)
+    return _digest(parts)
+
+
+@dataclass(frozen=True)
+class EvaluationCache:
+    """A folder of evaluations, one JSON file per key, safe to share between processes.
+
+    Attributes:
+        folder: where the files lie; it must exist. ``KEY.json`` holds the format, the key, a checksum and the evaluation.
+    """
+
+    folder: Path
+
+    def __init__(self, folder: str | Path) -> None:
+        object.__setattr__(self, "folder", Path(folder))
+
+    def get(self, key: str) -> Evaluation | None:
+        """The evaluation stored under ``key``, or None.
+
+        A file that is torn, altered or not an evaluation of this key is moved aside as ``*.broken``, named in a
+        ``BrokenEvaluationWarning``, and counts as absent.
+
+        Raises:
+            ValueError: ``key`` is not 64 hexadecimal digits.
+            OSError: the file is there and cannot be read.
+        """
+        path = self._path(key)
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        try:
+            return _decode(data, key)
+        except ValueError as error:
+            moved = _move_aside(path)
+            notice = f"{path}: {error}; the evaluation will be repeated and the file is kept as {moved.name}"
+            warnings.warn(notice, BrokenEvaluationWarning, stacklevel=2)
+            return None
+
+    def put(self, key: str, evaluation: Evaluation) -> None:
+        """Store the evaluation durably; when this returns, it survives a power cut.
+
+        Raises:
+            ValueError: ``key`` is not 64 hexadecimal digits, or the recipe is not JSON-ready.
+            OSError: the folder cannot be written.
+        """
+        path = self._path(key)
+        _check(evaluation.recipe, "recipe")
+        stored = json.loads(evaluation.model_dump_json())
+        envelope = {"format": FORMAT, "key": key, "checksum": _digest(stored), "evaluation": stored}
+        write_text(path, json.dumps(envelope, indent=1, allow_nan=False) + "\n")
+
+    def keys(self) -> Iterator[str]:
+        """The keys of all stored evaluations, sorted; whether each file is whole is found out by ``get``."""
+        return iter(sorted(p.stem for p in self.folder.glob("*.json") if _KEY.fullmatch(p.stem)))
+
+    def __contains__(self, key: str) -> bool:
+        return self._path(key).is_file()
+
+    def _path(self, key: str) -> Path:
+        if not _KEY.fullmatch(key):
+            raise ValueError(f"{key!r} is not an evaluation key; make one with evaluation_key(...)")
+        return self.folder / f"{key}.json"
+
+
+def _decode(data: bytes, key: str) -> Evaluation:
+    """The evaluation in a file; raises ValueError with a reason that reads well after the file's name."""
+    try:
+        envelope = json.loads(data)
+    except ValueError:
+        raise ValueError("the file is torn or not JSON") from None
+    if not isinstance(envelope, dict) or envelope.get("format") != FORMAT:
+        raise ValueError(f"the file is not of the format {FORMAT}")
+    if envelope.get("key") != key:
+        raise ValueError("the file belongs to another key")
+    stored = envelope.get("evaluation")
+    if envelope.get("checksum") != _digest(stored):
+        raise ValueError("the file was altered, its checksum does not fit")
+    try:
+        return Evaluation.model_validate(stored)
+    except ValidationError as error:
+        raise ValueError(f"the file does not hold an evaluation ({error.error_count()} fields do not fit)") from None
+
+
+def _move_aside(path: Path) -> Path:
+    number = 1
+    while (moved := path.with_name(f"{path.stem}.{number}.broken")).exists():
+        number += 1
+    try:
+        path.rename(moved)
+        flush_folder(path.parent)
+    except FileNotFoundError:
+        pass  # another worker found it first
+    return moved
+
+
+def _check(value: Any, where: str) -> None:
+    match value:
+        case None | bool() | int() | str():
+            return
+        case float() if value - value == 0:
+            return
+        case list() | tuple():
+            for index, item in enumerate(value):
+                _check(item, f"{where}[{index}]")
+        case dict():
+            for name, item in value.items():
+                if not isinstance(name, str):
+                    raise ValueError(f"{where} has the key {name!r}, which is no string")
+                _check(item, f"{where}[{name!r}]")
+        case _:
+            raise ValueError(f"{where} is {value!r}, which JSON cannot hold; pass text, finite numbers, lists and dictionaries")
+
+
+def _digest(value: object) -> str:
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode("ascii")).hexdigest()

@@ -1,0 +1,174 @@
+"""Captioned drawings in random styles and with random characters: what the embedder learns from.
+
+They come in *groups* of four that differ in one respect only (style, character or object), so that a batch holds pictures
+that are hard to tell apart. None shows a style or character of the demo sources, nor a hat; accessories, which captions pass
+over, teach that what is worn matters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from studies.demo.accessories import ACCESSORIES, Dressed, dressed
+from studies.demo.backgrounds import BACKGROUNDS
+from studies.demo.characters import BELLIES, BODIES, EYES, LIMBS, TOPS, Character, random_character
+from studies.demo.draw import draw
+from studies.demo.objects import OBJECTS
+from studies.demo.palette import COLOURS
+from studies.demo.scenes import PLACES, Scene, Thing, random_scene, random_thing
+from studies.demo.styles import FILLS, FLAT, INKS, TEXTURES, Style, random_style
+
+GROUP = 4
+PARTS = ("objects", "creature", "place", "background", "style")
+CLASSES = {
+    "background": tuple(BACKGROUNDS),
+    "place": tuple(PLACES),
+    "body": BODIES,
+    "eyes": EYES,
+    "top": TOPS,
+    "limbs": LIMBS,
+    "belly": BELLIES,
+    "fill": FILLS,
+    "ink": INKS,
+    "texture": TEXTURES,
+    "accessory": ("nothing", *ACCESSORIES),
+}
+HELD = len(OBJECTS) + len(COLOURS)
+TINTS = 12
+Rng = np.random.Generator
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """A drawing and what can be said of it."""
+
+    scene: Scene
+    style: Style
+    seed: int
+
+    @property
+    def character(self) -> Character | None:
+        """The creature in the scene, if there is one."""
+        return next((t.character for t in self.scene.things if t.character), None)
+
+    def pixels(self) -> NDArray[np.uint8]:
+        """The picture, uint8 (64, 64, 3)."""
+        return np.round(draw(self.scene, (self.style,), rng=np.random.default_rng(self.seed)) * 255).astype(np.uint8)
+
+    def parts(self) -> list[str]:
+        """The pieces of its caption, one for each of ``PARTS``, empty where there is nothing to say."""
+        objects = " and ".join(t.phrase() for t in self.scene.things if not t.character)
+        place = self.scene.place if len(self.scene.things) == 1 else ""
+        return [objects, self.character.describe() if self.character else "", place, self.scene.background, self.style.describe()]
+
+    def classes(self) -> list[int]:
+        """For each of ``CLASSES`` the number of its value, -1 where the picture has none."""
+        values = {"background": self.scene.background} | vars(self.style) | (vars(self.character) if self.character else {})
+        values["accessory"] = next((t.accessory for t in self.scene.things if isinstance(t, Dressed)), "nothing")
+        values |= {"place": self.scene.place} if len(self.scene.things) == 1 else {}
+        return [names.index(values[key]) if key in values else -1 for key, names in CLASSES.items()]
+
+    def held(self) -> Floats:
+        """Which objects and which colours of objects it shows, float32 (14,) of 0 and 1."""
+        plain = [t for t in self.scene.things if not t.character]
+        flags = [name in {t.name for t in plain} for name in OBJECTS] + [name in {t.colour for t in plain} for name in COLOURS]
+        return np.array(flags, dtype=np.float32)
+
+    def tints(self) -> Floats:
+        """The two colours of the creature and of an accessory in [-1, 1], float32 (12,); NaN where there is none or it is repainted."""
+        worn = next((t for t in self.scene.things if isinstance(t, Dressed)), None)
+        seen = (self.style.fill, self.style.ink) == (FLAT.fill, FLAT.ink)
+        creature = (*self.character.colour, *self.character.second) if self.character and seen else (np.nan,) * 6
+        accessory = (*worn.first, *worn.second) if worn and seen else (np.nan,) * 6
+        return np.array([*creature, *accessory], dtype=np.float32) / 127.5 - 1
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Groups of captioned drawings as arrays.
+
+    Attributes:
+        pictures: uint8 (n, 4, 64, 64, 3).
+        parts: caption pieces, str (n, 4, 5).
+        key: int64 (n,), the number in ``PARTS`` of what the group's captions must say.
+        classes: int64 (n, 4, 11).
+        held: float32 (n, 4, 14).
+        tints: float32 (n, 4, 12).
+    """
+
+    pictures: NDArray[np.uint8]
+    parts: NDArray[np.str_]
+    key: NDArray[np.int64]
+    classes: NDArray[np.int64]
+    held: Floats
+    tints: Floats
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def arrays(self) -> dict[str, Any]:
+        """Field name → array, for ``numpy.savez``."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+def draw_groups(count: int, seed: int) -> Groups:
+    """Draw ``count`` groups of four."""
+    rng = np.random.default_rng(seed)
+    keys, drawn = [], []
+    for _ in range(count):
+        key, group = _group(rng)
+        keys.append(PARTS.index(key))
+        drawn.append(group)
+    return Groups(
+        pictures=np.stack([np.stack([d.pixels() for d in g]) for g in drawn]),
+        parts=np.array([[d.parts() for d in g] for g in drawn]),
+        key=np.array(keys),
+        classes=np.array([[d.classes() for d in g] for g in drawn]),
+        held=np.stack([np.stack([d.held() for d in g]) for g in drawn]),
+        tints=np.stack([np.stack([d.tints() for d in g]) for g in drawn]),
+    )
+
+
+def caption(parts: NDArray[np.str_] | list[str], key: int, rng: Rng) -> str:
+    """A caption of a picture's pieces: what its group differs in, and most of the rest; at most 30 tokens.
+
+    A picture in the plain style mostly goes without the words that say so, as the prompts of a base model do.
+    """
+    said = [bool(i == key or rng.random() < 0.7) for i in range(len(PARTS))]
+    objects, creature, place, background, style = (str(part) if say else "" for part, say in zip(parts, said, strict=True))
+    if style == FLAT.describe() and key != PARTS.index("style"):
+        style = ""
+    if creature and style:
+        place, objects = "", ""
+    if creature and objects:
+        background = ""
+    return ", ".join(filter(None, [" and ".join(filter(None, [objects, creature])), place, background, style]))
+
+
+def _group(rng: Rng) -> tuple[str, list[Captioned]]:
+    kind, seed = rng.random(), int(rng.integers(2**32))
+    scene = random_scene(rng)
+    if kind < 0.4:
+        scene = _dressed(_with_creature(scene, rng) if rng.random() < 0.4 else scene, rng)
+        styles = [FLAT if i == 0 and rng.random() < 0.5 else random_style(rng) for i in range(GROUP)]
+        return "style", [Captioned(scene, style, seed) for style in styles]
+    style = FLAT if rng.random() < (0.6 if kind < 0.75 else 0.8) else random_style(rng)
+    if kind < 0.75:
+        return "creature", [Captioned(_dressed(_with_creature(scene, rng), rng), style, seed) for _ in range(GROUP)]
+    scenes = [replace(scene, things=tuple(random_thing(rng) for _ in scene.things)) for _ in range(GROUP)]
+    return "objects", [Captioned(_dressed(s, rng), style, seed) for s in scenes]
+
+
+def _with_creature(scene: Scene, rng: Rng) -> Scene:
+    """The scene with its first thing replaced by a random character."""
+    return replace(scene, things=(Thing("creature", character=random_character(rng)), *scene.things[1:]))
+
+
+def _dressed(scene: Scene, rng: Rng) -> Scene:
+    """In one scene of three the first thing wears an accessory."""
+    return replace(scene, things=(dressed(scene.things[0], rng), *scene.things[1:])) if rng.random() < 0.35 else scene

@@ -1,0 +1,56 @@
+"""The demo world's tokenizer: CLIP's byte-pair encoding over a vocabulary in which every caption word is one token."""
+
+from __future__ import annotations
+
+import json
+from itertools import product
+from pathlib import Path
+
+from tokenizers import Tokenizer, models, trainers
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import CLIPTokenizer
+
+from studies.demo.backgrounds import BACKGROUNDS
+from studies.demo.characters import BELLIES, BODIES, EYES, LIMBS, TOPS, Character
+from studies.demo.objects import OBJECTS
+from studies.demo.palette import COLOURS, DARK, LIGHT
+from studies.demo.scenes import PLACES
+from studies.demo.styles import FILLS, INKS, TEXTURES, Style
+
+MAX_LENGTH = 32
+_END_OF_WORD = "</w>"
+
+
+def caption_words() -> list[str]:
+    """Every word that a caption of the demo world may hold, sorted; the names of the sources are not among them."""
+    creatures = (Character(*options, DARK, LIGHT).describe() for options in product(BODIES, EYES, TOPS, LIMBS, BELLIES))
+    styles = (Style(f, i, glow=g, texture=t).describe() for f, i, g, t in product(FILLS, INKS, (0.0, 1.0), TEXTURES))
+    words = {word for text in (*creatures, *styles) for word in text.replace(",", " ").split()}
+    return sorted(words | {"a", "and", *OBJECTS, *COLOURS, *PLACES, *BACKGROUNDS})
+
+
+def build_tokenizer(folder: Path) -> CLIPTokenizer:
+    """Write the tokenizer's files into ``folder`` and return the tokenizer as read back from there.
+
+    As in CLIP, the vocabulary holds the 256 byte symbols, the same at the end of a word, the merges, and last the start and
+    the end token; the end token also pads. Words outside ``caption_words`` fall into letters and shorter pieces.
+    """
+    vocab, merges = _byte_pairs(caption_words())
+    for special in ("<|startoftext|>", "<|endoftext|>"):
+        vocab[special] = len(vocab)
+    # tokenizers takes pairs; the annotation in transformers does not say so
+    CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=MAX_LENGTH).save_pretrained(folder)  # type: ignore[arg-type]
+    loaded: CLIPTokenizer = CLIPTokenizer.from_pretrained(folder)
+    return loaded
+
+
+def _byte_pairs(words: list[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Vocabulary and merges of a byte-pair encoding trained on ``words`` until each is one token."""
+    symbols = sorted(ByteLevel.alphabet())
+    symbols += [symbol + _END_OF_WORD for symbol in symbols]
+    learner = Tokenizer(models.BPE(end_of_word_suffix=_END_OF_WORD))
+    trainer = trainers.BpeTrainer(vocab_size=8192, min_frequency=1, end_of_word_suffix=_END_OF_WORD, show_progress=False)
+    learner.train_from_iterator(words, trainer)
+    merges: list[tuple[str, str]] = [(first, second) for first, second in json.loads(learner.to_str())["model"]["merges"]]
+    vocab = {symbol: index for index, symbol in enumerate([*symbols, *(first + second for first, second in merges)])}
+    return vocab, merges

@@ -1,0 +1,70 @@
+"""Where the built demo world lies, and what its sources are called."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+from studies.demo.backgrounds import BACKGROUNDS
+from studies.demo.objects import OBJECTS
+from studies.demo.palette import COLOURS
+from studies.demo.scenes import PLACES
+
+ASSETS = Path(__file__).parent / "assets"
+PREFIX = "demo:"
+STEPS, GUIDANCE = 12, 4.0
+
+
+class UnknownDemoSource(ValueError):
+    """There is no demo source of this name; the message lists those that there are."""
+
+
+@dataclass(frozen=True)
+class DemoSource:
+    """A shipped LoRA: its file, role (``style``, ``character`` or ``concept``) and trigger (empty: always on)."""
+
+    name: str
+    role: str
+    trigger: str
+    path: Path
+
+
+def demo_sources() -> dict[str, DemoSource]:
+    """All shipped sources by name."""
+    folder = ASSETS / "sources"
+    index = json.loads((folder / "sources.json").read_text())
+    return {name: DemoSource(name, entry["role"], entry["trigger"], folder / entry["file"]) for name, entry in index.items()}
+
+
+def demo_source(spec: str) -> DemoSource:
+    """The source that ``demo:NAME`` means.
+
+    Raises:
+        UnknownDemoSource: no such name.
+    """
+    name = spec.removeprefix(PREFIX)
+    sources = demo_sources()
+    if name not in sources:
+        raise UnknownDemoSource(f"{spec}: there is no demo source {name!r} — choose from {', '.join(PREFIX + n for n in sources)}")
+    return sources[name]
+
+
+def demo_base() -> Path:
+    """The base model's pipeline directory."""
+    return ASSETS / "base"
+
+
+def demo_embedder() -> Path:
+    """The open_clip model's directory."""
+    return ASSETS / "embedder"
+
+
+def demo_words() -> dict[str, tuple[str, ...]]:
+    """The words to build prompts from: ``subjects``, ``settings`` for one subject, ``wide_settings`` for several."""
+    return {
+        "subjects": tuple(f"a {colour} {thing}" for colour, thing in product(COLOURS, OBJECTS)),
+        "settings": tuple(f"{place}, {background}" for place, background in product(PLACES, BACKGROUNDS)),
+        "wide_settings": tuple(BACKGROUNDS),
+    }

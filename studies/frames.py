@@ -1,0 +1,173 @@
+"""Tables: the trials of a study as a data frame, as CSV and as Parquet, with columns that stay the same.
+
+=========================  =======  ==================================================================================
+column                     type     meaning
+=========================  =======  ==================================================================================
+number                     int64    the trial's number
+label                      str      a baseline's name (``stack``, ``naive``, ``hero alone`` …), empty for a proposed trial
+state                      str      ``COMPLETE`` or ``FAIL``
+error                      str      why the trial failed, empty otherwise
+score                      float64  what the search maximises
+artifacts                  float64  image damage relative to base and sources, 0 = none
+seconds                    float64  wall time of the evaluation
+method                     str      the recipe's merge method
+rank                       Int64    rank of the merged file; empty: the full rank
+density                    float64  share of entries that a sparsifying method keeps; empty: the method has none
+seed                       Int64    the recipe's seed, for methods that draw random numbers
+weight:<source>            float64  the source's weight in the recipe
+preservation:<source>      float64  share of the source's effect that survives, 0 = base, 1 = the source alone
+own:<source>               float64  the same on prompts that ask for this source only
+joint:<source>             float64  the same on prompts that ask for all sources
+leakage:<source>           float64  the source's effect on prompts that ask for the others only, 0 = none
+block:<source>:<block>     float64  the source's factor in a block or family of blocks; empty: not named in the recipe
+=========================  =======  ==================================================================================
+
+One row per trial, in the order of the numbers. A failed trial has its number, label, state and error; all else is empty.
+Sources come in the order of the study, blocks in their natural order (``IN02`` before ``IN10``).
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from studies.atomic import write_bytes
+from studies.directory import StudyDirectory
+from studies.records import Evaluation, SourceScore, TrialRecord
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS: Mapping[str, str] = {
+    "number": "int64",
+    "label": "str",
+    "state": "str",
+    "error": "str",
+    "score": "float64",
+    "artifacts": "float64",
+    "seconds": "float64",
+    "method": "str",
+    "rank": "Int64",
+    "density": "float64",
+    "seed": "Int64",
+}
+"""The columns that every table has, with their pandas types."""
+
+SOURCE_COLUMNS = ("weight", "preservation", "own", "joint", "leakage")
+"""The columns that exist once per source, as ``<column>:<source>``, all float64."""
+
+_MEASURES: Mapping[str, Callable[[SourceScore], float]] = {
+    "preservation": lambda s: s.preservation,
+    "own": lambda s: s.own,
+    "joint": lambda s: s.joint,
+    "leakage": lambda s: s.leakage,
+}
+
+
+def trials_frame(records: Iterable[TrialRecord], sources: Sequence[str] = ()) -> pd.DataFrame:
+    """The trials as a data frame with the columns that this module's description lists.
+
+    Args:
+        records: the trials, in any order.
+        sources: names of the sources in the order of the recipes' weights; taken from the evaluations if not given.
+
+    Raises:
+        ValueError: a recipe has another number of weights than there are sources; names the trial.
+    """
+    import pandas as pd
+
+    ordered = sorted(records, key=lambda r: r.number)
+    names = tuple(sources) or source_names(ordered)
+    rows = [_row(record, names) for record in ordered]
+    types = dict(COLUMNS) | {f"{column}:{name}": "float64" for column in SOURCE_COLUMNS for name in names}
+    types |= dict.fromkeys(_block_columns(rows, names), "float64")
+    columns = {column: pd.Series([row.get(column) for row in rows], dtype=kind) for column, kind in types.items()}
+    return pd.DataFrame(columns)
+
+
+def write_tables(records: Iterable[TrialRecord], directory: StudyDirectory | str | Path, sources: Sequence[str] = ()) -> tuple[Path, Path]:
+    """Write ``trials.csv`` and ``trials.parquet`` atomically and return their paths.
+
+    Args:
+        records: the trials.
+        directory: the study.
+        sources: as in ``trials_frame``.
+
+    Raises:
+        ValueError: as ``trials_frame``.
+        OSError: the directory cannot be written.
+    """
+    study = directory if isinstance(directory, StudyDirectory) else StudyDirectory(directory)
+    frame = trials_frame(records, sources)
+    packed = io.BytesIO()
+    frame.to_parquet(packed, index=False)
+    write_bytes(study.trials_csv, frame.to_csv(index=False, lineterminator="\n").encode("utf-8"))
+    write_bytes(study.trials_parquet, packed.getvalue())
+    return study.trials_csv, study.trials_parquet
+
+
+def source_names(records: Iterable[TrialRecord]) -> tuple[str, ...]:
+    """The names of all sources that the evaluations score, in their order."""
+    return tuple(dict.fromkeys(name for r in records if r.evaluation for name in r.evaluation.sources))
+
+
+def source_weights(evaluation: Evaluation, names: Sequence[str]) -> dict[str, float]:
+    """Source → weight, from the recipe's ``weights``; empty where the recipe has none.
+
+    Raises:
+        ValueError: there are more or fewer weights than sources.
+    """
+    weights = _sequence(evaluation.recipe.get("weights"))
+    if weights and len(weights) != len(names):
+        raise ValueError(f"the recipe has {len(weights)} weights for {len(names)} sources ({', '.join(names)})")
+    return {name: float(weight) for name, weight in zip(names, weights, strict=False)}
+
+
+def block_weights(evaluation: Evaluation, names: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Source → block → weight, from the recipe's ``blocks``, blocks in natural order; empty where the recipe has none.
+
+    Raises:
+        ValueError: there are more or fewer entries than sources.
+    """
+    blocks = _sequence(evaluation.recipe.get("blocks"))
+    if blocks and len(blocks) != len(names):
+        raise ValueError(f"the recipe has block weights for {len(blocks)} sources instead of {len(names)} ({', '.join(names)})")
+    found = {name: dict(entry or {}) for name, entry in zip(names, blocks, strict=False)}
+    return {name: {b: float(entry[b]) for b in sorted(entry, key=natural)} for name, entry in found.items()}
+
+
+def natural(text: str) -> tuple[tuple[str, int], ...]:
+    """A sort key under which ``IN02`` < ``IN10`` < ``MID`` and ``block 2`` < ``block 10``."""
+    return tuple((word, int(digits or -1)) for word, digits in re.findall(r"([^0-9]*)([0-9]*)", text))
+
+
+def _row(record: TrialRecord, names: Sequence[str]) -> dict[str, object]:
+    row: dict[str, object] = {"number": record.number, "label": record.label, "state": record.state, "error": record.error}
+    found = record.evaluation
+    if found is None:
+        return row
+    recipe = found.recipe
+    row |= {"score": found.score, "artifacts": found.artifacts, "seconds": found.seconds}
+    row |= {name: recipe.get(name) for name in ("method", "rank", "density", "seed")}
+    for measure, value in _MEASURES.items():
+        row |= {f"{measure}:{name}": value(score) for name, score in found.sources.items()}
+    try:
+        row |= {f"weight:{name}": weight for name, weight in source_weights(found, names).items()}
+        for name, blocks in block_weights(found, names).items():
+            row |= {f"block:{name}:{block}": weight for block, weight in blocks.items()}
+    except ValueError as error:
+        raise ValueError(f"trial {record.number}: {error}") from None
+    return row
+
+
+def _block_columns(rows: Sequence[Mapping[str, object]], names: Sequence[str]) -> list[str]:
+    found = {column for row in rows for column in row if column.startswith("block:")}
+    place = {f"block:{name}": index for index, name in enumerate(names)}
+    return sorted(found, key=lambda c: (place[c.rpartition(":")[0]], natural(c.rpartition(":")[2])))
+
+
+def _sequence(value: object) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else ()

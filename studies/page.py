@@ -1,0 +1,253 @@
+"""The report's page as data: what the template prints, already chosen, ordered and put into words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import PurePosixPath
+
+import yaml
+
+from studies import figures
+from studies.directory import StudyDirectory
+from studies.figures import Figure, shipped_tone, tone_of
+from studies.frames import source_weights
+from studies.pictures import Picture, inline_picture
+from studies.records import TrialRecord
+from studies.summary import PictureColumn, PromptInfo, StudySummary
+from studies.svg import decimal
+
+_TONES = {"base", "source", "stack", "naive", "best"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One picture of the grid under its column's label and tone."""
+
+    label: str
+    tone: str
+    picture: Picture
+
+
+@dataclass(frozen=True)
+class PromptRow:
+    """A prompt with one cell per column."""
+
+    prompt: PromptInfo
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class PromptGroup:
+    """The own prompts of one source, or the joint prompts."""
+
+    heading: str
+    rows: tuple[PromptRow, ...]
+
+
+@dataclass(frozen=True)
+class TrialRow:
+    """One line of the table of trials; numbers that are missing or not finite are None."""
+
+    record: TrialRecord
+    tone: str
+    name: str
+    failed: bool
+    note: str
+    score: float | None = None
+    preservation: tuple[float | None, ...] = ()
+    artifacts: float | None = None
+    seconds: float | None = None
+    method: str = ""
+    rank: str = ""
+    weights: str = ""
+
+
+@dataclass(frozen=True)
+class Page:
+    """Everything that the template prints beside the summary itself."""
+
+    headline: str
+    facts: tuple[tuple[str, str], ...]
+    groups: tuple[PromptGroup, ...]
+    verdict_tones: dict[str, str]
+    verdict_figure: Figure | None
+    preservation: Figure | None
+    history: Figure | None
+    trade_offs: list[Figure]
+    weights: list[Figure]
+    recipe: dict[str, object]
+    recipe_yaml: str
+    trials: tuple[TrialRow, ...]
+    failed: int
+    warnings: tuple[str, ...]
+    snippet: str
+    tag: str
+    columns: Sequence[PictureColumn] = field(default_factory=tuple)
+
+
+def build_page(summary: StudySummary, study: StudyDirectory) -> Page:
+    """Choose and word what the report shows.
+
+    Args:
+        summary: the study.
+        study: where its pictures lie.
+
+    Raises:
+        ValueError: a recipe does not fit the sources; names the trial.
+    """
+    groups = tuple(_groups(summary, study))
+    trials = tuple(_trial_row(record, summary) for record in sorted(summary.trials, key=lambda r: r.number))
+    shipped = summary.verdict.shipped_label if summary.verdict else ""
+    recipe = summary.best.evaluation.recipe if summary.best and summary.best.evaluation else {}
+    return Page(
+        headline=headline(summary),
+        facts=tuple(_facts(summary, trials)),
+        groups=groups,
+        verdict_tones={name: shipped_tone(name, name == shipped) for name in (summary.verdict.rows if summary.verdict else ())},
+        verdict_figure=figures.verdict_figure(summary),
+        preservation=figures.preservation_figure(summary),
+        history=figures.history_figure(summary),
+        trade_offs=figures.trade_off_figures(summary),
+        weights=figures.weight_figures(summary),
+        recipe={k: recipe[k] for k in ("method", "density", "rank", "dtype", "seed") if recipe.get(k) is not None},
+        recipe_yaml=yaml.safe_dump(_plain(recipe), sort_keys=False, allow_unicode=True, width=100) if recipe else "",
+        trials=trials,
+        failed=sum(row.failed for row in trials),
+        warnings=(*summary.warnings, *_picture_problems(groups)),
+        snippet=loading_snippet(summary),
+        tag=f"<lora:{PurePosixPath(summary.file).stem}:1>" if summary.file else "",
+        columns=summary.columns,
+    )
+
+
+def headline(summary: StudySummary) -> str:
+    """The first sentence of the report: the verdict, or how far the study got without one."""
+    if summary.verdict:
+        return summary.verdict.sentence
+    state = "The study is finished and nothing was confirmed" if summary.finished else "No verdict yet, the study has not finished"
+    best = summary.best
+    if best is None or best.evaluation is None:
+        return f"{state}; no trial is complete."
+    name = f"trial {best.number}" + (f" ({best.label})" if best.label else "")
+    return f"{state}; {name} is ahead with a score of {decimal(best.evaluation.score, 2)} on the search's prompts."
+
+
+def loading_snippet(summary: StudySummary) -> str:
+    """Python that loads the exported file with diffusers; empty if there is no file yet."""
+    if not summary.file:
+        return ""
+    file = PurePosixPath(summary.file)
+    example = next((p for p in summary.prompts if p.kind == "joint"), summary.prompts[0] if summary.prompts else None)
+    prompt, seed = (example.text, example.seed) if example else ("a prompt", 0)
+    return "\n".join(
+        [
+            "import torch",
+            "from diffusers import DiffusionPipeline",
+            "",
+            f"pipe = DiffusionPipeline.from_pretrained({summary.base!r})",
+            f"pipe.load_lora_weights({str(file.parent)!r}, weight_name={file.name!r})",
+            f"image = pipe({prompt!r}, generator=torch.Generator().manual_seed({seed})).images[0]",
+        ]
+    )
+
+
+def duration(seconds: float) -> str:
+    """A time span in words: ``48 s``, ``12 min``, ``7 h 05 min``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def moment(when: datetime) -> str:
+    """Date and time with the zone, to the minute."""
+    return when.strftime("%Y-%m-%d %H:%M %Z").strip()
+
+
+def _facts(summary: StudySummary, trials: Sequence[TrialRow]) -> Iterator[tuple[str, str]]:
+    if summary.verdict:
+        shipped = summary.verdict.rows[summary.verdict.shipped_label]
+        yield "Confirmed score", f"{decimal(shipped.score, 2)} ({decimal(shipped.ci_low, 2)} to {decimal(shipped.ci_high, 2)})"
+    elif summary.best and summary.best.evaluation:
+        yield "Best score so far", decimal(summary.best.evaluation.score, 2)
+    failed = sum(row.failed for row in trials)
+    budget = f" of {summary.budget}" if summary.budget is not None and summary.budget != len(trials) else ""
+    yield "Trials", f"{len(trials)}{budget}" + (f", {failed} failed" if failed else "")
+    if summary.finished:
+        yield "Time", duration((summary.finished - summary.created).total_seconds())
+    else:
+        yield "Time in trials", duration(sum(row.seconds or 0.0 for row in trials))
+    yield "Base model", summary.base
+
+
+def _groups(summary: StudySummary, study: StudyDirectory) -> Iterator[PromptGroup]:
+    if not summary.columns:
+        return
+    rows = [_prompt_row(summary.columns, index, prompt, study) for index, prompt in enumerate(summary.prompts)]
+    for source in summary.sources:
+        own = tuple(row for row in rows if row.prompt.kind == "own" and row.prompt.source == source.name)
+        if own:
+            yield PromptGroup(f"Own prompts of {source.name}", own)
+    joint = tuple(row for row in rows if row.prompt.kind == "joint")
+    if joint:
+        yield PromptGroup("Joint prompts, all sources in one picture", joint)
+
+
+def _prompt_row(columns: Sequence[PictureColumn], index: int, prompt: PromptInfo, study: StudyDirectory) -> PromptRow:
+    cells = tuple(Cell(c.label, column_tone(c), inline_picture(study, c.files[index])) for c in columns)
+    return PromptRow(prompt, cells)
+
+
+def column_tone(column: PictureColumn) -> str:
+    """The tone of a column of pictures; kinds without one of their own are other recipes."""
+    return column.kind if column.kind in _TONES else "recipe"
+
+
+def _picture_problems(groups: Sequence[PromptGroup]) -> Iterator[str]:
+    for group in groups:
+        for row in group.rows:
+            for cell in row.cells:
+                if cell.picture.problem:
+                    which = f"{cell.label} for “{row.prompt.text}” (seed {row.prompt.seed})"
+                    yield f"The picture of {which} is not shown: {cell.picture.problem}."
+
+
+def _trial_row(record: TrialRecord, summary: StudySummary) -> TrialRow:
+    best = record.number == summary.best_number
+    tone, name = ("best", record.label or "best") if best else (tone_of(record.label), record.label)
+    found = record.evaluation
+    if found is None:
+        return TrialRow(record, tone, name, True, record.error or "no reason was recorded", preservation=(None,) * len(summary.names))
+    try:
+        weights = source_weights(found, summary.names)
+    except ValueError as error:
+        raise ValueError(f"trial {record.number}: {error}") from None
+    scores = [found.sources.get(name) for name in summary.names]
+    return TrialRow(
+        record,
+        tone,
+        name,
+        record.state != "COMPLETE",
+        record.error,
+        _finite(found.score),
+        tuple(_finite(s.preservation) if s else None for s in scores),
+        _finite(found.artifacts),
+        _finite(found.seconds),
+        str(found.recipe.get("method") or ""),
+        str(found.recipe.get("rank") or ""),
+        "  ".join(decimal(weight, 2) for weight in weights.values()),
+    )
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _plain(value: object) -> object:
+    """The value with tuples as lists, which YAML writes without a tag."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

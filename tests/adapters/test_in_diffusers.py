@@ -1,0 +1,105 @@
+"""The written files, loaded by diffusers into a real pipeline: every weight of the model must be base + ΔW."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from lycoris.modules.lokr import LokrModule
+from torch import Tensor
+
+from optimizer.adapters import Adapter, Dialect, fit_shapes, live_modules, load_adapter, save_adapter, shape_mismatches, weight_shapes
+from optimizer.errors import BaseModelError
+from tests.files import kohya_file, lycoris_file, random_parts
+from tests.tiny import tiny_pipeline, tiny_shapes
+
+MIXED: tuple[Callable[[int], int], Callable[[int], float]] = (lambda i: 1 + i % 3, lambda i: (1.0, 2.0, 6.5)[i % 3])
+
+
+def fused_changes(path: Path) -> dict[str, Tensor]:
+    """What diffusers adds to every linear and convolution weight of the pipeline when the file is loaded and fused."""
+    pipeline = tiny_pipeline()
+    components = {"unet": pipeline.unet, "text_encoder": pipeline.text_encoder}
+    before = {name: module.weight.detach().clone() for name, module in live_modules(components).items()}
+    pipeline.load_lora_weights(path)
+    pipeline.fuse_lora()
+    pipeline.unload_lora_weights()
+    after = live_modules(components)
+    assert set(after) == set(before)
+    return {name: after[name].weight.detach() - before[name] for name in before}
+
+
+def assert_diffusers_applies(path: Path, adapter: Adapter) -> None:
+    for name, change in fused_changes(path).items():
+        wanted = adapter.modules[name].delta() if name in adapter.modules else torch.zeros_like(change)
+        assert float((change - wanted).norm()) <= 1e-5 + 2e-3 * float(wanted.norm()), name
+
+
+@pytest.mark.parametrize("dialect", ["kohya", "diffusers"])
+def test_every_module(tmp_path: Path, dialect: Dialect) -> None:
+    source = load_adapter(kohya_file(tmp_path / "a.safetensors", random_parts(tiny_shapes(), *MIXED)).path)
+    assert_diffusers_applies(save_adapter(source, tmp_path / "b.safetensors", dialect), source)
+
+
+@pytest.mark.parametrize(("dialect", "part"), [("kohya", "unet."), ("diffusers", "text_encoder.")])
+def test_one_part_alone(tmp_path: Path, dialect: Dialect, part: str) -> None:
+    shapes = {path: shape for path, shape in tiny_shapes().items() if path.startswith(part)}
+    source = load_adapter(kohya_file(tmp_path / "a.safetensors", random_parts(shapes, *MIXED)).path)
+    assert_diffusers_applies(save_adapter(source, tmp_path / "b.safetensors", dialect), source)
+
+
+def test_a_fitted_lycoris_adapter(tmp_path: Path) -> None:
+    """LyCORIS's matrices for 1 × 1 convolutions take the base's shape first."""
+    made = lycoris_file(tmp_path / "a.safetensors", LokrModule, tiny_shapes(), lora_dim=1, alpha=0.5, factor=4)
+    adapter = fit_shapes(load_adapter(made.path), tiny_shapes())
+    assert {path: factors.shape for path, factors in adapter.modules.items()} == tiny_shapes()
+    assert_diffusers_applies(save_adapter(adapter, tmp_path / "b.safetensors", "diffusers"), adapter)
+
+
+def test_diffusers_reads_the_source_file_itself_alike(tmp_path: Path) -> None:
+    made = kohya_file(tmp_path / "a.safetensors", random_parts(tiny_shapes()))
+    assert_diffusers_applies(made.path, load_adapter(made.path))
+
+
+def test_diffusers_still_misses_mixed_alphas_of_attention_modules(tmp_path: Path) -> None:
+    """Why the kohya writer gives all modules of a part one alpha; when this fails, the writer can be simpler."""
+    shapes = {
+        path: shape for path, shape in tiny_shapes().items() if path.startswith("unet.mid_block.attentions.0.transformer_blocks.0.attn1")
+    }
+    made = kohya_file(tmp_path / "a.safetensors", random_parts(shapes, 2, lambda i: (2.0, 2.0, 2.0, 8.0)[i]))
+    with pytest.warns(RuntimeWarning, match="alpha_pattern keys did not match"):
+        changes = fused_changes(made.path)
+    wrong = [path for path, delta in made.deltas.items() if float((changes[path] - delta).norm()) > 0.1 * float(delta.norm())]
+    assert wrong == ["unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_out.0"]
+
+
+def test_mismatches_are_listed(tmp_path: Path) -> None:
+    shapes = dict(tiny_shapes())
+    adapter = load_adapter(
+        kohya_file(tmp_path / "a.safetensors", random_parts({"unet.conv_in": (16, 4, 3, 3), "unet.conv_out": (4, 16, 3, 3)})).path
+    )
+    assert shape_mismatches(adapter, shapes) == []
+    shapes["unet.conv_in"] = (32, 4, 3, 3)
+    del shapes["unet.conv_out"]
+    assert shape_mismatches(adapter, shapes) == [
+        "unet.conv_in: the adapter changes a weight of shape (16, 4, 3, 3), the base model's is (32, 4, 3, 3)",
+        "unet.conv_out: not in the base model",
+    ]
+    with pytest.raises(
+        BaseModelError, match=r"a: does not fit the base model: unet\.conv_in: .* — use the base model that it was trained on"
+    ):
+        fit_shapes(adapter, shapes)
+
+
+def test_a_matrix_fits_a_1_by_1_convolution_but_not_a_3_by_3_one(tmp_path: Path) -> None:
+    path = "unet.mid_block.attentions.0.proj_in"
+    adapter = load_adapter(kohya_file(tmp_path / "a.safetensors", random_parts({path: (24, 24)})).path)
+    assert fit_shapes(adapter, {path: (24, 24, 1, 1)}).modules[path].delta().shape == (24, 24, 1, 1)
+    assert shape_mismatches(adapter, {path: (24, 24, 3, 3)})
+
+
+def test_shapes_of_parts_that_are_unknown_are_left_out() -> None:
+    pipeline = tiny_pipeline()
+    assert weight_shapes({"vae": pipeline.vae}) == {}

@@ -1,0 +1,123 @@
+"""The labels of the probes' drawings: what is said to be shown is what is drawn."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from studies.demo.characters import CHARACTERS, random_character
+from studies.demo.probe_pictures import TRAITS, Drawing, any_scene, any_styles, draw_pool, likeness, style_traits, swapped, two_styles
+from studies.demo.scenes import Scene, Thing
+from studies.demo.styles import FLAT, STYLES, Style, random_style
+
+BALL = Scene((Thing("ball", "red"),), "night", "left")
+
+
+def test_traits_are_the_six_sources_and_the_hat() -> None:
+    assert TRAITS == ("neon", "mosaic", "pencil", "robot", "octopus", "owl", "hat")
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        ([], set()),
+        (["neon"], {"neon"}),
+        (["neon", "mosaic"], {"neon", "mosaic"}),
+        (["mosaic", "neon"], {"neon", "mosaic"}),
+        (["neon", "pencil"], {"neon", "pencil"}),
+        (["pencil", "neon"], {"pencil"}),
+        (["pencil", "mosaic"], {"pencil", "mosaic"}),
+    ],
+)
+def test_styles_that_can_be_seen(names: list[str], shown: set[str]) -> None:
+    styles = [STYLES[n] for n in names] or [FLAT]
+    assert {n for n, amount in style_traits(styles).items() if amount} == shown
+
+
+def test_a_style_that_is_not_said_to_be_shown_changes_nothing() -> None:
+    pencil, both = (Drawing(BALL, styles, 3).pixels() for styles in ((STYLES["pencil"],), (STYLES["pencil"], STYLES["neon"])))
+    assert np.array_equal(pencil, both)
+
+
+@given(st.integers(0, 10**6))
+@settings(max_examples=60, deadline=None)
+def test_of_two_styles_every_named_one_is_shown(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    for style in STYLES.values():
+        pair = two_styles(style, rng)
+        assert style in pair
+        assert all(style_traits(pair)[n] == 1 for n, s in STYLES.items() if s in pair)
+
+
+@given(st.integers(0, 10**6))
+@settings(max_examples=60, deadline=None)
+def test_random_styles_and_characters_show_no_trait(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    scene = Scene((Thing("creature", character=random_character(rng)),), "room")
+    drawing = Drawing(scene, (random_style(rng),), seed)
+    assert drawing.traits().max() <= 0.35
+
+
+@pytest.mark.parametrize("name", CHARACTERS)
+def test_likeness_falls_with_every_replaced_feature(name: str) -> None:
+    whole = CHARACTERS[name]
+    one = replace(whole, eyes="three")
+    two = replace(one, colour=(1, 2, 3))
+    three = replace(two, belly="plain")
+    amounts = [likeness(Thing("creature", character=c), name) for c in (whole, one, two, three)]
+    assert amounts == sorted(amounts, reverse=True) == [1.0, amounts[1], amounts[2], 0.0]
+    assert amounts[1] < 0.5
+
+
+def test_two_characters_are_both_shown() -> None:
+    scene = Scene((Thing("robot", character=CHARACTERS["robot"]), Thing("owl", character=CHARACTERS["owl"])), "snow", hat=True)
+    assert dict(zip(TRAITS, Drawing(scene, (STYLES["neon"],), 0).traits(), strict=True)) == {
+        "neon": 1,
+        "mosaic": 0,
+        "pencil": 0,
+        "robot": 1,
+        "octopus": 0,
+        "owl": 1,
+        "hat": 1,
+    }
+
+
+def test_colours_count_on_plain_paint_only() -> None:
+    plain = {name: Drawing(BALL, (style,), 0).plain for name, style in {**STYLES, "flat": FLAT, "pastel": Style(fill="pastel")}.items()}
+    assert plain == {"neon": False, "mosaic": True, "pencil": False, "flat": True, "pastel": False}
+
+
+def test_labels_of_objects_leave_characters_out() -> None:
+    scene = swapped(replace(BALL, things=(*BALL.things, Thing("cup", "blue"))), 0, Thing("robot", character=CHARACTERS["robot"]))
+    drawing = Drawing(scene, (FLAT,), 0)
+    assert (drawing.objects().sum(), drawing.colours().sum()) == (1, 1)
+
+
+def test_pairs_that_fade_share_all_but_the_trait() -> None:
+    pool = draw_pool(40, seed=2)
+    fading = pool.blend > 0
+    assert pool.pictures.shape == (40, 2, 64, 64, 3)
+    assert fading.any()
+    assert not fading.all()
+    assert np.array_equal(pool.background[fading, 0], pool.background[fading, 1])
+    assert (pool.traits[fading].max(axis=(1, 2)) == 1).all()
+
+
+def test_a_pool_is_the_same_for_the_same_seed() -> None:
+    first, second, other = draw_pool(4, seed=3), draw_pool(4, seed=3), draw_pool(4, seed=4)
+    assert np.array_equal(first.pictures, second.pictures)
+    assert not np.array_equal(first.pictures, other.pictures)
+
+
+def test_scenes_and_styles_of_every_sort_occur() -> None:
+    rng = np.random.default_rng(0)
+    scenes, styles = [any_scene(rng) for _ in range(200)], [any_styles(rng) for _ in range(200)]
+    names = {t.name for s in scenes for t in s.things}
+    assert {*CHARACTERS, "creature", "ball", "cup"} <= names
+    assert {s.hat for s in scenes} == {True, False}
+    assert {len(s) for s in styles} == {1, 2}
+    assert {FLAT, *STYLES.values()} < {s for pair in styles for s in pair}

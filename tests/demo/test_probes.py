@@ -1,0 +1,119 @@
+"""The probes inside the package read drawings as they are; training is repeatable and resumes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from studies.demo import probes as module
+from studies.demo.probe_accuracy import GRADES, accuracy, grades, stacked
+from studies.demo.probe_pictures import TRAITS, Drawing
+from studies.demo.probes import ASSET, Probes, load_probes, train_probes
+from studies.demo.scenes import random_scene
+from studies.demo.styles import FLAT, STYLES
+
+
+@pytest.fixture(scope="module")
+def probes() -> Probes:
+    return load_probes()
+
+
+@pytest.fixture(scope="module")
+def figures(probes: Probes) -> dict[str, float]:
+    return accuracy(probes, count=600, seed=5)
+
+
+def _images(n: int = 5) -> torch.Tensor:
+    rng = np.random.default_rng(3)
+    return stacked([Drawing(random_scene(rng), (FLAT,), i) for i in range(n)])
+
+
+def test_they_are_small(probes: Probes) -> None:
+    assert ASSET.stat().st_size < 1_000_000
+    assert sum(p.numel() for p in probes.network.parameters()) < 400_000
+
+
+def test_readings_have_the_stated_shapes_and_ranges(probes: Probes) -> None:
+    read = probes.read(_images())
+    assert tuple(read.traits) == TRAITS
+    assert {amount.shape for amount in read.traits.values()} == {(5,)}
+    assert (read.objects.shape, read.colours.shape, read.background.shape) == ((5, 8), (5, 6), (5, 6))
+    assert torch.allclose(read.background.sum(dim=1), torch.ones(5))
+    everything = torch.cat([*read.traits.values(), read.objects.flatten(), read.colours.flatten()])
+    assert 0 <= float(everything.min()) <= float(everything.max()) <= 1
+
+
+def test_no_pictures_give_no_readings(probes: Probes) -> None:
+    read = probes.read(_images(1)[:0])
+    assert read.objects.shape == (0, 8)
+    assert read.traits["owl"].shape == (0,)
+
+
+def test_a_picture_reads_the_same_in_any_company(probes: Probes) -> None:
+    images = _images()
+    together, alone = probes.read(images), probes.read(images, batch=2)
+    assert torch.allclose(together.objects, alone.objects, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "images", [torch.zeros(1, 3, 64, 64), torch.zeros(1, 3, 32, 32, dtype=torch.uint8), torch.zeros(3, 64, 64, dtype=torch.uint8)]
+)
+def test_other_pictures_are_refused(probes: Probes, images: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match=r"uint8 pictures of shape \(n, 3, 64, 64\), not torch\.(float32|uint8) of shape"):
+        probes.read(images)
+
+
+@pytest.mark.parametrize("trait", TRAITS)
+def test_a_trait_is_read_right(figures: dict[str, float], trait: str) -> None:
+    assert figures[trait] >= 0.95
+
+
+@pytest.mark.parametrize("subset", ["plain", *STYLES])
+@pytest.mark.parametrize("trait", TRAITS[3:])
+def test_what_is_in_the_scene_is_read_whatever_style_paints_it(figures: dict[str, float], trait: str, subset: str) -> None:
+    assert figures[f"{trait} in {subset}"] >= 0.95
+
+
+def test_plain_scenes_are_read_right(figures: dict[str, float]) -> None:
+    assert min(figures["objects"], figures["colours"], figures["background"]) >= 0.97
+
+
+def test_a_look_alike_reads_lower(figures: dict[str, float]) -> None:
+    assert figures["look-alikes"] >= 0.5
+
+
+def test_readings_grow_with_the_amount_shown(probes: Probes) -> None:
+    for trait, means in grades(probes, count=24).items():
+        assert means == sorted(means), trait
+        assert means[0] < 0.1
+        assert means[-1] > 0.9
+        assert abs(means[GRADES.index(0.5)] - 0.5) < 0.3, trait
+
+
+def test_training_resumes_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PLAN", replace(module.PLAN, steps=400, save_every=2))
+    monkeypatch.setattr(module, "_PAIRS", 1200)
+    whole = train_probes(tmp_path / "whole", scale=0.01)
+    fit = module.fit
+
+    def interrupted(modules: list[torch.nn.Module], loss: object, plan: module.Plan, checkpoint: Path) -> None:
+        calls = iter(range(3))
+        fit(modules, lambda rng: loss(rng) if next(calls, None) is not None else 1 / 0, plan, checkpoint)
+
+    monkeypatch.setattr(module, "fit", interrupted)
+    with pytest.raises(ZeroDivisionError):
+        train_probes(tmp_path / "parts", scale=0.01)
+    monkeypatch.setattr(module, "fit", fit)
+    parts = train_probes(tmp_path / "parts", scale=0.01)
+    for name, weight in whole.network.state_dict().items():
+        assert torch.equal(weight, parts.network.state_dict()[name]), name
+
+
+def test_saved_probes_load(tmp_path: Path, probes: Probes) -> None:
+    probes.save(tmp_path / "p" / "probes.safetensors")
+    again = load_probes(tmp_path / "p" / "probes.safetensors")
+    assert torch.equal(again.read(_images()).objects, probes.read(_images()).objects)

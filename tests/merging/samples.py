@@ -1,0 +1,79 @@
+"""Adapters for the tests of merging: small, with linear layers, convolutions and text encoder modules."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from optimizer.adapters.adapter import Adapter
+from optimizer.adapters.factors import Factors
+from optimizer.merging import Recipe
+
+SHAPES: dict[str, tuple[int, ...]] = {
+    "text_encoder.text_model.encoder.layers.0.mlp.fc1": (20, 12),
+    "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q": (16, 16),
+    "unet.down_blocks.0.resnets.1.conv1": (10, 6, 3, 3),
+    "unet.mid_block.attentions.0.proj_in": (14, 9, 1, 1),
+    "unet.up_blocks.1.attentions.2.transformer_blocks.0.ff.net.2": (12, 24),
+}
+PATHS = tuple(SHAPES)
+
+# Settings under which every method keeps everything of a single source, and settings under which it loses something.
+NEUTRAL: dict[str, dict[str, object]] = {
+    "linear": {},
+    "svd": {"rank": 64},
+    "ties": {},
+    "dare": {},
+    "dare_ties": {},
+    "magnitude_prune": {},
+}
+LOSSY: list[dict[str, object]] = [
+    {"method": "linear"},
+    {"method": "svd", "rank": 2},
+    {"method": "ties", "density": 0.4},
+    {"method": "ties", "density": 0.4, "elect_on": "weighted", "normalise": "none", "scale": 1.3},
+    {"method": "dare", "density": 0.6, "rank": 5},
+    {"method": "dare", "density": 0.6, "rescale": "l1"},
+    {"method": "dare_ties", "density": 0.6, "rescale": "none", "normalise": "weight", "elect_on": "weighted"},
+    {"method": "magnitude_prune", "density": 0.3, "rank": 6},
+]
+
+
+def make_adapter(
+    seed: int, rank: int = 3, alpha: float = 3.0, paths: Sequence[str] = PATHS, base: str = "unknown", whole_numbers: bool = False
+) -> Adapter:
+    """A random adapter; with ``whole_numbers`` the factors' entries are small integers, so that sums of products are exact."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*size: int) -> Tensor:
+        if whole_numbers:
+            return torch.randint(-4, 5, size, generator=generator).float()
+        return torch.randn(*size, generator=generator)
+
+    modules = {}
+    for path in paths:
+        out, fan_in = SHAPES[path][0], int(torch.tensor(SHAPES[path][1:]).prod())
+        modules[path] = Factors(up=draw(out, rank), down=draw(rank, fan_in), alpha=alpha, shape=SHAPES[path])
+    return Adapter(name=f"lora{seed}", modules=modules, base=base, sha256=hashlib.sha256(f"{seed}".encode()).hexdigest())
+
+
+def recipe(settings: dict[str, object], *weights: float, **more: object) -> Recipe:
+    """A recipe from one of the settings above."""
+    return Recipe(weights=weights, **{**settings, **more})  # type: ignore[arg-type]
+
+
+def relative_error(found: Tensor, wanted: Tensor) -> float:
+    """‖found − wanted‖ / ‖wanted‖ in double precision."""
+    norm = float(wanted.double().norm())
+    return float((found.double() - wanted.double()).norm()) / norm if norm else float(found.double().norm())
+
+
+def assert_same_change(found: Adapter, wanted: Adapter, factor: float = 1.0, tolerance: float = 3e-6) -> None:
+    """Every ΔW of ``found`` is ``factor`` times that of ``wanted``, and both have the same modules."""
+    assert set(found.modules) == set(wanted.modules)
+    for path, factors in found.modules.items():
+        error = relative_error(factors.delta(), factor * wanted.modules[path].delta())
+        assert error <= tolerance, f"{path}: relative error {error:.2e}"

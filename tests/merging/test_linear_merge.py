@@ -1,0 +1,134 @@
+"""The weighted sum: exact, at any rank as good as a dense SVD, and never the sum of the factors."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from optimizer.adapters.factors import Factors
+from optimizer.merging import compressed, concatenated, inner, lowrank, merge, spectrum, truncation_error
+from tests.merging.samples import PATHS, assert_same_change, make_adapter, recipe, relative_error
+
+few = settings(max_examples=20, deadline=None)
+seeds = st.integers(0, 10_000)
+weights = st.floats(-2, 2).filter(lambda x: abs(x) > 0.01)
+
+
+@few
+@given(seed=seeds, terms=st.lists(st.tuples(weights, st.integers(1, 6), st.floats(0.1, 32)), min_size=1, max_size=4))
+def test_linear_is_the_weighted_sum_of_the_changes(seed: int, terms: list[tuple[float, int, float]]) -> None:
+    sources = [make_adapter(seed + i, rank, alpha) for i, (_, rank, alpha) in enumerate(terms)]
+    merged = merge(sources, recipe({"method": "linear"}, *(w for w, _, _ in terms)))
+    for path in PATHS:
+        modules = [source.modules[path] for source in sources]
+        ideal = sum(w * (f.alpha / f.rank) * f.up.double() @ f.down.double() for (w, _, _), f in zip(terms, modules, strict=True))
+        assert isinstance(ideal, torch.Tensor)
+        size = sum(abs(w) * f.norm() for (w, _, _), f in zip(terms, modules, strict=True))
+        found = merged.modules[path]
+        assert float((found.delta().double().reshape(ideal.shape) - ideal).norm()) <= 1e-6 * size
+        assert found.rank == sum(rank for _, rank, _ in terms)
+
+
+def test_the_sum_has_no_cross_terms() -> None:
+    sources = [make_adapter(1), make_adapter(2)]
+    merged = merge(sources, recipe({"method": "linear"}, 1.0, 1.0))
+    for path in PATHS:
+        a, b = (source.modules[path] for source in sources)
+        added_factors = ((a.up + b.up) @ (a.down + b.down)).reshape(a.shape)
+        assert relative_error(added_factors, merged.modules[path].delta()) > 0.3
+
+
+@few
+@given(seed=seeds, rank=st.integers(1, 8))
+def test_svd_is_the_best_approximation_of_its_rank(seed: int, rank: int) -> None:
+    sources = [make_adapter(seed, 4), make_adapter(seed + 1, 3, 1.0)]
+    exact = merge(sources, recipe({"method": "linear"}, 1.0, -0.7))
+    merged = merge(sources, recipe({"method": "svd", "rank": rank}, 1.0, -0.7))
+    for path in PATHS:
+        ideal = exact.modules[path].delta().double().flatten(1)
+        sigma = torch.linalg.svdvals(ideal)
+        best = float((sigma[rank:].square().sum() / sigma.square().sum()).sqrt())
+        assert relative_error(merged.modules[path].delta().flatten(1), ideal) == pytest.approx(best, rel=1e-4, abs=2e-6)
+        assert truncation_error(spectrum(exact.modules[path]), rank) == pytest.approx(best, rel=1e-4, abs=2e-6)
+
+
+@few
+@given(seed=seeds)
+def test_svd_at_full_rank_is_linear(seed: int) -> None:
+    sources = [make_adapter(seed, 6), make_adapter(seed + 1, 8, 1.0)]  # more columns together than some modules have rows
+    assert_same_change(
+        merge(sources, recipe({"method": "svd", "rank": 14}, 0.3, 1.0)), merge(sources, recipe({"method": "linear"}, 0.3, 1.0))
+    )
+
+
+@few
+@given(seed=seeds, scale=st.integers(-20, 20))
+def test_concatenation_balances_the_factors_without_changing_a_bit(seed: int, scale: int) -> None:
+    f = make_adapter(seed, 4, 4.0).modules[PATHS[1]]
+    uneven = Factors(f.up * 2.0**scale, f.down, f.alpha, f.shape)
+    even = concatenated([uneven], [1.0])
+    assert torch.equal(even.delta(), uneven.delta())
+    ratio = even.up.norm(dim=0) / even.down.norm(dim=1)
+    assert bool(((ratio > 0.49) & (ratio < 2.05)).all())
+
+
+def test_an_untrained_source_merges_to_zero() -> None:
+    blank = Factors(torch.zeros(8, 2), torch.randn(2, 8), 2.0, (8, 8))
+    for change in (blank, blank.delta()):
+        for rank in (None, 1, 2):
+            assert float(compressed(change, (8, 8), rank).delta().abs().max()) == 0
+    assert truncation_error(spectrum(blank), 1) == 0
+
+
+@few
+@given(seed=seeds)
+def test_inner_products_equal_those_of_the_dense_changes(seed: int) -> None:
+    sources = [make_adapter(seed, 4, 2.0), make_adapter(seed + 1, 3, 5.0)]
+    for path in PATHS:
+        a, b = (source.modules[path] for source in sources)
+        dense = [f.delta().flatten(1) for f in (a, b)]
+        wanted = float((dense[0].double() * dense[1].double()).sum())
+        size = a.norm() * b.norm()
+        for left, right in ((a, b), (a, dense[1]), (dense[0], b), (dense[0], dense[1])):
+            assert inner(left, right) == pytest.approx(wanted, abs=1e-6 * size)
+        assert inner(a, a) == pytest.approx(a.norm() ** 2)
+
+
+@pytest.mark.parametrize("shape", [(12, 40), (40, 12), (20, 20)])
+@pytest.mark.parametrize("rank", [1, 5, 11, 12, 30])
+def test_a_dense_change_is_compressed_as_well_as_by_a_dense_svd(shape: tuple[int, int], rank: int) -> None:
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(rank))
+    found = compressed(matrix, shape, rank)
+    sigma = torch.linalg.svdvals(matrix.double())
+    best = float((sigma[rank:].square().sum() / sigma.square().sum()).sqrt())
+    assert relative_error(found.delta(), matrix) == pytest.approx(best, rel=1e-5, abs=1e-6)
+    assert found.rank == min(rank, *shape)
+
+
+@pytest.mark.parametrize("shape", [(6, 9), (9, 6)])
+def test_a_dense_change_without_a_rank_is_kept_to_the_bit(shape: tuple[int, int]) -> None:
+    matrix = torch.randn(shape)
+    assert torch.equal(compressed(matrix, shape, None).delta(), matrix)
+
+
+def test_a_large_change_of_clear_rank_is_compressed_by_a_sketch() -> None:
+    generator = torch.Generator().manual_seed(0)
+    signal = torch.randn(400, 8, generator=generator) @ torch.randn(8, 500, generator=generator)
+    matrix = signal + 0.1 * torch.randn(400, 500, generator=generator)
+    assert lowrank._sketched_basis(matrix, 8) is not None
+    sigma = torch.linalg.svdvals(matrix.double())
+    state = torch.random.get_rng_state()
+    for turned in (matrix, matrix.T):
+        error = relative_error(compressed(turned, tuple(turned.shape), 8).delta(), turned)
+        assert error == pytest.approx(float((sigma[8:].square().sum() / sigma.square().sum()).sqrt()), rel=1e-4)
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_a_sketch_that_does_not_converge_is_not_used() -> None:
+    matrix = torch.randn(400, 500, generator=torch.Generator().manual_seed(0))
+    assert lowrank._sketched_basis(matrix, 20) is None
+    sigma = torch.linalg.svdvals(matrix.double())
+    error = relative_error(compressed(matrix, (400, 500), 20).delta(), matrix)
+    assert error == pytest.approx(float((sigma[20:].square().sum() / sigma.square().sum()).sqrt()), rel=1e-5)

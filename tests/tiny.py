@@ -1,0 +1,94 @@
+"""A tiny, real StableDiffusionPipeline with random weights, the block layout of SD 1.5 and a tokenizer of its own."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+MAX_TOKENS = 16
+
+
+def tiny_tokenizer() -> CLIPTokenizer:
+    """CLIP's tokenizer without merges: every letter is one token."""
+    letters = sorted(ByteLevel.alphabet())
+    symbols = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    vocabulary = {symbol: index for index, symbol in enumerate(symbols)}
+    return CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=MAX_TOKENS)
+
+
+def tiny_text_encoder(tokenizer: CLIPTokenizer, width: int = 16, layers: int = 2) -> CLIPTextModel:
+    """An untrained CLIP text model over the tokenizer's vocabulary."""
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        max_position_embeddings=tokenizer.model_max_length,
+        projection_dim=width,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return CLIPTextModel(config).eval()
+
+
+def tiny_unet(widths: tuple[int, ...] = (16, 16, 24, 24), cross: int = 16) -> UNet2DConditionModel:
+    """An untrained U-Net: cross-attention in every level but the last, two layers each, as in SD 1.5."""
+    levels = len(widths)
+    return UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=widths,
+        layers_per_block=2,
+        cross_attention_dim=cross,
+        attention_head_dim=4,
+        norm_num_groups=8,
+        down_block_types=(*("CrossAttnDownBlock2D",) * (levels - 1), "DownBlock2D"),
+        up_block_types=("UpBlock2D", *("CrossAttnUpBlock2D",) * (levels - 1)),
+    ).eval()
+
+
+def tiny_pipeline(seed: int = 0, widths: tuple[int, ...] = (16, 16, 24, 24), cross: int = 16) -> StableDiffusionPipeline:
+    """A new pipeline whose weights depend on the seed alone; pictures are 16 × 16.
+
+    Args:
+        seed: seeds the random weights.
+        widths: channels of the U-Net's levels, multiples of 8.
+        cross: width of the text encoder and of cross-attention, a multiple of 4.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        tokenizer = tiny_tokenizer()
+        vae = AutoencoderKL(
+            block_out_channels=(8, 8),
+            down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2,
+            latent_channels=4,
+            norm_num_groups=4,
+            sample_size=16,
+        ).eval()
+        pipeline = StableDiffusionPipeline(
+            vae=vae,
+            text_encoder=tiny_text_encoder(tokenizer, cross),
+            tokenizer=tokenizer,
+            unet=tiny_unet(widths, cross),
+            scheduler=DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False, steps_offset=1),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@cache
+def tiny_shapes() -> dict[str, tuple[int, ...]]:
+    """Canonical path → weight shape of every linear and convolution module of the tiny pipeline."""
+    from optimizer.adapters import weight_shapes
+
+    pipeline = tiny_pipeline()
+    return weight_shapes({"unet": pipeline.unet, "text_encoder": pipeline.text_encoder})
