@@ -28,6 +28,7 @@ Floats = NDArray[np.float32]
 Styles = tuple[Style, ...]
 _FEATURES = ("body", "eyes", "top", "limbs", "belly", "colour")
 _LIKENESS = (1.0, 0.35, 0.15)
+_RECOLOURED = 0.45
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,13 @@ def style_traits(styles: Sequence[Style]) -> dict[str, float]:
 
 
 def likeness(thing: Thing, name: str) -> float:
-    """How much of the named character a thing shows: 1 for itself, less for a look-alike with one or two features replaced."""
+    """How much of the named character a thing shows: 1 for itself, less than a half for it with one or two features replaced."""
     if thing.character is None:
         return 0.0
-    different = sum(getattr(thing.character, f) != getattr(CHARACTERS[name], f) for f in _FEATURES)
-    return _LIKENESS[different] if different < len(_LIKENESS) else 0.0
+    different = [f for f in _FEATURES if getattr(thing.character, f) != getattr(CHARACTERS[name], f)]
+    if different == ["colour"]:
+        return _RECOLOURED
+    return _LIKENESS[len(different)] if len(different) < len(_LIKENESS) else 0.0
 
 
 @dataclass(frozen=True)
@@ -134,10 +137,10 @@ def any_scene(rng: Rng) -> Scene:
 def any_styles(rng: Rng) -> Styles:
     """Plain, a named style, a random one, or two of which at least one is named and both can be seen."""
     kind = rng.random()
-    if kind < 0.4:
+    if kind < 0.3:
         return (FLAT,)
-    if kind < 0.9:
-        return (named_style(rng) if kind < 0.7 else random_style(rng),)
+    if kind < 0.88:
+        return (named_style(rng) if kind < 0.52 else random_style(rng),)
     return two_styles(named_style(rng), rng)
 
 
@@ -223,4 +226,4 @@ def _odd_pair(rng: Rng) -> tuple[Drawing, Drawing]:
     return Drawing(any_scene(rng), (random_style(rng),), _seed(rng)), Drawing(any_scene(rng), (random_style(rng),), _seed(rng))
 
 
-_KINDS = ((_style_pair, 0.28, 2), (_character_pair, 0.36, 1), (_hat_pair, 0.12, 1), (_plain_pair, 0.16, 0), (_odd_pair, 0.08, 0))
+_KINDS = ((_style_pair, 0.26, 2), (_character_pair, 0.42, 1), (_hat_pair, 0.12, 1), (_plain_pair, 0.12, 0), (_odd_pair, 0.08, 0))

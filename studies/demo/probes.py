@@ -18,12 +18,12 @@ from studies.demo.backgrounds import BACKGROUNDS
 from studies.demo.objects import OBJECTS
 from studies.demo.palette import COLOURS
 from studies.demo.probe_pictures import TRAITS, Pool, draw_pool
-from studies.demo.softening import soften
+from studies.demo.softening import smear, soften
 from studies.demo.training import Plan, fit, to_tensor
 
 ASSET = Path(__file__).parent / "assets" / "probes" / "probes.safetensors"
-PLAN = Plan(steps=5000, rate=3e-3, decay=0.02, seed=5, save_every=250)
-_PAIRS, _BATCH = 14_000, 64
+PLAN = Plan(steps=6000, rate=3e-3, decay=0.02, seed=5, save_every=250)
+_PAIRS, _BATCH = 18_000, 64
 _HEADS = [len(TRAITS), len(OBJECTS), len(COLOURS), len(BACKGROUNDS)]
 
 
@@ -147,7 +147,7 @@ def _loss(network: ProbeNetwork, pool: Pool, rng: np.random.Generator) -> Tensor
     rows = rng.integers(len(pool), size=_BATCH)
     share, amount = _fades(pool.blend[rows], rng)
     first, second = (to_tensor(pool.pictures[rows, i]) for i in (0, 1))
-    images = soften(first + (second - first) * share, rng)
+    images = soften(smear(first + (second - first) * share, rng), rng)
     with torch.autocast("cpu", torch.bfloat16):
         logits = network(images)
     traits, objects, colours, background = torch.split(logits, _HEADS, dim=1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -35,11 +37,49 @@ def _soften(images: Tensor, rng: np.random.Generator) -> Tensor:
     return images.clamp(-1, 1)
 
 
+def smear(images: Tensor, rng: np.random.Generator) -> Tensor:
+    """What a weak decoder does: half of the pictures lose fine texture, a part of their colour, or both.
+
+    Args:
+        images: (n, 3, h, w) in [-1, 1].
+        rng: decides how; the loss of texture is shared by eight neighbours in the batch.
+
+    Returns:
+        Pictures of the same shape and range.
+    """
+    return torch.cat([_smear(chunk, rng) for chunk in torch.split(images, _CHUNK)])
+
+
+def _smear(images: Tensor, rng: np.random.Generator) -> Tensor:
+    if rng.random() < 0.5:
+        images = _tinted(_bled(images, rng), rng)
+    if rng.random() < 0.35:
+        images = blur(images, float(rng.uniform(0.8, 1.4)))
+        images = images + (images - blur(images, 1.0)) * float(rng.uniform(0, 1.2))
+    return images.clamp(-1, 1)
+
+
+def _bled(images: Tensor, rng: np.random.Generator) -> Tensor:
+    """Colours weakened and spread over cells of two to eight pixels; the brightness stays sharp."""
+    grey = images.mean(dim=1, keepdim=True)
+    cells = F.avg_pool2d(images - grey, int(rng.choice([2, 4, 8])))
+    return grey + F.interpolate(cells, size=images.shape[-2:], mode="bilinear") * float(rng.uniform(0.4, 1.1))
+
+
+def _tinted(images: Tensor, rng: np.random.Generator) -> Tensor:
+    """A smooth random tint that differs from place to place, stronger where the picture is colourful."""
+    field = torch.from_numpy(rng.normal(0, 1, (len(images), 3, 5, 5))).to(images)
+    field = field - field.mean(dim=1, keepdim=True)
+    colourful = (images - images.mean(dim=1, keepdim=True)).abs().amax(dim=1, keepdim=True)
+    return images + F.interpolate(field, size=images.shape[-2:], mode="bilinear") * colourful * float(rng.uniform(0, 0.6))
+
+
 def blur(images: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur of (n, c, h, w) pictures; ``sigma`` in pixels, at most 1.3 for the 7 taps to hold the kernel."""
-    taps = torch.exp(-torch.arange(-3, 4, dtype=images.dtype).square() / (2 * sigma**2))
-    taps = (taps / taps.sum()).expand(images.shape[1], 1, 1, 7)
-    padded = F.pad(images, (3, 3, 3, 3), mode="replicate")
+    """Gaussian blur of (n, c, h, w) pictures; ``sigma`` in pixels, cut off at three of them."""
+    reach = max(3, math.ceil(3 * sigma))
+    taps = torch.exp(-torch.arange(-reach, reach + 1, dtype=images.dtype).square() / (2 * sigma**2))
+    taps = (taps / taps.sum()).expand(images.shape[1], 1, 1, 2 * reach + 1)
+    padded = F.pad(images, (reach,) * 4, mode="replicate")
     return F.conv2d(F.conv2d(padded, taps, groups=images.shape[1]), taps.transpose(2, 3), groups=images.shape[1])
 
 

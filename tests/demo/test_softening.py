@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
 from torchvision.transforms.v2.functional import gaussian_blur
 
-from studies.demo.softening import blur, soften
+from studies.demo.softening import blur, smear, soften
 
 
 def _noise(n: int = 20) -> torch.Tensor:
@@ -26,11 +29,26 @@ def test_shape_range_and_repeatability() -> None:
     assert not torch.equal(first, images)
 
 
-@pytest.mark.parametrize("sigma", [0.4, 0.8, 1.0])
+def test_a_smeared_picture_keeps_shape_range_and_mean_brightness() -> None:
+    images, rng = _noise(), np.random.default_rng(2)
+    smeared = [smear(images, rng) for _ in range(6)]
+    for result in smeared:
+        assert result.shape == images.shape
+        assert result.abs().max() <= 1
+        assert torch.allclose(result.mean(dim=(1, 2, 3)), images.mean(dim=(1, 2, 3)), atol=0.02)
+    assert not any(torch.equal(a, b) for a, b in pairwise(smeared))
+
+
+def test_smearing_leaves_a_grey_picture_grey() -> None:
+    grey = torch.full((8, 3, 64, 64), 0.25)
+    assert torch.allclose(smear(grey, np.random.default_rng(0)), grey, atol=1e-5)
+
+
+@pytest.mark.parametrize("sigma", [0.4, 0.8, 1.0, 1.6])
 def test_blur_is_a_gaussian_filter(sigma: float) -> None:
-    images = _noise(2)
-    inside = (..., slice(3, -3), slice(3, -3))
-    assert torch.allclose(blur(images, sigma)[inside], gaussian_blur(images, [7, 7], [sigma, sigma])[inside], atol=1e-5)
+    images, size = _noise(2), 2 * max(3, math.ceil(3 * sigma)) + 1
+    inside = (..., slice(5, -5), slice(5, -5))
+    assert torch.allclose(blur(images, sigma)[inside], gaussian_blur(images, [size, size], [sigma, sigma])[inside], atol=1e-5)
 
 
 def test_an_even_picture_stays_even() -> None:

@@ -1,0 +1,66 @@
+"""Whether the score sees what the probes see: ``python -m benchmarks.correlation``.
+
+Draws random recipes from the search space of several groups of demo sources, scores each with the search's own evaluator, reads
+its probe truth on the same number of unseen prompts, and prints Spearman's rank correlation per group and over all.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+import optuna
+import pandas as pd
+
+from benchmarks.truth import Judge, demo_sources_of, load_judge, unseen_prompts
+from objectives import load_embedder
+from optimizer.merging import Recipe, merge
+from optimizer.rendering import Vocabulary, compose
+from optimizer.search.evaluate import Evaluator
+from optimizer.search.space import space_for
+from studies.demo.world import demo_embedder, demo_words
+
+GROUPS = (("neon", "octopus"), ("mosaic", "robot"), ("pencil", "hat"), ("owl", "octopus"))
+_METHODS = ("ties", "dare", "dare_ties", "magnitude_prune")
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.correlation", description=__doc__)
+    parser.add_argument("--recipes", type=int, default=30, help="random recipes a group")
+    parser.add_argument("--each", type=int, default=8, help="unseen prompts of each kind")
+    arguments = parser.parse_args()
+    judge = load_judge()
+    frame = pd.concat([_group(judge, group, arguments.recipes, arguments.each) for group in GROUPS])
+    for group, rows in frame.groupby("group"):
+        print(f"{group:<20} {len(rows):>4} recipes   Spearman {_spearman(rows):.2f}")
+    print(f"{'all':<20} {len(frame):>4} recipes   Spearman {_spearman(frame):.2f}")
+
+
+def _group(judge: Judge, group: tuple[str, ...], count: int, each: int) -> pd.DataFrame:
+    sources = demo_sources_of(group, judge)
+    seen = compose([s.subject for s in sources], Vocabulary(**demo_words()), own=4, joint=8, seed=0)
+    evaluator = Evaluator(sources, judge.renderer, load_embedder(demo_embedder()), seen)
+    unseen = unseen_prompts(sources, each=each)
+    rows = []
+    for recipe in _random_recipes(evaluator, count):
+        evaluation = evaluator.evaluate(recipe).evaluation
+        truth = judge.truth(sources, merge(evaluator.adapters, recipe), unseen)
+        preserved = min(s.preservation for s in evaluation.sources.values())
+        rows.append({"group": " + ".join(group), "score": evaluation.score, "preservation": preserved, "truth": truth.weakest})
+        print(f"{rows[-1]['group']:<20} {recipe.method:<16} preservation {preserved:.2f}  truth {truth.weakest:.2f}", flush=True)
+    return pd.DataFrame(rows)
+
+
+def _random_recipes(evaluator: Evaluator, count: int) -> list[Recipe]:
+    space = space_for(evaluator.adapters, budget=50, methods=_METHODS, rank=None, dtype="fp16", seed=0)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=int(np.prod([len(n) for n in space.names]))))
+    return [space.suggest(study.ask()) for _ in range(count)]
+
+
+def _spearman(rows: pd.DataFrame) -> float:
+    return float(rows[["preservation", "truth"]].corr(method="spearman").iloc[0, 1])
+
+
+if __name__ == "__main__":
+    main()

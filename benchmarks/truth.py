@@ -1,0 +1,75 @@
+"""Probe truth: what a merge really shows, read off by the demo world's probes on prompts that no search has seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from optimizer.adapters import Adapter
+from optimizer.rendering import PromptSet, Renderer, RenderSettings, Vocabulary, compose, load_pipeline
+from optimizer.search.config import Config
+from optimizer.search.sources import Source, load_sources
+from studies.demo.probes import Probes, load_probes
+from studies.demo.world import GUIDANCE, PREFIX, STEPS, demo_base, demo_words
+
+# Far from every seed that a study composes its own prompts with.
+UNSEEN = 777_000_001
+
+
+@dataclass(frozen=True)
+class Truth:
+    """How much of every source's trait a merge shows, in [0, 1], and the least of them."""
+
+    each: dict[str, float]
+
+    @property
+    def weakest(self) -> float:
+        """Minimum over the sources."""
+        return min(self.each.values())
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Renders with the demo base and reads with the probes."""
+
+    renderer: Renderer
+    probes: Probes
+
+    def truth(self, sources: Sequence[Source], adapter: Adapter | None, prompts: PromptSet) -> Truth:
+        """Probe truth of an adapter: per source the mean of its own prompts' mean and the joint prompts' mean.
+
+        A source without a trigger is asked for everywhere, so all prompts that are not joint count as its own.
+        """
+        traits = self.probes.read(self.renderer.render(prompts.prompts, adapter)).traits
+        return Truth({s.name: _mean(traits[s.name], _own(prompts, k, s), prompts.indices(None)) for k, s in enumerate(sources)})
+
+
+def load_judge(batch: int = 20) -> Judge:
+    """The judge of the demo world, on the CPU."""
+    pipeline = load_pipeline(demo_base(), device="cpu", dtype=torch.float32)
+    return Judge(Renderer(pipeline, RenderSettings(STEPS, GUIDANCE, batch=batch)), load_probes())
+
+
+def demo_sources_of(names: Sequence[str], judge: Judge) -> list[Source]:
+    """Demo sources by name, in the shapes of the base."""
+    loaded = load_sources(Config(sources=tuple(PREFIX + name for name in names)))
+    return [replace(s, adapter=judge.renderer.fitted(s.adapter)) for s in loaded]
+
+
+def unseen_prompts(sources: Sequence[Source], *, each: int, seed: int = UNSEEN) -> PromptSet:
+    """``each`` own prompts a source and as many joint ones; one source alone has own prompts only."""
+    return compose([s.subject for s in sources], Vocabulary(**demo_words()), own=each, joint=each if len(sources) > 1 else 0, seed=seed)
+
+
+def _own(prompts: PromptSet, index: int, source: Source) -> list[int]:
+    if source.subject.trigger:
+        return prompts.indices(index)
+    return [i for i, p in enumerate(prompts.prompts) if p.source is not None]
+
+
+def _mean(trait: Tensor, own: list[int], joint: list[int]) -> float:
+    halves = [float(trait[part].mean()) for part in (own, joint) if part]
+    return sum(halves) / len(halves)
