@@ -15,6 +15,7 @@ from torchmetrics.functional.image import total_variation
 
 _FLOOR = {"variation": 0.01, "detail": 0.01, "contrast": 0.02, "saturation": 0.02, "clipped": 0.03, "entropy": 0.15}
 _BINS = 32
+_FLAT = 0.01
 
 
 @dataclass(frozen=True)
@@ -78,14 +79,20 @@ def artifact_level(images: Tensor, reference: Envelope) -> tuple[float, dict[str
 
     Returns:
         The level (0 = everything within the range; 1 = on average one spread outside in the worst statistic) and its parts:
-        mean excess per statistic, and ``flat``, the share of pictures without any contrast.
+        mean excess per statistic, and ``flat``, the share of pictures that lost all contrast.
+
+    Raises:
+        ValueError: not as many pictures as the references'.
     """
     measured = image_statistics(images)
+    if len(images) != len(reference.low["contrast"]):
+        raise ValueError(f"{len(images)} pictures do not match an envelope of {len(reference.low['contrast'])}")
     excess = {
         name: ((values - reference.high[name]).clamp(min=0) + (reference.low[name] - values).clamp(min=0)) / reference.spread[name]
         for name, values in measured.items()
     }
     parts = {name: float(values.mean()) for name, values in excess.items()}
-    parts["flat"] = float((measured["contrast"] < 0.01).float().mean())
+    flat = (measured["contrast"] < _FLAT) & (reference.low["contrast"] >= _FLAT)
+    parts["flat"] = float(flat.float().mean())
     level = float(torch.stack(list(excess.values())).amax(dim=0).mean()) + parts["flat"]
     return level, parts

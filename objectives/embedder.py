@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import torch
 import torchvision.transforms.v2.functional as vision
 from torch import Tensor, nn
+
+_CONFIG = "open_clip_config.json"
 
 
 class EmbedderError(ValueError):
@@ -15,7 +19,7 @@ class EmbedderError(ValueError):
 
 
 class Embedder(nn.Module):
-    """An open_clip image tower with its own preprocessing, on tensors.
+    """An open_clip image tower with its own preprocessing, on tensors of square pictures.
 
     Args:
         model: an open_clip model.
@@ -23,19 +27,25 @@ class Embedder(nn.Module):
         batch: pictures per forward pass.
     """
 
+    model: Any  # open_clip's classes have no common type with encode_image
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, model: nn.Module, name: str, batch: int = 64) -> None:
         super().__init__()
         self.model, self.name, self.batch = model.eval().requires_grad_(False), name, batch
         config = open_clip.get_model_preprocess_cfg(model)
         size = config["size"]
         self.size = size if isinstance(size, int) else int(size[0])
-        self.register_buffer("mean", torch.tensor(config["mean"])[:, None, None])
-        self.register_buffer("std", torch.tensor(config["std"])[:, None, None])
+        self.interpolation = vision.InterpolationMode(config["interpolation"])
+        device = next(model.parameters()).device
+        self.register_buffer("mean", torch.tensor(config["mean"], device=device)[:, None, None])
+        self.register_buffer("std", torch.tensor(config["std"], device=device)[:, None, None])
 
     @property
     def device(self) -> torch.device:
         """Where the model lives."""
-        return next(self.model.parameters()).device
+        return self.mean.device
 
     @torch.inference_mode()
     def forward(self, images: Tensor) -> Tensor:
@@ -47,12 +57,12 @@ class Embedder(nn.Module):
         Returns:
             Unit vectors, float32, (n, d), on the CPU.
         """
-        return torch.cat([self._embed(chunk) for chunk in images.split(self.batch)])
+        return torch.cat([self._embed(chunk) for chunk in torch.split(images, self.batch)])
 
     def _embed(self, images: Tensor) -> Tensor:
         floats = images.to(self.device).float() / 255
         if floats.shape[-2:] != (self.size, self.size):
-            floats = vision.resize(floats, [self.size], interpolation=vision.InterpolationMode.BICUBIC, antialias=True)
+            floats = vision.resize(floats, [self.size], interpolation=self.interpolation, antialias=True)
             floats = vision.center_crop(floats.clamp(0, 1), [self.size, self.size])
         vectors: Tensor = self.model.encode_image((floats - self.mean) / self.std, normalize=True)
         return vectors.float().cpu()
@@ -62,22 +72,38 @@ def load_embedder(spec: str | Path, *, device: str = "cpu") -> Embedder:
     """Load an embedder.
 
     Args:
-        spec: a folder with ``open_clip_config.json`` and weights, or ``MODEL/PRETRAINED`` as open_clip names them,
-            e.g. ``ViT-B-32/laion2b_s34b_b79k``.
+        spec: a folder with ``open_clip_config.json`` and weights, ``MODEL/PRETRAINED`` as open_clip names them, e.g.
+            ``ViT-B-32/laion2b_s34b_b79k``, or ``hf-hub:ORGANISATION/NAME``.
         device: torch device.
 
     Raises:
         EmbedderError: not found, or not loadable without a download that is not possible here.
     """
-    folder = Path(spec)
-    if folder.is_dir():
-        name, pretrained = f"local-dir:{folder}", None
-    elif str(spec).count("/") == 1 and not folder.exists():
-        name, pretrained = str(spec).split("/")
-    else:
-        raise EmbedderError(f"{spec}: neither a folder nor MODEL/PRETRAINED — see open_clip.list_pretrained() for names")
+    name, pretrained = _resolved(str(spec))
     try:
-        model = open_clip.create_model(name, pretrained=pretrained, device=device, require_pretrained=pretrained is not None)
+        model = open_clip.create_model(name, pretrained=pretrained, device=device, require_pretrained=True)
     except Exception as error:  # open_clip raises whatever the hub client, the network or the config parser raise
-        raise EmbedderError(f"{spec}: the embedder cannot be loaded: {error} — give a local folder, or go online once") from error
+        problem = " ".join(str(error).split())
+        raise EmbedderError(f"{spec}: the embedder cannot be loaded: {problem} — give a complete folder, or go online once") from error
     return Embedder(model, str(spec))
+
+
+def _resolved(spec: str) -> tuple[str, str | None]:
+    """What open_clip calls the model, and its pretrained weights."""
+    if Path(spec).is_dir():
+        if not (Path(spec) / _CONFIG).is_file():
+            raise EmbedderError(f"{spec}: no open_clip model here ({_CONFIG} is missing) — give the folder of one")
+        return f"local-dir:{spec}", None
+    if spec.startswith("hf-hub:"):
+        return spec, None
+    model, _, tag = spec.partition("/")
+    if model not in open_clip.list_models():
+        near = get_close_matches(model, open_clip.list_models(), n=1)
+        raise EmbedderError(
+            f"{spec}: neither a folder nor a model that open_clip knows{f'; {near[0]} is one' if near else ''}"
+            " — give a folder, MODEL/PRETRAINED or hf-hub:ORGANISATION/NAME"
+        )
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    if tag not in tags:
+        raise EmbedderError(f"{spec}: open_clip has no weights {tag!r} for {model} — choose from {', '.join(tags) or 'other models'}")
+    return model, tag

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 JOINT = -1
-_RIDGE = 0.02
+_RIDGE = 1e-3  # of the effect itself: what a source alone falls short of 1
+_FLOOR = 1e-4  # squared distance between unit vectors below which a source has no effect
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Effects:
     """What the baselines say.
 
     Attributes:
-        base: embeddings of the base's pictures, (n, d).
+        base: embeddings of the base's pictures, unit vectors, (n, d).
         alone: embeddings of each source's pictures, (k, n, d).
         asked: for every prompt the index of the source that it asks for, or ``JOINT`` for all of them, (n,).
     """
@@ -65,7 +66,8 @@ class Preservation:
     Attributes:
         own: on prompts that ask for this source only.
         joint: on prompts that ask for all sources.
-        leakage: movement along this source's effect on prompts that ask for others only; NaN for a single group of prompts.
+        leakage: movement along this source's effect on prompts that ask for others only, 1 = its own effect; NaN where no prompt
+            asks for others.
     """
 
     own: float
@@ -74,8 +76,10 @@ class Preservation:
 
     @property
     def mean(self) -> float:
-        """Mean of ``own`` and ``joint``, or the one that was measured."""
+        """Mean of ``own`` and ``joint``, or the one that was measured; a ValueError where neither was."""
         seen = [share for share in (self.own, self.joint) if share == share]
+        if not seen:
+            raise ValueError("no prompt asks for this source")
         return sum(seen) / len(seen)
 
 
@@ -102,40 +106,47 @@ def preservation(merged: Tensor, effects: Effects) -> list[Preservation]:
 
 
 def shares(reduced: Moments, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Shares of every source on its own prompts and on the joint ones, each (k,), clipped to [0, 1].
+    """Shares of every source on its own prompts and on the joint ones, each (..., k), clipped to [0, 1].
 
     Args:
         reduced: the candidate's moments.
-        weights: how often every prompt counts, (n,); None counts each once. A bootstrap passes its resample here.
+        weights: how often every prompt counts, (..., n); None counts each once. A bootstrap passes all its resamples at once.
     """
+    sources = reduced.pull.shape[1]
+    groups = torch.stack([reduced.asked == group for group in (*range(sources), JOINT)])
     counts = torch.ones(len(reduced.asked)) if weights is None else weights
-    k = reduced.pull.shape[1]
-    own = torch.stack([_solve(reduced, counts * (reduced.asked == source))[source] for source in range(k)])
-    return own, _solve(reduced, counts * (reduced.asked == JOINT))
+    solved = _solve(reduced, counts.unsqueeze(-2) * groups)
+    return solved[..., :sources, :].diagonal(dim1=-2, dim2=-1), solved[..., sources, :]
 
 
 def _solve(reduced: Moments, counts: Tensor) -> Tensor:
-    """argmin_a Σᵢ cᵢ‖vᵢ − Σ_k a_k·u_kᵢ‖² + ridge, clipped to [0, 1], (k,).
+    """argmin_a Σᵢ cᵢ(‖vᵢ − Σ_k a_k·u_kᵢ‖² + λ·Σ_k a_k²·‖u_kᵢ‖²), clipped to [0, 1]; counts (..., n) → (..., k).
 
-    Sources whose effects look alike get no credit for each other, as they would from the projection ⟨u, v⟩ / ‖u‖². The ridge keeps
-    a source that has no effect at share 0; NaN where no prompt counts.
+    Sources whose effects look alike get no credit for each other, as they would from the projection ⟨u, v⟩ / ‖u‖². The ridge
+    is in units of each source's own effect, so that a weak source reaches 1 beside a strong one; two sources with one and the
+    same effect share it. A source without effect stays at 0; NaN where no prompt counts.
     """
-    if not bool(counts.any()):
-        return torch.full((reduced.pull.shape[1],), float("nan"))
-    gram = torch.einsum("n,nkl->kl", counts.double(), reduced.gram)
-    pull = torch.einsum("n,nk->k", counts.double(), reduced.pull)
-    ridge = _RIDGE * gram.diagonal().mean().clamp(min=1e-12)
-    return torch.linalg.solve(gram + ridge * torch.eye(len(pull), dtype=gram.dtype), pull).clamp(0, 1)
+    counts = counts.double()
+    total = counts.sum(dim=-1, keepdim=True)
+    gram = torch.einsum("...n,nkl->...kl", counts, reduced.gram)
+    pull = torch.einsum("...n,nk->...k", counts, reduced.pull)
+    power = gram.diagonal(dim1=-2, dim2=-1)
+    seen = power > _FLOOR * total
+    gram = gram * (seen.unsqueeze(-1) & seen.unsqueeze(-2)) + torch.diag_embed(torch.where(seen, _RIDGE * power, 1))
+    solved = torch.linalg.solve(gram, (pull * seen).unsqueeze(-1)).squeeze(-1)
+    return torch.where(total > 0, solved.clamp(0, 1), torch.nan)
 
 
 def _leakage(merged: Tensor, effects: Effects, source: int) -> float:
     """Mean movement along the source's mean own effect on prompts that ask for another one, beyond what that one alone shows, in
-    units of the own effect; at least 0."""
+    units of the own effect; at least 0, and 0 for a source without own effect."""
     others = (effects.asked != source) & (effects.asked != JOINT)
     own = effects.asked == source
     if not bool(others.any()) or not bool(own.any()):
         return float("nan")
     axis = (effects.alone[source, own] - effects.base[own]).mean(dim=0)
+    if float(axis.square().sum()) < _FLOOR:
+        return 0.0
     expected = effects.alone[effects.asked[others], others.nonzero()[:, 0]]
-    moved = (merged[others] - expected) @ axis / axis.square().sum().clamp(min=1e-12)
+    moved = (merged[others] - expected) @ axis / axis.square().sum()
     return float(moved.mean().clamp(min=0))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from objectives.preservation import JOINT, Moments, shares
+from objectives.preservation import Moments, shares
 
 
 @dataclass(frozen=True)
@@ -30,32 +30,47 @@ def resamples(asked: Tensor, *, count: int, seed: int) -> Tensor:
     """
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.zeros(count, len(asked))
-    for kind in asked.unique():
+    for kind in sorted(set(asked.tolist())):
         members = (asked == kind).nonzero()[:, 0]
         picks = members[torch.randint(len(members), (count, len(members)), generator=generator)]
         drawn.scatter_add_(1, picks, torch.ones_like(picks, dtype=drawn.dtype))
     return drawn
 
 
-def weakest_share(candidate: Moments, counts: Tensor | None = None) -> float:
+def weakest_share(candidate: Moments) -> float:
     """Minimum over sources of the mean of own and joint share."""
-    own, joint = shares(candidate, counts)
-    each = own if not bool((candidate.asked == JOINT).any()) else (own + joint) / 2
-    return float(each.min())
+    return float(_weakest(candidate))
 
 
 def bootstrap(candidates: Sequence[Moments], *, count: int = 1000, seed: int = 0) -> Tensor:
-    """The weakest share of every candidate in every resample, (candidates, count); all candidates see the same resamples."""
-    drawn = resamples(candidates[0].asked, count=count, seed=seed)
-    return torch.tensor([[weakest_share(c, counts) for counts in drawn] for c in candidates])
+    """The weakest share of every candidate in every resample, (candidates, count); all candidates see the same resamples.
+
+    Args:
+        candidates: measured on the same prompts.
+        count: resamples.
+        seed: of the resamples.
+    """
+    asked = candidates[0].asked
+    if not all(torch.equal(candidate.asked, asked) for candidate in candidates):
+        raise ValueError("the candidates were measured on different prompts")
+    drawn = resamples(asked, count=count, seed=seed)
+    return torch.stack([_weakest(candidate, drawn) for candidate in candidates])
 
 
 def interval(value: float, samples: Tensor, level: float = 0.95) -> Interval:
-    """Percentile interval of bootstrap samples, (count,)."""
-    low, high = torch.quantile(samples, torch.tensor([(1 - level) / 2, (1 + level) / 2])).tolist()
-    return Interval(value, low, high)
+    """Percentile interval of bootstrap samples, (count,), widened where it has to be to hold the value: resampling biases a
+    minimum downwards."""
+    tail = (1 - level) / 2
+    low, high = torch.quantile(samples, torch.tensor([tail, 1 - tail], dtype=samples.dtype)).tolist()
+    return Interval(value, min(low, value), max(high, value))
 
 
 def probability_better(a: Tensor, b: Tensor) -> float:
-    """Share of the resamples in which a beats b; both (count,), from the same ``bootstrap`` call."""
-    return float((a > b).float().mean())
+    """Share of the resamples in which a beats b; both (count,), from the same ``bootstrap`` call. A tie is no win."""
+    return float((a > b).double().mean())
+
+
+def _weakest(candidate: Moments, counts: Tensor | None = None) -> Tensor:
+    """``weakest_share`` over counts (..., n), of shape (...)."""
+    own, joint = shares(candidate, counts)
+    return torch.stack([own, joint]).nanmean(dim=0).amin(dim=-1)

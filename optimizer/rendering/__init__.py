@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from optimizer.rendering.live import applied, base_weights
+from optimizer.rendering.load import load_pipeline
 from optimizer.rendering.prompts import GENERAL, ROLES, Prompt, PromptSet, Role, Subject, Vocabulary, compose
-from optimizer.rendering.renderer import Renderer, RenderSettings, load_pipeline
+from optimizer.rendering.renderer import Renderer, RenderSettings
 
 __all__ = [
     "GENERAL",

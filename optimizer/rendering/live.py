@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
+from typing import cast
 
 import torch
-from diffusers import DiffusionPipeline
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor, nn
 
-from optimizer.adapters import Adapter, fit_shapes, live_modules
+from optimizer.adapters import Adapter, Factors, fit_shapes, live_modules
 
 _PARTS = ("unet", "text_encoder")
 
@@ -17,28 +19,37 @@ _PARTS = ("unet", "text_encoder")
 def base_weights(pipeline: DiffusionPipeline) -> dict[str, nn.Parameter]:
     """Canonical module path → weight, for every linear and convolution layer that an adapter may change."""
     components = {part: getattr(pipeline, part) for part in _PARTS}
-    return {path: module.weight for path, module in live_modules(components).items()}
+    return {path: cast(nn.Parameter, module.weight) for path, module in live_modules(components).items()}
 
 
 @contextmanager
 def applied(adapter: Adapter | None, weights: Mapping[str, nn.Parameter]) -> Iterator[None]:
     """Within the block the live weights are base + ΔW; afterwards they are the base's, bit for bit, whatever happened inside.
 
-    ΔW is computed in fp32 on the weight's device, added in fp32 and rounded once to the weight's dtype.
+    The base's tensors are never written to: they are set aside while the sums stand in for them. ΔW is computed in fp32 on the
+    weight's device, added in fp32 and rounded once to the weight's dtype.
 
     Raises:
         BaseModelError: a module of the adapter is not in the base, or has another shape; nothing was changed.
     """
-    fitting = fit_shapes(adapter, {path: tuple(w.shape) for path, w in weights.items()}) if adapter else None
-    saved: dict[str, Tensor] = {}
+    modules = fit_shapes(adapter, {path: tuple(w.shape) for path, w in weights.items()}).modules if adapter else {}
+    base = {path: weights[path].data for path in modules}
     try:
-        for path, factors in (fitting.modules if fitting else {}).items():
-            weight = weights[path]
-            saved[path] = weight.detach().clone()
-            up, down = (half.to(weight.device, torch.float32) for half in (factors.up, factors.down))
-            delta = (factors.scale * (up @ down)).reshape(factors.shape)
-            weight.data.copy_(weight.data.float() + delta)
+        for path, factors in modules.items():
+            _point(weights[path], _sum(base[path], factors))
         yield
     finally:
-        for path, original in saved.items():
-            weights[path].data.copy_(original)
+        for path, original in base.items():
+            _point(weights[path], original)
+
+
+def _sum(weight: Tensor, factors: Factors) -> Tensor:
+    # Outside of inference mode, or the parameter could never take part in a backward pass again.
+    with torch.inference_mode(False), torch.no_grad():
+        near = replace(factors, up=factors.up.to(weight.device), down=factors.down.to(weight.device))
+        return (weight.float() + near.delta()).to(weight.dtype)
+
+
+def _point(parameter: nn.Parameter, data: Tensor) -> None:
+    with torch.inference_mode(False):
+        parameter.data = data

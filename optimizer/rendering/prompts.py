@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Literal
 
 import numpy as np
 
 Role = Literal["style", "character", "concept"]
 ROLES: tuple[Role, ...] = ("style", "character", "concept")
+
+_SEEDS = 1 << 16  # more prompts than any set holds
 
 
 @dataclass(frozen=True)
@@ -36,11 +39,19 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Subject:
-    """What a prompt has to say to ask for a source."""
+    """What a prompt has to say to ask for a source.
+
+    Attributes:
+        name: the source's name.
+        role: what it draws.
+        trigger: the words that it was trained on; empty for a source that needs none.
+        prompts: full texts that ask for it, trigger included, to be used as its own prompts in place of composed ones.
+    """
 
     name: str
     role: Role
     trigger: str
+    prompts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,21 +97,30 @@ def compose(subjects: Sequence[Subject], vocabulary: Vocabulary, *, own: int, jo
         vocabulary: neutral words for everything that no source asks for.
         own: prompts per source that ask for it alone.
         joint: prompts that ask for all sources in one picture.
-        seed: chooses words and noise seeds; sets composed with different seeds share no noise.
+        seed: chooses the words; the i-th prompt's noise seed is ``seed · 65536 + i``, so that sets of different seeds share none.
     """
-    rng = np.random.default_rng((seed, 0x9E3779B9))
-    prompts = [Prompt(_text([s], vocabulary, rng), _noise(rng), index) for index, s in enumerate(subjects) for _ in range(own)]
-    prompts += [Prompt(_text(subjects, vocabulary, rng), _noise(rng)) for _ in range(joint)]
-    return PromptSet(tuple(prompts))
+    rng = np.random.default_rng(seed)
+    asked: list[tuple[int | None, str]] = []
+    for source, subject in enumerate(subjects):
+        asked += [(source, text) for text in _drawn(_own_texts(subject, vocabulary), own, rng)]
+    asked += [(None, text) for text in _drawn(_texts(subjects, vocabulary), joint, rng)]
+    return PromptSet(tuple(Prompt(text, seed * _SEEDS + i, source) for i, (source, text) in enumerate(asked)))
 
 
-def _text(asked: Sequence[Subject], vocabulary: Vocabulary, rng: np.random.Generator) -> str:
-    """``subject[ and subject], setting, concept and style triggers``."""
-    shown = [s.trigger for s in asked if s.role == "character" and s.trigger] or [str(rng.choice(vocabulary.subjects))]
-    settings = vocabulary.wide_settings if len(shown) > 1 and vocabulary.wide_settings else vocabulary.settings
+def _own_texts(subject: Subject, vocabulary: Vocabulary) -> Sequence[str]:
+    return subject.prompts or _texts([subject], vocabulary)
+
+
+def _texts(asked: Sequence[Subject], vocabulary: Vocabulary) -> list[str]:
+    """Everything that the vocabulary can say: ``subject[ and subject], setting, concept and style triggers``."""
+    characters = [s.trigger for s in asked if s.role == "character" and s.trigger]
+    shown = [" and ".join(characters)] if characters else vocabulary.subjects
+    settings = vocabulary.wide_settings if len(characters) > 1 and vocabulary.wide_settings else vocabulary.settings
     extra = [s.trigger for role in ("concept", "style") for s in asked if s.role == role and s.trigger]
-    return ", ".join([" and ".join(shown), str(rng.choice(settings)), *extra])
+    return [", ".join([subject, setting, *extra]) for subject, setting in product(shown, settings)]
 
 
-def _noise(rng: np.random.Generator) -> int:
-    return int(rng.integers(2**31))
+def _drawn(texts: Sequence[str], count: int, rng: np.random.Generator) -> list[str]:
+    """So many of the texts in random order; none comes again before every other one came."""
+    order = rng.permutation(len(texts))
+    return [texts[order[i % len(texts)]] for i in range(count)]

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import diffusers.utils.logging
 import torch
-import transformers.utils.logging
-from diffusers import DiffusionPipeline, StableDiffusionPipeline
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from torch import Tensor
 
 from optimizer.adapters import Adapter, fit_shapes
-from optimizer.errors import BaseModelError, TrialError
+from optimizer.errors import TrialError, UsageError
 from optimizer.rendering.live import applied, base_weights
 from optimizer.rendering.prompts import Prompt
 
@@ -26,10 +23,10 @@ class RenderSettings:
 
     Attributes:
         steps: denoising steps.
-        guidance: classifier-free guidance scale; 1 turns it off.
+        guidance: classifier-free guidance scale; 1 or less turns it off.
         negative: negative prompt.
         batch: pictures per forward pass.
-        resolution: width and height in pixels; None takes the base's own.
+        resolution: width and height in pixels, a multiple of 8; None takes the base's own.
     """
 
     steps: int = 20
@@ -45,13 +42,17 @@ class Renderer:
     Args:
         pipeline: the loaded pipeline; its weights are changed only inside ``render`` and are restored bit for bit.
         settings: steps, guidance, batch size.
+
+    Raises:
+        UsageError: the base cannot draw in this resolution.
     """
 
     def __init__(self, pipeline: StableDiffusionPipeline, settings: RenderSettings) -> None:
         self.pipeline, self.settings = pipeline, settings
         self.weights = base_weights(pipeline)
+        self._latent = self._latent_shape()
         self._encoded: dict[str, Tensor] = {}
-        pipeline.set_progress_bar_config(disable=True)
+        pipeline.set_progress_bar_config(disable=True)  # type: ignore[no-untyped-call]
 
     @property
     def device(self) -> torch.device:
@@ -77,7 +78,7 @@ class Renderer:
 
         Raises:
             BaseModelError: the adapter does not fit the base.
-            TrialError: the pictures hold NaN, as they do when a delta is far too strong for the dtype.
+            TrialError: a picture is not a number, as happens when a delta is far too strong for the dtype.
         """
         chunks: list[Tensor] = []
         with applied(adapter, self.weights):
@@ -90,67 +91,60 @@ class Renderer:
         return torch.cat(chunks)
 
     def _batch(self, prompts: Sequence[Prompt], states: Tensor, blank: Tensor) -> Images:
+        generators = [torch.Generator().manual_seed(prompt.noise_seed) for prompt in prompts]
         floats = self.pipeline(
             prompt_embeds=states,
             negative_prompt_embeds=blank.expand(len(prompts), -1, -1),
-            latents=self._noise(prompts),
+            latents=self._noise(generators),
+            generator=generators,
             num_inference_steps=self.settings.steps,
             guidance_scale=self.settings.guidance,
             height=self.settings.resolution,
             width=self.settings.resolution,
             output_type="pt",
         ).images
-        if not bool(torch.isfinite(floats).all()):
-            raise TrialError("the pictures hold NaN or infinite values", remedy="lower the weights, or render in fp32")
-        images: Tensor = (floats.float().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+        # The decoder normalises, which makes NaN of an infinite latent too.
+        broken = floats.isnan().flatten(1).any(dim=1).tolist()
+        if any(broken):
+            first = prompts[broken.index(True)]
+            raise TrialError(
+                f"{sum(broken)} of {len(prompts)} pictures hold NaN, the first is {first.text!r} with seed {first.seed}",
+                remedy="lower the weights, or render in fp32",
+            )
+        images: Tensor = (floats.float() * 255).round().to(torch.uint8).cpu()
         return images
 
-    def _noise(self, prompts: Sequence[Prompt]) -> Tensor:
-        """Starting noise drawn on the CPU, one generator a prompt, so that batch and device do not matter."""
-        pipe = self.pipeline
-        side = (self.settings.resolution or pipe.unet.config.sample_size * pipe.vae_scale_factor) // pipe.vae_scale_factor
-        shape = (1, pipe.unet.config.in_channels, side, side)
-        noise = [torch.randn(shape, generator=torch.Generator().manual_seed(p.noise_seed)) for p in prompts]
-        return torch.cat(noise).to(self.device, pipe.unet.dtype)
+    def _noise(self, generators: Sequence[torch.Generator]) -> Tensor:
+        """Starting noise drawn in fp32 on the CPU, one generator a picture, so that neither batch, device nor dtype matter; a
+        scheduler that adds noise at every step goes on drawing from the same generators."""
+        noise = [torch.randn(self._latent, generator=generator) for generator in generators]
+        return torch.stack(noise).to(self.device, self.pipeline.unet.dtype)
+
+    def _latent_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of a latent."""
+        config, factor, resolution = self.pipeline.unet.config, self.pipeline.vae_scale_factor, self.settings.resolution
+        if resolution is None:
+            side = config.sample_size
+            height, width = (side, side) if isinstance(side, int) else side
+            return config.in_channels, height, width
+        multiple = max(8, factor)
+        if resolution % multiple:
+            remedy = f"use {max(1, round(resolution / multiple)) * multiple}"
+            raise UsageError(f"the resolution {resolution} is not a multiple of {multiple}", remedy=remedy)
+        return config.in_channels, resolution // factor, resolution // factor
 
     def _text_states(self, prompts: Sequence[Prompt], adapter: Adapter | None) -> tuple[Tensor, Tensor]:
         """Text states of the prompts, (n, tokens, width), and of the negative prompt, (1, tokens, width); those of the untouched
         text encoder are computed once per text."""
+        touched = adapter is not None and any(path.startswith("text_encoder.") for path in adapter.modules)
+        known = {} if touched else self._encoded
         texts = [self.settings.negative, *(p.text for p in prompts)]
-        if adapter is not None and any(path.startswith("text_encoder") for path in adapter.modules):
-            states = self._encode(texts)
-        else:
-            missing = list(dict.fromkeys(t for t in texts if t not in self._encoded))
-            if missing:
-                self._encoded.update(zip(missing, self._encode(missing).split(1), strict=True))
-            states = torch.cat([self._encoded[t] for t in texts])
+        if missing := list(dict.fromkeys(text for text in texts if text not in known)):
+            known.update(zip(missing, self._encode(missing).chunk(len(missing)), strict=True))
+        states = torch.cat([known[text] for text in texts])
         return states[1:], states[:1]
 
     def _encode(self, texts: list[str]) -> Tensor:
         states, _ = self.pipeline.encode_prompt(texts, self.device, 1, do_classifier_free_guidance=False)
         encoded: Tensor = states
         return encoded
-
-
-def load_pipeline(base: str | Path, *, device: str, dtype: torch.dtype) -> StableDiffusionPipeline:
-    """Load a diffusers pipeline directory.
-
-    Raises:
-        BaseModelError: nothing there, or not a Stable Diffusion 1.x/2.x pipeline.
-    """
-    folder = Path(base)
-    if not (folder / "model_index.json").is_file():
-        raise BaseModelError(
-            "no diffusers pipeline here (model_index.json is missing)", where=base, remedy="give the folder of a diffusers pipeline"
-        )
-    diffusers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.disable_progress_bar()
-    try:
-        pipeline = DiffusionPipeline.from_pretrained(folder, dtype=dtype, local_files_only=True, use_safetensors=True)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise BaseModelError(f"the pipeline cannot be loaded: {error}", where=base, remedy="check that the folder is complete") from error
-    if not isinstance(pipeline, StableDiffusionPipeline):
-        raise BaseModelError(
-            f"{type(pipeline).__name__} is not supported", where=base, remedy="use a StableDiffusionPipeline (SD 1.x or 2.x)"
-        )
-    return pipeline.to(device)

@@ -1,0 +1,229 @@
+"""Preservation: base = 0, source alone = 1, and no credit for what another source does."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from objectives import JOINT, Effects, Preservation, moments, preservation, shares
+
+CLOSE = 2e-3  # the ridge's share
+SEEDS = st.integers(0, 2**31)
+
+
+def unit(*shape: int, seed: int) -> Tensor:
+    vectors = torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+    return vectors / vectors.norm(dim=-1, keepdim=True)
+
+
+def asked_for(sources: int, own: int, joint: int) -> Tensor:
+    return torch.tensor([*(k for k in range(sources) for _ in range(own)), *[JOINT] * joint])
+
+
+def effects_of(u: Tensor, asked: Tensor, seed: int = 0) -> Effects:
+    """Baselines whose effects are u, (k, n, d)."""
+    base = unit(*u.shape[1:], seed=seed)
+    return Effects(base, base + u, asked)
+
+
+def random_effects(seed: int, sources: int = 3, own: int = 3, joint: int = 4, width: int = 64, size: float = 0.5) -> Effects:
+    asked = asked_for(sources, own, joint)
+    return effects_of(size * unit(sources, len(asked), width, seed=seed), asked, seed + 1)
+
+
+def orthogonal_effects(sizes: tuple[float, ...] = (0.5, 0.3), own: int = 2, joint: int = 3) -> Effects:
+    asked = asked_for(len(sizes), own, joint)
+    axes = torch.eye(8)[: len(sizes), None] * torch.tensor(sizes)[:, None, None]
+    return effects_of(axes.expand(-1, len(asked), -1), asked)
+
+
+def numbers(found: list[Preservation]) -> list[tuple[float, float]]:
+    return [(p.own, p.joint) for p in found]
+
+
+@given(SEEDS)
+def test_the_base_keeps_nothing(seed: int) -> None:
+    effects = random_effects(seed)
+    assert numbers(preservation(effects.base, effects)) == [(0, 0)] * 3
+
+
+@given(SEEDS, st.integers(0, 2))
+def test_a_source_alone_is_that_source(seed: int, source: int) -> None:
+    effects = random_effects(seed)
+    found = preservation(effects.alone[source], effects)
+    assert found[source].own == pytest.approx(1, abs=CLOSE)
+    assert found[source].joint == pytest.approx(1, abs=CLOSE)
+    assert all(p.joint < CLOSE for k, p in enumerate(found) if k != source)
+
+
+@given(SEEDS, st.integers(0, 2), st.floats(0, 1))
+def test_a_blend_is_its_part(seed: int, source: int, part: float) -> None:
+    effects = random_effects(seed)
+    found = preservation(torch.lerp(effects.base, effects.alone[source], part), effects)
+    assert found[source].own == pytest.approx(part, abs=CLOSE)
+    assert found[source].joint == pytest.approx(part, abs=CLOSE)
+
+
+def test_two_orthogonal_effects_at_once() -> None:
+    effects = orthogonal_effects()
+    both = effects.alone[0] + effects.alone[1] - effects.base
+    assert numbers(preservation(both, effects)) == [pytest.approx((1, 1), abs=CLOSE)] * 2
+    for source, other in ((0, 1), (1, 0)):
+        found = preservation(effects.alone[source], effects)
+        assert (found[source].own, found[source].joint) == pytest.approx((1, 1), abs=CLOSE)
+        assert (found[other].own, found[other].joint) == (0, 0)
+
+
+@pytest.mark.parametrize("weak", [0.3, 0.05, 0.02])
+def test_a_weak_effect_beside_a_strong_one_reaches_1(weak: float) -> None:
+    effects = orthogonal_effects((1.0, weak))
+    both = effects.alone[0] + effects.alone[1] - effects.base
+    assert numbers(preservation(both, effects)) == [pytest.approx((1, 1), abs=CLOSE)] * 2
+
+
+@pytest.mark.parametrize("likeness", [0.5, 0.9])
+def test_similar_effects_get_no_credit_for_each_other(likeness: float) -> None:
+    """A projection would give the absent source its likeness."""
+    asked = asked_for(2, 3, 3)
+    first = torch.eye(8)[0].expand(len(asked), -1)
+    second = likeness * first + math.sqrt(1 - likeness**2) * torch.eye(8)[1]
+    effects = effects_of(0.5 * torch.stack([first, second]), asked)
+    present, absent = preservation(effects.alone[0], effects)
+    assert (present.own, present.joint) == pytest.approx((1, 1), abs=0.01)
+    assert (absent.own, absent.joint) == pytest.approx((0, 0), abs=0.01)
+
+
+def test_one_and_the_same_effect_is_shared() -> None:
+    asked = asked_for(2, 2, 2)
+    u = 0.5 * unit(1, len(asked), 16, seed=3).expand(2, -1, -1)
+    found = preservation(effects_of(u, asked, 4).alone[0], effects_of(u, asked, 4))
+    assert numbers(found) == [pytest.approx((0.5, 0.5), abs=CLOSE)] * 2
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-4, 5e-3])
+@given(seed=SEEDS)
+def test_a_source_without_effect_keeps_nothing(size: float, seed: int) -> None:
+    asked = asked_for(2, 3, 3)
+    u = torch.stack([0.5 * unit(len(asked), 16, seed=seed), size * unit(len(asked), 16, seed=seed + 1)])
+    effects = effects_of(u, asked, seed + 2)
+    merged = effects.alone[0] + 0.3 * unit(len(asked), 16, seed=seed + 3)
+    found = preservation(merged, effects)
+    assert (found[1].own, found[1].joint) == (0, 0)
+    assert found[0].joint > 0.5
+
+
+@given(SEEDS, st.floats(1, 5))
+def test_overshoot_counts_as_1_and_the_opposite_as_0(seed: int, gain: float) -> None:
+    effects = random_effects(seed)
+    u = effects.alone[1] - effects.base
+    beyond = preservation(effects.base + (gain + CLOSE) * u, effects)[1]
+    opposite = preservation(effects.base - gain * u, effects)[1]
+    assert (beyond.own, beyond.joint) == pytest.approx((1, 1), abs=CLOSE)
+    assert max(beyond.own, beyond.joint) <= 1
+    assert (opposite.own, opposite.joint) == (0, 0)
+
+
+@given(SEEDS)
+def test_shares_are_the_clipped_least_squares_coefficients(seed: int) -> None:
+    effects = random_effects(seed)
+    merged = effects.base + 0.4 * unit(*effects.base.shape, seed=seed + 2) + 0.5 * (effects.alone - effects.base).sum(dim=0)
+    own, joint = shares(moments(merged, effects))
+    u, v, asked = (effects.alone - effects.base).double().numpy(), (merged - effects.base).double().numpy(), effects.asked.numpy()
+
+    def wanted(group: int) -> np.ndarray:
+        rows = asked == group
+        return np.linalg.lstsq(u[:, rows].reshape(3, -1).T, v[rows].reshape(-1), rcond=None)[0].clip(0, 1)
+
+    np.testing.assert_allclose(own, [wanted(k)[k] for k in range(3)], atol=5e-3)
+    np.testing.assert_allclose(joint, wanted(JOINT), atol=5e-3)
+
+
+@given(SEEDS)
+def test_the_order_of_prompts_and_the_axes_do_not_matter(seed: int) -> None:
+    effects = random_effects(seed, width=16)
+    merged = effects.base + 0.7 * unit(*effects.base.shape, seed=seed + 2)
+    order = torch.randperm(len(merged), generator=torch.Generator().manual_seed(seed))
+    turn = torch.linalg.qr(torch.randn(16, 16, generator=torch.Generator().manual_seed(seed), dtype=torch.float64))[0].float()
+    there = Effects(effects.base[order] @ turn, effects.alone[:, order] @ turn, effects.asked[order])
+    found, moved = preservation(merged, effects), preservation(merged[order] @ turn, there)
+    for first, second in zip(found, moved, strict=True):
+        assert (first.own, first.joint, first.leakage) == pytest.approx((second.own, second.joint, second.leakage), abs=1e-4)
+
+
+@given(SEEDS, st.lists(st.integers(1, 3), min_size=13, max_size=13))
+def test_a_weight_is_a_repetition(seed: int, counts: list[int]) -> None:
+    effects = random_effects(seed)
+    merged = effects.base + 0.7 * unit(*effects.base.shape, seed=seed + 2)
+    weights = torch.tensor(counts, dtype=torch.float32)
+    again = torch.arange(13).repeat_interleave(torch.tensor(counts))
+    repeated = Effects(effects.base[again], effects.alone[:, again], effects.asked[again])
+    for first, second in zip(shares(moments(merged, effects), weights), shares(moments(merged[again], repeated)), strict=True):
+        torch.testing.assert_close(first, second)
+
+
+def test_many_weights_at_once() -> None:
+    effects = random_effects(1)
+    reduced = moments(effects.base + 0.7 * unit(*effects.base.shape, seed=2), effects)
+    weights = torch.randint(0, 4, (2, 5, 13), generator=torch.Generator().manual_seed(0)).float()
+    own, joint = shares(reduced, weights)
+    assert own.shape == joint.shape == (2, 5, 3)
+    one = shares(reduced, weights[1, 3])
+    torch.testing.assert_close((own[1, 3], joint[1, 3]), one)
+
+
+def test_without_joint_prompts() -> None:
+    effects = random_effects(0, joint=0)
+    found = preservation(effects.alone[1], effects)
+    assert all(math.isnan(p.joint) for p in found)
+    assert found[1].mean == found[1].own == pytest.approx(1, abs=CLOSE)
+
+
+def test_without_own_prompts() -> None:
+    effects = random_effects(0, own=0)
+    found = preservation(effects.alone[1], effects)
+    assert all(math.isnan(p.own) and math.isnan(p.leakage) for p in found)
+    assert found[1].mean == found[1].joint == pytest.approx(1, abs=CLOSE)
+
+
+def test_the_mean_of_what_was_measured() -> None:
+    assert Preservation(0.2, 0.6, 0).mean == pytest.approx(0.4)
+    with pytest.raises(ValueError, match="no prompt asks for this source"):
+        Preservation(math.nan, math.nan, 0).mean  # noqa: B018
+
+
+@pytest.mark.parametrize("amount", [0.0, 0.4, 1.0])
+def test_leakage_is_movement_where_others_are_asked_for(amount: float) -> None:
+    """The merge does what is asked for, and on the other source's prompts adds some of source 0 too."""
+    effects = orthogonal_effects((0.5, 0.3), own=3, joint=2)
+    merged = effects.base.clone()
+    for source in (0, 1):
+        merged[effects.asked == source] = effects.alone[source, effects.asked == source]
+    merged[effects.asked == 1] += amount * (effects.alone[0] - effects.base)[effects.asked == 1]
+    found = preservation(merged, effects)
+    assert found[0].leakage == pytest.approx(amount, abs=1e-5)
+    assert found[1].leakage == pytest.approx(0, abs=1e-5)
+
+
+def test_what_a_source_itself_shows_is_no_leakage_of_another() -> None:
+    effects = random_effects(5)
+    for source in range(3):
+        merged = effects.base.clone()
+        for k in range(3):
+            merged[effects.asked == k] = effects.alone[k, effects.asked == k]
+        assert preservation(merged, effects)[source].leakage == 0
+
+
+def test_a_source_without_effect_does_not_leak() -> None:
+    effects = orthogonal_effects((0.5, 1e-4))
+    assert preservation(unit(*effects.base.shape, seed=9), effects)[1].leakage == 0
+
+
+def test_shapes_that_do_not_match() -> None:
+    with pytest.raises(ValueError, match=r"^shapes do not match: base \(4, 8\), alone \(2, 3, 8\), asked \(4,\)$"):
+        Effects(torch.zeros(4, 8), torch.zeros(2, 3, 8), torch.zeros(4))

@@ -1,0 +1,45 @@
+"""The score: the weakest source, less a price for damage."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from objectives import JOINT, Effects, Preservation, preservation, score
+
+SHARE = st.floats(0, 1)
+
+
+def sources(*kept: float) -> list[Preservation]:
+    return [Preservation(share, share, 0.0) for share in kept]
+
+
+@given(st.lists(SHARE, min_size=2, max_size=5), st.floats(0, 0.5))
+def test_it_is_the_weakest_source(kept: list[float], artifacts: float) -> None:
+    assert score(sources(*kept), artifacts) == pytest.approx(min(kept))
+
+
+def test_the_weakest_cannot_be_sacrificed() -> None:
+    assert score(sources(0.5, 0.5), 0) > score(sources(1.0, 0.4), 0)
+
+
+def test_own_and_joint_prompts_count_alike() -> None:
+    assert score([Preservation(1.0, 0.2, 0.0), Preservation(0.5, 0.8, 0.0)], 0) == pytest.approx(0.6)
+
+
+@given(st.lists(SHARE, min_size=2, max_size=5), st.floats(0.5, 5), st.floats(0.01, 5))
+def test_artifacts_lower_it(kept: list[float], some: float, more: float) -> None:
+    assert score(sources(*kept), some + more) < score(sources(*kept), some) <= min(kept)
+
+
+def test_the_price_of_artifacts() -> None:
+    assert score(sources(0.8, 0.9), 1.5) == pytest.approx(0.8 - 0.2 * 1.0)
+
+
+def test_a_merge_that_changes_nothing_scores_0() -> None:
+    base = torch.nn.functional.normalize(torch.randn(6, 16, generator=torch.Generator().manual_seed(0)), dim=1)
+    alone = torch.nn.functional.normalize(torch.randn(2, 6, 16, generator=torch.Generator().manual_seed(1)), dim=2)
+    effects = Effects(base, alone, torch.tensor([0, 0, 1, 1, JOINT, JOINT]))
+    assert score(preservation(base, effects), 0.0) == 0
