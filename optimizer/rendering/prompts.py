@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from itertools import product
 from typing import Literal
@@ -89,7 +89,9 @@ class PromptSet:
         return len(self.prompts)
 
 
-def compose(subjects: Sequence[Subject], vocabulary: Vocabulary, *, own: int, joint: int, seed: int) -> PromptSet:
+def compose(
+    subjects: Sequence[Subject], vocabulary: Vocabulary, *, own: int, joint: int, seed: int, seen: PromptSet | None = None
+) -> PromptSet:
     """Build a prompt set.
 
     Args:
@@ -97,13 +99,15 @@ def compose(subjects: Sequence[Subject], vocabulary: Vocabulary, *, own: int, jo
         vocabulary: neutral words for everything that no source asks for.
         own: prompts per source that ask for it alone.
         joint: prompts that ask for all sources in one picture.
+        seen: prompts whose texts come only when the words allow no others.
         seed: chooses the words; the i-th prompt's noise seed is ``seed · 65536 + i``, so that sets of different seeds share none.
     """
     rng = np.random.default_rng(seed)
+    known = {prompt.text for prompt in seen.prompts} if seen else set()
     asked: list[tuple[int | None, str]] = []
     for source, subject in enumerate(subjects):
-        asked += [(source, text) for text in _drawn(_own_texts(subject, vocabulary), own, rng)]
-    asked += [(None, text) for text in _drawn(_texts(subjects, vocabulary), joint, rng)]
+        asked += [(source, text) for text in _drawn(_own_texts(subject, vocabulary), own, rng, known)]
+    asked += [(None, text) for text in _drawn(_texts(subjects, vocabulary), joint, rng, known)]
     return PromptSet(tuple(Prompt(text, seed * _SEEDS + i, source) for i, (source, text) in enumerate(asked)))
 
 
@@ -120,7 +124,7 @@ def _texts(asked: Sequence[Subject], vocabulary: Vocabulary) -> list[str]:
     return [", ".join([subject, setting, *extra]) for subject, setting in product(shown, settings)]
 
 
-def _drawn(texts: Sequence[str], count: int, rng: np.random.Generator) -> list[str]:
-    """So many of the texts in random order; none comes again before every other one came."""
-    order = rng.permutation(len(texts))
-    return [texts[order[i % len(texts)]] for i in range(count)]
+def _drawn(texts: Sequence[str], count: int, rng: np.random.Generator, known: Set[str]) -> list[str]:
+    """So many of the texts in random order, known ones last; none comes again before every other one came."""
+    order = sorted((texts[i] for i in rng.permutation(len(texts))), key=known.__contains__)
+    return [order[i % len(order)] for i in range(count)]

@@ -83,3 +83,12 @@ def test_seeds_differ_within_a_set_and_between_sets(first: int, second: int, own
     assert len(set(seeds)) == len(seeds)
     noises = {prompt.noise_seed for found in sets for prompt in found.prompts}
     assert len(noises) == len(seeds)
+
+
+def test_texts_that_were_seen_come_last() -> None:
+    words = Vocabulary(subjects=("a ball",), settings=("here", "there", "nowhere"))
+    subject = Subject("hero", "character", "hero")
+    first = compose([subject], words, own=2, joint=0, seed=0)
+    second = compose([subject], words, own=2, joint=0, seed=1, seen=first)
+    known = {p.text for p in first.prompts}
+    assert [p.text in known for p in second.prompts] == [False, True]
