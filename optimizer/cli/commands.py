@@ -6,13 +6,16 @@ import json
 import shlex
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Annotated
 
+from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
+from optimizer.cli.hush import hush
 from optimizer.errors import StudyError
 from optimizer.search.config import Config
-from studies import StudyDirectory, StudyDirectoryError, StudySummary, load_summary, write_report
+from studies import StudyDirectory, StudyDirectoryError, StudySummary, load_summary
 
 STOPPED_EARLY = 4
 
@@ -20,7 +23,8 @@ STOPPED_EARLY = 4
 def run_and_tell(config: Config) -> int:
     """Run the main job with progress on stderr, then print the verdict."""
     config.checked()
-    errors = Console(stderr=True)
+    errors = Console(stderr=True, highlight=False)
+    hush(errors)
     with errors.status("loading…") if errors.is_terminal else nullcontext():
         from optimizer.cli.display import Display
         from optimizer.search.run import run
@@ -28,9 +32,9 @@ def run_and_tell(config: Config) -> int:
     with display.watching():
         study = run(config, display)
     _tell(study.summary, study.directory, study.best)
-    if display.stopping is not None:
-        return 128 + display.stopping
-    return 0 if study.complete else STOPPED_EARLY
+    if study.complete and study.best:
+        return 0
+    return 128 + display.stopping if display.stopping is not None else STOPPED_EARLY
 
 
 def resume(directory: Path, *, budget: int | None = None) -> int:
@@ -40,8 +44,8 @@ def resume(directory: Path, *, budget: int | None = None) -> int:
         directory: the study directory.
         budget: a new budget; default: the study's own.
     """
-    config = Config.from_yaml(StudyDirectory(directory).settings)
-    return run_and_tell(config.model_copy(update={"out": directory} | ({"budget": budget} if budget else {})))
+    config = Config.from_yaml(_study(directory).settings)
+    return run_and_tell(config.model_copy(update={"out": directory} | ({} if budget is None else {"budget": budget})))
 
 
 def report(directory: Path) -> int:
@@ -50,18 +54,21 @@ def report(directory: Path) -> int:
     Args:
         directory: the study directory.
     """
-    print(write_report(_summary(directory), directory))
+    from studies import write_report
+
+    study = _study(directory)
+    print(write_report(_summary(study), study))
     return 0
 
 
-def status(directory: Path, *, as_json: bool = False) -> int:
+def status(directory: Path, *, as_json: Annotated[bool, Parameter("--json")] = False) -> int:
     """Say how far a study is.
 
     Args:
         directory: the study directory.
         as_json: print JSON for machines.
     """
-    summary = _summary(directory)
+    summary = _summary(_study(directory))
     done = sum(t.evaluation is not None for t in summary.trials)
     failed = len(summary.trials) - done
     facts = {
@@ -88,9 +95,16 @@ def demo() -> int:
     return 0
 
 
-def _summary(directory: Path) -> StudySummary:
+def _study(directory: Path) -> StudyDirectory:
     try:
-        return load_summary(StudyDirectory(directory).open())
+        return StudyDirectory(directory).open()
+    except StudyDirectoryError as error:
+        raise StudyError(error.problem, where=error.where, remedy=error.remedy) from error
+
+
+def _summary(study: StudyDirectory) -> StudySummary:
+    try:
+        return load_summary(study)
     except StudyDirectoryError as error:
         raise StudyError(error.problem, where=error.where, remedy=error.remedy) from error
 

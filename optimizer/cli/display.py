@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from optimizer.search.progress import Stopped
-from optimizer.search.warmstart import NAIVE
+from optimizer.search.warmstart import NAIVE, is_alone
 from studies.records import TrialRecord
 
 
@@ -24,6 +24,7 @@ class Display:
         self._progress: Progress | None = None
         self._task: TaskID | None = None
         self._trials = 0
+        self._part = 0.0
         self._searching = False
         self._best: float | None = None
         self._naive: float | None = None
@@ -51,7 +52,7 @@ class Display:
                 self._progress.remove_task(self._task)
             self._task = self._progress.add_task(name, total=total, detail="")
         else:
-            self.console.print(f"{name}: {total} {'trials' if self._searching else 'picture sets'}", highlight=False)
+            self.note(f"{name}: {total} {'trials' if self._searching else 'picture sets'}")
         self._part = 0.0
 
     def pictures(self, done: int, total: int) -> None:
@@ -67,21 +68,19 @@ class Display:
     def trial(self, record: TrialRecord) -> None:
         """One more trial is on disk."""
         value = record.evaluation.score if record.evaluation else None
-        if value is not None and not record.label.endswith(" alone"):
+        if value is not None and not is_alone(record.label):
             self._best = value if self._best is None else max(self._best, value)
         if record.label == NAIVE:
             self._naive = value
         if self._progress and self._task is not None:
-            self._progress.update(self._task, completed=record.number + 1, detail=self._standing())
+            self._progress.update(self._task, completed=record.number + 1, detail=self._standing(), refresh=True)
         else:
             result = f"{value:.3f}" if value is not None else f"failed: {record.error}"
-            self.console.print(
-                f"trial {record.number + 1}/{self._trials} {record.label or 'proposed'}: {result}", highlight=False, markup=False
-            )
+            self.note(f"{record.number + 1}/{self._trials} {record.label or f'trial {record.number}'}: {result}")
 
     def note(self, message: str) -> None:
-        """A line above the bar."""
-        self.console.print(message, highlight=False, markup=False)
+        """A line above the bar; one line, however narrow the terminal."""
+        self.console.print(message, highlight=False, markup=False, soft_wrap=True)
 
     def _standing(self) -> str:
         best = f"best {self._best:.2f}" if self._best is not None else ""
@@ -101,7 +100,6 @@ class Display:
 
     def _caught(self, number: int, frame: FrameType | None) -> None:
         if self.stopping is not None:
-            signal.signal(number, signal.SIG_DFL)
-            raise KeyboardInterrupt
+            raise SystemExit(128 + number)
         self.stopping = number
         self.note("stopping after this batch; once more to leave at once")

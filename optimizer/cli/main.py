@@ -6,44 +6,50 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
+import yaml
 from cyclopts import App, Parameter
-from cyclopts.config import Env, Yaml
-from cyclopts.exceptions import CycloptsError
+from cyclopts.config import Dict, Env
+from cyclopts.exceptions import CycloptsError, UnusedCliTokensError
 from pydantic import ValidationError
 
+from optimizer.cli import commands
 from optimizer.errors import OptimizerError, UsageError
 from optimizer.search.config import Config, refused
 
-HELP = "Find, unattended, the one merged LoRA that keeps what each of your LoRAs is good at."
-_COMMANDS = ("resume", "report", "status", "demo")
+HELP = """Find, unattended, the one merged LoRA that keeps what each of your LoRAs is good at.
+
+--config FILE.yaml holds any of the options; a flag wins over the environment, which wins over the file.
+"""
+_COMMANDS = (commands.resume, commands.status, commands.report, commands.demo)
+_CONFIG = "--config"
+_DEFAULTS = Config.of()
 
 
-def build_app(config_file: Path | None = None) -> App:
-    """The command-line application; options come from flags, else ``OPTIMIZE_*`` variables, else the YAML file."""
-    files = [Yaml(str(config_file), must_exist=True)] if config_file else []
+def build_app(options: dict[str, Any] | None = None, source: str = "") -> App:
+    """The command-line application.
+
+    Args:
+        options: the main job's options where neither flags nor ``OPTIMIZE_*`` variables give them.
+        source: where these come from, for errors.
+    """
     app = App(
         name="optimize",
         help=HELP,
         version_flags=["--version"],
         version=_version,
         default_parameter=Parameter(consume_multiple=True, negative=()),
-        config=[Env("OPTIMIZE_", command=False), *files],
+        config=[Env("OPTIMIZE_", command=False), Dict(options or {}, source=source)],
         help_on_error=False,
     )
     app.default(search)
-    for name in _COMMANDS:
-        app.command(f"optimizer.cli.commands:{name}", name=name)
+    for command in _COMMANDS:
+        app.command(command)
     return app
 
 
-def search(*, config: Annotated[Config, Parameter(name="*")]) -> int:
-    """Search for the best merge of the sources and export it.
-
-    Further option: --config FILE.yaml holds any of these options; a flag wins over the environment, which wins over the file.
-    """
-    from optimizer.cli.commands import run_and_tell
-
-    return run_and_tell(config)
+def search(*, config: Annotated[Config, Parameter(name="*")] = _DEFAULTS) -> int:
+    """Search for the best merge of the sources and export it."""
+    return commands.run_and_tell(config)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -55,31 +61,54 @@ def execute(arguments: list[str]) -> int:
     """Run the command line; returns the exit code. Problems are told in one line on stderr."""
     try:
         words, file = _split_config(arguments)
-        if not words:
-            words = ["--help"]
-        result: Any = build_app(file)(words, exit_on_error=False, print_error=False, result_action="return_value")
+        app = build_app(_read(file), str(file)) if file else build_app()
+        result: Any = app(words if arguments else ["--help"], exit_on_error=False, print_error=False, result_action="return_value")
         return result if isinstance(result, int) else 0
     except OptimizerError as error:
         return _told(error)
-    except ValidationError as error:
-        return _told(refused(error))
     except CycloptsError as error:
-        return _told(UsageError(" ".join(str(error).split()), remedy="see optimize --help"))
+        return _told(_usage(error))
+    except OSError as error:
+        return _told(OptimizerError(error.strerror or str(error), where=error.filename))
     except KeyboardInterrupt:
         return 130
 
 
 def _split_config(arguments: list[str]) -> tuple[list[str], Path | None]:
     """Take ``--config FILE`` out of the arguments."""
-    words = list(arguments)
-    for index, word in enumerate(words):
-        if word == "--config" or word.startswith("--config="):
-            value = word.partition("=")[2] or (words[index + 1] if index + 1 < len(words) else "")
-            del words[index : index + (1 if "=" in word else 2)]
-            if not Path(value).is_file():
-                raise UsageError("there is no such file", where=f"--config {value}", remedy="give a YAML file")
-            return words, Path(value)
-    return words, None
+    for index, word in enumerate(arguments):
+        if word == _CONFIG or word.startswith(f"{_CONFIG}="):
+            _, attached, value = word.partition("=")
+            taken = 1 if attached else 2
+            value = value if attached else "".join(arguments[index + 1 : index + 2])
+            if not value:
+                raise UsageError("needs a file", where=_CONFIG, remedy="give a YAML file")
+            return [*arguments[:index], *arguments[index + taken :]], Path(value)
+    return list(arguments), None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """The options in a YAML file; an option without a value counts as not given."""
+    try:
+        options = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot be read ({(error.strerror or str(error)).lower()})", where=file, remedy="give a YAML file") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"is not YAML: {' '.join(str(error).split())}", where=file, remedy="correct the syntax") from error
+    if not isinstance(options, dict):
+        raise UsageError("holds no options", where=file, remedy="write one a line, such as budget: 50")
+    return {str(name): value for name, value in options.items() if value is not None}
+
+
+def _usage(error: CycloptsError) -> UsageError:
+    """What is wrong with the command line, without the parser's own way of putting it."""
+    if isinstance(error.__cause__, ValidationError):
+        return refused(error.__cause__)
+    if isinstance(error, UnusedCliTokensError):
+        unused = " ".join(error.unused_tokens or ())
+        return UsageError(f"there is no command {unused!r}", remedy="see optimize --help")
+    error.verbose = False
+    return UsageError(" ".join(str(error).split()).rstrip("."), remedy="see optimize --help")
 
 
 def _told(error: OptimizerError) -> int:

@@ -34,7 +34,7 @@ def load_pipeline(base: str | Path, *, device: str, dtype: torch.dtype) -> Stabl
     folder = Path(base)
     _check_folder(folder)
     _check_device(device)
-    diffusers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
     options: dict[str, Any] = {"dtype": dtype, "local_files_only": True, "use_safetensors": True, "variant": _variant(folder)}
     try:

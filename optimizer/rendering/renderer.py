@@ -52,7 +52,7 @@ class Renderer:
         self.weights = base_weights(pipeline)
         self._latent = self._latent_shape()
         self._encoded: dict[str, Tensor] = {}
-        pipeline.set_progress_bar_config(disable=True)  # type: ignore[no-untyped-call]
+        pipeline.set_progress_bar_config(disable=True)
 
     @property
     def device(self) -> torch.device:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,7 +12,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from optimizer.errors import UsageError
 
+DEMO = "demo:"
 MAX_SOURCES = 5
+Dtype = Literal["fp16", "bf16", "fp32"]
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -22,13 +25,21 @@ def seconds(text: object) -> object:
     return sum(float(number) * _UNITS[unit] for number, _, unit in re.findall(r"(\d+(\.\d+)?)([smhd])", text))
 
 
+def _text(path: object) -> object:
+    return os.fspath(path) if isinstance(path, os.PathLike) else path
+
+
+PathText = Annotated[str, BeforeValidator(_text)]
+"""A path or a name, as text; what Python passes may be a ``Path`` too."""
+
+
 class Config(BaseModel):
     """A run's resolved configuration. Every field is a flag of ``optimize`` and a key of ``study.yaml``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    sources: tuple[str, ...] = Field(description="Two to five LoRA files, or demo:NAME for one that ships with this package.")
-    base: str = Field("", description="Diffusers folder of the model that the sources were trained on; not needed for demo sources.")
+    sources: tuple[PathText, ...] = Field((), description="Two to five LoRA files, or demo:NAME for one that ships with this package.")
+    base: PathText = Field("", description="Diffusers folder of the model that the sources were trained on; not needed for demo sources.")
     budget: int = Field(50, description="Recipes to try, beyond the baselines.")
     out: Path = Field(Path("study"), description="Study directory; a study that is there already is resumed.")
     seed: int = Field(0, ge=0, description="Seeds proposals, prompts and noise.")
@@ -36,7 +47,7 @@ class Config(BaseModel):
         (), description="What each source is; read from the files where not given."
     )
     triggers: tuple[str, ...] = Field((), description='Trigger word of each source, "" for none; read from the files where not given.')
-    prompts: str = Field("", description="YAML file with the words that prompts are built from.")
+    prompts: PathText = Field("", description="YAML file with the words that prompts are built from.")
     own: int = Field(4, ge=1, description="Prompts per source that ask for it alone.")
     joint: int = Field(8, ge=0, description="Prompts that ask for all sources in one picture.")
     confirm: int = Field(8, ge=1, description="Fresh prompts of each kind on which the finalists are compared.")
@@ -45,13 +56,15 @@ class Config(BaseModel):
         ("ties", "dare", "dare_ties", "magnitude_prune"), description="Merge methods to try beside the weighted sum."
     )
     rank: int | None = Field(None, ge=1, description="Rank of the exported file; the sum of the sources' ranks where not given.")
-    dtype: Literal["fp16", "bf16", "fp32"] = Field("fp16", description="Number format of the exported file.")
+    dtype: Dtype = Field("fp16", description="Number format of the exported file.")
     dialect: Literal["kohya", "diffusers"] = Field("kohya", description="Key names of the exported file.")
-    embedder: str = Field("", description="open_clip model, MODEL/PRETRAINED or a folder; a default that suits the base where not given.")
+    embedder: PathText = Field(
+        "", description="open_clip model, MODEL/PRETRAINED or a folder; a default that suits the base where not given."
+    )
     steps: int | None = Field(None, ge=1, description="Denoising steps.")
     guidance: float | None = Field(None, ge=0, description="Classifier-free guidance scale.")
     negative: str = Field("", description="Negative prompt.")
-    resolution: int | None = Field(None, ge=8, description="Width and height in pixels; the base's own where not given.")
+    resolution: int | None = Field(None, ge=8, multiple_of=8, description="Width and height in pixels; the base's own where not given.")
     batch: int = Field(16, ge=1, description="Pictures per forward pass.")
     device: str = Field("auto", description="Torch device.")
     precision: Literal["auto", "fp32", "fp16", "bf16"] = Field("auto", description="Number format of the base model in memory.")
@@ -82,17 +95,29 @@ class Config(BaseModel):
             raise UsageError(f"the budget is {self.budget}", where="--budget", remedy="give the number of recipes to try, 1 or more")
         if len(self.sources) < 2:
             remedy = "give two to five LoRA files; one alone has nothing to be merged with"
-            raise UsageError(f"{len(self.sources)} source given", where="--sources", remedy=remedy)
+            raise UsageError(f"{len(self.sources) or 'no'} source given", where="--sources", remedy=remedy)
         if len(self.sources) > MAX_SOURCES and not self.force:
             raise UsageError(f"{len(self.sources)} sources given", where="--sources", remedy="merge at most five, or add --force")
         for option, given in (("--roles", self.roles), ("--triggers", self.triggers)):
             if given and len(given) != len(self.sources):
                 remedy = "give one per source, in the same order"
                 raise UsageError(f"{len(given)} given for {len(self.sources)} sources", where=option, remedy=remedy)
-        if not self.base and not all(source.startswith("demo:") for source in self.sources):
+        if not self.base and not all(source.startswith(DEMO) for source in self.sources):
             remedy = "give the diffusers folder of the model that the sources were trained on"
             raise UsageError("no base model given", where="--base", remedy=remedy)
         return self
+
+    def resolved(self) -> Config:
+        """The same run with absolute paths, so that the saved configuration means the same from any folder."""
+        return self.model_copy(
+            update={
+                "base": _absolute_if_there(self.base),
+                "embedder": _absolute_if_there(self.embedder),
+                "sources": tuple(source if source.startswith(DEMO) else _absolute(source) for source in self.sources),
+                "prompts": _absolute(self.prompts) if self.prompts else "",
+                "out": Path(_absolute(str(self.out))),
+            }
+        )
 
     def to_yaml(self) -> str:
         """As YAML, every option with its resolved value."""
@@ -107,18 +132,29 @@ class Config(BaseModel):
         """
         try:
             return cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-        except (OSError, yaml.YAMLError, ValidationError, UnicodeDecodeError) as error:
+        except ValidationError as error:
+            problem = f"the configuration cannot be used: {refused(error)}"
+            raise UsageError(problem, where=path, remedy="restore the file, or start a new study") from error
+        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
             problem = f"the configuration cannot be read: {' '.join(str(error).split())}"
             raise UsageError(problem, where=path, remedy="restore the file, or start a new study") from error
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(os.path.expanduser(path))
+
+
+def _absolute_if_there(path: str) -> str:
+    """For what may be a folder or a name that something else resolves."""
+    return _absolute(path) if path and os.path.exists(_absolute(path)) else path
 
 
 def refused(error: ValidationError) -> UsageError:
     """The first of pydantic's complaints as an error about the command line."""
     first = error.errors(include_url=False)[0]
-    name = str(first["loc"][0]) if first["loc"] else "options"
-    option = f"--{name.replace('_', '-')}"
-    if first["type"] == "missing":
-        return UsageError("is missing", where=option, remedy="give it")
+    if not first["loc"]:
+        return UsageError(f"got {first['input']!r}", remedy="give a mapping of options, such as budget: 50")
+    option = f"--{str(first['loc'][0]).replace('_', '-')}"
     if first["type"] == "extra_forbidden":
         return UsageError("there is no such option", where=option, remedy="see optimize --help")
     what = first["msg"][0].lower() + first["msg"][1:]

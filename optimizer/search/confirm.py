@@ -10,10 +10,11 @@ from torch import Tensor
 
 from objectives import Interval, Moments, bootstrap, interval, moments, probability_better, shares, weakest_share
 from optimizer.adapters import Adapter
+from optimizer.errors import NoFeasibleMerge, TrialError
 from optimizer.merging import Recipe
 from optimizer.search.evaluate import Evaluator
 from optimizer.search.progress import Observer
-from optimizer.search.warmstart import NAIVE, STACK, alone_label
+from optimizer.search.warmstart import NAIVE, STACK, alone_label, is_alone
 from studies.records import TrialRecord
 
 # A winner that does not beat a simpler recipe in this share of the bootstrap's resamples is within noise of it.
@@ -63,7 +64,8 @@ class Confirmation:
 
 
 def finalists(records: Sequence[TrialRecord], count: int) -> list[TrialRecord]:
-    """The best ``count`` distinct recipes by search score that are not baselines, followed by stack and naive merge."""
+    """The best ``count`` distinct recipes by search score that are not baselines, followed by stack and naive merge; empty if no merge
+    was evaluated."""
     complete = [r for r in records if r.evaluation is not None]
     ranked = sorted(complete, key=lambda r: -r.evaluation.score if r.evaluation else 0.0)
     simple = [r for r in complete if r.label in (STACK, NAIVE)]
@@ -71,7 +73,7 @@ def finalists(records: Sequence[TrialRecord], count: int) -> list[TrialRecord]:
     chosen: list[TrialRecord] = []
     for record in ranked:
         recipe_hash = record.evaluation.recipe_hash if record.evaluation else ""
-        if not record.label.endswith(" alone") and recipe_hash not in hashes and len(chosen) < count:
+        if not is_alone(record.label) and recipe_hash not in hashes and len(chosen) < count:
             hashes.add(recipe_hash)
             chosen.append(record)
     return [*chosen, *simple]
@@ -81,38 +83,63 @@ def confirm(records: Sequence[TrialRecord], evaluator: Evaluator, *, count: int,
     """Re-score the finalists and choose what to ship.
 
     Args:
-        records: the search's trials.
+        records: the search's trials, with at least one merge among them.
         evaluator: on the confirmation prompts.
         count: finalists besides the baselines.
         seed: of the bootstrap.
         observer: may raise ``Stopped``.
 
     Returns:
-        The leader, and the contender to ship: the leader unless stack or naive merge is within noise of it.
+        The leader, and the contender to ship, which ``decide`` chooses.
+
+    Raises:
+        NoFeasibleMerge: not one of them can be rendered on these prompts.
     """
     chosen = finalists(records, count)
     observer.stage("confirm", len(chosen) + 1 + len(evaluator.sources))
-    raw = [_render(record, evaluator) for record in chosen]
+    raw = [entry for record in chosen if (entry := _render(record, evaluator, observer))]
+    if not raw:
+        raise NoFeasibleMerge("no finalist could be rendered on fresh prompts", remedy="lower the weights, or render in fp32")
     raw += _alone(evaluator)
     samples = bootstrap([m for *_, m in raw], seed=seed)
     contenders = [_contender(entry, row, evaluator) for entry, row in zip(raw, samples, strict=True)]
     merges = [i for i, c in enumerate(contenders) if c.recipe is not None]
-    leader = max(merges, key=lambda i: contenders[i].weakest.value)
-    simple = [i for i in merges if contenders[i].label in (STACK, NAIVE)]
-    close = [i for i in simple if i != leader and probability_better(samples[leader], samples[i]) < CONFIDENCE]
-    shipped = leader if leader in simple or not close else max(close, key=lambda i: contenders[i].weakest.value)
+    leader, shipped = (merges[i] for i in decide(contenders[: len(merges)], samples[: len(merges)]))
     ordered = sorted(contenders, key=lambda c: (c.recipe is None, -c.weakest.value))
     return Confirmation(contenders[shipped], contenders[leader], tuple(ordered), evaluator.baselines.base)
+
+
+def decide(contenders: Sequence[Contender], samples: Tensor) -> tuple[int, int]:
+    """Positions of the leader and of the merge to ship.
+
+    Do no harm: where the stack or the naive merge is within noise of the leader, the better one of those that are is shipped.
+
+    Args:
+        contenders: the confirmed merges.
+        samples: the weakest share of each in every resample, (contenders, resamples).
+    """
+    value = [c.weakest.value for c in contenders]
+    leader = max(range(len(value)), key=value.__getitem__)
+    simple = [i for i, c in enumerate(contenders) if c.label in (STACK, NAIVE)]
+    if leader in simple:
+        return leader, leader
+    close = [i for i in simple if probability_better(samples[leader], samples[i]) < CONFIDENCE]
+    return leader, max(close, key=value.__getitem__, default=leader)
 
 
 _Raw = tuple[str, int | None, Recipe | None, Adapter | None, Tensor, Moments]
 
 
-def _render(record: TrialRecord, evaluator: Evaluator) -> _Raw:
+def _render(record: TrialRecord, evaluator: Evaluator, observer: Observer) -> _Raw | None:
+    """A finalist on the evaluator's prompts, or None, which the observer is told, where they cannot be rendered."""
     assert record.evaluation is not None
-    recipe = Recipe.from_data(record.evaluation.recipe)
-    measured = evaluator.evaluate(recipe)
-    return record.label or f"trial {record.number}", record.number, recipe, measured.merged, measured.images, measured.moments
+    recipe, label = Recipe.from_data(record.evaluation.recipe), record.label or f"trial {record.number}"
+    try:
+        measured = evaluator.evaluate(recipe)
+    except TrialError as error:
+        observer.note(f"{label} cannot be confirmed: {error}")
+        return None
+    return label, record.number, recipe, measured.merged, measured.images, measured.moments
 
 
 def _alone(evaluator: Evaluator) -> list[_Raw]:

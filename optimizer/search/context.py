@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import diffusers
@@ -11,6 +13,7 @@ import torch
 from optimizer.errors import StudyError
 from optimizer.rendering import PromptSet, RenderSettings
 from optimizer.search.config import Config
+from optimizer.search.sources import Source
 
 # Raise it whenever the same pictures would be scored differently.
 SCORER = 1
@@ -34,6 +37,12 @@ def evaluation_context(base: Path, prompts: PromptSet, settings: RenderSettings,
     }
 
 
+def study_inputs(context: Mapping[str, object], sources: Sequence[Source]) -> dict[str, str]:
+    """What the files behind a configuration hold, by digest: a study goes on only while none of them changes."""
+    inputs = {f"source {s.name}": s.adapter.sha256 for s in sources}
+    return inputs | {name: _digest(context[name]) for name in ("base", "embedder", "prompts")}
+
+
 def folder_fingerprint(folder: Path) -> str:
     """SHA-256 over names, sizes and contents of a folder's files; of files over 2 MiB only the first and last MiB are read, so
     that a 20 GB model takes no minutes."""
@@ -47,6 +56,23 @@ def folder_fingerprint(folder: Path) -> str:
                 file.seek(-_SAMPLE, 2)
                 digest.update(file.read())
     return digest.hexdigest()
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+def check_same_inputs(saved: Mapping[str, str], found: Mapping[str, str], where: Path) -> None:
+    """Raise unless sources, base, embedder and prompts are those that the study began with.
+
+    Raises:
+        StudyError: naming everything that changed.
+    """
+    changed = [name for name, digest in found.items() if saved.get(name) != digest]
+    if changed:
+        raise StudyError(
+            f"files changed since the study here began ({', '.join(changed)})", where=where, remedy="put them back, or choose another --out"
+        )
 
 
 def check_same_run(saved: Config, asked: Config, where: Path) -> None:

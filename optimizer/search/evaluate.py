@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from objectives import Effects, Embedder, Envelope, Moments, artifact_level, envelope, moments, preservation, score
 from optimizer.adapters import Adapter
+from optimizer.errors import TrialError
 from optimizer.merging import Recipe, merge, merge_report
 from optimizer.rendering import PromptSet, Renderer
 from optimizer.search.sources import Source
@@ -79,6 +81,11 @@ class Evaluator:
         return [s.adapter for s in self.sources]
 
     @property
+    def rendered(self) -> bool:
+        """Whether the baselines were rendered already."""
+        return self._baselines is not None
+
+    @property
     def baselines(self) -> Baselines:
         """Base and sources alone, rendered on first use."""
         if self._baselines is None:
@@ -94,7 +101,7 @@ class Evaluator:
 
         Raises:
             RecipeError: the recipe does not fit the sources.
-            TrialError: the pictures are not finite.
+            TrialError: the pictures or their score are not finite.
         """
         begun = time.perf_counter()
         baselines = self.baselines
@@ -105,11 +112,14 @@ class Evaluator:
         vectors = self.embedder(images)
         shares = preservation(vectors, baselines.effects)
         artifacts, parts = artifact_level(images, baselines.envelope)
+        value = score(shares, artifacts)
+        if not math.isfinite(value):
+            raise TrialError(f"the score is {value}", remedy="look at the pictures of the sources alone")
         fidelity = merge_report(self.adapters, recipe, merged)
         evaluation = Evaluation(
             recipe=recipe.data(),
             recipe_hash=recipe.hash,
-            score=score(shares, artifacts),
+            score=value,
             sources={
                 s.name: SourceScore(preservation=p.mean, own=p.own, joint=p.joint, leakage=p.leakage)
                 for s, p in zip(self.sources, shares, strict=True)

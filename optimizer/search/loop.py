@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import optuna
 
-from optimizer.errors import OptimizerError
+from optimizer.errors import NoFeasibleMerge
 from optimizer.search.evaluate import Evaluator
-from optimizer.search.ledger import Ledger, enqueue
-from optimizer.search.progress import Observer
+from optimizer.search.ledger import Ledger, enqueue, reason_of, save_images
+from optimizer.search.progress import Observer, Stopped
 from optimizer.search.sampler import sampler_for
 from optimizer.search.space import SearchSpace
-from optimizer.search.warmstart import baselines, defaults
+from optimizer.search.warmstart import Start, baselines, defaults
 from studies.records import TrialRecord
 
 # A quarter of the budget goes to recipes that people would try first, another to random ones; the sampler has the rest.
@@ -32,6 +32,11 @@ class Limits:
         return self.deadline is not None and time.monotonic() > self.deadline
 
 
+def first_trials(space: SearchSpace, budget: int) -> list[Start]:
+    """The trials that a study of this budget begins with: the baselines, then the field's default recipes."""
+    return [*baselines(space), *defaults(space, budget // _SHARE)]
+
+
 def search(ledger: Ledger, space: SearchSpace, evaluator: Evaluator, limits: Limits, *, seed: int, observer: Observer) -> bool:
     """Run trials until budget or time is spent.
 
@@ -48,19 +53,38 @@ def search(ledger: Ledger, space: SearchSpace, evaluator: Evaluator, limits: Lim
 
     Raises:
         Stopped: from the observer; everything finished is on disk.
+        NoFeasibleMerge: base or sources cannot be rendered, so that nothing can be compared with them.
     """
-    first = baselines(space)
-    enqueue(ledger, [(s.label, s.values) for s in [*first, *defaults(space, limits.budget // _SHARE)]])
-    total = len(first) + limits.budget
+    starts = first_trials(space, ledger.planned_budget)
+    enqueue(ledger, [(s.label, s.values) for s in starts])
+    total = len(baselines(space)) + limits.budget
     observer.stage("search", total)
     done = ledger.records()
     for record in done:
         observer.trial(record)
+    startup = len(starts) + ledger.planned_budget // _SHARE
     for _ in range(total - len(done)):
         if limits.passed():
             return False
-        observer.trial(_one_trial(ledger, space, evaluator, seed, startup=len(first) + limits.budget // (_SHARE // 2)))
+        _keep_baselines(ledger, evaluator)
+        observer.trial(_one_trial(ledger, space, evaluator, seed, startup))
     return True
+
+
+def _keep_baselines(ledger: Ledger, evaluator: Evaluator) -> None:
+    """Render what every trial is compared with, once; apart from the trials, which would all fail with it."""
+    if evaluator.rendered:
+        return
+    try:
+        found = evaluator.baselines
+    except (Stopped, OSError):
+        raise
+    except Exception as error:
+        problem = f"base and sources cannot be rendered: {reason_of(error)}"
+        raise NoFeasibleMerge(problem, where=ledger.directory.path) from error
+    save_images(ledger.directory, "baselines/base", found.base)
+    for source, images in zip(evaluator.sources, found.alone, strict=True):
+        save_images(ledger.directory, f"baselines/{source.name}", images)
 
 
 def _one_trial(ledger: Ledger, space: SearchSpace, evaluator: Evaluator, seed: int, startup: int) -> TrialRecord:
@@ -71,16 +95,22 @@ def _one_trial(ledger: Ledger, space: SearchSpace, evaluator: Evaluator, seed: i
         if evaluation is None:
             measured = evaluator.evaluate(recipe)
             evaluation = ledger.keep(recipe, measured.evaluation, measured.images)
-    except (OptimizerError, ArithmeticError, RuntimeError) as error:  # out of memory and failed decompositions are RuntimeErrors
+    except (Stopped, OSError):  # a full disk fails every trial
+        raise
+    except Exception as error:  # whatever a library raises: one recipe must not end a night's run
         return ledger.fail(trial, error)
     return ledger.tell(trial, recipe, evaluation)
 
 
 def _ask(ledger: Ledger, space: SearchSpace, seed: int, startup: int) -> optuna.Trial:
-    """The trial that was interrupted, with the parameters that it had; else the next one."""
+    """The trial that was interrupted, else the next one; with a sampler that proposes the same for it in every process."""
     pending = ledger.pending()
     number = pending.number if pending else sum(t.state.is_finished() for t in ledger.study.get_trials(deepcopy=False))
     ledger.study.sampler = sampler_for(number, seed=seed, dimensions=space.dimensions, conditional=space.conditional, startup=startup)
     if pending is None:
         return ledger.study.ask()
-    return optuna.Trial(ledger.study, pending._trial_id)  # Optuna has no public way to take up a running trial
+    trial = optuna.Trial(ledger.study, pending._trial_id)  # Optuna has no public way to take up a running trial
+    # What had been suggested is suggested again: kept values would leave the sampler's generator behind for the others.
+    trial._cached_frozen_trial.params.clear()
+    trial._cached_frozen_trial.distributions.clear()
+    return trial

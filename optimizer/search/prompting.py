@@ -48,6 +48,13 @@ def search_prompts(config: Config, sources: Sequence[Source]) -> PromptSet:
 
 
 def confirmation_prompts(config: Config, sources: Sequence[Source]) -> PromptSet:
-    """Prompts and seeds that the search never sees."""
-    subjects = [s.subject for s in sources]
-    return compose(subjects, vocabulary(config), own=config.confirm, joint=config.confirm, seed=config.seed + _CONFIRMATION)
+    """Seeds that the search never sees, and as far as the words allow texts that it never sees; joint ones only if it has some."""
+    subjects, joint = [s.subject for s in sources], config.confirm if config.joint else 0
+    return compose(
+        subjects,
+        vocabulary(config),
+        own=config.confirm,
+        joint=joint,
+        seed=config.seed + _CONFIRMATION,
+        seen=search_prompts(config, sources),
+    )

@@ -12,28 +12,27 @@ from typing import Any
 import torch
 
 from objectives import EmbedderError, load_embedder
-from optimizer.errors import NoFeasibleMerge, StudyError, UsageError
+from optimizer.errors import NoFeasibleMerge, OptimizerError, StudyError, UsageError
 from optimizer.rendering import PromptSet, Renderer, RenderSettings, load_pipeline
 from optimizer.search.config import Config
-from optimizer.search.confirm import Confirmation, confirm
-from optimizer.search.context import check_same_run, evaluation_context
-from optimizer.search.evaluate import Evaluator
-from optimizer.search.ledger import Ledger, open_ledger
+from optimizer.search.confirm import Confirmation, confirm, finalists
+from optimizer.search.context import check_same_inputs, check_same_run, evaluation_context, study_inputs
+from optimizer.search.evaluate import DTYPES, Evaluator
+from optimizer.search.ledger import Ledger, alone_in, open_ledger
 from optimizer.search.loop import Limits, search
 from optimizer.search.progress import Observer, Silent, Stopped
 from optimizer.search.prompting import confirmation_prompts, search_prompts
 from optimizer.search.sampler import quiet
 from optimizer.search.ship import ship
 from optimizer.search.sources import Source, load_sources
-from optimizer.search.space import SearchSpace, space_for
-from optimizer.search.summarise import Story, summarise
-from studies import StudyDirectory, StudyDirectoryError, StudySummary, save_summary, write_report, write_tables
+from optimizer.search.space import known_methods, space_for
+from optimizer.search.summarise import Story, command_line, summarise
+from studies import StudyDirectory, StudyDirectoryError, StudySummary, load_summary, save_summary, write_report, write_tables
 from studies.atomic import write_text
 from studies.demo.world import GUIDANCE, STEPS, demo_base, demo_embedder
 from studies.records import TrialRecord
 
 EMBEDDER = "ViT-B-32/laion2b_s34b_b79k"
-_PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -89,48 +88,48 @@ def optimize(sources: Sequence[str | Path], base: str | Path = "", *, observer: 
         UsageError: the request makes no sense (and its kinds: AdapterError, BaseModelError, StudyError).
         NoFeasibleMerge: not one candidate could be evaluated.
     """
-    config = Config.of(sources=tuple(map(str, sources)), base=str(base), **options)
+    config = Config.of(sources=tuple(sources), base=base, **options)
     return run(config, observer or Silent())
 
 
 def run(config: Config, observer: Observer) -> Study:
     """Run or continue the study of a configuration; running it again resumes. Raises as ``optimize``."""
     quiet()
-    config.checked()
+    config = config.checked().resolved()
     bench = prepare(config)
-    directory = _opened(config)
-    space = space_for(
-        [s.adapter for s in bench.sources],
-        budget=config.budget,
-        methods=config.methods,
-        rank=config.rank,
-        dtype=config.dtype,
-        seed=config.seed,
-    )
-    prompts = search_prompts(config, bench.sources)
-    ledger = open_ledger(directory, _context(bench, prompts))
-    deadline = time.monotonic() + config.timeout if config.timeout else None
-    confirmation, complete = None, False
-    try:
-        complete = _search(ledger, space, bench.evaluator(prompts, observer), Limits(config.budget, deadline), config.seed, observer)
-        unseen = bench.evaluator(confirmation_prompts(config, bench.sources), observer)
-        confirmation = confirm(ledger.records(), unseen, count=config.finalists, seed=config.seed, observer=observer)
-    except Stopped:
-        observer.note("stopped; everything finished is on disk")
-    return _closed(bench, ledger, confirmation, complete)
+    prompts, unseen = search_prompts(config, bench.sources), confirmation_prompts(config, bench.sources)
+    directory = _created(config)
+    with alone_in(directory):
+        ledger = _opened(bench, prompts, directory)
+        if finished := _finished(config, ledger):
+            return finished
+        confirmation, complete = None, False
+        try:
+            complete = _search(bench, prompts, ledger, observer)
+            if finalists(ledger.records(), 1):
+                evaluator = bench.evaluator(unseen, observer)
+                confirmation = confirm(ledger.records(), evaluator, count=config.finalists, seed=config.seed, observer=observer)
+        except Stopped:
+            observer.note("stopped; everything finished is on disk")
+        study = _closed(bench, ledger, unseen, confirmation, complete)
+    if complete and not finalists(study.trials, 1):
+        reason = next((t.error for t in reversed(study.trials) if t.error), "")
+        raise NoFeasibleMerge(f"no merge could be evaluated; the last failure: {reason}", where=directory.path, remedy="see report.html")
+    return study
 
 
 def prepare(config: Config) -> Bench:
     """Load and check everything that a run needs, before anything is written.
 
     Raises:
-        UsageError: a source, the base or the embedder cannot be used, or they do not fit each other.
+        UsageError: a source, the base, the embedder or a method cannot be used, or they do not fit each other.
     """
+    known_methods(config.methods)
     sources = load_sources(config)
     base = Path(config.base) if config.base else demo_base()
     device = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     precision = config.precision if config.precision != "auto" else "fp16" if device.startswith("cuda") else "fp32"
-    pipeline = load_pipeline(base, device=device, dtype=_PRECISIONS[precision])
+    pipeline = load_pipeline(base, device=device, dtype=DTYPES[precision])
     renderer = Renderer(pipeline, _settings(config))
     sources = [replace(s, adapter=renderer.fitted(s.adapter)) for s in sources]
     spec = config.embedder or (EMBEDDER if config.base else str(demo_embedder()))
@@ -152,55 +151,86 @@ def _settings(config: Config) -> RenderSettings:
     )
 
 
-def _opened(config: Config) -> StudyDirectory:
+def _created(config: Config) -> StudyDirectory:
+    """The study's directory; nothing is written there before it is known to be free or this very study's."""
     directory = StudyDirectory(config.out)
     try:
         if directory.is_study:
             check_same_run(Config.from_yaml(directory.settings), config, config.out)
-        directory.create()
-        write_text(directory.settings, config.to_yaml())
+        return directory.create()
     except StudyDirectoryError as error:
         raise StudyError(error.problem, where=error.where, remedy=error.remedy) from error
-    return directory
 
 
-def _context(bench: Bench, prompts: PromptSet) -> dict[str, object]:
+def _opened(bench: Bench, prompts: PromptSet, directory: StudyDirectory) -> Ledger:
     precision = f"{bench.renderer.device.type} {bench.renderer.pipeline.dtype}"
-    return evaluation_context(bench.base, prompts, bench.renderer.settings, bench.embedder.name, precision)
+    context = evaluation_context(bench.base, prompts, bench.renderer.settings, bench.embedder.name, precision)
+    inputs = study_inputs(context, bench.sources)
+    ledger = open_ledger(directory, context, budget=bench.config.budget, inputs=inputs)
+    check_same_inputs(ledger.inputs, inputs, directory.path)
+    write_text(directory.settings, bench.config.to_yaml())
+    return ledger
 
 
-def _search(ledger: Ledger, space: SearchSpace, evaluator: Evaluator, limits: Limits, seed: int, observer: Observer) -> bool:
-    complete = search(ledger, space, evaluator, limits, seed=seed, observer=observer)
-    failed = [r for r in ledger.records() if r.evaluation is None]
-    if len(failed) == len(ledger.records()):
-        reason = failed[-1].error if failed else "no trial was run"
-        raise NoFeasibleMerge(f"none of {len(failed)} candidates could be evaluated; the last one: {reason}", where=ledger.directory.path)
-    return complete
+def _finished(config: Config, ledger: Ledger) -> Study | None:
+    """The study as it is, if this very command ended before and what it left is still there."""
+    directory = ledger.directory
+    try:
+        summary = load_summary(directory)
+        best = directory.inside(summary.file)
+    except StudyDirectoryError:
+        return None
+    same = summary.finished is not None and summary.command == command_line(config) and len(summary.trials) == len(ledger.records())
+    return Study(directory.path, summary, best, complete=True) if same and best.is_file() and directory.report.is_file() else None
 
 
-def _closed(bench: Bench, ledger: Ledger, confirmation: Confirmation | None, complete: bool) -> Study:
-    """Export the winner, and write tables, summary and report."""
+def _search(bench: Bench, prompts: PromptSet, ledger: Ledger, observer: Observer) -> bool:
+    config = bench.config
+    space = space_for(
+        [s.adapter for s in bench.sources],
+        budget=ledger.planned_budget,
+        methods=config.methods,
+        rank=config.rank,
+        dtype=config.dtype,
+        seed=config.seed,
+    )
+    limits = Limits(config.budget, time.monotonic() + config.timeout if config.timeout else None)
+    return search(ledger, space, bench.evaluator(prompts, observer), limits, seed=config.seed, observer=observer)
+
+
+def _closed(bench: Bench, ledger: Ledger, unseen: PromptSet, confirmation: Confirmation | None, complete: bool) -> Study:
+    """Export the winner, and write tables, summary and report; these are written even where the export fails."""
     directory, records = ledger.directory, ledger.records()
+    write_tables(records, directory, [s.name for s in bench.sources])
     story = Story(
         config=bench.config,
         sources=bench.sources,
         records=records,
-        prompts=confirmation_prompts(bench.config, bench.sources),
+        prompts=unseen,
         confirmation=confirmation,
         exported="",
         device=str(bench.renderer.device),
-        created=_created(ledger),
-        finished=datetime.now(UTC) if confirmation and complete else None,
+        created=_began(ledger),
+        finished=None,
         warnings=tuple(f"trial {r.number} failed: {r.error}" for r in records if r.evaluation is None),
     )
-    best = ship(story, directory) if confirmation else None
-    summary = summarise(story, directory).model_copy(update={"file": best.relative_to(directory.path).as_posix() if best else ""})
-    write_tables(records, directory, [s.name for s in bench.sources])
+    try:
+        best = ship(story, directory) if confirmation else None
+    except OptimizerError as error:
+        _report(replace(story, warnings=(*story.warnings, f"the export failed: {error}")), directory)
+        raise
+    name = best.relative_to(directory.path).as_posix() if best else ""
+    finished = datetime.now(UTC) if best and complete else None
+    return Study(directory.path, _report(replace(story, exported=name, finished=finished), directory), best, complete)
+
+
+def _report(story: Story, directory: StudyDirectory) -> StudySummary:
+    summary = summarise(story, directory)
     save_summary(summary, directory)
     write_report(summary, directory)
-    return Study(directory.path, summary, best, complete)
+    return summary
 
 
-def _created(ledger: Ledger) -> datetime:
+def _began(ledger: Ledger) -> datetime:
     started = [t.datetime_start for t in ledger.study.get_trials(deepcopy=False) if t.datetime_start]
     return (min(started) if started else datetime.now()).astimezone(UTC)

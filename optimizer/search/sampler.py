@@ -29,11 +29,11 @@ def sampler_for(trial_number: int, *, seed: int, dimensions: int, conditional: b
         estimator otherwise.
     """
     chosen = (seed * 1_000_003 + trial_number) % 2**32
-    if conditional or dimensions > _GP_DIMENSIONS:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)  # ``group`` has been experimental since 2021
-            return TPESampler(seed=chosen, n_startup_trials=startup, multivariate=True, group=conditional)
-    return GPSampler(seed=chosen, n_startup_trials=startup, deterministic_objective=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # ``group`` since 2021, ``deterministic_objective`` since 2024
+        if not conditional and dimensions <= _GP_DIMENSIONS:
+            return GPSampler(seed=chosen, n_startup_trials=startup, deterministic_objective=True)
+        return TPESampler(seed=chosen, n_startup_trials=startup, multivariate=True, group=conditional)
 
 
 def quiet() -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from PIL import Image
 from torch import Tensor
 
+from optimizer.adapters.container import read_header
+from optimizer.errors import AdapterError
 from optimizer.export import (
+    RECIPE_KEY,
     CardScore,
     CardSource,
     ExportMetadata,
@@ -18,11 +22,12 @@ from optimizer.export import (
     verify_export,
     write_card,
 )
+from optimizer.merging import Recipe
 from optimizer.search.confirm import Confirmation, Contender
 from optimizer.search.evaluate import DTYPES
 from optimizer.search.summarise import Story
 from studies import StudyDirectory
-from studies.atomic import write_text
+from studies.atomic import replacing, write_text
 
 _PREVIEW = 8
 
@@ -30,10 +35,11 @@ _PREVIEW = 8
 def ship(story: Story, directory: StudyDirectory) -> Path:
     """Write ``best/`` and check the file by reading it back; returns the LoRA file's path.
 
-    A winner that was exported before, by an earlier call for the same recipe, is written over; another winner gets the next
-    version number.
+    A winner that was exported before is written over; another winner gets a name of its own, and the model card says which file it
+    is about.
 
     Raises:
+        AdapterError: the file cannot be written, or a value does not fit its dtype.
         ExportError: the file, read back, is not the merge that was scored.
     """
     assert story.confirmation is not None
@@ -41,10 +47,7 @@ def ship(story: Story, directory: StudyDirectory) -> Path:
     assert winner.recipe is not None
     assert winner.merged is not None
     names = [s.name for s in story.sources]
-    path = directory.best / file_name(names, winner.recipe.weights, winner.recipe.method, 1)
-    recipe_file = directory.best / "recipe.yaml"
-    if path.exists() and not (recipe_file.exists() and recipe_file.read_text(encoding="utf-8") == winner.recipe.to_yaml()):
-        path = next_free(path)
+    path = _place(directory.best, file_name(names, winner.recipe.weights, winner.recipe.method, 1), winner.recipe)
     metadata = ExportMetadata(
         title=" + ".join(names),
         merged_from=tuple(names),
@@ -53,10 +56,22 @@ def ship(story: Story, directory: StudyDirectory) -> Path:
     )
     export_adapter(winner.merged, path, dialect=story.config.dialect, dtype=DTYPES[winner.recipe.dtype], metadata=metadata)
     verify_export(path, winner.merged)
-    write_text(recipe_file, winner.recipe.to_yaml())
+    write_text(directory.best / "recipe.yaml", winner.recipe.to_yaml())
     write_card(_card(story, story.confirmation, path), directory.best)
-    _preview(winner.images).save(directory.best / "preview.webp", lossless=True)
+    with replacing(directory.best / "preview.webp") as temporary:
+        _preview(winner.images).save(temporary, lossless=True)
     return path
+
+
+def _place(folder: Path, name: str, recipe: Recipe) -> Path:
+    """Where the recipe was exported before, else the first free version of the name."""
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            if json.loads(read_header(path).metadata.get(RECIPE_KEY, "null")) == recipe.data():
+                return path
+        except (AdapterError, ValueError):  # torn, or not ours
+            continue
+    return next_free(folder / name)
 
 
 def _card(story: Story, found: Confirmation, path: Path) -> ModelCard:
@@ -67,7 +82,7 @@ def _card(story: Story, found: Confirmation, path: Path) -> ModelCard:
     return ModelCard(
         title=" + ".join(s.name for s in story.sources),
         file_name=path.name,
-        base_model=story.config.base or "the demo base of multilora-optimizer",
+        base_model=_base_name(story.config.base),
         method=winner.recipe.method,
         sources=tuple(
             CardSource(s.name, s.adapter.sha256, weight, s.subject.role, s.subject.trigger)
@@ -77,6 +92,13 @@ def _card(story: Story, found: Confirmation, path: Path) -> ModelCard:
         recipe=winner.recipe.data(),
         prompt=joint,
     )
+
+
+def _base_name(base: str) -> str:
+    """A model card is published: of a local folder it shows the name only."""
+    if not base:
+        return "the demo base of multilora-optimizer"
+    return Path(base).name if Path(base).is_dir() else base
 
 
 def _score(label: str, contender: Contender) -> CardScore:

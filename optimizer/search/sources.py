@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, count
 from pathlib import Path
 
 from optimizer.adapters import Adapter, load_adapter
@@ -45,12 +45,14 @@ def load_sources(config: Config) -> list[Source]:
 
 
 def _load(spec: str, config: Config, index: int) -> Source:
-    role, trigger = None, None
+    role: str | None = None
+    trigger: str | None = None
     if spec.startswith(PREFIX):
         try:
             demo = demo_source(spec)
         except UnknownDemoSource as error:
-            raise UsageError(str(error).split(" — ")[0], remedy=str(error).split(" — ")[1]) from error
+            problem, _, remedy = str(error).partition(" — ")
+            raise UsageError(problem, remedy=remedy) from error
         path, role, trigger = demo.path, demo.role, demo.trigger
     else:
         path = Path(spec)
@@ -89,11 +91,11 @@ def _check_together(sources: Sequence[Source]) -> None:
             raise UsageError(f"{a.file} and {b.file} share no module", where="--sources", remedy="merge sources of one base model")
 
 
-def _uniquely_named(sources: list[Source]) -> list[Source]:
-    seen: dict[str, int] = {}
-    unique = []
+def _uniquely_named(sources: Sequence[Source]) -> list[Source]:
+    """The sources, where several have one name numbered: ``hero``, ``hero-2``."""
+    unique: dict[str, Source] = {}
     for source in sources:
-        count = seen[source.name] = seen.get(source.name, 0) + 1
-        name = source.name if count == 1 else f"{source.name}-{count}"
-        unique.append(replace(source, adapter=replace(source.adapter, name=name), subject=replace(source.subject, name=name)))
-    return unique
+        candidates = (source.name if n == 1 else f"{source.name}-{n}" for n in count(1))
+        name = next(candidate for candidate in candidates if candidate not in unique)
+        unique[name] = replace(source, adapter=replace(source.adapter, name=name), subject=replace(source.subject, name=name))
+    return list(unique.values())

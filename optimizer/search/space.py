@@ -9,11 +9,16 @@ from typing import Any
 import optuna
 
 from optimizer.adapters import Adapter
+from optimizer.errors import UsageError
 from optimizer.merging import METHODS, Parameter, Recipe, block_of
+from optimizer.merging.blocks import family_of
+from optimizer.search.config import Dtype
 
 WEIGHT_RANGE = (0.0, 1.3)
 BLOCK_RANGE = (0.2, 1.6)
 _FAMILIES = ("TE", "IN", "MID", "OUT")
+_BY_EFFECT = ("OUT", "IN", "TE", "MID")
+_SUMS = ("linear", "svd")
 # Fewer trials than this per dimension, and a search over block weights finds noise, not blocks.
 _TRIALS_PER_DIMENSION = 5
 
@@ -39,12 +44,12 @@ class SearchSpace:
     groups: tuple[tuple[str, ...], ...]
     rank: int | None
     sum_of_ranks: int
-    dtype: str
+    dtype: Dtype
     seed: int
 
     @property
     def dimensions(self) -> int:
-        """Number of parameters of the largest branch."""
+        """Number of parameters of the largest branch, the choice of the method included."""
         own = max(len(_searched(m)) for m in self.methods)
         return len(self.names) + sum(map(len, self.groups)) + (len(self.methods) > 1) + own
 
@@ -70,13 +75,18 @@ class SearchSpace:
         return self.recipe(values)
 
     def recipe(self, values: Mapping[str, Any]) -> Recipe:
-        """The recipe that a set of parameter values means; a block or method parameter that is not named keeps its default."""
+        """The recipe that a set of parameter values means.
+
+        A block or method parameter that is not named keeps its default; a block weight of 1 changes nothing and is left out, so that
+        equal merges have equal hashes.
+        """
         method = str(values.get("method", self.methods[0]))
         blocks = tuple(
-            {group: round(float(values.get(f"block:{name}:{group}", 1.0)), 4) for group in groups}
+            {group: weight for group in groups if (weight := round(float(values.get(f"block:{name}:{group}", 1.0)), 4)) != 1.0}
             for name, groups in zip(self.names, self.groups, strict=True)
         )
         chosen = {p.name: values.get(f"{method}:{p.name}", p.default) for p in METHODS[method].parameters}
+        own: dict[str, Any] = {name: round(value, 4) if isinstance(value, float) else value for name, value in chosen.items()}
         return Recipe(
             method=method,
             weights=tuple(round(float(values[f"weight:{name}"]), 4) for name in self.names),
@@ -85,7 +95,7 @@ class SearchSpace:
             rank=None if METHODS[method].rank == "forbidden" else self.rank or self.sum_of_ranks,
             dtype=self.dtype,
             seed=self.seed if METHODS[method].seeded else 0,
-            **{name: round(value, 4) if isinstance(value, float) else value for name, value in chosen.items()},
+            **own,
         )
 
 
@@ -94,25 +104,41 @@ def _searched(method: str) -> tuple[Parameter, ...]:
     return tuple(p for p in METHODS[method].parameters if p.name != "scale")
 
 
-def space_for(adapters: Sequence[Adapter], *, budget: int, methods: Sequence[str], rank: int | None, dtype: str, seed: int) -> SearchSpace:
+def known_methods(methods: Sequence[str]) -> Sequence[str]:
+    """The methods, if all exist.
+
+    Raises:
+        UsageError: naming the first that does not, and those that do.
+    """
+    for method in methods:
+        if method not in METHODS:
+            raise UsageError(f"there is no merge method {method!r}", where="--methods", remedy=f"choose from {', '.join(METHODS)}")
+    return methods
+
+
+def space_for(
+    adapters: Sequence[Adapter], *, budget: int, methods: Sequence[str], rank: int | None, dtype: Dtype, seed: int
+) -> SearchSpace:
     """The space that a budget can search: block weights only as far as there are trials for them.
 
     The families split first where it matters most: the U-Net's output half, which paints, from its input half, which
-    composes; then the middle; then the text encoder.
+    composes; then the text encoder; then the middle.
+
+    Raises:
+        UsageError: there is no such method.
     """
     count = len(adapters)
     allowed = max(0, budget // _TRIALS_PER_DIMENSION - count)
     per_source = min(len(_FAMILIES), allowed // count)
-    order = ("OUT", "IN", "TE", "MID")
     groups = []
     for adapter in adapters:
-        present = {family for path in adapter.modules for family in _FAMILIES if block_of(path).startswith(family)}
-        chosen = [family for family in order if family in present][:per_source]
+        present = {family_of(block_of(path)) for path in adapter.modules}
+        chosen = [family for family in _BY_EFFECT if family in present][:per_source]
         groups.append(tuple(family for family in _FAMILIES if family in chosen))
     return SearchSpace(
         names=tuple(a.name for a in adapters),
         hashes=tuple(a.sha256 for a in adapters),
-        methods=("linear" if rank is None else "svd", *(m for m in methods if m not in ("linear", "svd"))),
+        methods=("linear" if rank is None else "svd", *dict.fromkeys(m for m in known_methods(methods) if m not in _SUMS)),
         groups=tuple(groups),
         rank=rank,
         sum_of_ranks=max(sum(a.modules[path].rank for a in adapters if path in a.modules) for a in adapters for path in a.modules),

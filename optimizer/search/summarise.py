@@ -16,7 +16,7 @@ from optimizer.search.config import Config
 from optimizer.search.confirm import CONFIDENCE, Confirmation, Contender
 from optimizer.search.ledger import save_images
 from optimizer.search.sources import Source
-from optimizer.search.warmstart import NAIVE, STACK
+from optimizer.search.warmstart import NAIVE, STACK, is_alone
 from studies import ConfirmedScore, PictureColumn, PromptInfo, SourceInfo, StudyDirectory, StudySummary, Verdict
 from studies.records import TrialRecord
 
@@ -56,7 +56,7 @@ def summarise(story: Story, directory: StudyDirectory) -> StudySummary:
     """Build the summary; saves the pictures of the confirmation that it refers to."""
     confirmed = story.confirmation
     names = [s.name for s in story.sources]
-    complete = [r for r in story.records if r.evaluation is not None and not r.label.endswith(" alone")]
+    complete = [r for r in story.records if r.evaluation is not None and not is_alone(r.label)]
     ahead = max(complete, key=lambda r: r.evaluation.score if r.evaluation else 0.0, default=None)
     return StudySummary(
         title=" + ".join(names),

@@ -25,6 +25,11 @@ def alone_label(name: str) -> str:
     return f"{name} alone"
 
 
+def is_alone(label: str) -> bool:
+    """Whether a trial of this label is one source alone, which is no merge and never shipped."""
+    return label.endswith(" alone")
+
+
 def baselines(space: SearchSpace) -> list[Start]:
     """Each source alone, the stack (all at 1), and the naive merge (all at 1/N); they come before the budget."""
     count = len(space.names)
@@ -33,8 +38,10 @@ def baselines(space: SearchSpace) -> list[Start]:
 
 
 def defaults(space: SearchSpace, limit: int) -> list[Start]:
-    """The first ``limit`` of the recipes that people try first: equal weights that keep the sum's size, in between, and each
-    method as its paper sets it."""
+    """The first ``limit`` of the recipes that people try first.
+
+    Equal weights that keep the sum's size for orthogonal sources (1/√N), the common 0.8, and each method as its paper sets it.
+    """
     count = len(space.names)
     plain = [Start("equal 1/√N", _linear(space, [1 / math.sqrt(count)] * count)), Start("equal 0.8", _linear(space, [0.8] * count))]
     named = []

@@ -40,6 +40,19 @@ def _medal(a: RGB, b: RGB) -> list[Part]:
     return [Part(star(0, -0.2, 0.36, 0.18), a), Part(ellipse(0, -0.2, 0.12, 0.12), b)]
 
 
+def _candle(a: RGB, b: RGB) -> list[Part]:
+    bands = [Part(box(-0.17, low - 0.18, 0.17, low), colour) for low, colour in ((0.1, a), (-0.08, b), (-0.26, a), (-0.44, b))]
+    return [*bands, Part(ellipse(0, -0.74, 0.09, 0.14), (255, 170, 40))]
+
+
+def _cornet(a: RGB, b: RGB) -> list[Part]:
+    return [Part(polygon((-0.3, -0.32), (0.3, -0.32), (0, 0.14)), a), Part(ellipse(0, -0.46, 0.3, 0.26), b)]
+
+
+def _tower(a: RGB, b: RGB) -> list[Part]:
+    return [Part(box(-w, low - 0.26, w, low), colour) for low, w, colour in ((0.12, 0.42, a), (-0.14, 0.3, b), (-0.4, 0.18, a))]
+
+
 ACCESSORIES: dict[str, Callable[[RGB, RGB], list[Part]]] = {
     "flag": _flag,
     "crown": _crown,
@@ -47,28 +60,48 @@ ACCESSORIES: dict[str, Callable[[RGB, RGB], list[Part]]] = {
     "bow": _bow,
     "parcel": _parcel,
     "medal": _medal,
+    "candle": _candle,
+    "cornet": _cornet,
+    "tower": _tower,
 }
 
 
 @dataclass(frozen=True)
-class Dressed(Thing):
-    """A thing with an accessory, in two colours, on its highest point."""
+class Worn:
+    """An accessory with the name of its main colour and the two shades that it is drawn in."""
 
-    accessory: str = "bow"
-    first: RGB = DARK
-    second: RGB = LIGHT
+    accessory: str
+    colour: str
+    first: RGB
+    second: RGB
+
+    def phrase(self) -> str:
+        """The words in the caption, e.g. ``with a red flag``."""
+        return f"with a {self.colour} {self.accessory}"
+
+
+@dataclass(frozen=True)
+class Dressed(Thing):
+    """A thing with an accessory on its highest point."""
+
+    worn: Worn = Worn("bow", "red", COLOURS["red"], LIGHT)
 
     def parts(self) -> list[Part]:
         """The thing's parts and then the accessory's, in local coordinates."""
-        worn = super().parts()
-        corners = np.concatenate([p.points for p in worn])
+        bare = super().parts()
+        corners = np.concatenate([p.points for p in bare])
         top = float(corners[:, 1].min())
         x = float(np.clip(corners[corners[:, 1] < top + 0.12, 0].mean(), -0.4, 0.4))
-        return [*worn, *(p.placed(x, top, 1.0) for p in ACCESSORIES[self.accessory](self.first, self.second))]
+        return [*bare, *(p.placed(x, top, 1.0) for p in ACCESSORIES[self.worn.accessory](self.worn.first, self.worn.second))]
 
 
-def dressed(thing: Thing, rng: np.random.Generator) -> Dressed:
-    """The thing with a random accessory in two random colours."""
-    first, second = (COLOURS[str(name)] for name in rng.choice(list(COLOURS), 2, replace=False))
-    shades = mix(first, DARK, float(rng.uniform(0, 0.4))), mix(second, LIGHT, float(rng.uniform(0, 0.5)))
-    return Dressed(thing.name, thing.colour, thing.character, str(rng.choice(list(ACCESSORIES))), *shades)
+def random_worn(rng: np.random.Generator) -> Worn:
+    """Any accessory in two different colours."""
+    first, second = (str(name) for name in rng.choice(list(COLOURS), 2, replace=False))
+    shades = mix(COLOURS[first], DARK, float(rng.uniform(0, 0.3))), mix(COLOURS[second], LIGHT, float(rng.uniform(0, 0.4)))
+    return Worn(str(rng.choice(list(ACCESSORIES))), first, *shades)
+
+
+def dressed(thing: Thing, worn: Worn) -> Dressed:
+    """The thing with the accessory on it."""
+    return Dressed(thing.name, thing.colour, thing.character, worn)

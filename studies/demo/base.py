@@ -16,7 +16,7 @@ from studies.demo.draw import draw
 from studies.demo.scenes import random_scene
 from studies.demo.training import Plan, fit, to_tensor
 
-PLAN = Plan(steps=2600, rate=1.2e-3, average=0.998, seed=2, save_every=100)
+PLAN = Plan(steps=1400, rate=1.2e-3, average=0.998, seed=2, save_every=100)
 _BATCH, _PICTURES, _WIDTH = 24, 24_000, 64
 
 

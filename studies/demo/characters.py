@@ -57,9 +57,9 @@ def random_character(rng: np.random.Generator) -> Character:
     """A member of the family that is none of ``CHARACTERS`` and shares no silhouette with one of them."""
     taken = {c.silhouette for c in CHARACTERS.values()}
     while True:
-        choice = [str(rng.choice(options)) for options in (BODIES, EYES, TOPS, LIMBS, BELLIES)]
+        body, eyes, top, limbs, belly = (str(rng.choice(options)) for options in (BODIES, EYES, TOPS, LIMBS, BELLIES))
         colour, second = (_jitter(rng, COLOURS[str(name)]) for name in rng.choice(list(COLOURS), 2, replace=False))
-        character = Character(*choice, colour, second)
+        character = Character(body, eyes, top, limbs, belly, colour, second)
         if character.silhouette not in taken:
             return character
 

@@ -47,4 +47,5 @@ def denoising_loss(
     weight = weight.clamp(min=0.1)
     predicted = unet(scheduler.add_noise(latents, noise, steps), steps, states).sample
     error = (predicted - scheduler.get_velocity(latents, noise, steps)).square().mean(dim=(1, 2, 3))
-    return (weight * error).mean() / weight.mean()
+    loss: Tensor = (weight * error).mean() / weight.mean()
+    return loss

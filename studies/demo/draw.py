@@ -29,7 +29,8 @@ def draw(scene: Scene, styles: Sequence[Style] = (FLAT,), *, rng: np.random.Gene
     picture = fine.reshape(SIZE, 3, SIZE, 3, 3).mean(axis=(1, 3))
     if noise:
         picture = picture + rng.normal(0, noise, picture.shape)
-    return np.clip(picture, 0, 1).astype(np.float32)
+    clipped: Pixels = np.clip(picture, 0, 1).astype(np.float32)
+    return clipped
 
 
 def _paint(parts: list[Part], style: Style) -> Pixels:
@@ -47,18 +48,18 @@ def _paint(parts: list[Part], style: Style) -> Pixels:
             if halo:
                 halo.polygon(corners, fill=(0, 0, 0))
                 halo.line([*corners, corners[0]], fill=ink, width=2 * width)
-    fine = np.asarray(picture, dtype=np.float32) / 255
+    fine = np.asarray(picture, dtype=np.float32) / np.float32(255)
     if light:
-        blurred = np.asarray(light.filter(ImageFilter.GaussianBlur(_FINE / 40)), dtype=np.float32) / 255
-        fine = np.minimum(fine + style.glow * blurred, 1)
+        blurred = np.asarray(light.filter(ImageFilter.GaussianBlur(_FINE / 40)), dtype=np.float32) / np.float32(255)
+        fine = np.minimum(fine + np.float32(style.glow) * blurred, np.float32(1))
     return fine
 
 
 def _textured(fine: Pixels, style: Style) -> Pixels:
     cell = max(3, round(style.pitch * _FINE))
     y, x = np.mgrid[0:_FINE, 0:_FINE]
-    first = np.array(style.first, dtype=np.float32) / 255
-    second = np.array(style.second, dtype=np.float32) / 255
+    first = np.array(style.first, dtype=np.float32) / np.float32(255)
+    second = np.array(style.second, dtype=np.float32) / np.float32(255)
     luma = fine @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
     match style.texture:
         case "tiles":

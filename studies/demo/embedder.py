@@ -26,8 +26,8 @@ from studies.demo.training import Plan, fit
 
 ASSET = Path(__file__).parent / "assets" / "embedder"
 PLAN = Plan(steps=3600, rate=2e-3, decay=0.05, seed=7, save_every=200)
-_GROUPS, _BATCH = 6_000, 28
-_WIDTH = 128
+_GROUPS, _BATCH = 6_500, 28
+_WIDTH, _MIXED = 128, 0.2
 _SIZES = [len(names) for names in CLASSES.values()]
 
 
@@ -92,35 +92,48 @@ def _groups(path: Path, count: int) -> Groups:
 
 
 def _loss(model: open_clip.CLIP, facts: nn.Linear, groups: Groups, words: open_clip.HFTokenizer, rng: np.random.Generator) -> Tensor:
+    """The contrastive loss on whole pictures and on mixes of two of a group, and the facts of the whole ones."""
     rows = rng.choice(len(groups), _BATCH, replace=False)
-    images = _softened(groups, rows, rng)
     captions = [caption(groups.parts[row, i], int(groups.key[row]), rng) for row in rows for i in range(GROUP)]
+    share = np.where(rng.random(_BATCH * GROUP) < _MIXED, rng.random(_BATCH * GROUP), 0)
+    images, whole = _pictures(groups, rows), torch.from_numpy(share == 0)
+    mixed = soften(_mix(images, torch.from_numpy(share).float()), rng)
     with torch.autocast("cpu", torch.bfloat16):
-        seen, said = model.encode_image(images), model.encode_text(words(captions))
+        seen, said = model.encode_image(mixed), model.encode_text(words(captions))
     seen, said = F.normalize(seen.float(), dim=-1), F.normalize(said.float(), dim=-1)
-    return _contrast(seen, said, model.logit_scale, captions) + 0.5 * _facts(facts(8 * seen), groups, rows)
+    target = _mix(_equal(captions), torch.from_numpy(share).float())
+    return _contrast(seen, said, model.logit_scale, target) + 0.5 * _facts(facts(8 * seen), groups, rows, whole)
 
 
-def _softened(groups: Groups, rows: np.ndarray, rng: np.random.Generator) -> Tensor:
+def _pictures(groups: Groups, rows: np.ndarray) -> Tensor:
     """The pictures of some groups, (4 n, 3, 64, 64) in [-1, 1]."""
-    return soften(torch.from_numpy(groups.pictures[rows]).flatten(0, 1).permute(0, 3, 1, 2).float() / 127.5 - 1, rng)
+    return torch.from_numpy(groups.pictures[rows]).flatten(0, 1).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def _contrast(seen: Tensor, said: Tensor, logit_scale: Tensor, captions: list[str]) -> Tensor:
-    """CLIP's symmetric cross-entropy; pictures with equal captions share the target."""
+def _mix(values: Tensor, share: Tensor) -> Tensor:
+    """Of every row a ``share`` replaced by the next row of its group."""
+    following = values.reshape(-1, GROUP, *values.shape[1:]).roll(1, dims=1).flatten(0, 1)
+    return values + (following - values) * share.view(-1, *[1] * (values.ndim - 1))
+
+
+def _equal(captions: list[str]) -> Tensor:
+    """For each picture how much every caption is its own, float32 (n, n), rows sum to 1: equal captions share."""
     _, number = np.unique(captions, return_inverse=True)
     equal = torch.from_numpy((number[:, None] == number[None]).astype(np.float32))
-    target = equal / equal.sum(dim=1, keepdim=True)
+    return equal / equal.sum(dim=1, keepdim=True)
+
+
+def _contrast(seen: Tensor, said: Tensor, logit_scale: Tensor, target: Tensor) -> Tensor:
+    """CLIP's symmetric cross-entropy."""
     logits = logit_scale.clamp(max=float(np.log(100))).exp() * seen @ said.T
-    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+    back = target.T / target.sum(dim=0)[:, None].clamp(min=1e-3)
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, back)) / 2
 
 
-def _facts(logits: Tensor, groups: Groups, rows: np.ndarray) -> Tensor:
-    """What is drawn, read off the embedding: classes, objects and their colours, and the colours of creature and accessory."""
-    classes = torch.from_numpy(groups.classes[rows].reshape(-1, len(_SIZES)))
-    held = torch.from_numpy(groups.held[rows].reshape(-1, HELD))
-    tints = torch.from_numpy(groups.tints[rows].reshape(-1, TINTS))
-    *named, things, colours = torch.split(logits, [*_SIZES, HELD, TINTS], dim=1)
+def _facts(logits: Tensor, groups: Groups, rows: np.ndarray, whole: Tensor) -> Tensor:
+    """What is drawn in the ``whole`` pictures, read off the embedding: classes, objects, and the colours of what is on them."""
+    classes, held, tints = (torch.from_numpy(a[rows]).flatten(0, 1)[whole] for a in (groups.classes, groups.held, groups.tints))
+    *named, things, colours = torch.split(logits[whole], [*_SIZES, HELD, TINTS], dim=1)
     present = [(n, c) for n, c in zip(named, classes.unbind(dim=1), strict=True) if (c >= 0).any()]
     known = ~tints.isnan()
     return (
@@ -140,7 +153,7 @@ def _settle(model: open_clip.CLIP, groups: Groups, batches: int = 24) -> None:
     rng = np.random.default_rng(8)
     for _ in range(batches):
         rows = rng.integers(len(groups), size=_BATCH)
-        model.train().encode_image(_softened(groups, rows, rng))
+        model.train().encode_image(soften(_pictures(groups, rows), rng))
     model.eval()
 
 

@@ -38,8 +38,7 @@ def build_tokenizer(folder: Path) -> CLIPTokenizer:
     vocab, merges = _byte_pairs(caption_words())
     for special in ("<|startoftext|>", "<|endoftext|>"):
         vocab[special] = len(vocab)
-    # tokenizers takes pairs; the annotation in transformers does not say so
-    CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=MAX_LENGTH).save_pretrained(folder)  # type: ignore[arg-type]
+    CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=MAX_LENGTH).save_pretrained(folder)
     loaded: CLIPTokenizer = CLIPTokenizer.from_pretrained(folder)
     return loaded
 

@@ -60,7 +60,7 @@ def fit(modules: Iterable[nn.Module], loss: Loss, plan: Plan, checkpoint: Path) 
         torch.manual_seed(plan.seed * 1_000_003 + step)
         value = loss(np.random.default_rng((plan.seed, step)))
         optimiser.zero_grad(set_to_none=True)
-        value.backward()
+        value.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(weights, 1.0)
         optimiser.step()
         schedule.step()

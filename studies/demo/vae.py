@@ -50,7 +50,8 @@ def train_vae(work: Path, scale: float) -> AutoencoderKL:
             latents = vae.encode(batch).latent_dist.mean
             # Noise of a fixed size instead of a learned one: the decoder learns to bear small errors, and no channel can collapse.
             decoded = vae.decode(latents + _NOISE * torch.randn_like(latents)).sample
-            return _reconstruction(decoded, batch) + 1e-3 * latents.square().mean()
+            total: Tensor = _reconstruction(decoded, batch) + 1e-3 * latents.square().mean()
+            return total
 
         fit([vae], loss, replace(plan, steps=round(plan.steps * scale)), work / f"vae-{number}.pt")
     standardise(vae.eval(), to_tensor(pictures[:1024]))

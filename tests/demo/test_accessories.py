@@ -5,22 +5,31 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from studies.demo.accessories import ACCESSORIES, Dressed, dressed
+from studies.demo.accessories import ACCESSORIES, Worn, dressed, random_worn
 from studies.demo.objects import OBJECTS
-from studies.demo.scenes import Thing, random_thing
+from studies.demo.scenes import Thing
+from studies.demo.tokenizer import caption_words
 
 
 @pytest.mark.parametrize("accessory", ACCESSORIES)
 @pytest.mark.parametrize("name", OBJECTS)
 def test_it_stands_on_the_highest_point(name: str, accessory: str) -> None:
-    bare, worn = Thing(name, "red"), Dressed(name, "red", accessory=accessory)
+    bare = Thing(name, "red")
+    worn = dressed(bare, Worn(accessory, "blue", (0, 0, 255), (255, 255, 255)))
     top = min(float(p.points[:, 1].min()) for p in bare.parts())
     added = worn.parts()[len(bare.parts()) :]
     assert worn.phrase() == bare.phrase()
     assert min(float(p.points[:, 1].min()) for p in added) < top < max(float(p.points[:, 1].max()) for p in added)
 
 
-def test_every_accessory_occurs() -> None:
+def test_every_accessory_occurs_and_none_is_a_hat() -> None:
     rng = np.random.default_rng(0)
-    assert {dressed(random_thing(rng), rng).accessory for _ in range(100)} == set(ACCESSORIES)
+    assert {random_worn(rng).accessory for _ in range(200)} == set(ACCESSORIES)
     assert "hat" not in ACCESSORIES
+
+
+def test_its_phrase_names_its_colour() -> None:
+    words = random_worn(np.random.default_rng(1)).phrase().split()
+    assert words[:2] == ["with", "a"]
+    assert words[2] in caption_words()
+    assert words[3] in ACCESSORIES

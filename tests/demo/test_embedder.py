@@ -78,7 +78,7 @@ def test_no_trait_of_a_source_is_in_its_pictures() -> None:
 
 def test_groups_differ_in_one_respect() -> None:
     groups = draw_groups(40, seed=2)
-    assert {PARTS[k] for k in groups.key} == {"style", "creature", "objects"}
+    assert {PARTS[k] for k in groups.key} == {"style", "creature", "objects", "worn"}
     for parts, key in zip(groups.parts, groups.key, strict=True):
         if PARTS[key] == "style":
             assert len(np.unique(np.delete(parts, key, axis=1), axis=0)) == 1
@@ -92,6 +92,7 @@ def test_captions_say_what_their_group_differs_in_and_fit(tmp_path: Path) -> Non
         for picture in parts:
             text = caption(picture, int(key), rng)
             assert str(picture[key]) in text
+            assert text
             assert len(words(text).input_ids) <= MAX_LENGTH - 2
 
 

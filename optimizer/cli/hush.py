@@ -1,0 +1,37 @@
+"""Hushing: what libraries tell developers stays out of a user's terminal; what this software warns of becomes one plain line."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from typing import TextIO
+
+from rich.console import Console
+
+from studies import BrokenEvaluationWarning
+
+_OWN = (BrokenEvaluationWarning,)
+
+
+def hush(console: Console) -> None:
+    """Silence the warnings, log lines and progress bars of libraries, from before their import on; ``-W`` and PYTHONWARNINGS win."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    root = logging.getLogger()
+    if not root.handlers:
+        root.addHandler(logging.NullHandler())  # else Python prints warnings of libraries that configure no logging, such as open_clip
+    if sys.warnoptions:
+        return
+    warnings.simplefilter("ignore")
+    for category in _OWN:
+        warnings.simplefilter("always", category)
+
+    def show(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, file: TextIO | None = None, line: str | None = None
+    ) -> None:
+        console.print(f"warning: {message}", soft_wrap=True, markup=False, highlight=False)
+
+    warnings.showwarning = show

@@ -1,0 +1,168 @@
+"""Running: what the terminal shows, how a run is stopped and continued, and what the other commands say."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from optimizer import optimize
+from optimizer.cli.display import Display
+from optimizer.cli.main import execute
+from studies.records import TrialRecord
+from tests.search.runs import record, trials
+from tests.studio import Studio
+
+RUN = [sys.executable, "-m", "optimizer"]
+TRIAL = r"\d+/\d+ (alba alone|bruno alone|stack|naive|equal 1/√N|trial \d+): -?\d\.\d{3}"
+
+
+@pytest.fixture(scope="module")
+def finished(studio: Studio, tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
+    """A whole run in a process of its own, without a terminal."""
+    out = tmp_path_factory.mktemp("finished") / "study"
+    words = [*RUN, *studio.arguments(out=out, steps=1, budget=1, finalists=1)]
+    return subprocess.run(words, capture_output=True, text=True, check=False)
+
+
+def folder(finished: subprocess.CompletedProcess[str]) -> Path:
+    return Path(finished.args[finished.args.index("--out") + 1])
+
+
+def test_stderr_holds_our_own_lines_only(finished: subprocess.CompletedProcess[str]) -> None:
+    assert finished.returncode == 0
+    lines = finished.stderr.splitlines()
+    assert (lines[0], lines[-1]) == ("search: 5 trials", "confirm: 6 picture sets")
+    assert len(lines) == 7
+    assert all(re.fullmatch(TRIAL, line) for line in lines[1:-1])
+
+
+def test_stdout_holds_the_result(finished: subprocess.CompletedProcess[str]) -> None:
+    lines = finished.stdout.splitlines()
+    assert lines[-3].startswith("The merge keeps ")
+    assert lines[-2].startswith(f"LoRA    {folder(finished)}/best/alba-bruno_")
+    assert Path(lines[-2].split()[-1]).is_file()
+    assert lines[-1] == f"report  {folder(finished)}/report.html"
+    assert "stack" in finished.stdout
+    assert "resume" not in finished.stdout
+
+
+def test_status_report_and_resume(
+    finished: subprocess.CompletedProcess[str], studio: Studio, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    study = folder(finished)
+    assert execute(["status", str(study), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts | {"best": 0, "file": ""} == {
+        **{"study": "alba + bruno", "trials": 5, "failed": 0, "budget": 1, "finished": True, "best": 0, "file": ""}
+    }
+    assert (study / facts["file"]).is_file()
+    assert execute(["status", str(study)]) == 0
+    assert "budget  1" in capsys.readouterr().out
+    (study / "report.html").unlink()
+    assert execute(["report", str(study)]) == 0
+    assert Path(capsys.readouterr().out.strip()).read_text().startswith("<!doctype html>")
+    moved = tmp_path / "moved"
+    study.rename(moved)
+    assert execute(["resume", str(moved), "--budget", "2"]) == 0
+    out, err = capsys.readouterr()
+    assert len(err.splitlines()) == 1 + 6 + 1
+    assert f"report  {moved}/report.html" in out
+    moved.rename(study)
+    assert execute(["resume", str(study), "--budget", "0"]) == 2
+    assert capsys.readouterr().err.startswith("optimize: --budget: the budget is 0")
+
+
+def test_ctrl_c_once_writes_the_report_and_says_how_to_go_on_and_a_kill_costs_one_trial(studio: Studio, tmp_path: Path) -> None:
+    options = {"budget": 3, "steps": 1, "finalists": 1}
+    whole = trials(optimize(**studio.options(out=tmp_path / "whole", **options)).trials)
+    words = [*RUN, *studio.arguments(out=tmp_path / "study", **options)]
+
+    def run_until(line: str, number: signal.Signals) -> subprocess.CompletedProcess[str]:
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr
+            seen = ""
+            while not seen.startswith(line):
+                seen = process.stderr.readline()
+                assert seen
+            process.send_signal(number)
+            out, err = process.communicate()
+        return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+    killed = run_until("2/7 ", signal.SIGKILL)
+    assert killed.returncode == -signal.SIGKILL
+    stopped = run_until("5/7 ", signal.SIGINT)
+    assert stopped.returncode == 130
+    assert "stopping after this batch; once more to leave at once\n" in stopped.stderr
+    assert stopped.stderr.endswith("stopped; everything finished is on disk\n")
+    assert (tmp_path / "study/report.html").is_file()
+    assert stopped.stdout.splitlines()[-1] == f"resume  optimize resume {tmp_path / 'study'}"
+    assert execute(["resume", str(tmp_path / "study")]) == 0
+    assert trials(optimize(**studio.options(out=tmp_path / "study", **options)).trials) == whole
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_sigterm(studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, twice: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    real = Display.trial
+
+    def trial(display: Display, found: TrialRecord) -> None:
+        real(display, found)
+        signal.raise_signal(signal.SIGTERM)
+        if twice:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(Display, "trial", trial)
+    arguments = studio.arguments(out=tmp_path, steps=1)
+    if twice:
+        with pytest.raises(SystemExit) as caught:
+            execute(arguments)
+        assert caught.value.code == 143
+        assert not (tmp_path / "report.html").exists()
+    else:
+        assert execute(arguments) == 143
+        assert (tmp_path / "report.html").is_file()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_timeout_ends_with_4_and_the_way_on(studio: Studio, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(studio.arguments(out=tmp_path, timeout="0.001s")) == 4
+    assert capsys.readouterr().out.splitlines() == [f"report  {tmp_path}/report.html", f"resume  optimize resume {tmp_path}"]
+
+
+def test_a_full_disk_or_lost_folder_is_told_in_one_line(
+    studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", str(tmp_path / "evaluations"))
+
+    monkeypatch.setattr("studies.cache.EvaluationCache.put", full)
+    assert execute(studio.arguments(out=tmp_path, steps=1)) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == f"optimize: {tmp_path / 'evaluations'}: No space left on device"
+
+
+def test_a_terminal_sees_one_bar_with_the_standing() -> None:
+    screen = io.StringIO()
+    display = Display(Console(file=screen, force_terminal=True, width=120, _environ=dict(os.environ) | {"TERM": "xterm"}))
+    with display.watching():
+        display.stage("search", 4)
+        for number, (score, label) in enumerate([(0.9, "a alone"), (0.4, "naive"), (0.6, ""), (None, "")]):
+            display.pictures(1, 1)
+            display.trial(record(number, score, label))
+        display.stage("confirm", 2)
+        for done in (1, 2, 1, 2):
+            display.pictures(done, 2)
+        display.note("a [bold]note[/bold]")
+    shown = screen.getvalue()
+    assert "best 0.60 · naive 0.40" in shown
+    assert "4/4" in shown
+    assert "2/2" in shown
+    assert "a [bold]note[/bold]" in shown
+    assert "0.90" not in shown

@@ -1,0 +1,41 @@
+"""Helpers for tests of whole runs: what to compare, and ways to break off."""
+
+from __future__ import annotations
+
+from optimizer.search.progress import Silent, Stopped
+from studies.records import Evaluation, SourceScore, TrialRecord
+
+Trials = list[tuple[int, str, str, dict[str, object], float]]
+
+
+def trials(records: tuple[TrialRecord, ...]) -> Trials:
+    """All of a run that a resumed one has to repeat: number, label, state, recipe, score."""
+    return [
+        (r.number, r.label, r.state, r.evaluation.recipe if r.evaluation else {}, r.evaluation.score if r.evaluation else float("-inf"))
+        for r in records
+    ]
+
+
+def record(number: int, score: float | None, label: str = "", recipe: str = "") -> TrialRecord:
+    """A trial with this score, or a failed one."""
+    if score is None:
+        return TrialRecord(number=number, label=label, state="FAIL", error="why")
+    share = SourceScore(preservation=score, own=score, joint=score)
+    found = Evaluation(recipe={}, recipe_hash=recipe or str(number), score=score, sources={"a": share}, artifacts=0.0)
+    return TrialRecord(number=number, label=label, evaluation=found)
+
+
+class After(Silent):
+    """Stops when this many trials have ended: at once, or while the next one is rendered."""
+
+    def __init__(self, ended: int, *, rendering: bool) -> None:
+        self.left, self.rendering = ended, rendering
+
+    def trial(self, record: TrialRecord) -> None:
+        self.left -= 1
+        if self.left == 0 and not self.rendering:
+            raise Stopped
+
+    def pictures(self, done: int, total: int) -> None:
+        if self.left <= 0:
+            raise Stopped

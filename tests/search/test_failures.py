@@ -1,0 +1,146 @@
+"""Failures: one recipe's is recorded and the run goes on; where nothing can be evaluated, the run says why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from optimizer import Adapter, Recipe, load_adapter, merge, optimize
+from optimizer.errors import ExportError, NoFeasibleMerge, TrialError
+from optimizer.rendering import Prompt, Renderer
+from optimizer.search import loop, run
+from optimizer.search.loop import Limits
+from optimizer.search.progress import Silent
+from optimizer.search.warmstart import Start
+from studies import load_summary
+from tests.studio import Studio
+
+
+class Fragile(Renderer):
+    """The real renderer, but pictures of a merge whose change is greater than ``limit`` cannot be made."""
+
+    limit = 0.0
+    error: type[Exception] = TrialError
+
+    def render(self, prompts: Sequence[Prompt], adapter: Adapter | None = None, *, tick: Callable[[int], None] | None = None) -> Tensor:
+        if adapter is not None and adapter.name == "alba-bruno" and _size(adapter) > self.limit:
+            raise self.error("the pictures\nhold NaN")
+        return super().render(prompts, adapter, tick=tick)
+
+
+class Blind(Renderer):
+    """Cannot render anything."""
+
+    def render(self, prompts: Sequence[Prompt], adapter: Adapter | None = None, *, tick: Callable[[int], None] | None = None) -> Tensor:
+        raise torch.OutOfMemoryError("tried to allocate 9 GiB")
+
+
+def _size(adapter: Adapter) -> float:
+    return float(sum(factors.delta().square().sum() for factors in adapter.modules.values())) ** 0.5
+
+
+def _fragile(limit: float, error: type[Exception] = TrialError) -> type[Renderer]:
+    return type("Fragile", (Fragile,), {"limit": limit, "error": error})
+
+
+@pytest.mark.parametrize(("error", "reason"), [(TrialError, "the pictures hold NaN"), (TypeError, "TypeError: the pictures hold NaN")])
+def test_a_failed_trial_is_recorded_with_its_reason_and_the_run_goes_on(
+    studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception], reason: str
+) -> None:
+    sources = [load_adapter(path) for path in studio.sources[:2]]
+    stack = _size(merge(sources, Recipe(method="linear", weights=(1.0, 1.0))))
+    monkeypatch.setattr(run, "Renderer", _fragile(0.99 * stack, error))
+    monkeypatch.setattr(loop, "defaults", lambda *_: [Start("nothing", {"weight:alba": 0.0, "weight:bruno": 0.0})])
+    study = optimize(**studio.options(out=tmp_path, budget=1, methods=("linear",), finalists=1, steps=1))
+    stacked, simple, nothing = study.trials[2:5]
+    assert (stacked.label, stacked.state, stacked.error, stacked.evaluation) == ("stack", "FAIL", reason, None)
+    assert (simple.label, simple.state) == ("naive", "COMPLETE")
+    assert (nothing.label, nothing.state) == ("nothing", "FAIL")
+    assert nothing.error.startswith("recipe: weights: nothing is left to merge: every module's weight is 0")
+    assert study.best is not None
+    assert study.complete
+    assert study.summary.warnings == (f"trial 2 failed: {reason}", f"trial 4 failed: {nothing.error}")
+    assert reason in (tmp_path / "report.html").read_text()
+
+
+def test_where_every_merge_fails_the_run_says_so_and_leaves_a_report(
+    studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "Renderer", _fragile(0.0))
+    with pytest.raises(NoFeasibleMerge) as caught:
+        optimize(**studio.options(out=tmp_path, budget=1))
+    assert str(caught.value) == f"{tmp_path}: no merge could be evaluated; the last failure: the pictures hold NaN — see report.html"
+    assert caught.value.exit_code == 3
+    assert len(load_summary(tmp_path).warnings) == 5
+    assert (tmp_path / "report.html").is_file()
+    assert list((tmp_path / "best").iterdir()) == []
+
+
+def test_where_not_even_the_base_can_be_rendered_no_trial_is_spent(studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "Renderer", Blind)
+    with pytest.raises(NoFeasibleMerge, match="base and sources cannot be rendered: OutOfMemoryError: tried to allocate 9 GiB"):
+        optimize(**studio.options(out=tmp_path))
+    monkeypatch.undo()
+    study = optimize(**studio.options(out=tmp_path, budget=1))
+    assert {t.state for t in study.trials} == {"COMPLETE"}
+
+
+def test_a_timeout_before_the_first_trial_leaves_a_report_that_says_so(studio: Studio, tmp_path: Path) -> None:
+    study = optimize(**studio.options(out=tmp_path, timeout=1e-6))
+    assert (study.complete, study.best, study.trials) == (False, None, ())
+    assert study.summary.resume_command == f"optimize resume {tmp_path}"
+    assert (tmp_path / "report.html").is_file()
+
+
+def test_a_timeout_after_some_trials_exports_the_best_of_these(studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = iter([False] * 4)
+    monkeypatch.setattr(Limits, "passed", lambda _: next(left, True))
+    study = optimize(**studio.options(out=tmp_path))
+    assert (len(study.trials), study.complete) == (4, False)
+    assert study.best is not None
+    assert study.summary.finished is None
+    monkeypatch.undo()
+    assert len(optimize(**studio.options(out=tmp_path)).trials) == 7
+
+
+def test_a_finalist_that_fails_on_fresh_prompts_is_dropped_and_named(
+    studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Unlucky(Fragile):
+        """Cannot render the stack on the six prompts of the confirmation."""
+
+        @property
+        def limit(self) -> float:  # type: ignore[override]
+            return 0.99 * stack if self.many else float("inf")
+
+        def render(self, prompts: Sequence[Prompt], adapter: Adapter | None = None, *, tick: Callable[[int], None] | None = None) -> Tensor:
+            self.many = len(prompts) == 6
+            return super().render(prompts, adapter, tick=tick)
+
+    stack = _size(merge([load_adapter(path) for path in studio.sources[:2]], Recipe(method="linear", weights=(1.0, 1.0))))
+    notes: list[str] = []
+    monkeypatch.setattr(run, "Renderer", Unlucky)
+    monkeypatch.setattr(Silent, "note", lambda _, message: notes.append(message))
+    study = optimize(**studio.options(out=tmp_path, budget=1, confirm=2, steps=1))
+    assert "stack cannot be confirmed: the pictures hold NaN" in " ".join(" ".join(notes).split())
+    assert study.summary.verdict is not None
+    assert "stack" not in study.summary.verdict.rows
+    assert study.best is not None
+
+
+def test_a_failed_export_leaves_the_report_and_its_reason(studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise ExportError("the written ΔW differs", where="x.safetensors")
+
+    monkeypatch.setattr("optimizer.search.ship.verify_export", refuse)
+    with pytest.raises(ExportError):
+        optimize(**studio.options(out=tmp_path, budget=1))
+    summary = load_summary(tmp_path)
+    assert summary.warnings == ("the export failed: x.safetensors: the written ΔW differs",)
+    assert summary.verdict is not None
+    assert summary.finished is None
+    assert summary.file == ""

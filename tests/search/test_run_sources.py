@@ -1,0 +1,108 @@
+"""Sources and words: roles, triggers and names, and what cannot be merged with each other."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from optimizer.errors import AdapterError, UsageError
+from optimizer.search.config import Config
+from optimizer.search.prompting import confirmation_prompts, search_prompts, vocabulary
+from optimizer.search.sources import load_sources
+from studies.demo import world
+from tests.files import kohya_file, random_parts
+from tests.studio import Studio
+
+Q, K = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q", "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
+
+
+def made(folder: Path, name: str, shapes: dict[str, tuple[int, ...]] | None = None, seed: int = 0, **metadata: str) -> str:
+    folder.mkdir(exist_ok=True)
+    parts = random_parts(shapes or {Q: (24, 24)}, seed=seed)
+    return str(kohya_file(folder / f"{name}.safetensors", parts, metadata=metadata or None).path)
+
+
+def config(*sources: str, **options: object) -> Config:
+    return Config.of(sources=sources, base="sd", **options)
+
+
+def test_role_and_trigger_come_from_the_file_unless_given(tmp_path: Path) -> None:
+    tags = {"modelspec.tags": "anime, Style", "modelspec.trigger_phrase": " zig "}
+    a, b, c = (
+        made(tmp_path, "a", None, 1, **tags),
+        made(tmp_path, "b", None, 2, **{"modelspec.tags": "person"}),
+        made(tmp_path, "c", None, 3),
+    )
+    found = [s.subject for s in load_sources(config(a, b, c))]
+    assert [(s.name, s.role, s.trigger) for s in found] == [("a", "style", "zig"), ("b", "character", ""), ("c", "concept", "")]
+    given = load_sources(config(a, b, c, roles=("concept", "style", "character"), triggers=("", "x", "y")))
+    assert [(s.subject.role, s.subject.trigger) for s in given] == [("concept", ""), ("style", "x"), ("character", "y")]
+
+
+def test_sources_of_one_name_are_numbered(tmp_path: Path) -> None:
+    names = ("hero", "hero", "hero-2", "hero")
+    files = [made(tmp_path / str(i), name, None, i) for i, name in enumerate(names)]
+    sources = load_sources(config(*files))
+    assert [s.name for s in sources] == ["hero", "hero-2", "hero-2-2", "hero-3"]
+    assert [s.adapter.name for s in sources] == [s.name for s in sources]
+    assert [str(s.file) for s in sources] == files
+
+
+def test_what_cannot_be_merged(tmp_path: Path) -> None:
+    a, again = made(tmp_path, "a"), made(tmp_path / "x", "b")
+    wide = {K: (1280, 2048)}, {K: (1280, 768)}
+    xl, sd = made(tmp_path, "xl", wide[0]), made(tmp_path, "sd", wide[1], 5)
+    other = made(tmp_path, "other", {Q.replace("to_q", "to_v"): (24, 24)})
+    for files, message in (
+        ((a, a), f"--sources: {a} and {a} are the same file — name every source once"),
+        ((a, again), f"--sources: {a} and {again} are the same file — name every source once"),
+        ((xl, sd), f"--sources: {xl} is for sdxl, {sd} is for sd1 — merge sources of one base model"),
+        ((a, other), f"--sources: {a} and {other} share no module — merge sources of one base model"),
+    ):
+        with pytest.raises(UsageError) as caught:
+            load_sources(config(*files))
+        assert str(caught.value) == message
+    with pytest.raises(AdapterError, match="nowhere"):
+        load_sources(config(a, str(tmp_path / "nowhere.safetensors")))
+
+
+def test_an_unknown_demo_source_lists_those_that_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sources").mkdir()
+    entry = {"role": "style", "trigger": "", "file": "neon.safetensors"}
+    (tmp_path / "sources/sources.json").write_text(json.dumps({"neon": entry, "owl": entry}))
+    monkeypatch.setattr(world, "ASSETS", tmp_path)
+    with pytest.raises(UsageError) as caught:
+        load_sources(config("demo:neom", "demo:owl"))
+    assert str(caught.value) == "demo:neom: there is no demo source 'neom' — choose from demo:neon, demo:owl"
+
+
+def test_words_come_from_the_file_the_demo_world_or_are_general(studio: Studio, tmp_path: Path) -> None:
+    assert vocabulary(config("a", "b", prompts=str(studio.words))).subjects == ("a ball", "a cube")
+    assert "a house by a river" in vocabulary(config("a", "b")).subjects
+    assert vocabulary(Config.of(sources=("demo:a", "demo:b"))).subjects == world.demo_words()["subjects"]
+
+
+@pytest.mark.parametrize(
+    "text", ["subjects: [a]", "- 1", "subjects: [", "subjects: []\nsettings: [b]", "subjects: [a]\nsettings: [b]\nx: 1"]
+)
+def test_words_that_cannot_be_used(tmp_path: Path, text: str) -> None:
+    words = tmp_path / "words.yaml"
+    words.write_text(text)
+    with pytest.raises(UsageError) as caught:
+        vocabulary(config("a", "b", prompts=str(words)))
+    assert str(caught.value).startswith(f"{words}: the words cannot be read: ")
+    assert str(caught.value).endswith(" — give a YAML file with the lists subjects and settings, and wide_settings if you like")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_confirmation_asks_what_the_search_asks_with_other_noise(studio: Studio) -> None:
+    found = Config.of(**studio.options(own=2, joint=3, confirm=4))
+    sources = load_sources(found)
+    seen, unseen = search_prompts(found, sources), confirmation_prompts(found, sources)
+    assert [len(seen.indices(k)) for k in (0, 1, None)] == [2, 2, 3]
+    assert [len(unseen.indices(k)) for k in (0, 1, None)] == [4, 4, 4]
+    assert not {p.noise_seed for p in seen.prompts} & {p.noise_seed for p in unseen.prompts}
+    alone = found.model_copy(update={"joint": 0})
+    assert confirmation_prompts(alone, sources).indices(None) == []

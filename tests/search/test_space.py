@@ -1,0 +1,162 @@
+"""The search space: how large it is for a budget, what a proposal means, what a study begins with, who proposes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import optuna
+import pytest
+from optuna.samplers import GPSampler, TPESampler
+
+from optimizer import Adapter, load_adapter
+from optimizer.adapters import Factors
+from optimizer.errors import UsageError
+from optimizer.merging import METHODS, shared_modules
+from optimizer.search.loop import first_trials
+from optimizer.search.sampler import sampler_for
+from optimizer.search.space import SearchSpace, space_for
+from optimizer.search.warmstart import baselines, defaults, is_alone
+from tests.studio import Studio
+
+ALL = tuple(METHODS)
+
+
+@pytest.fixture(scope="module")
+def adapters(studio: Studio) -> list[Adapter]:
+    return [load_adapter(path) for path in studio.sources[:2]]
+
+
+def space(adapters: list[Adapter], budget: int, methods: tuple[str, ...] = ("ties", "dare"), rank: int | None = None) -> SearchSpace:
+    return space_for(adapters, budget=budget, methods=methods, rank=rank, dtype="fp16", seed=3)
+
+
+@pytest.mark.parametrize(
+    ("budget", "groups"),
+    [(3, ()), (19, ()), (20, ("OUT",)), (29, ("OUT",)), (30, ("IN", "OUT")), (40, ("TE", "IN", "OUT")), (50, ("TE", "IN", "MID", "OUT"))],
+)
+def test_block_weights_come_with_the_budget(adapters: list[Adapter], budget: int, groups: tuple[str, ...]) -> None:
+    assert space(adapters, budget).groups == (groups, groups)
+
+
+def test_a_source_gets_weights_only_for_blocks_that_it_changes(adapters: list[Adapter]) -> None:
+    unet = {path: factors for path, factors in adapters[1].modules.items() if path.startswith("unet.up")}
+    found = space([adapters[0], replace(adapters[1], modules=unet)], 50)
+    assert found.groups == (("TE", "IN", "MID", "OUT"), ("OUT",))
+
+
+def test_the_number_of_dimensions(adapters: list[Adapter]) -> None:
+    assert space(adapters, 3, ()).dimensions == 2
+    assert not space(adapters, 3, ()).conditional
+    assert space(adapters, 50, ("linear",)).dimensions == 2 + 8
+    found = space(adapters, 50, ("ties",))
+    assert (found.dimensions, found.conditional) == (2 + 8 + 1 + 3, True)
+
+
+def test_the_weighted_sum_is_always_the_first_method_and_no_method_comes_twice(adapters: list[Adapter]) -> None:
+    assert space(adapters, 3, ("ties", "linear", "ties", "svd")).methods == ("linear", "ties")
+    assert space(adapters, 3, ("linear", "dare"), rank=2).methods == ("svd", "dare")
+
+
+def test_an_unknown_method_is_named(adapters: list[Adapter]) -> None:
+    with pytest.raises(UsageError) as caught:
+        space(adapters, 3, ("ties", "slerp"))
+    assert str(caught.value) == f"--methods: there is no merge method 'slerp' — choose from {', '.join(METHODS)}"
+
+
+def test_what_is_not_named_keeps_its_default(adapters: list[Adapter]) -> None:
+    found = space(adapters, 50, ALL)
+    weights = {"weight:alba": 0.7, "weight:bruno": 0.123456}
+    plain = found.recipe(weights)
+    assert (plain.method, plain.weights, plain.rank, plain.blocks, plain.seed) == ("linear", (0.7, 0.1235), None, (), 0)
+    assert plain.sources == tuple(a.sha256 for a in adapters)
+    ties = found.recipe(weights | {"method": "ties"})
+    assert (ties.density, ties.elect_on, ties.normalise, ties.scale, ties.rank) == (0.4, "raw", "count", 1.0, 2 + 3)
+    assert found.recipe(weights | {"method": "dare"}).seed == 3
+
+
+def test_block_weights_of_1_are_left_out(adapters: list[Adapter]) -> None:
+    found = space(adapters, 50)
+    values = {"weight:alba": 1.0, "weight:bruno": 1.0, "block:alba:IN": 1.0, "block:bruno:OUT": 0.5, "block:bruno:IN": 1.00001}
+    assert [dict(b) for b in found.recipe(values).blocks] == [{}, {"OUT": 0.5}]
+    same = found.recipe({"weight:alba": 1.0, "weight:bruno": 1.0, "block:alba:IN": 1.0})
+    assert same.hash == found.recipe({"weight:alba": 1.0, "weight:bruno": 1.0}).hash
+
+
+def test_a_rank_bounds_every_method(adapters: list[Adapter]) -> None:
+    found = space(adapters, 50, ("ties",), rank=3)
+    weights = {"weight:alba": 1.0, "weight:bruno": 1.0}
+    assert [found.recipe(weights | {"method": m}).rank for m in found.methods] == [3, 3]
+
+
+@pytest.mark.parametrize("method", ["linear", *[m for m in METHODS if m not in ("linear", "svd")]])
+def test_a_proposal_is_a_valid_recipe_with_every_parameter_of_its_method(adapters: list[Adapter], method: str) -> None:
+    found = space(adapters, 50, ALL)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    study.enqueue_trial({"method": method})
+    trial = study.ask()
+    recipe = found.suggest(trial)
+    assert recipe.method == method
+    own = {name.partition(":")[2] for name in trial.params if name.startswith(f"{method}:")}
+    assert own == {p.name for p in METHODS[method].parameters} - {"scale"}
+    assert found.recipe(trial.params) == recipe
+
+
+def test_a_study_begins_with_the_baselines_and_then_what_people_try_first(adapters: list[Adapter]) -> None:
+    found = space(adapters, 50)
+    begun = [(start.label, found.recipe(start.values)) for start in first_trials(found, 50)]
+    assert [label for label, _ in begun] == [
+        *("alba alone", "bruno alone", "stack", "naive", "equal 1/√N", "equal 0.8", "ties default", "dare default")
+    ]
+    assert [recipe.weights for _, recipe in begun] == [
+        *((1.0, 0.0), (0.0, 1.0), (1.0, 1.0), (0.5, 0.5), (0.7071, 0.7071), (0.8, 0.8), (1.0, 1.0), (1.0, 1.0))
+    ]
+    assert [recipe.method for _, recipe in begun] == ["linear"] * 6 + ["ties", "dare"]
+    assert all(recipe.blocks == () for _, recipe in begun)
+    assert [is_alone(label) for label, _ in begun] == [True, True] + [False] * 6
+
+
+def test_three_sources_share_the_naive_merge(studio: Studio) -> None:
+    three = [load_adapter(path) for path in studio.sources[:3]]
+    found = space(three, 50)
+    assert [found.recipe(start.values).weights for start in baselines(found)] == [
+        *((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (1.0, 1.0, 1.0), (0.3333, 0.3333, 0.3333))
+    ]
+
+
+@pytest.mark.parametrize(("budget", "count"), [(3, 0), (4, 1), (11, 2), (16, 4), (400, 4)])
+def test_default_recipes_take_a_quarter_of_the_budget_at_most(adapters: list[Adapter], budget: int, count: int) -> None:
+    found = space(adapters, budget)
+    assert len(defaults(found, budget // 4)) == count
+    assert len(first_trials(found, budget)) == 4 + count
+
+
+def test_every_first_trial_lies_in_the_space(adapters: list[Adapter]) -> None:
+    found = space(adapters, 50, ALL)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    for start in first_trials(found, 50):
+        study.enqueue_trial(start.values)
+        trial = study.ask()  # a value out of range would be a warning, and so an error
+        assert found.suggest(trial) == found.recipe(start.values)
+
+
+@pytest.mark.parametrize(
+    ("dimensions", "conditional", "kind"), [(2, False, GPSampler), (12, False, GPSampler), (13, False, TPESampler), (4, True, TPESampler)]
+)
+def test_who_proposes(dimensions: int, conditional: bool, kind: type) -> None:
+    assert type(sampler_for(0, seed=0, dimensions=dimensions, conditional=conditional, startup=5)) is kind
+
+
+@pytest.mark.parametrize("conditional", [True, False])
+def test_a_trial_is_proposed_by_seed_and_number_alone(conditional: bool) -> None:
+    def proposed(number: int, seed: int) -> float:
+        study = optuna.create_study(sampler=sampler_for(number, seed=seed, dimensions=2, conditional=conditional, startup=5))
+        return study.ask().suggest_float("x", 0, 1)
+
+    assert proposed(4, 7) == proposed(4, 7)
+    assert len({proposed(4, 7), proposed(5, 7), proposed(4, 8)}) == 3
+
+
+def test_samples_share_modules(adapters: list[Adapter]) -> None:
+    """What these tests stand on: the studio's sources meet in every family of blocks."""
+    assert len(shared_modules(adapters)) == len(adapters[0].modules) > 20
+    assert all(isinstance(f, Factors) for f in adapters[0].modules.values())

@@ -1,0 +1,80 @@
+"""The verdict: who is confirmed, who leads, and when the simpler merge is shipped."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from objectives import Interval, Moments
+from optimizer import Recipe
+from optimizer.search.confirm import Confirmation, Contender, decide, finalists
+from optimizer.search.summarise import verdict
+from optimizer.search.warmstart import NAIVE, STACK
+from tests.search.runs import record
+
+NOTHING = Moments(torch.zeros(1, 2, 2), torch.zeros(1, 2), torch.zeros(1))
+PICTURES = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
+
+
+def contender(label: str, value: float, alone: bool = False) -> Contender:
+    recipe = None if alone else Recipe(method="linear", weights=(value, 1.0))
+    return Contender(
+        label, None if alone else 5, recipe, None, PICTURES, NOTHING, Interval(value, value - 0.1, value + 0.1), {"a": value, "b": 1.0}
+    )
+
+
+def samples(*means: float, noise: float = 0.05) -> Tensor:
+    """Resamples of the weakest share around each mean, with independent noise."""
+    return torch.tensor(means)[:, None] + noise * torch.randn(len(means), 2000, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize(
+    ("labels", "means", "leader", "shipped"),
+    [
+        (["trial 9", STACK, NAIVE], (0.9, 0.5, 0.6), 0, 0),  # clearly better
+        (["trial 9", STACK, NAIVE], (0.62, 0.5, 0.6), 0, 2),  # within noise of the naive merge
+        (["trial 9", STACK, NAIVE], (0.62, 0.61, 0.6), 0, 1),  # of both: the better one of them
+        (["trial 9", "trial 4", NAIVE], (0.62, 0.6, 0.1), 0, 0),  # of another proposal only, which is no simpler
+        (["trial 9", STACK, NAIVE], (0.5, 0.9, 0.6), 1, 1),  # a simple merge leads
+        (["trial 9"], (0.5,), 0, 0),
+    ],
+)
+def test_the_simpler_merge_is_shipped_within_noise(labels: list[str], means: tuple[float, ...], leader: int, shipped: int) -> None:
+    contenders = [contender(label, mean) for label, mean in zip(labels, means, strict=True)]
+    assert decide(contenders, samples(*means)) == (leader, shipped)
+
+
+def test_equal_merges_are_within_noise() -> None:
+    same = samples(0.7)
+    assert decide([contender("trial 9", 0.7), contender(STACK, 0.7)], torch.cat([same, same])) == (0, 1)
+
+
+def confirmation(shipped: str, leader: str) -> Confirmation:
+    contenders = {
+        c.label: c for c in (contender("trial 9", 0.62), contender(NAIVE, 0.6), contender(STACK, 0.3), contender("a alone", 0.0, True))
+    }
+    return Confirmation(contenders[shipped], contenders[leader], tuple(contenders.values()), PICTURES)
+
+
+def test_the_sentence_says_what_was_shipped_and_why() -> None:
+    assert verdict(confirmation("trial 9", "trial 9")).sentence == (
+        "The merge keeps 62% of its weakest source (52% to 72%), against 60% for the naive merge and 30% for the stack, "
+        "on prompts and seeds that the search never saw."
+    )
+    simple = verdict(confirmation(NAIVE, "trial 9"))
+    assert simple.sentence == (
+        "The merge keeps 60% of its weakest source (50% to 70%), against 30% for the stack; "
+        "trial 9 was ahead, but within noise, so the simpler naive is shipped."
+    )
+    assert (simple.shipped_label, list(simple.rows)) == (NAIVE, ["trial 9", NAIVE, STACK, "a alone"])
+
+
+def test_finalists_are_the_best_distinct_merges_and_the_simple_ones() -> None:
+    records = [
+        *(record(0, 0.99, "a alone"), record(1, 0.1, STACK), record(2, 0.2, NAIVE), record(3, 0.5, "equal 0.8", "x")),
+        *(record(4, 0.5, recipe="x"), record(5, None), record(6, 0.9), record(7, 0.4), record(8, 0.2, recipe="2")),
+    ]
+    assert [r.number for r in finalists(records, 3)] == [6, 3, 7, 1, 2]
+    assert [r.number for r in finalists(records, 9)] == [6, 3, 7, 1, 2]
+    assert finalists([record(0, 0.9, "a alone"), record(1, None, STACK)], 3) == []
