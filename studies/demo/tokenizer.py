@@ -19,6 +19,7 @@ from studies.demo.styles import FILLS, INKS, TEXTURES, Style
 
 MAX_LENGTH = 32
 _END_OF_WORD = "</w>"
+_PRIVATE_USE = 0xE000
 
 
 def caption_words() -> list[str]:
@@ -45,11 +46,14 @@ def build_tokenizer(folder: Path) -> CLIPTokenizer:
 
 def _byte_pairs(words: list[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
     """Vocabulary and merges of a byte-pair encoding trained on ``words`` until each is one token."""
-    symbols = sorted(ByteLevel.alphabet())
-    symbols += [symbol + _END_OF_WORD for symbol in symbols]
-    learner = Tokenizer(models.BPE(end_of_word_suffix=_END_OF_WORD))
-    trainer = trainers.BpeTrainer(vocab_size=8192, min_frequency=1, end_of_word_suffix=_END_OF_WORD, show_progress=False)
-    learner.train_from_iterator(words, trainer)
-    merges: list[tuple[str, str]] = [(first, second) for first, second in json.loads(learner.to_str())["model"]["merges"]]
-    vocab = {symbol: index for index, symbol in enumerate([*symbols, *(first + second for first, second in merges)])}
-    return vocab, merges
+    letters = sorted(ByteLevel.alphabet())
+    # the trainer's own end-of-word suffix numbers such symbols in the order of a hash, which differs from run to run: ties too
+    final = {letter: chr(_PRIVATE_USE + i) for i, letter in enumerate(letters)}
+    spelled = dict.fromkeys(letters, "") | {symbol: letter + _END_OF_WORD for letter, symbol in final.items()}
+    learner = Tokenizer(models.BPE())
+    trainer = trainers.BpeTrainer(vocab_size=8192, min_frequency=1, show_progress=False)
+    learner.train_from_iterator([word[:-1] + final[word[-1]] for word in words], trainer)
+    learnt = json.loads(learner.to_str())["model"]["merges"]
+    merges = [tuple("".join(spelled[c] or c for c in piece) for piece in pair) for pair in learnt]
+    symbols = [*letters, *(letter + _END_OF_WORD for letter in letters), *(first + second for first, second in merges)]
+    return {symbol: index for index, symbol in enumerate(symbols)}, [(first, second) for first, second in merges]

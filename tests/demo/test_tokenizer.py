@@ -61,10 +61,9 @@ def test_ids_are_ordered_as_in_clip(tokenizer: CLIPTokenizer) -> None:
     assert set(ids[4:]) == {tokenizer.eos_token_id} == {tokenizer.pad_token_id}
 
 
-def test_two_builds_are_equal(tmp_path: Path) -> None:
-    first, second = build_tokenizer(tmp_path / "a"), build_tokenizer(tmp_path / "b")
-    assert first.get_vocab() == second.get_vocab()
-    assert (tmp_path / "a" / "tokenizer.json").read_bytes() == (tmp_path / "b" / "tokenizer.json").read_bytes()
+def test_builds_are_equal(tmp_path: Path) -> None:
+    files = [tmp_path / str(i) for i in range(12)]
+    assert len({(build_tokenizer(f), (f / "tokenizer.json").read_bytes())[1] for f in files}) == 1
 
 
 def test_a_pipeline_keeps_it(tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
