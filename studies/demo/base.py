@@ -16,7 +16,11 @@ from studies.demo.draw import draw
 from studies.demo.scenes import random_scene
 from studies.demo.training import Plan, fit, to_tensor
 
-PLAN = Plan(steps=1400, rate=1.2e-3, average=0.998, seed=2, save_every=100)
+# Two cycles: the first finds colours and places, the second shapes.
+PLANS = (
+    Plan(steps=1400, rate=1.2e-3, average=0.998, seed=2, save_every=100),
+    Plan(steps=6000, rate=9e-4, average=0.999, seed=12, save_every=100),
+)
 _BATCH, _PICTURES, _WIDTH = 24, 24_000, 64
 
 
@@ -71,7 +75,8 @@ def train_base(work: Path, vae: AutoencoderKL, tokenizer: CLIPTokenizer, scale: 
         ids = torch.where(torch.from_numpy(rng.random((_BATCH, 1)) < 0.1), blank, data.ids[picked])
         return denoising_loss(unet, scheduler, data.latents[picked].float(), text(ids).last_hidden_state, rng)
 
-    fit([unet, text], loss, replace(PLAN, steps=round(PLAN.steps * scale)), work / "base.pt")
+    for number, plan in enumerate(PLANS, start=1):
+        fit([unet, text], loss, replace(plan, steps=round(plan.steps * scale)), work / f"base-{number}.pt")
     return assemble(vae, tokenizer, text.eval(), unet.eval())
 
 
