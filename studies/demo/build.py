@@ -74,6 +74,9 @@ def _build_base(work: Path, scale: float, target: Path) -> None:
         train_vae(work, scale).save_pretrained(vae_folder)
     vae = AutoencoderKL.from_pretrained(vae_folder).eval()
     train_base(work, vae, tokenizer, scale).to(torch.float16).save_pretrained(target)
+    for file in target.rglob("*.json"):  # diffusers notes the folder that a part was loaded from
+        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+        file.write_text("".join(line for line in lines if "_name_or_path" not in line), encoding="utf-8")
 
 
 def _build_source(spec: SourceSpec, base: Path, work: Path, scale: float, target: Path) -> None:

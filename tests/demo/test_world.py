@@ -35,6 +35,10 @@ def test_nothing_in_it_can_run_code() -> None:
     assert kinds <= {".safetensors", ".json", ".txt", ".md"}
 
 
+def test_it_names_no_folder_of_the_machine_that_built_it() -> None:
+    assert not [path for path in ASSETS.rglob("*.json") if "_name_or_path" in path.read_text(encoding="utf-8")]
+
+
 @needs_base
 def test_the_base_is_an_ordinary_pipeline_with_the_layout_of_sd_15(shapes: Shapes) -> None:
     config = json.loads((demo_base() / "unet/config.json").read_text())
