@@ -15,8 +15,9 @@ import pandas as pd
 from benchmarks.truth import Judge, demo_sources_of, load_judge, unseen_prompts
 from objectives import load_embedder
 from optimizer.merging import Recipe, merge
-from optimizer.rendering import Vocabulary, compose
+from optimizer.rendering import compose
 from optimizer.search.evaluate import Evaluator
+from optimizer.search.prompting import read_words
 from optimizer.search.space import space_for
 from studies.demo.world import demo_embedder, demo_words
 
@@ -39,7 +40,7 @@ def main() -> None:
 
 def _group(judge: Judge, group: tuple[str, ...], count: int, each: int) -> pd.DataFrame:
     sources = demo_sources_of(group, judge)
-    seen = compose([s.subject for s in sources], Vocabulary(**demo_words()), own=4, joint=8, seed=0)
+    seen = compose([s.subject for s in sources], read_words(demo_words()), own=4, joint=8, seed=0)
     evaluator = Evaluator(sources, judge.renderer, load_embedder(demo_embedder()), seen)
     unseen = unseen_prompts(sources, each=each)
     rows = []

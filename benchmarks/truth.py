@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from optimizer.adapters import Adapter
-from optimizer.rendering import PromptSet, Renderer, RenderSettings, Vocabulary, compose, load_pipeline
+from optimizer.rendering import PromptSet, Renderer, RenderSettings, compose, load_pipeline
 from optimizer.search.config import Config
+from optimizer.search.prompting import read_words
 from optimizer.search.sources import Source, load_sources
 from studies.demo.probes import Probes, load_probes
 from studies.demo.world import GUIDANCE, PREFIX, STEPS, demo_base, demo_words
@@ -61,7 +62,7 @@ def demo_sources_of(names: Sequence[str], judge: Judge) -> list[Source]:
 
 def unseen_prompts(sources: Sequence[Source], *, each: int, seed: int = UNSEEN) -> PromptSet:
     """``each`` own prompts a source and as many joint ones; one source alone has own prompts only."""
-    return compose([s.subject for s in sources], Vocabulary(**demo_words()), own=each, joint=each if len(sources) > 1 else 0, seed=seed)
+    return compose([s.subject for s in sources], read_words(demo_words()), own=each, joint=each if len(sources) > 1 else 0, seed=seed)
 
 
 def _own(prompts: PromptSet, index: int, source: Source) -> list[int]:

@@ -22,5 +22,9 @@ def score(sources: Sequence[Preservation], artifacts: float) -> float:
     Returns:
         At most 1.
     """
-    weakest = min(source.mean for source in sources)
-    return weakest - ARTIFACT_PRICE * max(0.0, artifacts - ARTIFACT_ALLOWANCE)
+    return min(source.mean for source in sources) - artifact_price(artifacts)
+
+
+def artifact_price(artifacts: float) -> float:
+    """What an artifact level costs, in units of preservation: nothing up to ``ARTIFACT_ALLOWANCE``."""
+    return ARTIFACT_PRICE * max(0.0, artifacts - ARTIFACT_ALLOWANCE)

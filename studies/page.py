@@ -174,8 +174,10 @@ def _facts(summary: StudySummary, trials: Sequence[TrialRow]) -> Iterator[tuple[
     elif summary.best and summary.best.evaluation:
         yield "Best score so far", decimal(summary.best.evaluation.score, 2)
     failed = sum(row.failed for row in trials)
-    budget = f" of {summary.budget}" if summary.budget is not None and summary.budget != len(trials) else ""
-    yield "Trials", f"{len(trials)}{budget}" + (f", {failed} failed" if failed else "")
+    first = min(summary.baselines, len(trials))
+    recipes = len(trials) - first
+    budget = f" of {summary.budget}" if summary.budget is not None and summary.budget != recipes else ""
+    yield "Trials", f"{recipes}{budget}" + (f" and {first} baselines" if first else "") + (f", {failed} failed" if failed else "")
     if summary.finished:
         yield "Time", duration((summary.finished - summary.created).total_seconds())
     else:

@@ -143,7 +143,8 @@ class StudySummary(BaseModel):
         prompts: the prompts of the picture grid.
         columns: the pictures, one column per model.
         trials: all trials, failed ones included.
-        budget: number of trials that were asked for; None if the run was bounded by time only.
+        baselines: number of trials that every study begins with, whatever its budget.
+        budget: number of recipes to try beyond them; None if the run was bounded by time only.
         best_number: the trial that was exported, or is ahead so far; None if no trial is complete.
         verdict: the finding; None until the finalists were confirmed.
         file: the exported file, relative to the study; empty if there is none yet.
@@ -164,6 +165,7 @@ class StudySummary(BaseModel):
     prompts: tuple[PromptInfo, ...] = ()
     columns: tuple[PictureColumn, ...] = ()
     trials: tuple[TrialRecord, ...] = ()
+    baselines: int = 0
     budget: int | None = None
     best_number: int | None = None
     verdict: Verdict | None = None

@@ -16,6 +16,7 @@ from optimizer.cli.hush import hush
 from optimizer.errors import StudyError
 from optimizer.search.config import Config
 from studies import StudyDirectory, StudyDirectoryError, StudySummary, load_summary
+from studies.demo.world import GUIDANCE, STEPS, DemoSource, demo_base, demo_embedder, demo_sources, demo_words
 
 STOPPED_EARLY = 4
 
@@ -68,31 +69,31 @@ def status(directory: Path, *, as_json: Annotated[bool, Parameter("--json")] = F
         directory: the study directory.
         as_json: print JSON for machines.
     """
-    summary = _summary(_study(directory))
-    done = sum(t.evaluation is not None for t in summary.trials)
-    failed = len(summary.trials) - done
-    facts = {
-        "study": summary.title,
-        "trials": done,
-        "failed": failed,
-        "budget": summary.budget,
-        "finished": summary.finished is not None,
-        "best": summary.best.evaluation.score if summary.best and summary.best.evaluation else None,
-        "file": summary.file,
-    }
-    print(json.dumps(facts) if as_json else "\n".join(f"{name:>8}  {value}" for name, value in facts.items()))
+    facts = _facts(_summary(_study(directory)))
+    print(json.dumps(facts) if as_json else "\n".join(f"{name:>9}  {_shown(value)}" for name, value in facts.items()))
     return 0
 
 
 def demo() -> int:
-    """List the sources that ship with this package."""
-    from studies.demo.world import demo_sources
-
+    """List the sources that ship with this package, and how to name their files one by one."""
+    sources = demo_sources()
     table = Table("source", "role", "trigger")
-    for name, source in demo_sources().items():
+    for name, source in sources.items():
         table.add_row(f"demo:{name}", source.role, source.trigger or "(always on)")
-    Console().print(table)
+    console = Console(highlight=False)
+    console.print(table)
+    style, character = (next(s for s in sources.values() if s.role == role) for role in ("style", "character"))
+    console.print(f"optimize --sources demo:{style.name} demo:{character.name} is short for", soft_wrap=True, markup=False)
+    console.print(shlex.join(_in_full(style, character)), soft_wrap=True, markup=False)
     return 0
+
+
+def _in_full(*sources: DemoSource) -> list[str]:
+    """The command that names every file and setting of the demo world, as one does for a model of one's own."""
+    files = [str(s.path) for s in sources]
+    folders = ["--base", str(demo_base()), "--embedder", str(demo_embedder()), "--prompts", str(demo_words())]
+    asked = ["--roles", *(s.role for s in sources), "--triggers", *(s.trigger for s in sources)]
+    return ["optimize", "--sources", *files, *folders, *asked, "--steps", str(STEPS), "--guidance", str(GUIDANCE)]
 
 
 def _study(directory: Path) -> StudyDirectory:
@@ -107,6 +108,29 @@ def _summary(study: StudyDirectory) -> StudySummary:
         return load_summary(study)
     except StudyDirectoryError as error:
         raise StudyError(error.problem, where=error.where, remedy=error.remedy) from error
+
+
+def _facts(summary: StudySummary) -> dict[str, str | int | float | bool | None]:
+    """What ``status`` says; scores are those of the search, ``recipes`` the trials beyond the baselines."""
+    scores = {t.label: t.evaluation.score for t in summary.trials if t.evaluation}
+    return {
+        "study": summary.title,
+        "recipes": max(0, len(summary.trials) - summary.baselines),
+        "budget": summary.budget,
+        "failed": sum(t.evaluation is None for t in summary.trials),
+        "finished": summary.finished is not None,
+        "best": summary.best.evaluation.score if summary.best and summary.best.evaluation else None,
+        "stack": scores.get("stack"),
+        "naive": scores.get("naive"),
+        "file": summary.file,
+        "resume": summary.resume_command,
+    }
+
+
+def _shown(value: str | float | bool | None) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.3f}" if isinstance(value, float) else "–" if value in (None, "") else str(value)
 
 
 def _tell(summary: StudySummary, directory: Path, best: Path | None) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from objectives import Interval, Moments, bootstrap, interval, moments, probability_better, shares, weakest_share
+from objectives import Interval, Moments, artifact_price, bootstrap, interval, moments, probability_better, shares, weakest_share
 from optimizer.adapters import Adapter
 from optimizer.errors import NoFeasibleMerge, TrialError
 from optimizer.merging import Recipe
@@ -34,6 +34,7 @@ class Contender:
         moments: for the bootstrap.
         weakest: the weakest source's share with its confidence interval.
         each: every source's share.
+        price: what its artifacts cost, in units of the share.
     """
 
     label: str
@@ -44,6 +45,12 @@ class Contender:
     moments: Moments
     weakest: Interval
     each: dict[str, float]
+    price: float = 0.0
+
+    @property
+    def score(self) -> float:
+        """What contenders are ranked by: the weakest source's share less the price of artifacts."""
+        return self.weakest.value - self.price
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,7 @@ class Confirmation:
 
     Attributes:
         shipped: the contender that is exported.
-        leader: the one with the best confirmed score, which may be within noise of the shipped, simpler one.
+        leader: the merge with the best confirmed score, which may be within noise of the shipped, simpler one.
         contenders: all, best first, sources alone last.
         base: pictures of the base on the same prompts.
     """
@@ -101,11 +108,11 @@ def confirm(records: Sequence[TrialRecord], evaluator: Evaluator, *, count: int,
     if not raw:
         raise NoFeasibleMerge("no finalist could be rendered on fresh prompts", remedy="lower the weights, or render in fp32")
     raw += _alone(evaluator)
-    samples = bootstrap([m for *_, m in raw], seed=seed)
+    samples = bootstrap([m for *_, m, _ in raw], seed=seed)
     contenders = [_contender(entry, row, evaluator) for entry, row in zip(raw, samples, strict=True)]
     merges = [i for i, c in enumerate(contenders) if c.recipe is not None]
     leader, shipped = (merges[i] for i in decide(contenders[: len(merges)], samples[: len(merges)]))
-    ordered = sorted(contenders, key=lambda c: (c.recipe is None, -c.weakest.value))
+    ordered = sorted(contenders, key=lambda c: (c.recipe is None, -c.score))
     return Confirmation(contenders[shipped], contenders[leader], tuple(ordered), evaluator.baselines.base)
 
 
@@ -118,16 +125,17 @@ def decide(contenders: Sequence[Contender], samples: Tensor) -> tuple[int, int]:
         contenders: the confirmed merges.
         samples: the weakest share of each in every resample, (contenders, resamples).
     """
-    value = [c.weakest.value for c in contenders]
+    value = [c.score for c in contenders]
+    scored = samples - torch.tensor([c.price for c in contenders])[:, None]
     leader = max(range(len(value)), key=value.__getitem__)
     simple = [i for i, c in enumerate(contenders) if c.label in (STACK, NAIVE)]
     if leader in simple:
         return leader, leader
-    close = [i for i in simple if probability_better(samples[leader], samples[i]) < CONFIDENCE]
+    close = [i for i in simple if probability_better(scored[leader], scored[i]) < CONFIDENCE]
     return leader, max(close, key=value.__getitem__, default=leader)
 
 
-_Raw = tuple[str, int | None, Recipe | None, Adapter | None, Tensor, Moments]
+_Raw = tuple[str, int | None, Recipe | None, Adapter | None, Tensor, Moments, float]
 
 
 def _render(record: TrialRecord, evaluator: Evaluator, observer: Observer) -> _Raw | None:
@@ -139,20 +147,20 @@ def _render(record: TrialRecord, evaluator: Evaluator, observer: Observer) -> _R
     except TrialError as error:
         observer.note(f"{label} cannot be confirmed: {error}")
         return None
-    return label, record.number, recipe, measured.merged, measured.images, measured.moments
+    return label, record.number, recipe, measured.merged, measured.images, measured.moments, artifact_price(measured.evaluation.artifacts)
 
 
 def _alone(evaluator: Evaluator) -> list[_Raw]:
     found = evaluator.baselines
     return [
-        (alone_label(s.name), None, None, None, images, moments(found.effects.alone[k], found.effects))
+        (alone_label(s.name), None, None, None, images, moments(found.effects.alone[k], found.effects), 0.0)
         for k, (s, images) in enumerate(zip(evaluator.sources, found.alone, strict=True))
     ]
 
 
 def _contender(entry: _Raw, samples: Tensor, evaluator: Evaluator) -> Contender:
-    label, number, recipe, merged, images, reduced = entry
+    label, number, recipe, merged, images, reduced, price = entry
     own, joint = shares(reduced)
     both = torch.stack([own, joint]).nanmean(dim=0)
     each = {s.name: float(share) for s, share in zip(evaluator.sources, both, strict=True)}
-    return Contender(label, number, recipe, merged, images, reduced, interval(weakest_share(reduced), samples), each)
+    return Contender(label, number, recipe, merged, images, reduced, interval(weakest_share(reduced), samples), each, price)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import optuna
 
@@ -13,7 +15,7 @@ from optimizer.search.ledger import Ledger, enqueue, reason_of, save_images
 from optimizer.search.progress import Observer, Stopped
 from optimizer.search.sampler import sampler_for
 from optimizer.search.space import SearchSpace
-from optimizer.search.warmstart import Start, baselines, defaults
+from optimizer.search.warmstart import Start, baselines, defaults, idle_warning
 from studies.records import TrialRecord
 
 # A quarter of the budget goes to recipes that people would try first, another to random ones; the sampler has the rest.
@@ -67,7 +69,10 @@ def search(ledger: Ledger, space: SearchSpace, evaluator: Evaluator, limits: Lim
         if limits.passed():
             return False
         _keep_baselines(ledger, evaluator)
-        observer.trial(_one_trial(ledger, space, evaluator, seed, startup))
+        record = _one_trial(ledger, space, evaluator, seed, startup)
+        observer.trial(record)
+        if warning := idle_warning(record):
+            observer.note(f"warning: {warning}")
     return True
 
 
@@ -110,7 +115,18 @@ def _ask(ledger: Ledger, space: SearchSpace, seed: int, startup: int) -> optuna.
     if pending is None:
         return ledger.study.ask()
     trial = optuna.Trial(ledger.study, pending._trial_id)  # Optuna has no public way to take up a running trial
-    # What had been suggested is suggested again: kept values would leave the sampler's generator behind for the others.
-    trial._cached_frozen_trial.params.clear()
-    trial._cached_frozen_trial.distributions.clear()
+    if not _whole(space, pending.params):
+        # A part that was kept would leave the sampler's generator behind for the rest. A whole proposal is kept: a Gaussian process
+        # that finds it among the running trials proposes something else.
+        trial._cached_frozen_trial.params.clear()
+        trial._cached_frozen_trial.distributions.clear()
     return trial
+
+
+def _whole(space: SearchSpace, values: Mapping[str, Any]) -> bool:
+    """Whether the values are a whole proposal."""
+    try:
+        space.suggest(optuna.trial.FixedTrial(dict(values)))
+    except ValueError:
+        return False
+    return True

@@ -26,20 +26,24 @@ class _Words(BaseModel):
 
 
 def vocabulary(config: Config) -> Vocabulary:
-    """The user's words, the demo world's, or the general ones.
+    """The user's words, the demo world's, or the general ones; raises as ``read_words``."""
+    if config.prompts:
+        return read_words(Path(config.prompts))
+    return GENERAL if config.base else read_words(demo_words())
+
+
+def read_words(path: Path) -> Vocabulary:
+    """The words of a YAML file.
 
     Raises:
         UsageError: the file cannot be read or lacks a list.
     """
-    if config.prompts:
-        path = Path(config.prompts)
-        try:
-            words = _Words.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
-            remedy = "give a YAML file with the lists subjects and settings, and wide_settings if you like"
-            raise UsageError(f"the words cannot be read: {' '.join(str(error).split())}", where=path, remedy=remedy) from error
-        return Vocabulary(words.subjects, words.settings, words.wide_settings)
-    return Vocabulary(**demo_words()) if not config.base else GENERAL
+    try:
+        words = _Words.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
+        remedy = "give a YAML file with the lists subjects and settings, and wide_settings if you like"
+        raise UsageError(f"the words cannot be read: {' '.join(str(error).split())}", where=path, remedy=remedy) from error
+    return Vocabulary(words.subjects, words.settings, words.wide_settings)
 
 
 def search_prompts(config: Config, sources: Sequence[Source]) -> PromptSet:

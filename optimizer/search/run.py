@@ -27,6 +27,7 @@ from optimizer.search.ship import ship
 from optimizer.search.sources import Source, load_sources
 from optimizer.search.space import known_methods, space_for
 from optimizer.search.summarise import Story, command_line, summarise
+from optimizer.search.warmstart import idle_warning
 from studies import StudyDirectory, StudyDirectoryError, StudySummary, load_summary, save_summary, write_report, write_tables
 from studies.atomic import write_text
 from studies.demo.world import GUIDANCE, STEPS, demo_base, demo_embedder
@@ -212,7 +213,7 @@ def _closed(bench: Bench, ledger: Ledger, unseen: PromptSet, confirmation: Confi
         device=str(bench.renderer.device),
         created=_began(ledger),
         finished=None,
-        warnings=tuple(f"trial {r.number} failed: {r.error}" for r in records if r.evaluation is None),
+        warnings=tuple(warning for r in records if (warning := _warning(r))),
     )
     try:
         best = ship(story, directory) if confirmation else None
@@ -222,6 +223,10 @@ def _closed(bench: Bench, ledger: Ledger, unseen: PromptSet, confirmation: Confi
     name = best.relative_to(directory.path).as_posix() if best else ""
     finished = datetime.now(UTC) if best and complete else None
     return Study(directory.path, _report(replace(story, exported=name, finished=finished), directory), best, complete)
+
+
+def _warning(record: TrialRecord) -> str:
+    return f"trial {record.number} failed: {record.error}" if record.evaluation is None else idle_warning(record)
 
 
 def _report(story: Story, directory: StudyDirectory) -> StudySummary:

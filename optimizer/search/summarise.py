@@ -68,7 +68,8 @@ def summarise(story: Story, directory: StudyDirectory) -> StudySummary:
         prompts=_prompts(story.prompts, names) if confirmed else (),
         columns=_columns(confirmed, directory) if confirmed else (),
         trials=tuple(story.records),
-        budget=len(story.sources) + len((STACK, NAIVE)) + story.config.budget,  # every trial that was asked for, baselines included
+        baselines=len(story.sources) + len((STACK, NAIVE)),
+        budget=story.config.budget,
         best_number=confirmed.shipped.number if confirmed else ahead.number if ahead else None,
         verdict=verdict(confirmed) if confirmed else None,
         file=story.exported,

@@ -8,8 +8,12 @@ from typing import Any
 
 from optimizer.merging import METHODS
 from optimizer.search.space import SearchSpace
+from studies.records import TrialRecord
 
 STACK, NAIVE = "stack", "naive"
+_ALONE = " alone"
+# A source alone keeps all of itself, less what the ridge takes, wherever its effect can be seen.
+_SEEN = 0.9
 
 
 @dataclass(frozen=True)
@@ -22,12 +26,23 @@ class Start:
 
 def alone_label(name: str) -> str:
     """Label of the baseline that is one source alone."""
-    return f"{name} alone"
+    return f"{name}{_ALONE}"
 
 
 def is_alone(label: str) -> bool:
     """Whether a trial of this label is one source alone, which is no merge and never shipped."""
-    return label.endswith(" alone")
+    return label.endswith(_ALONE)
+
+
+def idle_warning(record: TrialRecord) -> str:
+    """What to tell about a source that, alone, does not move the pictures of the prompts that ask for it, so that no merge can be
+    seen to keep it; empty for every other trial."""
+    if not is_alone(record.label) or record.evaluation is None:
+        return ""
+    name = record.label.removesuffix(_ALONE)
+    if record.evaluation.sources[name].preservation > _SEEN:
+        return ""
+    return f"{name} alone hardly changes the pictures that ask for it: check its trigger (--triggers), its base and its strength"
 
 
 def baselines(space: SearchSpace) -> list[Start]:

@@ -27,6 +27,7 @@ from studies.demo.sheet import contact_sheet
 from studies.demo.sources import SOURCES, SourceSpec, train_source, write_index
 from studies.demo.tokenizer import build_tokenizer
 from studies.demo.vae import train_vae
+from studies.demo.words import write_words
 from studies.demo.world import ASSETS
 
 _SHOWN = 10
@@ -56,6 +57,7 @@ def build(work: Path, assets: Path, sheet: Path, scale: float) -> None:
         target = assets / "sources" / f"{spec.name}.safetensors"
         _stage(spec.name, lambda s=spec, t=target: _build_source(s, base, work, scale, t), target)  # type: ignore[misc]
     write_index(list(SOURCES.values()), assets / "sources")
+    write_words(assets / "words.yaml")
     _figures(assets, work, sheet)
 
 

@@ -130,7 +130,12 @@ def _write(spec: SourceSpec, unet: nn.Module, text: nn.Module, path: Path) -> Pa
     states = {"unet": _state(unet)}
     if spec.text:
         states["text_encoder"] = _state(text)
-    metadata = {"ss_output_name": spec.name, "ss_base_model_version": "demo", "modelspec.trigger_phrase": spec.trigger}
+    metadata = {
+        "ss_output_name": spec.name,
+        "ss_base_model_version": "demo",
+        "modelspec.trigger_phrase": spec.trigger,
+        "modelspec.tags": spec.role,
+    }
     if spec.dialect == "diffusers":
         StableDiffusionPipeline.save_lora_weights(
             path.parent,

@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
-
-from studies.demo.backgrounds import BACKGROUNDS
-from studies.demo.objects import OBJECTS
-from studies.demo.palette import COLOURS
-from studies.demo.scenes import PLACES
 
 ASSETS = Path(__file__).parent / "assets"
 PREFIX = "demo:"
@@ -61,10 +55,6 @@ def demo_embedder() -> Path:
     return ASSETS / "embedder"
 
 
-def demo_words() -> dict[str, tuple[str, ...]]:
-    """The words to build prompts from: ``subjects``, ``settings`` for one subject, ``wide_settings`` for several."""
-    return {
-        "subjects": tuple(f"a {colour} {thing}" for colour, thing in product(COLOURS, OBJECTS)),
-        "settings": tuple(f"{place}, {background}" for place, background in product(PLACES, BACKGROUNDS)),
-        "wide_settings": tuple(BACKGROUNDS),
-    }
+def demo_words() -> Path:
+    """The file of words that prompts are built from."""
+    return ASSETS / "words.yaml"

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 
 import pytest
+import yaml
 from diffusers import StableDiffusionPipeline
 
 from optimizer.adapters import load_adapter, shape_mismatches, weight_shapes
 from optimizer.adapters.shapes import Shapes
 from optimizer.errors import UsageError
 from optimizer.rendering import ROLES
+from studies.demo.words import words
 from studies.demo.world import ASSETS, PREFIX, UnknownDemoSource, demo_base, demo_embedder, demo_source, demo_sources, demo_words
 
 LIMIT = 32 * 2**20
@@ -32,7 +34,7 @@ def test_everything_together_is_small() -> None:
 
 def test_nothing_in_it_can_run_code() -> None:
     kinds = {path.suffix for path in ASSETS.rglob("*") if path.is_file()}
-    assert kinds <= {".safetensors", ".json", ".txt", ".md"}
+    assert kinds <= {".safetensors", ".json", ".txt", ".yaml"}
 
 
 def test_it_names_no_folder_of_the_machine_that_built_it() -> None:
@@ -74,6 +76,11 @@ def test_a_source_that_does_not_exist() -> None:
     assert not issubclass(UnknownDemoSource, UsageError)  # this package knows nothing of the optimizer
 
 
-def test_embedder_and_words_are_there() -> None:
+def test_the_embedder_is_there() -> None:
     assert (demo_embedder() / "open_clip_config.json").is_file()
-    assert {name: bool(words) for name, words in demo_words().items()} == {"subjects": True, "settings": True, "wide_settings": True}
+
+
+def test_the_words_are_those_that_the_base_learnt() -> None:
+    assert yaml.safe_load(demo_words().read_text(encoding="utf-8")) == words()
+    assert "a red ball" in words()["subjects"]
+    assert "left, meadow" in words()["settings"]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from optimizer import Adapter, Recipe, load_adapter, merge, optimize
+from optimizer import Adapter, Recipe, load_adapter, merge, optimize, save_adapter
+from optimizer.cli.main import execute
 from optimizer.errors import ExportError, NoFeasibleMerge, TrialError
 from optimizer.rendering import Prompt, Renderer
 from optimizer.search import loop, run
@@ -55,7 +57,7 @@ def test_a_failed_trial_is_recorded_with_its_reason_and_the_run_goes_on(
     stack = _size(merge(sources, Recipe(method="linear", weights=(1.0, 1.0))))
     monkeypatch.setattr(run, "Renderer", _fragile(0.99 * stack, error))
     monkeypatch.setattr(loop, "defaults", lambda *_: [Start("nothing", {"weight:alba": 0.0, "weight:bruno": 0.0})])
-    study = optimize(**studio.options(out=tmp_path, budget=1, methods=("linear",), finalists=1, steps=1))
+    study = optimize(**studio.options(out=tmp_path, budget=1, methods=("linear",), finalists=1))
     stacked, simple, nothing = study.trials[2:5]
     assert (stacked.label, stacked.state, stacked.error, stacked.evaluation) == ("stack", "FAIL", reason, None)
     assert (simple.label, simple.state) == ("naive", "COMPLETE")
@@ -87,6 +89,17 @@ def test_where_not_even_the_base_can_be_rendered_no_trial_is_spent(studio: Studi
     monkeypatch.undo()
     study = optimize(**studio.options(out=tmp_path, budget=1))
     assert {t.state for t in study.trials} == {"COMPLETE"}
+
+
+def test_a_source_that_changes_nothing_is_named(studio: Studio, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    idle = load_adapter(studio.sources[1])
+    modules = {path: replace(factors, up=factors.up * 1e-6) for path, factors in idle.modules.items()}
+    save_adapter(replace(idle, modules=modules), tmp_path / "idle.safetensors", dtype=torch.float32)
+    sources = (studio.sources[0], tmp_path / "idle.safetensors")
+    warning = "idle alone hardly changes the pictures that ask for it: check its trigger (--triggers), its base and its strength"
+    assert execute(studio.arguments(out=tmp_path / "study", sources=sources, budget=1, finalists=1)) == 0
+    assert f"warning: {warning}" in capsys.readouterr().err.splitlines()
+    assert load_summary(tmp_path / "study").warnings == (warning,)
 
 
 def test_a_timeout_before_the_first_trial_leaves_a_report_that_says_so(studio: Studio, tmp_path: Path) -> None:
@@ -125,7 +138,7 @@ def test_a_finalist_that_fails_on_fresh_prompts_is_dropped_and_named(
     notes: list[str] = []
     monkeypatch.setattr(run, "Renderer", Unlucky)
     monkeypatch.setattr(Silent, "note", lambda _, message: notes.append(message))
-    study = optimize(**studio.options(out=tmp_path, budget=1, confirm=2, steps=1))
+    study = optimize(**studio.options(out=tmp_path, budget=1, confirm=2))
     assert "stack cannot be confirmed: the pictures hold NaN" in " ".join(" ".join(notes).split())
     assert study.summary.verdict is not None
     assert "stack" not in study.summary.verdict.rows

@@ -9,7 +9,7 @@ import pytest
 
 from optimizer.errors import AdapterError, UsageError
 from optimizer.search.config import Config
-from optimizer.search.prompting import confirmation_prompts, search_prompts, vocabulary
+from optimizer.search.prompting import confirmation_prompts, read_words, search_prompts, vocabulary
 from optimizer.search.sources import load_sources
 from studies.demo import world
 from tests.files import kohya_file, random_parts
@@ -81,7 +81,7 @@ def test_an_unknown_demo_source_lists_those_that_there_are(tmp_path: Path, monke
 def test_words_come_from_the_file_the_demo_world_or_are_general(studio: Studio, tmp_path: Path) -> None:
     assert vocabulary(config("a", "b", prompts=str(studio.words))).subjects == ("a ball", "a cube")
     assert "a house by a river" in vocabulary(config("a", "b")).subjects
-    assert vocabulary(Config.of(sources=("demo:a", "demo:b"))).subjects == world.demo_words()["subjects"]
+    assert vocabulary(Config.of(sources=("demo:a", "demo:b"))).subjects == read_words(world.demo_words()).subjects
 
 
 @pytest.mark.parametrize(

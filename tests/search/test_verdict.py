@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -43,6 +45,12 @@ def samples(*means: float, noise: float = 0.05) -> Tensor:
 def test_the_simpler_merge_is_shipped_within_noise(labels: list[str], means: tuple[float, ...], leader: int, shipped: int) -> None:
     contenders = [contender(label, mean) for label, mean in zip(labels, means, strict=True)]
     assert decide(contenders, samples(*means)) == (leader, shipped)
+
+
+def test_damage_counts_as_in_the_search() -> None:
+    burned, clean = replace(contender("trial 9", 0.9), price=0.3), contender("trial 4", 0.8)
+    assert decide([burned, clean], samples(0.9, 0.8)) == (1, 1)
+    assert decide([clean, replace(contender(STACK, 0.8), price=0.3)], samples(0.8, 0.8)) == (0, 0)
 
 
 def test_equal_merges_are_within_noise() -> None:

@@ -149,7 +149,7 @@ def test_an_interrupted_study(tmp_path: Path) -> None:
     expected = f"No verdict yet, the study has not finished; trial {best.number} is ahead with a score of {best.evaluation.score:.2f}"
     assert expected in page.text
     assert page.text.index("optimize resume runs/first") < page.text.index("Pictures\n")
-    assert "17 of 50, 1 failed" in page.text
+    assert "13 of 50 and 4 baselines, 1 failed" in page.text
     assert "not rendered" in page.text
     assert "the file is missing" in page.text
     last = summary.prompts[-1]
