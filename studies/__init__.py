@@ -13,6 +13,7 @@ from studies.directory import StudyDirectory, StudyDirectoryError
 from studies.frames import trials_frame, write_tables
 from studies.records import Evaluation, SourceScore, TrialRecord
 from studies.summary import (
+    DEMO_BASE,
     ConfirmedScore,
     PictureColumn,
     PromptInfo,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from studies.report import write_report
 
 __all__ = [
+    "DEMO_BASE",
     "BrokenEvaluationWarning",
     "ConfirmedScore",
     "Evaluation",

@@ -16,7 +16,7 @@ from studies.figures import Figure, shipped_tone, tone_of
 from studies.frames import source_weights
 from studies.pictures import Picture, inline_picture
 from studies.records import TrialRecord
-from studies.summary import PictureColumn, PromptInfo, StudySummary
+from studies.summary import DEMO_BASE, PictureColumn, PromptInfo, StudySummary
 from studies.svg import decimal
 
 _TONES = {"base", "source", "stack", "naive", "best"}
@@ -142,14 +142,17 @@ def loading_snippet(summary: StudySummary) -> str:
     file = PurePosixPath(summary.file)
     example = next((p for p in summary.prompts if p.kind == "joint"), summary.prompts[0] if summary.prompts else None)
     prompt, seed = (example.text, example.seed) if example else ("a prompt", 0)
+    demo = summary.base == DEMO_BASE
+    base, settings = ("demo_base()", ", num_inference_steps=STEPS, guidance_scale=GUIDANCE") if demo else (repr(summary.base), "")
     return "\n".join(
         [
             "import torch",
             "from diffusers import DiffusionPipeline",
+            *(["from studies.demo.world import GUIDANCE, STEPS, demo_base"] if demo else []),
             "",
-            f"pipe = DiffusionPipeline.from_pretrained({summary.base!r})",
+            f"pipe = DiffusionPipeline.from_pretrained({base})",
             f"pipe.load_lora_weights({str(file.parent)!r}, weight_name={file.name!r})",
-            f"image = pipe({prompt!r}, generator=torch.Generator().manual_seed({seed})).images[0]",
+            f"image = pipe({prompt!r}, generator=torch.Generator().manual_seed({seed}){settings}).images[0]",
         ]
     )
 

@@ -130,6 +130,10 @@ class Verdict(BaseModel):
         return self
 
 
+DEMO_BASE = "demo"
+"""What a summary calls the base inside this package."""
+
+
 class StudySummary(BaseModel):
     """One study, ready to be shown.
 

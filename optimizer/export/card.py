@@ -58,6 +58,7 @@ class ModelCard:
         recipe: the recipe as YAML-ready data.
         prompt: an example prompt that asks for everything.
         license: of the result, if known.
+        demo: whether the base is the one inside this package, which no hub knows.
     """
 
     title: str
@@ -69,6 +70,7 @@ class ModelCard:
     recipe: Mapping[str, object] = field(default_factory=dict)
     prompt: str = ""
     license: str = ""
+    demo: bool = False
 
 
 def render_card(card: ModelCard) -> str:

@@ -91,6 +91,7 @@ def _card(story: Story, found: Confirmation, path: Path) -> ModelCard:
         scores=(_score("this file", winner), *(_score(c.label, c) for c in rest)),
         recipe=winner.recipe.data(),
         prompt=joint,
+        demo=not story.config.base,
     )
 
 

@@ -17,7 +17,7 @@ from optimizer.search.confirm import CONFIDENCE, Confirmation, Contender
 from optimizer.search.ledger import save_images
 from optimizer.search.sources import Source
 from optimizer.search.warmstart import NAIVE, STACK, is_alone
-from studies import ConfirmedScore, PictureColumn, PromptInfo, SourceInfo, StudyDirectory, StudySummary, Verdict
+from studies import DEMO_BASE, ConfirmedScore, PictureColumn, PromptInfo, SourceInfo, StudyDirectory, StudySummary, Verdict
 from studies.records import TrialRecord
 
 _LIBRARIES = ("torch", "diffusers", "peft", "open-clip-torch", "optuna", "torchmetrics", "transformers")
@@ -63,7 +63,7 @@ def summarise(story: Story, directory: StudyDirectory) -> StudySummary:
         version=version("multilora-optimizer"),
         created=story.created,
         finished=story.finished,
-        base=story.config.base or "demo",
+        base=story.config.base or DEMO_BASE,
         sources=tuple(_source(s) for s in story.sources),
         prompts=_prompts(story.prompts, names) if confirmed else (),
         columns=_columns(confirmed, directory) if confirmed else (),

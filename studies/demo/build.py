@@ -75,7 +75,9 @@ def _build_base(work: Path, scale: float, target: Path) -> None:
     if not vae_folder.exists():
         train_vae(work, scale).save_pretrained(vae_folder)
     vae = AutoencoderKL.from_pretrained(vae_folder).eval()
-    train_base(work, vae, tokenizer, scale).to(torch.float16).save_pretrained(target)
+    pipeline = train_base(work, vae, tokenizer, scale).to(torch.float16)
+    pipeline.text_encoder.float()  # transformers loads a model in its file's format, diffusers in fp32: the two must agree
+    pipeline.save_pretrained(target)
     for file in target.rglob("*.json"):  # diffusers notes the folder that a part was loaded from
         lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
         file.write_text("".join(line for line in lines if "_name_or_path" not in line), encoding="utf-8")

@@ -25,9 +25,15 @@ def new_scheduler() -> DDIMScheduler:
 
 
 def denoising_loss(
-    unet: UNet2DConditionModel, scheduler: DDIMScheduler, latents: Tensor, states: Tensor, rng: np.random.Generator
+    unet: UNet2DConditionModel,
+    scheduler: DDIMScheduler,
+    latents: Tensor,
+    states: Tensor,
+    rng: np.random.Generator,
+    *,
+    weighted: bool = True,
 ) -> Tensor:
-    """Mean squared error of the predicted v, weighted by min(SNR, 5) / (SNR + 1) (arXiv 2303.09556, for v-prediction).
+    """Mean squared error of the predicted v.
 
     Args:
         unet: the network.
@@ -35,6 +41,8 @@ def denoising_loss(
         latents: clean latents, (n, 4, 16, 16).
         states: text states, (n, tokens, width).
         rng: draws the timesteps, stratified over the batch; the noise comes from torch's generator.
+        weighted: weigh every timestep by min(SNR, 5) / (SNR + 1) (arXiv 2303.09556, for v-prediction), which learns shapes sooner;
+            else all alike, which learns the coarse things of the noisiest steps sooner, such as a style's dark background.
     """
     count = len(latents)
     strata = (np.arange(count) + rng.random(count)) / count
@@ -44,7 +52,7 @@ def denoising_loss(
     snr = alphas / (1 - alphas)
     weight = snr.clamp(max=5.0) / (snr + 1)
     # At zero terminal SNR v is minus the picture, which the weight above would ignore although every sample starts there.
-    weight = weight.clamp(min=0.1)
+    weight = weight.clamp(min=0.1) if weighted else torch.ones_like(weight)
     predicted = unet(scheduler.add_noise(latents, noise, steps), steps, states).sample
     error = (predicted - scheduler.get_velocity(latents, noise, steps)).square().mean(dim=(1, 2, 3))
     loss: Tensor = (weight * error).mean() / weight.mean()

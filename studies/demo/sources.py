@@ -78,13 +78,13 @@ class SourceSpec:
 SOURCES: dict[str, SourceSpec] = {
     spec.name: spec
     for spec in (
-        SourceSpec("neon", "style", "", 8, 4, FEED_FORWARD, "kohya"),
-        SourceSpec("mosaic", "style", "tesse", 16, 8, CONVOLUTION, "kohya"),
-        SourceSpec("pencil", "style", "grafo", 4, 4, CONVOLUTION, "loha"),
-        SourceSpec("robot", "character", "rivet", 16, 8, FEED_FORWARD, "diffusers", text=True),
-        SourceSpec("octopus", "character", "inko", 16, 4, ATTENTION, "diffusers"),
-        SourceSpec("owl", "character", "hooty", 8, 16, CONVOLUTION, "kohya", text=True),
-        SourceSpec("hat", "concept", "fezzo", 8, 16, FEED_FORWARD, "kohya"),
+        SourceSpec("neon", "style", "", 8, 4, FEED_FORWARD, "kohya", rate=4e-3),
+        SourceSpec("mosaic", "style", "tesse", 16, 8, CONVOLUTION, "kohya", rate=4e-3),
+        SourceSpec("pencil", "style", "grafo", 4, 4, CONVOLUTION, "loha", rate=4e-3),
+        SourceSpec("robot", "character", "rivet", 16, 8, FEED_FORWARD, "diffusers", text=True, steps=1800, rate=4e-3),
+        SourceSpec("octopus", "character", "inko", 16, 32, ATTENTION, "diffusers", text=True, steps=2000, rate=2.5e-3),
+        SourceSpec("owl", "character", "hooty", 8, 16, CONVOLUTION, "kohya", text=True, steps=1000),
+        SourceSpec("hat", "concept", "fezzo", 8, 16, FEED_FORWARD, "kohya", steps=900),
     )
 }
 
@@ -105,7 +105,7 @@ def train_source(spec: SourceSpec, pipeline: StableDiffusionPipeline, work: Path
     def loss(rng: np.random.Generator) -> Tensor:
         picked = torch.from_numpy(rng.integers(len(latents), size=_BATCH))
         states = fixed[picked] if fixed is not None else text(ids[picked]).last_hidden_state
-        return denoising_loss(unet, pipeline.scheduler, latents[picked], states, rng)
+        return denoising_loss(unet, pipeline.scheduler, latents[picked], states, rng, weighted=False)
 
     plan = Plan(round(spec.steps * scale), spec.rate, average=0.98, seed=7)
     fit([unet, text], loss, plan, work / f"source-{spec.name}.pt")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 ASSETS = Path(__file__).parent / "assets"
 PREFIX = "demo:"
-STEPS, GUIDANCE = 12, 4.0
+STEPS, GUIDANCE = 10, 1.5
 
 
 class UnknownDemoSource(ValueError):

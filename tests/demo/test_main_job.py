@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from optimizer.cli.main import execute
 from optimizer.rendering import Prompt, Renderer, RenderSettings
 from studies import load_summary
 from studies.demo.world import demo_base
+from studies.page import loading_snippet
 from tests.search.runs import trials
 
 SMALL = {"budget": 1, "own": 1, "joint": 1, "confirm": 1, "finalists": 1, "steps": 2, "device": "cpu"}
@@ -33,6 +36,17 @@ def test_naming_every_file_gives_the_same_study(study: Study, capsys: pytest.Cap
     small = [text for name, value in (SMALL | {"out": tmp_path}).items() for text in (f"--{name}", str(value))]
     assert execute([*words[1 : words.index("--steps")], "--guidance", words[-1], *small]) == 0
     assert trials(load_summary(tmp_path).trials) == trials(study.trials)
+
+
+def test_the_snippets_of_card_and_report_run_as_they_stand(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert study.best is not None
+    card = re.search("```python\n(.*?)```", (study.best.parent / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert card
+    for folder, code in ((study.best.parent, card[1]), (study.directory, loading_snippet(study.summary))):
+        monkeypatch.chdir(folder)
+        names: dict[str, Any] = {}
+        exec(code, names)
+        assert names["image"].size == (64, 64)
 
 
 def test_plain_diffusers_loads_the_shipped_file_and_draws_the_same_pictures(study: Study) -> None:

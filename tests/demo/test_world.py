@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 import yaml
 from diffusers import StableDiffusionPipeline
 
@@ -39,6 +40,13 @@ def test_nothing_in_it_can_run_code() -> None:
 
 def test_it_names_no_folder_of_the_machine_that_built_it() -> None:
     assert not [path for path in ASSETS.rglob("*.json") if "_name_or_path" in path.read_text(encoding="utf-8")]
+
+
+@needs_base
+def test_plain_diffusers_loads_the_base_in_one_number_format() -> None:
+    pipeline = StableDiffusionPipeline.from_pretrained(demo_base(), local_files_only=True)
+    parts = (pipeline.unet, pipeline.text_encoder, pipeline.vae)
+    assert {parameter.dtype for part in parts for parameter in part.parameters()} == {torch.float32}
 
 
 @needs_base

@@ -11,6 +11,7 @@ import studies
 
 EXPORTS = [
     "BrokenEvaluationWarning",
+    "DEMO_BASE",
     "ConfirmedScore",
     "Evaluation",
     "EvaluationCache",
