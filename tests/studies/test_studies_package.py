@@ -10,8 +10,8 @@ import pytest
 import studies
 
 EXPORTS = [
-    "BrokenEvaluationWarning",
     "DEMO_BASE",
+    "BrokenEvaluationWarning",
     "ConfirmedScore",
     "Evaluation",
     "EvaluationCache",
