@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -108,7 +109,7 @@ def confirm(records: Sequence[TrialRecord], evaluator: Evaluator, *, count: int,
     if not raw:
         raise NoFeasibleMerge("no finalist could be rendered on fresh prompts", remedy="lower the weights, or render in fp32")
     raw += _alone(evaluator)
-    samples = bootstrap([m for *_, m, _ in raw], seed=seed)
+    samples = bootstrap([entry.moments for entry in raw], seed=seed)
     contenders = [_contender(entry, row, evaluator) for entry, row in zip(raw, samples, strict=True)]
     merges = [i for i, c in enumerate(contenders) if c.recipe is not None]
     leader, shipped = (merges[i] for i in decide(contenders[: len(merges)], samples[: len(merges)]))
@@ -135,10 +136,19 @@ def decide(contenders: Sequence[Contender], samples: Tensor) -> tuple[int, int]:
     return leader, max(close, key=value.__getitem__, default=leader)
 
 
-_Raw = tuple[str, int | None, Recipe | None, Adapter | None, Tensor, Moments, float]
+class _Rendered(NamedTuple):
+    """A contender before the bootstrap, which needs all of them; the fields are those of ``Contender``."""
+
+    label: str
+    number: int | None
+    recipe: Recipe | None
+    merged: Adapter | None
+    images: Tensor
+    moments: Moments
+    price: float
 
 
-def _render(record: TrialRecord, evaluator: Evaluator, observer: Observer) -> _Raw | None:
+def _render(record: TrialRecord, evaluator: Evaluator, observer: Observer) -> _Rendered | None:
     """A finalist on the evaluator's prompts, or None, which the observer is told, where they cannot be rendered."""
     assert record.evaluation is not None
     recipe, label = Recipe.from_data(record.evaluation.recipe), record.label or f"trial {record.number}"
@@ -147,20 +157,21 @@ def _render(record: TrialRecord, evaluator: Evaluator, observer: Observer) -> _R
     except TrialError as error:
         observer.note(f"{label} cannot be confirmed: {error}")
         return None
-    return label, record.number, recipe, measured.merged, measured.images, measured.moments, artifact_price(measured.evaluation.artifacts)
+    price = artifact_price(measured.evaluation.artifacts)
+    return _Rendered(label, record.number, recipe, measured.merged, measured.images, measured.moments, price)
 
 
-def _alone(evaluator: Evaluator) -> list[_Raw]:
+def _alone(evaluator: Evaluator) -> list[_Rendered]:
     found = evaluator.baselines
     return [
-        (alone_label(s.name), None, None, None, images, moments(found.effects.alone[k], found.effects), 0.0)
+        _Rendered(alone_label(s.name), None, None, None, images, moments(found.effects.alone[k], found.effects), 0.0)
         for k, (s, images) in enumerate(zip(evaluator.sources, found.alone, strict=True))
     ]
 
 
-def _contender(entry: _Raw, samples: Tensor, evaluator: Evaluator) -> Contender:
-    label, number, recipe, merged, images, reduced, price = entry
-    own, joint = shares(reduced)
+def _contender(entry: _Rendered, samples: Tensor, evaluator: Evaluator) -> Contender:
+    own, joint = shares(entry.moments)
     both = torch.stack([own, joint]).nanmean(dim=0)
     each = {s.name: float(share) for s, share in zip(evaluator.sources, both, strict=True)}
-    return Contender(label, number, recipe, merged, images, reduced, interval(weakest_share(reduced), samples), each, price)
+    weakest = interval(weakest_share(entry.moments), samples)
+    return Contender(entry.label, entry.number, entry.recipe, entry.merged, entry.images, entry.moments, weakest, each, entry.price)
