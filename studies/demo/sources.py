@@ -78,13 +78,13 @@ class SourceSpec:
 SOURCES: dict[str, SourceSpec] = {
     spec.name: spec
     for spec in (
-        SourceSpec("neon", "style", "", 8, 4, FEED_FORWARD, "kohya", rate=4e-3),
+        SourceSpec("neon", "style", "", 8, 4, ATTENTION, "kohya", steps=1000, rate=4e-3),
         SourceSpec("mosaic", "style", "tesse", 16, 8, CONVOLUTION, "kohya", rate=4e-3),
-        SourceSpec("pencil", "style", "grafo", 4, 4, CONVOLUTION, "loha", rate=4e-3),
+        SourceSpec("pencil", "style", "grafo", 4, 4, FEED_FORWARD, "loha", steps=700, rate=4e-3),
         SourceSpec("robot", "character", "rivet", 8, 16, CONVOLUTION, "diffusers", text=True, steps=1000),
-        SourceSpec("octopus", "character", "inko", 16, 32, ATTENTION, "diffusers", text=True, steps=2000, rate=2.5e-3),
+        SourceSpec("octopus", "character", "inko", 8, 16, CONVOLUTION, "diffusers", text=True, steps=1300),
         SourceSpec("owl", "character", "hooty", 8, 16, CONVOLUTION, "kohya", text=True, steps=1000),
-        SourceSpec("hat", "concept", "fezzo", 8, 16, FEED_FORWARD, "kohya", steps=900),
+        SourceSpec("hat", "concept", "fezzo", 8, 16, CONVOLUTION, "kohya", steps=700),
     )
 }
 
