@@ -136,8 +136,10 @@ def _truncated_matrix(matrix: Tensor, shape: tuple[int, ...], rank: int) -> Fact
     basis = _sketched_basis(short, rank)
     basis = _exact_basis(short, rank) if basis is None else basis
     rest = basis.T @ short
-    root = torch.linalg.vector_norm(rest, dim=1).sqrt()
-    left, right = basis * root, rest / root.clamp(min=torch.finfo(root.dtype).tiny)[:, None]
+    sigma = torch.linalg.vector_norm(rest, dim=1)
+    seen = sigma > torch.finfo(sigma.dtype).eps * sigma.amax()  # what is less is rounding, and its norm may even underflow
+    root = torch.where(seen, sigma, 1).sqrt()
+    left, right = basis * (root * seen), rest * (seen / root)[:, None]
     up, down = (left, right) if wide else (right.T, left.T)
     return Factors(up=up.contiguous(), down=down.contiguous(), alpha=float(rank), shape=shape)
 

@@ -132,3 +132,13 @@ def test_a_sketch_that_does_not_converge_is_not_used() -> None:
     sigma = torch.linalg.svdvals(matrix.double())
     error = relative_error(compressed(matrix, (400, 500), 20).delta(), matrix)
     assert error == pytest.approx(float((sigma[20:].square().sum() / sigma.square().sum()).sqrt()), rel=1e-5)
+
+
+def test_components_that_are_only_rounding_are_zero_not_huge() -> None:
+    """Entries so small that the norm of a row underflows once became factors of 1e14, which half precision cannot hold."""
+    generator = torch.Generator().manual_seed(0)
+    matrix = torch.randn(12, 40, generator=generator) * torch.tensor([1.0] * 3 + [1e-26] * 9)[:, None]
+    factors = compressed(matrix, (12, 40), 8)
+    assert float(factors.up.abs().max()) < 10
+    assert float(factors.down.abs().max()) < 10
+    torch.testing.assert_close(factors.delta(), matrix)
