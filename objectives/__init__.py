@@ -5,7 +5,7 @@ from __future__ import annotations
 from objectives.artifacts import Envelope, artifact_level, envelope, image_statistics
 from objectives.embedder import Embedder, EmbedderError, load_embedder
 from objectives.preservation import JOINT, Effects, Moments, Preservation, moments, preservation, shares
-from objectives.score import artifact_price, score
+from objectives.score import score, soundness
 from objectives.statistics import Interval, bootstrap, interval, probability_better, resamples, weakest_share
 
 __all__ = [
@@ -18,7 +18,6 @@ __all__ = [
     "Moments",
     "Preservation",
     "artifact_level",
-    "artifact_price",
     "bootstrap",
     "envelope",
     "image_statistics",
@@ -30,5 +29,6 @@ __all__ = [
     "resamples",
     "score",
     "shares",
+    "soundness",
     "weakest_share",
 ]

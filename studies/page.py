@@ -86,6 +86,7 @@ class Page:
     snippet: str
     tag: str
     columns: Sequence[PictureColumn] = field(default_factory=tuple)
+    shows_artifacts: bool = False
 
 
 def build_page(summary: StudySummary, study: StudyDirectory) -> Page:
@@ -120,6 +121,7 @@ def build_page(summary: StudySummary, study: StudyDirectory) -> Page:
         snippet=loading_snippet(summary),
         tag=f"<lora:{PurePosixPath(summary.file).stem}:1>" if summary.file else "",
         columns=summary.columns,
+        shows_artifacts=bool(summary.verdict) and any(row.artifacts is not None for row in summary.verdict.rows.values()),
     )
 
 

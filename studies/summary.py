@@ -88,6 +88,7 @@ class ConfirmedScore(BaseModel):
         ci_low: lower end of its confidence interval.
         ci_high: upper end of its confidence interval.
         sources: source → its preservation on the same pictures; may be empty.
+        artifacts: artifact level of the same pictures; None if not known.
     """
 
     model_config = RECORD
@@ -96,6 +97,7 @@ class ConfirmedScore(BaseModel):
     ci_low: float
     ci_high: float
     sources: dict[Text, float] = Field(default_factory=dict)
+    artifacts: float | None = None
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from objectives import Interval, Moments, artifact_price, bootstrap, interval, moments, probability_better, shares, weakest_share
+from objectives import Interval, Moments, bootstrap, interval, moments, probability_better, shares, soundness, weakest_share
 from optimizer.adapters import Adapter
 from optimizer.errors import NoFeasibleMerge, TrialError
 from optimizer.merging import Recipe
@@ -35,7 +35,7 @@ class Contender:
         moments: for the bootstrap.
         weakest: the weakest source's share with its confidence interval.
         each: every source's share.
-        price: what its artifacts cost, in units of the share.
+        artifacts: its artifact level.
     """
 
     label: str
@@ -46,12 +46,12 @@ class Contender:
     moments: Moments
     weakest: Interval
     each: dict[str, float]
-    price: float = 0.0
+    artifacts: float = 0.0
 
     @property
     def score(self) -> float:
-        """What contenders are ranked by: the weakest source's share less the price of artifacts."""
-        return self.weakest.value - self.price
+        """What contenders are ranked by: the weakest source's share, discounted for artifacts."""
+        return self.weakest.value * soundness(self.artifacts)
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def decide(contenders: Sequence[Contender], samples: Tensor) -> tuple[int, int]:
         samples: the weakest share of each in every resample, (contenders, resamples).
     """
     value = [c.score for c in contenders]
-    scored = samples - torch.tensor([c.price for c in contenders])[:, None]
+    scored = samples * torch.tensor([soundness(c.artifacts) for c in contenders])[:, None]
     leader = max(range(len(value)), key=value.__getitem__)
     simple = [i for i, c in enumerate(contenders) if c.label in (STACK, NAIVE)]
     if leader in simple:
@@ -145,7 +145,7 @@ class _Rendered(NamedTuple):
     merged: Adapter | None
     images: Tensor
     moments: Moments
-    price: float
+    artifacts: float
 
 
 def _render(record: TrialRecord, evaluator: Evaluator, observer: Observer) -> _Rendered | None:
@@ -157,8 +157,7 @@ def _render(record: TrialRecord, evaluator: Evaluator, observer: Observer) -> _R
     except TrialError as error:
         observer.note(f"{label} cannot be confirmed: {error}")
         return None
-    price = artifact_price(measured.evaluation.artifacts)
-    return _Rendered(label, record.number, recipe, measured.merged, measured.images, measured.moments, price)
+    return _Rendered(label, record.number, recipe, measured.merged, measured.images, measured.moments, measured.evaluation.artifacts)
 
 
 def _alone(evaluator: Evaluator) -> list[_Rendered]:
@@ -174,4 +173,4 @@ def _contender(entry: _Rendered, samples: Tensor, evaluator: Evaluator) -> Conte
     both = torch.stack([own, joint]).nanmean(dim=0)
     each = {s.name: float(share) for s, share in zip(evaluator.sources, both, strict=True)}
     weakest = interval(weakest_share(entry.moments), samples)
-    return Contender(entry.label, entry.number, entry.recipe, entry.merged, entry.images, entry.moments, weakest, each, entry.price)
+    return Contender(entry.label, entry.number, entry.recipe, entry.merged, entry.images, entry.moments, weakest, each, entry.artifacts)

@@ -83,9 +83,7 @@ def summarise(story: Story, directory: StudyDirectory) -> StudySummary:
 def verdict(found: Confirmation) -> Verdict:
     """The finding in one sentence, and the confirmed scores behind it."""
     rows = {
-        c.label: ConfirmedScore(
-            score=c.weakest.value, ci_low=min(c.weakest.low, c.weakest.value), ci_high=max(c.weakest.high, c.weakest.value), sources=c.each
-        )
+        c.label: ConfirmedScore(score=c.weakest.value, ci_low=c.weakest.low, ci_high=c.weakest.high, sources=c.each, artifacts=c.artifacts)
         for c in found.contenders
     }
     by_label = {c.label: c for c in found.contenders}

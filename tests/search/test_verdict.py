@@ -48,9 +48,9 @@ def test_the_simpler_merge_is_shipped_within_noise(labels: list[str], means: tup
 
 
 def test_damage_counts_as_in_the_search() -> None:
-    burned, clean = replace(contender("trial 9", 0.9), price=0.3), contender("trial 4", 0.8)
+    burned, clean = replace(contender("trial 9", 0.9), artifacts=1.0), contender("trial 4", 0.8)
     assert decide([burned, clean], samples(0.9, 0.8)) == (1, 1)
-    assert decide([clean, replace(contender(STACK, 0.8), price=0.3)], samples(0.8, 0.8)) == (0, 0)
+    assert decide([clean, replace(contender(STACK, 0.8), artifacts=1.0)], samples(0.8, 0.8)) == (0, 0)
 
 
 def test_equal_merges_are_within_noise() -> None:
