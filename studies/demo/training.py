@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -49,12 +49,15 @@ def fit(modules: Iterable[nn.Module], loss: Loss, plan: Plan, checkpoint: Path) 
         loss: draws a batch from the generator and returns its scalar loss.
         plan: length and rates.
         checkpoint: file that holds the state of the run; a finished run is only loaded.
+
+    Raises:
+        ValueError: the checkpoint is of a run with another plan.
     """
     weights = [p for m in modules for p in m.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(weights, plan.rate, betas=(0.9, 0.99), weight_decay=plan.decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, plan.rate, plan.steps + 1, pct_start=0.08, final_div_factor=100)
     averaged = [w.detach().clone() for w in weights]
-    first = _restore(checkpoint, weights, averaged, optimiser, schedule)
+    first = _restore(checkpoint, plan, weights, averaged, optimiser, schedule)
     begun, running = time.monotonic(), 0.0
     for step in range(first, plan.steps):
         torch.manual_seed(plan.seed * 1_000_003 + step)
@@ -67,7 +70,7 @@ def fit(modules: Iterable[nn.Module], loss: Loss, plan: Plan, checkpoint: Path) 
         _average(averaged, weights, min(plan.average, (step + 1) / (step + 10)))
         running = float(value.detach()) if step == first else 0.98 * running + 0.02 * float(value.detach())
         if (step + 1) % plan.save_every == 0 or step + 1 == plan.steps:
-            _save(checkpoint, weights, averaged, optimiser, schedule, step + 1)
+            _save(checkpoint, plan, weights, averaged, optimiser, schedule, step + 1)
             pace = (time.monotonic() - begun) / (step + 1 - first)
             print(f"{checkpoint.stem}: step {step + 1}/{plan.steps}  loss {running:.4f}  {pace:.2f} s/step", flush=True)
     with torch.no_grad():
@@ -94,6 +97,7 @@ def _average(averaged: list[Tensor], weights: list[nn.Parameter], keep: float) -
 
 def _save(
     path: Path,
+    plan: Plan,
     weights: list[nn.Parameter],
     averaged: list[Tensor],
     optimiser: torch.optim.Optimizer,
@@ -103,6 +107,7 @@ def _save(
     path.parent.mkdir(parents=True, exist_ok=True)
     state = {
         "step": step,
+        "plan": asdict(plan),
         "weights": [w.detach() for w in weights],
         "averaged": averaged,
         "optimiser": optimiser.state_dict(),
@@ -114,6 +119,7 @@ def _save(
 
 def _restore(
     path: Path,
+    plan: Plan,
     weights: list[nn.Parameter],
     averaged: list[Tensor],
     optimiser: torch.optim.Optimizer,
@@ -122,6 +128,8 @@ def _restore(
     if not path.exists():
         return 0
     state = torch.load(path, weights_only=True)
+    if state["plan"] != asdict(plan):
+        raise ValueError(f"{path}: a run with another plan ({state['plan']}) stopped here — delete the file to train afresh")
     with torch.no_grad():
         for weight, mean, saved, saved_mean in zip(weights, averaged, state["weights"], state["averaged"], strict=True):
             weight.copy_(saved)

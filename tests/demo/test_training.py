@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ def _model() -> nn.Linear:
     return nn.Linear(3, 2)
 
 
-def _train(path: Path, cut_at: int | None = None) -> nn.Linear:
+def _train(path: Path, cut_at: int | None = None, plan: Plan = PLAN) -> nn.Linear:
     model, steps = _model(), 0
 
     def loss(rng: np.random.Generator) -> Tensor:
@@ -35,7 +36,7 @@ def _train(path: Path, cut_at: int | None = None) -> nn.Linear:
         batch = torch.from_numpy(rng.normal(size=(4, 3))).float()
         return (model(batch + 0.1 * torch.randn_like(batch)) - 1).square().mean()
 
-    fit([model], loss, PLAN, path)
+    fit([model], loss, plan, path)
     return model
 
 
@@ -53,6 +54,12 @@ def test_finished_run_is_only_loaded(tmp_path: Path) -> None:
     first = _train(tmp_path / "run.pt")
     again = _train(tmp_path / "run.pt", cut_at=0)
     assert torch.equal(first.weight, again.weight)
+
+
+def test_a_checkpoint_of_another_plan_is_refused(tmp_path: Path) -> None:
+    _train(tmp_path / "run.pt")
+    with pytest.raises(ValueError, match="run with another plan .*'steps': 12.* — delete the file to train afresh"):
+        _train(tmp_path / "run.pt", plan=replace(PLAN, steps=20))
 
 
 def test_pictures_survive_the_way_to_tensors_and_back() -> None:
