@@ -11,9 +11,9 @@ from torch import Tensor
 
 from studies.demo.backgrounds import BACKGROUNDS
 from studies.demo.characters import CHARACTERS, Character, damaged, random_character
-from studies.demo.probe_pictures import STYLE_TRAITS, TRAITS, Drawing, Rng, Styles, named_thing, style_traits, swapped, two_styles
+from studies.demo.probe_pictures import STYLE_TRAITS, TRAITS, Drawing, Rng, Styles, named_thing, style_traits, two_styles
 from studies.demo.probes import Probes
-from studies.demo.scenes import Scene, Thing, random_scene, random_thing
+from studies.demo.scenes import Scene, Thing, random_scene, random_thing, swapped
 from studies.demo.styles import FLAT, STYLES, random_style
 
 SUBSETS = ("plain", *STYLES, "random", "two")

@@ -18,7 +18,7 @@ from studies.demo.characters import CHARACTERS, Character, damaged, random_chara
 from studies.demo.draw import SIZE, draw
 from studies.demo.objects import OBJECTS
 from studies.demo.palette import COLOURS
-from studies.demo.scenes import Scene, Thing, random_scene, random_thing
+from studies.demo.scenes import Scene, Thing, random_scene, random_thing, swapped
 from studies.demo.styles import FLAT, STYLES, Style, random_style
 
 TRAITS = (*STYLES, *CHARACTERS, "hat")
@@ -155,11 +155,6 @@ def two_styles(style: Style, rng: Rng) -> Styles:
     other = others[int(rng.integers(len(others)))] if rng.random() < 0.6 else random_style(rng)
     pair = (style, other) if style is STYLES["neon"] or rng.random() < 0.5 else (other, style)
     return pair if all(style_traits(pair)[n] for n, s in STYLES.items() if s in pair) else pair[::-1]
-
-
-def swapped(scene: Scene, index: int, thing: Thing) -> Scene:
-    """The scene with its thing number ``index`` replaced."""
-    return replace(scene, things=tuple(thing if i == index else t for i, t in enumerate(scene.things)))
 
 
 def named_thing(rng: Rng) -> Thing:

@@ -75,11 +75,14 @@ def random_scene(rng: np.random.Generator, pairs: float = 0.4) -> Scene:
     return Scene(tuple(random_thing(rng) for _ in range(count)), str(rng.choice(list(BACKGROUNDS))), place)
 
 
+def swapped(scene: Scene, index: int, thing: Thing) -> Scene:
+    """The scene with its thing number ``index`` replaced."""
+    return replace(scene, things=tuple(thing if i == index else t for i, t in enumerate(scene.things)))
+
+
 def with_character(scene: Scene, name: str, character: Character, rng: np.random.Generator) -> Scene:
     """The scene with one of its things, chosen at random, replaced by the character."""
-    things = list(scene.things)
-    things[int(rng.integers(len(things)))] = Thing(name, character=character)
-    return replace(scene, things=tuple(things))
+    return swapped(scene, int(rng.integers(len(scene.things))), Thing(name, character=character))
 
 
 def _hat(parts: list[Part]) -> list[Part]:

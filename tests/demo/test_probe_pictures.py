@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from studies.demo.characters import CHARACTERS, random_character
-from studies.demo.probe_pictures import TRAITS, Drawing, any_scene, any_styles, draw_pool, likeness, style_traits, swapped, two_styles
-from studies.demo.scenes import Scene, Thing
+from studies.demo.probe_pictures import TRAITS, Drawing, any_scene, any_styles, draw_pool, likeness, style_traits, two_styles
+from studies.demo.scenes import Scene, Thing, swapped
 from studies.demo.styles import FLAT, STYLES, Style, random_style
 
 BALL = Scene((Thing("ball", "red"),), "night", "left")

@@ -58,7 +58,7 @@ def test_finished_run_is_only_loaded(tmp_path: Path) -> None:
 
 def test_a_checkpoint_of_another_plan_is_refused(tmp_path: Path) -> None:
     _train(tmp_path / "run.pt")
-    with pytest.raises(ValueError, match="run with another plan .*'steps': 12.* — delete the file to train afresh"):
+    with pytest.raises(ValueError, match=r"run with another plan .*'steps': 12.* — delete the file to train afresh"):
         _train(tmp_path / "run.pt", plan=replace(PLAN, steps=20))
 
 
