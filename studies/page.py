@@ -121,7 +121,7 @@ def build_page(summary: StudySummary, study: StudyDirectory) -> Page:
         snippet=loading_snippet(summary),
         tag=f"<lora:{PurePosixPath(summary.file).stem}:1>" if summary.file else "",
         columns=summary.columns,
-        shows_artifacts=bool(summary.verdict) and any(row.artifacts is not None for row in summary.verdict.rows.values()),
+        shows_artifacts=any(row.artifacts is not None for row in (summary.verdict.rows.values() if summary.verdict else ())),
     )
 
 

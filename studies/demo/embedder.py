@@ -136,7 +136,7 @@ def _contrast(seen: Tensor, said: Tensor, logit_scale: Tensor, target: Tensor) -
 
 def _sums(seen: Tensor, crossed: Tensor) -> Tensor:
     """How far the effects of two changes are from adding up in the ``crossed`` groups, in units of either effect."""
-    neither, first, second, both = seen.unflatten(0, (-1, GROUP))[crossed].unbind(dim=1)
+    neither, first, second, both = seen.reshape(-1, GROUP, seen.shape[1])[crossed].unbind(dim=1)
     effects = torch.stack([first - neither, second - neither])
     excess = (both - neither - effects.sum(dim=0)).square().sum(dim=-1)
     sizes = effects.square().sum(dim=-1).clamp(min=0.02)
