@@ -83,33 +83,13 @@ def test_no_trait_of_a_source_is_in_its_pictures() -> None:
 
 
 def test_groups_differ_in_one_respect() -> None:
-    groups = draw_groups(60, seed=2)
-    assert {PARTS[k] for k in groups.key[~groups.crossed]} == {"style", "creature", "objects", "worn"}
-    for parts, key in zip(groups.parts[~groups.crossed], groups.key[~groups.crossed], strict=True):
+    groups = draw_groups(40, seed=2)
+    assert {PARTS[k] for k in groups.key} == {"style", "creature", "objects", "worn"}
+    for parts, key in zip(groups.parts, groups.key, strict=True):
         if PARTS[key] == "style":
             assert len(np.unique(np.delete(parts, key, axis=1), axis=0)) == 1
         else:
             assert len(np.unique(parts[:, PARTS.index("style")])) == 1
-
-
-def test_crossed_groups_are_a_plain_scene_two_changes_and_both() -> None:
-    groups = draw_groups(80, seed=4)
-    assert 0.15 < groups.crossed.mean() < 0.45
-    neither, first, second, both = groups.pictures[groups.crossed].astype(int).swapaxes(0, 1)
-    plain = FLAT.describe()
-    assert set(groups.parts[groups.crossed][:, 0, PARTS.index("style")]) == {plain}
-    for pictures in (first, second, both):
-        assert (pictures != neither).any(axis=(1, 2, 3)).all()
-    styles = groups.parts[groups.crossed][:, :, PARTS.index("style")]
-    assert (styles[:, 3] != plain).sum() > (styles[:, 1] != plain).sum()
-
-
-def test_effects_that_add_up_cost_nothing() -> None:
-    one, two = torch.eye(8)[:2]
-    quads = torch.stack([torch.zeros(8), one, two, one + two, torch.zeros(8), one, two, two])
-    assert float(module._sums(quads, torch.tensor([True, False]))) == 0
-    assert float(module._sums(quads, torch.tensor([False, True]))) == pytest.approx(1)
-    assert float(module._sums(quads, torch.tensor([False, False]))) == 0
 
 
 def test_captions_say_what_their_group_differs_in_and_fit(tmp_path: Path) -> None:
