@@ -1,8 +1,11 @@
 """Preservation: how much of each source's effect survives in a merge, measured between base (0) and source alone (1).
 
 All pictures of one prompt start from the same noise, so the *effect* of a source is a difference of two embeddings,
-u_k = φ(source k alone) − φ(base), and the merge's effect is v = φ(merge) − φ(base). A source's share in the merge is its
-least-squares coefficient in v ≈ Σ_k a_k·u_k over a group of prompts.
+u_k = φ(source k alone) − φ(base), and the merge's effect is v = φ(merge) − φ(base). Over a group of prompts there are two
+ways to read a source's share off them, and both err: the projection p_k = ⟨u_k, v⟩ / ‖u_k‖² credits sources whose effects look
+alike for each other, and the least-squares coefficient a_k in v ≈ Σ_k a_k·u_k, which does not, is low for a character that a style
+repaints, since most of what is seen of it then lies along what both effects have in common. The share is their harmonic mean: 0
+where either is 0, 1 where both are.
 """
 
 from __future__ import annotations
@@ -115,16 +118,16 @@ def shares(reduced: Moments, weights: Tensor | None = None) -> tuple[Tensor, Ten
     sources = reduced.pull.shape[1]
     groups = torch.stack([reduced.asked == group for group in (*range(sources), JOINT)])
     counts = torch.ones(len(reduced.asked)) if weights is None else weights
-    solved = _solve(reduced, counts.unsqueeze(-2) * groups)
+    solved = _group_shares(reduced, counts.unsqueeze(-2) * groups)
     return solved[..., :sources, :].diagonal(dim1=-2, dim2=-1), solved[..., sources, :]
 
 
-def _solve(reduced: Moments, counts: Tensor) -> Tensor:
-    """argmin_a Σᵢ cᵢ(‖vᵢ − Σ_k a_k·u_kᵢ‖² + λ·Σ_k a_k²·‖u_kᵢ‖²), clipped to [0, 1]; counts (..., n) → (..., k).
+def _group_shares(reduced: Moments, counts: Tensor) -> Tensor:
+    """Harmonic mean of projection and coefficient, each clipped to [0, 1]; counts (..., n) → (..., k).
 
-    Sources whose effects look alike get no credit for each other, as they would from the projection ⟨u, v⟩ / ‖u‖². The ridge
-    is in units of each source's own effect, so that a weak source reaches 1 beside a strong one; two sources with one and the
-    same effect share it. A source without effect stays at 0; NaN where no prompt counts.
+    The coefficients are argmin_a Σᵢ cᵢ(‖vᵢ − Σ_k a_k·u_kᵢ‖² + λ·Σ_k a_k²·‖u_kᵢ‖²). The ridge is in units of each source's own
+    effect, so that a weak source reaches 1 beside a strong one; two sources with one and the same effect share it. A source
+    without effect stays at 0; NaN where no prompt counts.
     """
     counts = counts.double()
     total = counts.sum(dim=-1, keepdim=True)
@@ -132,9 +135,11 @@ def _solve(reduced: Moments, counts: Tensor) -> Tensor:
     pull = torch.einsum("...n,nk->...k", counts, reduced.pull)
     power = gram.diagonal(dim1=-2, dim2=-1)
     seen = power > _FLOOR * total
+    projected = (pull * seen / torch.where(seen, power, 1)).clamp(0, 1)
     gram = gram * (seen.unsqueeze(-1) & seen.unsqueeze(-2)) + torch.diag_embed(torch.where(seen, _RIDGE * power, 1))
-    solved = torch.linalg.solve(gram, (pull * seen).unsqueeze(-1)).squeeze(-1)
-    return torch.where(total > 0, solved.clamp(0, 1), torch.nan)
+    solved = torch.linalg.solve(gram, (pull * seen).unsqueeze(-1)).squeeze(-1).clamp(0, 1)
+    both = projected + solved
+    return torch.where(total > 0, 2 * projected * solved / torch.where(both > 0, both, 1), torch.nan)
 
 
 def _leakage(merged: Tensor, effects: Effects, source: int) -> float:

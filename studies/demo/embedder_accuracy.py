@@ -31,6 +31,7 @@ def embedder_figures(folder: Path, count: int = 200, seed: int = 91) -> dict[str
 
     Returns:
         ``styles of N``, ``characters of N`` → zero-shot accuracy in picking the right one of N held-out descriptions;
+        ``character in a style`` → how much of a held-out character's effect is seen in a held-out style, 1 = all of it;
         ``TRAIT`` → area under the ROC curve by which a source's trait separates from the same plain scene along the axis
         between the two means, fitted on other pictures; ``TRAIT against its kind`` → the same against random styles or
         characters; ``TRAIT growth`` → share of steps along a cross-fade in which the mean projection on that axis grows;
@@ -44,6 +45,7 @@ def embedder_figures(folder: Path, count: int = 200, seed: int = 91) -> dict[str
     for options in (20, 100):
         figures[f"styles of {options}"] = _styles(eye, rng, options, count)
         figures[f"characters of {options}"] = _characters(eye, rng, options, count)
+    figures["character in a style"] = _carried(eye, rng, count)
     for trait in TRAITS:
         figures |= _separation(eye, trait, rng, count)
     return figures
@@ -94,6 +96,16 @@ def _characters(eye: _Eye, rng: Rng, options: int, count: int) -> float:
     answers = rng.integers(len(creatures), size=count)
     scenes = [swapped(random_scene(rng, pairs=0.0), 0, Thing("creature", character=creatures[a])) for a in answers]
     return _picked(eye, [Drawing(s, (FLAT,), _seed(rng)) for s in scenes], [c.describe() for c in creatures], answers)
+
+
+def _carried(eye: _Eye, rng: Rng, count: int) -> float:
+    """Mean of ⟨c, c'⟩ / ‖c‖², where c is what a character changes in the embedding of a plain scene and c' in a style."""
+    plain = [Drawing(random_scene(rng, pairs=0.0), (FLAT,), _seed(rng)) for _ in range(count)]
+    shown = [replace(d, scene=swapped(d.scene, 0, Thing("creature", character=random_character(rng)))) for d in plain]
+    styles = [(random_style(rng),) for _ in range(count)]
+    painted = [[replace(d, styles=s) for d, s in zip(drawings, styles, strict=True)] for drawings in (plain, shown)]
+    effect, carried = eye.draw(shown) - eye.draw(plain), eye.draw(painted[1]) - eye.draw(painted[0])
+    return float(((effect * carried).sum(dim=1) / effect.square().sum(dim=1)).mean())
 
 
 def _picked(eye: _Eye, drawings: list[Drawing], texts: list[str], answers: NDArray[np.int64]) -> float:

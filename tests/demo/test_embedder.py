@@ -62,6 +62,10 @@ def test_it_names_styles_and_characters_never_seen(figures: dict[str, float]) ->
     assert figures["characters of 20"] > 0.4  # most differ in small parts only
 
 
+def test_a_character_is_still_seen_in_a_style(figures: dict[str, float]) -> None:
+    assert figures["character in a style"] > 0.2  # 1 would be all of what is seen of it in a plain picture
+
+
 @pytest.mark.parametrize("trait", TRAITS)
 def test_the_sources_traits_stand_apart(figures: dict[str, float], trait: str) -> None:
     assert figures[trait] >= 0.95

@@ -22,6 +22,7 @@ from objectives import (
     score,
     weakest_share,
 )
+from tests.objectives.reference import share
 
 ASKED = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1, JOINT, JOINT, JOINT, JOINT, JOINT])
 
@@ -42,13 +43,13 @@ def candidate(effects: Effects, gains: tuple[float, float], seed: int = 2) -> Mo
 
 
 def reference(reduced: Moments, effects: Effects, merged: Tensor, counts: Tensor) -> float:
-    """The weakest share on one resample, from the repeated rows by least squares."""
+    """The weakest share on one resample, from the repeated rows."""
     rows = np.repeat(np.arange(len(counts)), counts.int().tolist())
     u, v = (effects.alone - effects.base).double().numpy(), (merged - effects.base).double().numpy()
 
     def solved(group: int) -> np.ndarray:
         kept = rows[reduced.asked.numpy()[rows] == group]
-        return np.linalg.lstsq(u[:, kept].reshape(len(u), -1).T, v[kept].reshape(-1), rcond=None)[0].clip(0, 1)
+        return share(u[:, kept], v[kept])
 
     joint = solved(JOINT)
     return min((solved(k)[k] + joint[k]) / 2 for k in range(len(u)))
@@ -72,7 +73,7 @@ def test_resamples_differ_and_every_prompt_is_drawn_as_often() -> None:
     torch.testing.assert_close(drawn.mean(dim=0), torch.ones(13), rtol=0, atol=0.08)
 
 
-def test_the_bootstrap_equals_least_squares_on_repeated_rows() -> None:
+def test_the_bootstrap_equals_the_reference_on_repeated_rows() -> None:
     effects = effects_of()
     merged = effects.base + 0.4 * (effects.alone - effects.base).sum(dim=0) + 0.2 * noise(13, 12, seed=5)
     reduced = moments(merged, effects)

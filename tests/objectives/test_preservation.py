@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from objectives import JOINT, Effects, Preservation, moments, preservation, shares
+from tests.objectives.reference import share
 
 CLOSE = 2e-3  # the ridge's share
 SEEDS = st.integers(0, 2**31)
@@ -103,7 +104,7 @@ def test_one_and_the_same_effect_is_shared() -> None:
     asked = asked_for(2, 2, 2)
     u = 0.5 * unit(1, len(asked), 16, seed=3).expand(2, -1, -1)
     found = preservation(effects_of(u, asked, 4).alone[0], effects_of(u, asked, 4))
-    assert numbers(found) == [pytest.approx((0.5, 0.5), abs=CLOSE)] * 2
+    assert numbers(found) == [pytest.approx((2 / 3, 2 / 3), abs=CLOSE)] * 2  # the coefficient ½, the projection 1
 
 
 @pytest.mark.parametrize("size", [0.0, 1e-4, 5e-3])
@@ -130,15 +131,14 @@ def test_overshoot_counts_as_1_and_the_opposite_as_0(seed: int, gain: float) -> 
 
 
 @given(SEEDS)
-def test_shares_are_the_clipped_least_squares_coefficients(seed: int) -> None:
+def test_shares_are_the_harmonic_means_of_projections_and_least_squares_coefficients(seed: int) -> None:
     effects = random_effects(seed)
     merged = effects.base + 0.4 * unit(*effects.base.shape, seed=seed + 2) + 0.5 * (effects.alone - effects.base).sum(dim=0)
     own, joint = shares(moments(merged, effects))
     u, v, asked = (effects.alone - effects.base).double().numpy(), (merged - effects.base).double().numpy(), effects.asked.numpy()
 
     def wanted(group: int) -> np.ndarray:
-        rows = asked == group
-        return np.linalg.lstsq(u[:, rows].reshape(3, -1).T, v[rows].reshape(-1), rcond=None)[0].clip(0, 1)
+        return share(u[:, asked == group], v[asked == group])
 
     np.testing.assert_allclose(own, [wanted(k)[k] for k in range(3)], atol=5e-3)
     np.testing.assert_allclose(joint, wanted(JOINT), atol=5e-3)
