@@ -69,8 +69,8 @@ def verdict_figure(summary: StudySummary) -> Figure | None:
         for name, c in verdict.rows.items()
         if all(map(math.isfinite, (c.score, c.ci_low, c.ci_high)))
     ]
-    percent = f"{100 * verdict.confidence:g} %"
-    return Figure(_both(lambda width: interval_chart(rows, width, f"confirmed score, {percent} interval"), 560)) if rows else None
+    axis = f"kept of the weakest source, {100 * verdict.confidence:g} % interval"
+    return Figure(_both(lambda width: interval_chart(rows, width, axis), 560)) if rows else None
 
 
 def shipped_tone(label: str, shipped: bool) -> str:
