@@ -37,7 +37,7 @@ def build_app(options: dict[str, Any] | None = None, source: str = "") -> App:
         help=HELP,
         version_flags=["--version"],
         version=_version,
-        default_parameter=Parameter(consume_multiple=True, negative=()),
+        default_parameter=Parameter(consume_multiple=True, negative=(), show_default=_default),
         config=[Env("OPTIMIZE_", command=False), Dict(options or {}, source=source)],
         help_on_error=False,
     )
@@ -50,6 +50,13 @@ def build_app(options: dict[str, Any] | None = None, source: str = "") -> App:
 def search(*, config: Annotated[Config, Parameter(name="*")] = _DEFAULTS) -> int:
     """Search for the best merge of the sources and export it."""
     return commands.run_and_tell(config)
+
+
+def _default(value: Any) -> str | None:
+    """How the help shows a default; an empty one says nothing."""
+    if value is False or value in (None, "", ()):
+        return None
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def main(arguments: list[str] | None = None) -> None:

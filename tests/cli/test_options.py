@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from importlib.metadata import version
@@ -76,3 +77,11 @@ def test_every_command_explains_itself(command: list[str], capsys: pytest.Captur
     out, err = capsys.readouterr()
     assert out.startswith(f"Usage: optimize {' '.join(command)}".rstrip())
     assert err == ""
+
+
+def test_help_shows_defaults_as_one_would_type_them(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert execute(["--help"]) == 0
+    shown = re.findall(r"\[default: ([^]]*)\]", capsys.readouterr().out)
+    assert {"50", "0", "study", "ties dare dare_ties magnitude_prune"} <= set(shown)
+    assert not {"", "()", "False", "None", '""'} & set(shown)
