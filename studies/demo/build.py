@@ -1,6 +1,6 @@
 """Build the demo world from nothing: draw, train, write the assets, print the figures.
 
-``python -m studies.demo.build`` takes about two hours of two CPU cores; every stage saves checkpoints under ``--work`` and is
+``python -m studies.demo.build`` takes four to five hours of one CPU core; every stage saves checkpoints under ``--work`` and is
 skipped or resumed when the command is run again. ``--scale 0.1`` trains a tenth as long, to see the whole chain.
 """
 
