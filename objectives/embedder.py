@@ -1,7 +1,13 @@
-"""The embedder: an open_clip model that turns pictures into vectors in which differences can be measured."""
+"""The embedder: an open_clip model that turns pictures into vectors in which differences can be measured.
+
+What is compared is not the model's final embedding, in which a style hides most of what else is in a picture, but what its stages
+see place by place, as in LPIPS (Zhang et al. 2018, https://arxiv.org/abs/1801.03924, equation 1): features of unit length at every
+position of every stage. The pictures that are compared start from the same noise, so their positions correspond.
+"""
 
 from __future__ import annotations
 
+import math
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -10,7 +16,9 @@ import open_clip
 import torch
 import torchvision.transforms.v2.functional as vision
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+_STAGES, _GRID = 4, 8
 _CONFIG = "open_clip_config.json"
 
 
@@ -20,6 +28,8 @@ class EmbedderError(ValueError):
 
 class Embedder(nn.Module):
     """An open_clip image tower with its own preprocessing, on tensors of square pictures.
+
+    Stages are the tower's blocks after each quarter of its depth; a map of more than 8 × 8 positions is averaged down to that.
 
     Args:
         model: an open_clip model.
@@ -55,7 +65,7 @@ class Embedder(nn.Module):
             images: uint8, (n, 3, height, width).
 
         Returns:
-            Unit vectors, float32, (n, d), on the CPU.
+            Unit vectors, float32, (n, d), on the CPU; every stage has the same share of the length, and in it every position.
         """
         return torch.cat([self._embed(chunk) for chunk in torch.split(images, self.batch)])
 
@@ -64,8 +74,21 @@ class Embedder(nn.Module):
         if floats.shape[-2:] != (self.size, self.size):
             floats = vision.resize(floats, [self.size], interpolation=self.interpolation, antialias=True)
             floats = vision.center_crop(floats.clamp(0, 1), [self.size, self.size])
-        vectors: Tensor = self.model.encode_image((floats - self.mean) / self.std, normalize=True)
-        return vectors.float().cpu()
+        prepared = (floats - self.mean) / self.std
+        maps = self.model.visual.forward_intermediates(prepared, intermediates_only=True)["image_intermediates"]
+        return torch.cat([_places(maps[i]) / _STAGES**0.5 for i in _stages(len(maps))], dim=1).cpu()
+
+
+def _stages(blocks: int) -> list[int]:
+    """The last block of every quarter."""
+    return [math.ceil(blocks * part / _STAGES) - 1 for part in range(1, _STAGES + 1)]
+
+
+def _places(features: Tensor) -> Tensor:
+    """A map (n, c, h, w) as unit vectors (n, d), in which every position has the same length."""
+    height, width = (min(_GRID, length) for length in features.shape[-2:])
+    pooled = F.normalize(F.adaptive_avg_pool2d(features.float(), (height, width)), dim=1)
+    return pooled.flatten(1) / math.sqrt(height * width)
 
 
 def load_embedder(spec: str | Path, *, device: str = "cpu") -> Embedder:

@@ -88,9 +88,13 @@ class Preservation:
 
 def moments(merged: Tensor, effects: Effects) -> Moments:
     """Reduce a candidate's embeddings (n, d) to what the shares need."""
-    u = (effects.alone - effects.base).double()
-    v = (merged - effects.base).double()
-    return Moments(torch.einsum("knd,lnd->nkl", u, u), torch.einsum("knd,nd->nk", u, v), effects.asked)
+    gram, pull = [], []
+    for i in range(len(merged)):  # prompt by prompt: in double precision all of them at once would take much memory
+        base = effects.base[i].double()
+        u, v = effects.alone[:, i].double() - base, merged[i].double() - base
+        gram.append(u @ u.T)
+        pull.append(u @ v)
+    return Moments(torch.stack(gram), torch.stack(pull), effects.asked)
 
 
 def preservation(merged: Tensor, effects: Effects) -> list[Preservation]:

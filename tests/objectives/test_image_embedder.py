@@ -35,7 +35,7 @@ def pictures(count: int, side: int = 64, seed: int = 0) -> Tensor:
 
 def test_it_gives_unit_vectors(embedder: Embedder) -> None:
     found = embedder(pictures(5))
-    assert found.shape == (5, 128)
+    assert found.shape == (5, 80 * 64 + 160 * 64 + 320 * 16 + 640 * 4)
     assert (found.dtype, found.device.type, found.requires_grad) == (torch.float32, "cpu", False)
     torch.testing.assert_close(found.norm(dim=1), torch.ones(5))
     assert float((found[0] - found[1]).norm()) > 0.05
@@ -50,12 +50,36 @@ def test_the_batch_does_not_matter(embedder: Embedder) -> None:
 
 @pytest.mark.parametrize("side", [64, 48, 200])
 def test_it_prepares_pictures_as_open_clip_does(embedder: Embedder, side: int) -> None:
-    model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{SHIPPED}", require_pretrained=True)
+    _, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{SHIPPED}", require_pretrained=True)
     images = pictures(3, side)
     prepared = torch.stack([preprocess(Image.fromarray(np.asarray(image.permute(1, 2, 0)))) for image in images])
+    wanted = reference(embedder, prepared)
+    assert float((embedder(images) - wanted).norm(dim=1).max()) < (1e-5 if side == 64 else 0.02)
+
+
+def reference(embedder: Embedder, prepared: Tensor) -> Tensor:
+    """The four residual stages of the shipped model, block by block, position by position."""
+    tower, vectors = embedder.model.visual, []
     with torch.inference_mode():
-        wanted = model.eval().encode_image(prepared, normalize=True)
-    assert float((embedder(images) - wanted).norm(dim=1).max()) < (1e-5 if side == 64 else 0.01)
+        features = tower.stem(prepared)
+        for stage in (tower.layer1, tower.layer2, tower.layer3, tower.layer4):
+            features = stage(features)
+            size = features.shape[-1]
+            small = features.unflatten(2, (-1, size // 8)).unflatten(4, (-1, size // 8)).mean(dim=(3, 5)) if size > 8 else features
+            unit = small / small.norm(dim=1, keepdim=True)
+            vectors.append(unit.flatten(1) / small[0, 0].numel() ** 0.5 / 2)
+    return torch.cat(vectors, dim=1)
+
+
+@pytest.mark.parametrize("vision", [{"layers": 5, "width": 64, "patch_size": 16}, {"layers": [1, 1, 1, 1], "width": 8, "head_width": 16}])
+def test_towers_of_either_kind(vision: dict[str, object]) -> None:
+    """With random weights: a transformer's five blocks and a residual network's stages both give unit vectors of four levels."""
+    text = {"context_length": 8, "vocab_size": 20, "width": 16, "heads": 2, "layers": 1}
+    model = open_clip.CLIP(embed_dim=16, vision_cfg={"image_size": 64, **vision}, text_cfg=text)
+    open_clip.set_model_preprocess_cfg(model, {"size": 64, "mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bicubic"})
+    found = Embedder(model, "random")(pictures(3))
+    torch.testing.assert_close(found.norm(dim=1), torch.ones(3))
+    assert found.shape[1] == (4 * 4 * 4 * 64 if "patch_size" in vision else 32 * 64 + 64 * 64 + 128 * 16 + 256 * 4)
 
 
 def test_it_names_where_it_came_from(embedder: Embedder) -> None:
