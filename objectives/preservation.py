@@ -4,8 +4,8 @@ All pictures of one prompt start from the same noise, so the *effect* of a sourc
 u_k = φ(source k alone) − φ(base), and the merge's effect is v = φ(merge) − φ(base). Over a group of prompts there are two
 ways to read a source's share off them, and both err: the projection p_k = ⟨u_k, v⟩ / ‖u_k‖² credits sources whose effects look
 alike for each other, and the least-squares coefficient a_k in v ≈ Σ_k a_k·u_k, which does not, is low for a character that a style
-repaints, since most of what is seen of it then lies along what both effects have in common. The share is their harmonic mean: 0
-where either is 0, 1 where both are.
+repaints, since most of what is seen of it then lies along what both effects have in common. The share is the geometric mean of
+p_k, p_k and a_k: 0 where either is 0, 1 where both are, and nearer the projection, because paint is commoner than likeness.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 JOINT = -1
-_RIDGE = 1e-3  # of the effect itself: what a source alone falls short of 1
+_RIDGE = 1e-6  # of the effect itself: what a source alone falls short of 1
 _FLOOR = 1e-4  # squared distance between unit vectors below which a source has no effect
 
 
@@ -127,7 +127,7 @@ def shares(reduced: Moments, weights: Tensor | None = None) -> tuple[Tensor, Ten
 
 
 def _group_shares(reduced: Moments, counts: Tensor) -> Tensor:
-    """Harmonic mean of projection and coefficient, each clipped to [0, 1]; counts (..., n) → (..., k).
+    """Geometric mean of projection, twice, and coefficient, each clipped to [0, 1]; counts (..., n) → (..., k).
 
     The coefficients are argmin_a Σᵢ cᵢ(‖vᵢ − Σ_k a_k·u_kᵢ‖² + λ·Σ_k a_k²·‖u_kᵢ‖²). The ridge is in units of each source's own
     effect, so that a weak source reaches 1 beside a strong one; two sources with one and the same effect share it. A source
@@ -142,8 +142,7 @@ def _group_shares(reduced: Moments, counts: Tensor) -> Tensor:
     projected = (pull * seen / torch.where(seen, power, 1)).clamp(0, 1)
     gram = gram * (seen.unsqueeze(-1) & seen.unsqueeze(-2)) + torch.diag_embed(torch.where(seen, _RIDGE * power, 1))
     solved = torch.linalg.solve(gram, (pull * seen).unsqueeze(-1)).squeeze(-1).clamp(0, 1)
-    both = projected + solved
-    return torch.where(total > 0, 2 * projected * solved / torch.where(both > 0, both, 1), torch.nan)
+    return torch.where(total > 0, (projected**2 * solved) ** (1 / 3), torch.nan)
 
 
 def _leakage(merged: Tensor, effects: Effects, source: int) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from objectives.preservation import Preservation
 
-HALVING_LEVEL = 4.0
+HALVING_LEVEL = 8.0
 
 
 def score(sources: Sequence[Preservation], artifacts: float) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,9 +21,9 @@ from studies.records import TrialRecord
 CONFIDENCE = 0.95
 
 
-@dataclass(frozen=True)
-class Contender:
-    """One confirmed model.
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One model on the confirmation prompts, before it is compared.
 
     Attributes:
         label: its name in the verdict.
@@ -33,20 +32,29 @@ class Contender:
         merged: the adapter as exported, None for a source alone.
         images: uint8, (n, 3, height, width), on the confirmation prompts.
         moments: for the bootstrap.
-        weakest: the weakest source's share with its confidence interval.
-        each: every source's share.
-        artifacts: its artifact level.
+        artifacts: its artifact level, 0 for a source alone, whose pictures are what that is measured against.
     """
 
     label: str
-    number: int | None
-    recipe: Recipe | None
-    merged: Adapter | None
+    number: int | None = None
+    recipe: Recipe | None = None
+    merged: Adapter | None = None
     images: Tensor
     moments: Moments
+    artifacts: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contender(Entry):
+    """One confirmed model.
+
+    Attributes:
+        weakest: the weakest source's share with its confidence interval.
+        each: every source's share.
+    """
+
     weakest: Interval
     each: dict[str, float]
-    artifacts: float = 0.0
 
     @property
     def score(self) -> float:
@@ -136,19 +144,7 @@ def decide(contenders: Sequence[Contender], samples: Tensor) -> tuple[int, int]:
     return leader, max(close, key=value.__getitem__, default=leader)
 
 
-class _Rendered(NamedTuple):
-    """A contender before the bootstrap, which needs all of them; the fields are those of ``Contender``."""
-
-    label: str
-    number: int | None
-    recipe: Recipe | None
-    merged: Adapter | None
-    images: Tensor
-    moments: Moments
-    artifacts: float
-
-
-def _render(record: TrialRecord, evaluator: Evaluator, observer: Observer) -> _Rendered | None:
+def _render(record: TrialRecord, evaluator: Evaluator, observer: Observer) -> Entry | None:
     """A finalist on the evaluator's prompts, or None, which the observer is told, where they cannot be rendered."""
     assert record.evaluation is not None
     recipe, label = Recipe.from_data(record.evaluation.recipe), record.label or f"trial {record.number}"
@@ -157,20 +153,28 @@ def _render(record: TrialRecord, evaluator: Evaluator, observer: Observer) -> _R
     except TrialError as error:
         observer.note(f"{label} cannot be confirmed: {error}")
         return None
-    return _Rendered(label, record.number, recipe, measured.merged, measured.images, measured.moments, measured.evaluation.artifacts)
+    return Entry(
+        label=label,
+        number=record.number,
+        recipe=recipe,
+        merged=measured.merged,
+        images=measured.images,
+        moments=measured.moments,
+        artifacts=measured.evaluation.artifacts,
+    )
 
 
-def _alone(evaluator: Evaluator) -> list[_Rendered]:
+def _alone(evaluator: Evaluator) -> list[Entry]:
     found = evaluator.baselines
     return [
-        _Rendered(alone_label(s.name), None, None, None, images, moments(found.effects.alone[k], found.effects), 0.0)
+        Entry(label=alone_label(s.name), images=images, moments=moments(found.effects.alone[k], found.effects))
         for k, (s, images) in enumerate(zip(evaluator.sources, found.alone, strict=True))
     ]
 
 
-def _contender(entry: _Rendered, samples: Tensor, evaluator: Evaluator) -> Contender:
+def _contender(entry: Entry, samples: Tensor, evaluator: Evaluator) -> Contender:
     own, joint = shares(entry.moments)
     both = torch.stack([own, joint]).nanmean(dim=0)
     each = {s.name: float(share) for s, share in zip(evaluator.sources, both, strict=True)}
     weakest = interval(weakest_share(entry.moments), samples)
-    return Contender(entry.label, entry.number, entry.recipe, entry.merged, entry.images, entry.moments, weakest, each, entry.artifacts)
+    return Contender(**vars(entry), weakest=weakest, each=each)

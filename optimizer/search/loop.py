@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import optuna
+from optuna.samplers._gp.sampler import _RELATIVE_PARAMS_KEY as _GP_NOTE
 
 from optimizer.errors import NoFeasibleMerge
 from optimizer.search.evaluate import Evaluator
@@ -18,8 +19,9 @@ from optimizer.search.space import SearchSpace
 from optimizer.search.warmstart import Start, baselines, defaults, idle_warning
 from studies.records import TrialRecord
 
-# A quarter of the budget goes to recipes that people would try first, another to random ones; the sampler has the rest.
-_SHARE = 4
+# Up to a quarter of the budget goes to recipes that people would try first, and up to as many trials to random ones, which tell the
+# model of the space's far ends; it has the rest.
+_SHARE, _RANDOM = 4, 4
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def search(ledger: Ledger, space: SearchSpace, evaluator: Evaluator, limits: Lim
     done = ledger.records()
     for record in done:
         observer.trial(record)
-    startup = len(starts) + ledger.planned_budget // _SHARE
+    startup = len(starts) + min(_RANDOM, ledger.planned_budget // _SHARE)
     for _ in range(total - len(done)):
         if limits.passed():
             return False
@@ -111,15 +113,16 @@ def _ask(ledger: Ledger, space: SearchSpace, seed: int, startup: int) -> optuna.
     """The trial that was interrupted, else the next one; with a sampler that proposes the same for it in every process."""
     pending = ledger.pending()
     number = pending.number if pending else sum(t.state.is_finished() for t in ledger.study.get_trials(deepcopy=False))
-    ledger.study.sampler = sampler_for(number, seed=seed, dimensions=space.dimensions, conditional=space.conditional, startup=startup)
+    ledger.study.sampler = sampler_for(number, seed=seed, dimensions=space.dimensions, startup=startup)
     if pending is None:
         return ledger.study.ask()
     trial = optuna.Trial(ledger.study, pending._trial_id)  # Optuna has no public way to take up a running trial
     if not _whole(space, pending.params):
         # A part that was kept would leave the sampler's generator behind for the rest. A whole proposal is kept: a Gaussian process
-        # that finds it among the running trials proposes something else.
+        # that finds it among the running trials proposes something else; so it must not find its own note of this one either.
         trial._cached_frozen_trial.params.clear()
         trial._cached_frozen_trial.distributions.clear()
+        trial.storage.set_trial_system_attr(pending._trial_id, f"{_GP_NOTE}:0", "")
     return trial
 
 

@@ -15,7 +15,7 @@ from optimizer.merging.blocks import family_of
 from optimizer.search.config import Dtype
 
 WEIGHT_RANGE = (0.0, 1.3)
-BLOCK_RANGE = (0.2, 1.6)
+BLOCK_RANGE = (0.5, 1.5)
 _FAMILIES = ("TE", "IN", "MID", "OUT")
 _BY_EFFECT = ("OUT", "IN", "TE", "MID")
 _SUMS = ("linear", "svd")
@@ -49,29 +49,33 @@ class SearchSpace:
 
     @property
     def dimensions(self) -> int:
-        """Number of parameters of the largest branch, the choice of the method included."""
-        own = max(len(_searched(m)) for m in self.methods)
-        return len(self.names) + sum(map(len, self.groups)) + (len(self.methods) > 1) + own
+        """Number of values in a proposal."""
+        return len(self.names) + sum(map(len, self.groups)) + (len(self.methods) > 1) + len(self.parameters)
 
     @property
-    def conditional(self) -> bool:
-        """Whether some parameters exist only for some methods."""
-        return len(self.methods) > 1
+    def parameters(self) -> tuple[Parameter, ...]:
+        """What the methods read besides weights, each once: methods that share a parameter share what is learnt of it. ``scale`` is
+        none of them, since the weights already say it."""
+        found = {p.name: p for method in self.methods for p in METHODS[method].parameters if p.name != "scale"}
+        return tuple(found.values())
 
     def suggest(self, trial: optuna.trial.BaseTrial) -> Recipe:
-        """Let the sampler choose every parameter and return the recipe."""
+        """Let the sampler choose every value and return the recipe.
+
+        Every trial gets a value for every parameter, also for those that its method does not read: a space without conditions is
+        one that a Gaussian process can model.
+        """
         method = trial.suggest_categorical("method", self.methods) if len(self.methods) > 1 else self.methods[0]
         values: dict[str, Any] = {"method": method}
         for name, groups in zip(self.names, self.groups, strict=True):
             values[f"weight:{name}"] = trial.suggest_float(f"weight:{name}", *WEIGHT_RANGE)
             for group in groups:
                 values[f"block:{name}:{group}"] = trial.suggest_float(f"block:{name}:{group}", *BLOCK_RANGE)
-        for parameter in _searched(method):
-            name = f"{method}:{parameter.name}"
+        for parameter in self.parameters:
             if parameter.choices:
-                values[name] = trial.suggest_categorical(name, parameter.choices)
+                values[parameter.name] = trial.suggest_categorical(parameter.name, parameter.choices)
             else:
-                values[name] = trial.suggest_float(name, parameter.low, parameter.high)
+                values[parameter.name] = trial.suggest_float(parameter.name, parameter.low, parameter.high)
         return self.recipe(values)
 
     def recipe(self, values: Mapping[str, Any]) -> Recipe:
@@ -85,7 +89,7 @@ class SearchSpace:
             {group: weight for group in groups if (weight := round(float(values.get(f"block:{name}:{group}", 1.0)), 4)) != 1.0}
             for name, groups in zip(self.names, self.groups, strict=True)
         )
-        chosen = {p.name: values.get(f"{method}:{p.name}", p.default) for p in METHODS[method].parameters}
+        chosen = {p.name: values.get(p.name, p.default) for p in METHODS[method].parameters}
         own: dict[str, Any] = {name: round(value, 4) if isinstance(value, float) else value for name, value in chosen.items()}
         return Recipe(
             method=method,
@@ -97,11 +101,6 @@ class SearchSpace:
             seed=self.seed if METHODS[method].seeded else 0,
             **own,
         )
-
-
-def _searched(method: str) -> tuple[Parameter, ...]:
-    """The method's own parameters that are worth a dimension: the weights already say what ``scale`` would."""
-    return tuple(p for p in METHODS[method].parameters if p.name != "scale")
 
 
 def known_methods(methods: Sequence[str]) -> Sequence[str]:

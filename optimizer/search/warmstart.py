@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from optimizer.merging import METHODS
 from optimizer.search.space import SearchSpace
 from studies.records import TrialRecord
 
@@ -59,11 +58,7 @@ def defaults(space: SearchSpace, limit: int) -> list[Start]:
     """
     count = len(space.names)
     plain = [Start("equal 1/√N", _linear(space, [1 / math.sqrt(count)] * count)), Start("equal 0.8", _linear(space, [0.8] * count))]
-    named = []
-    for method in space.methods[1:]:
-        values = _filled(space, [1.0] * count) | {"method": method}
-        values |= {f"{method}:{p.name}": p.default for p in METHODS[method].parameters if p.name != "scale"}
-        named.append(Start(f"{method} default", values))
+    named = [Start(f"{method} default", _filled(space, [1.0] * count) | {"method": method}) for method in space.methods[1:]]
     return [*plain, *named][:limit]
 
 
@@ -74,4 +69,5 @@ def _linear(space: SearchSpace, weights: list[float]) -> dict[str, Any]:
 
 def _filled(space: SearchSpace, weights: list[float]) -> dict[str, Any]:
     blocks = {f"block:{name}:{group}": 1.0 for name, groups in zip(space.names, space.groups, strict=True) for group in groups}
-    return {f"weight:{name}": weight for name, weight in zip(space.names, weights, strict=True)} | blocks
+    own = {parameter.name: parameter.default for parameter in space.parameters}
+    return {f"weight:{name}": weight for name, weight in zip(space.names, weights, strict=True)} | blocks | own

@@ -34,8 +34,8 @@ def test_artifacts_lower_it_from_the_first_on(kept: list[float], some: float, mo
     assert 0 < score(sources(*kept), some + more) < score(sources(*kept), some) <= min(kept)
 
 
-def test_damage_of_level_4_halves_it() -> None:
-    assert score(sources(0.8, 0.9), 4.0) == pytest.approx(0.4)
+def test_damage_of_level_8_halves_it() -> None:
+    assert score(sources(0.8, 0.9), 8.0) == pytest.approx(0.4)
 
 
 def test_a_sound_merge_that_keeps_nothing_is_not_better_than_a_damaged_one_that_keeps_something() -> None:

@@ -46,10 +46,14 @@ def test_a_source_gets_weights_only_for_blocks_that_it_changes(adapters: list[Ad
 
 def test_the_number_of_dimensions(adapters: list[Adapter]) -> None:
     assert space(adapters, 3, ()).dimensions == 2
-    assert not space(adapters, 3, ()).conditional
     assert space(adapters, 50, ("linear",)).dimensions == 2 + 8
-    found = space(adapters, 50, ("ties",))
-    assert (found.dimensions, found.conditional) == (2 + 8 + 1 + 3, True)
+    assert space(adapters, 50, ("ties",)).dimensions == 2 + 8 + 1 + 3
+
+
+def test_methods_share_the_parameters_that_they_have_in_common(adapters: list[Adapter]) -> None:
+    assert [p.name for p in space(adapters, 50, ("ties", "dare")).parameters] == ["density", "elect_on", "normalise", "rescale"]
+    for parameter in space(adapters, 50, ALL).parameters:
+        assert all(p == parameter for method in METHODS.values() for p in method.parameters if p.name == parameter.name)
 
 
 def test_the_weighted_sum_is_always_the_first_method_and_no_method_comes_twice(adapters: list[Adapter]) -> None:
@@ -96,8 +100,10 @@ def test_a_proposal_is_a_valid_recipe_with_every_parameter_of_its_method(adapter
     trial = study.ask()
     recipe = found.suggest(trial)
     assert recipe.method == method
-    own = {name.partition(":")[2] for name in trial.params if name.startswith(f"{method}:")}
-    assert own == {p.name for p in METHODS[method].parameters} - {"scale"}
+    assert len(trial.params) == found.dimensions
+    for parameter in {p.name for p in METHODS[method].parameters} - {"scale"}:
+        value = trial.params[parameter]
+        assert getattr(recipe, parameter) == (round(value, 4) if isinstance(value, float) else value)
     assert found.recipe(trial.params) == recipe
 
 
@@ -140,16 +146,16 @@ def test_every_first_trial_lies_in_the_space(adapters: list[Adapter]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("dimensions", "conditional", "kind"), [(2, False, GPSampler), (12, False, GPSampler), (13, False, TPESampler), (4, True, TPESampler)]
+    ("number", "dimensions", "kind"), [(0, 2, GPSampler), (399, 20, GPSampler), (400, 20, TPESampler), (0, 21, TPESampler)]
 )
-def test_who_proposes(dimensions: int, conditional: bool, kind: type) -> None:
-    assert type(sampler_for(0, seed=0, dimensions=dimensions, conditional=conditional, startup=5)) is kind
+def test_who_proposes(number: int, dimensions: int, kind: type) -> None:
+    assert type(sampler_for(number, seed=0, dimensions=dimensions, startup=5)) is kind
 
 
-@pytest.mark.parametrize("conditional", [True, False])
-def test_a_trial_is_proposed_by_seed_and_number_alone(conditional: bool) -> None:
+@pytest.mark.parametrize("dimensions", [2, 30])
+def test_a_trial_is_proposed_by_seed_and_number_alone(dimensions: int) -> None:
     def proposed(number: int, seed: int) -> float:
-        study = optuna.create_study(sampler=sampler_for(number, seed=seed, dimensions=2, conditional=conditional, startup=5))
+        study = optuna.create_study(sampler=sampler_for(number, seed=seed, dimensions=dimensions, startup=5))
         return study.ask().suggest_float("x", 0, 1)
 
     assert proposed(4, 7) == proposed(4, 7)

@@ -22,7 +22,13 @@ PICTURES = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
 def contender(label: str, value: float, alone: bool = False) -> Contender:
     recipe = None if alone else Recipe(method="linear", weights=(value, 1.0))
     return Contender(
-        label, None if alone else 5, recipe, None, PICTURES, NOTHING, Interval(value, value - 0.1, value + 0.1), {"a": value, "b": 1.0}
+        label=label,
+        number=None if alone else 5,
+        recipe=recipe,
+        images=PICTURES,
+        moments=NOTHING,
+        weakest=Interval(value, value - 0.1, value + 0.1),
+        each={"a": value, "b": 1.0},
     )
 
 
@@ -48,9 +54,9 @@ def test_the_simpler_merge_is_shipped_within_noise(labels: list[str], means: tup
 
 
 def test_damage_counts_as_in_the_search() -> None:
-    burned, clean = replace(contender("trial 9", 0.9), artifacts=1.0), contender("trial 4", 0.8)
+    burned, clean = replace(contender("trial 9", 0.9), artifacts=2.0), contender("trial 4", 0.8)
     assert decide([burned, clean], samples(0.9, 0.8)) == (1, 1)
-    assert decide([clean, replace(contender(STACK, 0.8), artifacts=1.0)], samples(0.8, 0.8)) == (0, 0)
+    assert decide([clean, replace(contender(STACK, 0.8), artifacts=2.0)], samples(0.8, 0.8)) == (0, 0)
 
 
 def test_equal_merges_are_within_noise() -> None:
