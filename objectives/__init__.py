@@ -5,8 +5,8 @@ from __future__ import annotations
 from objectives.artifacts import Envelope, artifact_level, envelope, image_statistics
 from objectives.embedder import Embedder, EmbedderError, load_embedder
 from objectives.preservation import JOINT, Effects, Moments, Preservation, moments, preservation, shares
-from objectives.score import score, soundness
-from objectives.statistics import Interval, bootstrap, interval, probability_better, resamples, weakest_share
+from objectives.score import balance, score, soundness
+from objectives.statistics import Interval, bootstrap, interval, kept, probability_better, resamples
 
 __all__ = [
     "JOINT",
@@ -18,10 +18,12 @@ __all__ = [
     "Moments",
     "Preservation",
     "artifact_level",
+    "balance",
     "bootstrap",
     "envelope",
     "image_statistics",
     "interval",
+    "kept",
     "load_embedder",
     "moments",
     "preservation",
@@ -30,5 +32,4 @@ __all__ = [
     "score",
     "shares",
     "soundness",
-    "weakest_share",
 ]

@@ -37,13 +37,14 @@ def resamples(asked: Tensor, *, count: int, seed: int) -> Tensor:
     return drawn
 
 
-def weakest_share(candidate: Moments) -> float:
-    """Minimum over sources of the mean of own and joint share."""
-    return float(_weakest(candidate))
+def kept(candidate: Moments, counts: Tensor | None = None) -> Tensor:
+    """What a candidate keeps of every source, the mean of own and joint share, over counts (..., n): (..., k)."""
+    own, joint = shares(candidate, counts)
+    return torch.stack([own, joint]).nanmean(dim=0)
 
 
 def bootstrap(candidates: Sequence[Moments], *, count: int = 1000, seed: int = 0) -> Tensor:
-    """The weakest share of every candidate in every resample, (candidates, count); all candidates see the same resamples.
+    """What every candidate keeps of every source in every resample, (candidates, count, k); all see the same resamples.
 
     Args:
         candidates: measured on the same prompts.
@@ -54,7 +55,7 @@ def bootstrap(candidates: Sequence[Moments], *, count: int = 1000, seed: int = 0
     if not all(torch.equal(candidate.asked, asked) for candidate in candidates):
         raise ValueError("the candidates were measured on different prompts")
     drawn = resamples(asked, count=count, seed=seed)
-    return torch.stack([_weakest(candidate, drawn) for candidate in candidates])
+    return torch.stack([kept(candidate, drawn) for candidate in candidates])
 
 
 def interval(value: float, samples: Tensor, level: float = 0.95) -> Interval:
@@ -68,9 +69,3 @@ def interval(value: float, samples: Tensor, level: float = 0.95) -> Interval:
 def probability_better(a: Tensor, b: Tensor) -> float:
     """Share of the resamples in which a beats b; both (count,), from the same ``bootstrap`` call. A tie is no win."""
     return float((a > b).double().mean())
-
-
-def _weakest(candidate: Moments, counts: Tensor | None = None) -> Tensor:
-    """``weakest_share`` over counts (..., n), of shape (...)."""
-    own, joint = shares(candidate, counts)
-    return torch.stack([own, joint]).nanmean(dim=0).amin(dim=-1)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from objectives import Interval, Moments, bootstrap, interval, moments, probability_better, shares, soundness, weakest_share
+from objectives import Interval, Moments, balance, bootstrap, interval, kept, moments, probability_better, soundness
 from optimizer.adapters import Adapter
 from optimizer.errors import NoFeasibleMerge, TrialError
 from optimizer.merging import Recipe
@@ -58,8 +58,8 @@ class Contender(Entry):
 
     @property
     def score(self) -> float:
-        """What contenders are ranked by: the weakest source's share, discounted for artifacts."""
-        return self.weakest.value * soundness(self.artifacts)
+        """What contenders are ranked by, as in the search."""
+        return float(balance(torch.tensor(list(self.each.values()), dtype=torch.float64))) * soundness(self.artifacts)
 
 
 @dataclass(frozen=True)
@@ -132,10 +132,10 @@ def decide(contenders: Sequence[Contender], samples: Tensor) -> tuple[int, int]:
 
     Args:
         contenders: the confirmed merges.
-        samples: the weakest share of each in every resample, (contenders, resamples).
+        samples: what each keeps of every source in every resample, (contenders, resamples, sources).
     """
     value = [c.score for c in contenders]
-    scored = samples * torch.tensor([soundness(c.artifacts) for c in contenders])[:, None]
+    scored = balance(samples) * torch.tensor([soundness(c.artifacts) for c in contenders])[:, None]
     leader = max(range(len(value)), key=value.__getitem__)
     simple = [i for i, c in enumerate(contenders) if c.label in (STACK, NAIVE)]
     if leader in simple:
@@ -173,8 +173,7 @@ def _alone(evaluator: Evaluator) -> list[Entry]:
 
 
 def _contender(entry: Entry, samples: Tensor, evaluator: Evaluator) -> Contender:
-    own, joint = shares(entry.moments)
-    both = torch.stack([own, joint]).nanmean(dim=0)
-    each = {s.name: float(share) for s, share in zip(evaluator.sources, both, strict=True)}
-    weakest = interval(weakest_share(entry.moments), samples)
+    found = kept(entry.moments)
+    each = {s.name: float(share) for s, share in zip(evaluator.sources, found, strict=True)}
+    weakest = interval(float(found.amin()), samples.amin(dim=-1))
     return Contender(**vars(entry), weakest=weakest, each=each)

@@ -110,12 +110,14 @@ def command_line(config: Config) -> str:
 
 def _sentence(found: Confirmation, naive: Contender | None, stack: Contender | None) -> str:
     shipped = found.shipped
-    others = [f"{c.weakest.value:.0%} for the {name}" for c, name in ((naive, "naive merge"), (stack, "stack")) if c and c is not shipped]
+    others = [(c, name) for c, name in ((naive, "naive merge"), (stack, "stack")) if c and c is not shipped]
     kept = f"The merge keeps {shipped.weakest.value:.0%} of its weakest source ({shipped.weakest.low:.0%} to {shipped.weakest.high:.0%})"
-    against = f", against {' and '.join(others)}" if others else ""
-    if shipped is found.leader:
-        return f"{kept}{against}, on prompts and seeds that the search never saw."
-    return f"{kept}{against}; {found.leader.label} was ahead, but within noise, so the simpler {shipped.label} is shipped."
+    against = ", against " + " and ".join(f"{c.weakest.value:.0%} for the {name}" for c, name in others) if others else ""
+    if shipped is not found.leader:
+        return f"{kept}{against}; {found.leader.label} was ahead, but within noise, so the simpler {shipped.label} is shipped."
+    better = " and the ".join(name for c, name in others if c.weakest.value > shipped.weakest.value)
+    why = f"; it shows more of the other sources or less damage than the {better}" if better else ""
+    return f"{kept}{against}{why}, on prompts and seeds that the search never saw."
 
 
 def _source(source: Source) -> SourceInfo:

@@ -28,13 +28,14 @@ def contender(label: str, value: float, alone: bool = False) -> Contender:
         images=PICTURES,
         moments=NOTHING,
         weakest=Interval(value, value - 0.1, value + 0.1),
-        each={"a": value, "b": 1.0},
+        each={"a": value, "b": value},
     )
 
 
 def samples(*means: float, noise: float = 0.05) -> Tensor:
-    """Resamples of the weakest share around each mean, with independent noise."""
-    return torch.tensor(means)[:, None] + noise * torch.randn(len(means), 2000, generator=torch.Generator().manual_seed(1))
+    """Resamples of two equal shares around each mean, with independent noise."""
+    drawn = torch.tensor(means)[:, None] + noise * torch.randn(len(means), 2000, generator=torch.Generator().manual_seed(1))
+    return drawn[..., None].expand(-1, -1, 2)
 
 
 @pytest.mark.parametrize(
@@ -82,6 +83,10 @@ def test_the_sentence_says_what_was_shipped_and_why() -> None:
         "trial 9 was ahead, but within noise, so the simpler naive is shipped."
     )
     assert (simple.shipped_label, list(simple.rows)) == (NAIVE, ["trial 9", NAIVE, STACK, "a alone"])
+    assert verdict(confirmation(STACK, STACK)).sentence == (
+        "The merge keeps 30% of its weakest source (20% to 40%), against 60% for the naive merge; "
+        "it shows more of the other sources or less damage than the naive merge, on prompts and seeds that the search never saw."
+    )
 
 
 def test_finalists_are_the_best_distinct_merges_and_the_simple_ones() -> None:
