@@ -35,6 +35,10 @@ def merge(adapters: Sequence[Adapter], recipe: Recipe, *, device: str | torch.de
     """
     function, rank = recipe.method_record.function, recipe.rank
     modules = {d.path: _finite(compressed(function(d, recipe), d.shape, rank), d.path) for d in deltas_of(adapters, recipe, device)}
+    if not modules:
+        raise RecipeError(
+            "nothing is left to merge: every module's weight is 0", where="recipe: weights", remedy="give a source a weight other than 0"
+        )
     return Adapter(name="-".join(a.name for a in adapters), modules=modules, base=common_base(adapters))
 
 
@@ -63,29 +67,23 @@ def deltas_of(adapters: Sequence[Adapter], recipe: Recipe, device: str | torch.d
     """The input of the recipe's method, module by module in the order of their paths; modules without a live source are left out.
 
     Raises:
-        RecipeError: recipe and sources do not fit, or nothing is left to merge.
+        RecipeError: recipe and sources do not fit.
     """
     bound, base = recipe.bound_to(adapters), common_base(adapters)
     blocks: Sequence[Mapping[str, float]] = bound.blocks or [{}] * len(adapters)
     for i, names in enumerate(bound.blocks):
         check_block_names(names, where=f"recipe: blocks.{i}", base=base)
-    empty = True
     for path in sorted({path for a in adapters for path in a.modules}):
         _check_shapes(adapters, path)
         weights = [w * block_weight(path, b, base) for w, b in zip(bound.weights, blocks, strict=True)]
         live = [i for i, a in enumerate(adapters) if path in a.modules and weights[i]]
         if live:
-            empty = False
             yield Deltas(
                 path=path,
                 factors=tuple(_moved(adapters[i].modules[path], device) for i in live),
                 weights=tuple(weights[i] for i in live),
                 sources=tuple(bound.sources[i] for i in live),
             )
-    if empty:
-        raise RecipeError(
-            "nothing is left to merge: every module's weight is 0", where="recipe: weights", remedy="give a source a weight other than 0"
-        )
 
 
 def _moved(factors: Factors, device: str | torch.device) -> Factors:

@@ -80,10 +80,10 @@ class Confirmation:
 
 
 def finalists(records: Sequence[TrialRecord], count: int) -> list[TrialRecord]:
-    """The best ``count`` distinct recipes by search score that are not baselines, followed by stack and naive merge; empty if no merge
-    was evaluated."""
+    """The best ``count`` distinct recipes by search score, greater than 0, that are not baselines, followed by stack and naive merge;
+    empty if there is none of them."""
     complete = [r for r in records if r.evaluation is not None]
-    ranked = sorted(complete, key=lambda r: -r.evaluation.score if r.evaluation else 0.0)
+    ranked = sorted((r for r in complete if _score(r) > 0), key=_score, reverse=True)
     simple = [r for r in complete if r.label in (STACK, NAIVE)]
     hashes = {r.evaluation.recipe_hash for r in simple if r.evaluation}
     chosen: list[TrialRecord] = []
@@ -93,6 +93,10 @@ def finalists(records: Sequence[TrialRecord], count: int) -> list[TrialRecord]:
             hashes.add(recipe_hash)
             chosen.append(record)
     return [*chosen, *simple]
+
+
+def _score(record: TrialRecord) -> float:
+    return record.evaluation.score if record.evaluation else 0.0
 
 
 def confirm(records: Sequence[TrialRecord], evaluator: Evaluator, *, count: int, seed: int, observer: Observer) -> Confirmation:

@@ -105,7 +105,7 @@ class Evaluator:
         """
         begun = time.perf_counter()
         baselines = self.baselines
-        merged = rounded(merge(self.adapters, recipe, device=str(self.renderer.device)), DTYPES[recipe.dtype])
+        merged = self._merged(recipe)
         merge_seconds = time.perf_counter() - begun
         images = self._render(merged)
         render_seconds = time.perf_counter() - begun - merge_seconds
@@ -134,6 +134,13 @@ class Evaluator:
             seconds=time.perf_counter() - begun,
         )
         return Measured(evaluation, images, moments(vectors, baselines.effects), merged)
+
+    def _merged(self, recipe: Recipe) -> Adapter:
+        """The merge as its file would hold it; of no source at all one without modules: such a proposal is worth nothing, and a
+        sampler that is told so does not come back to it."""
+        if not any(recipe.weights):
+            return Adapter(name="nothing", modules={}, base=self.adapters[0].base)
+        return rounded(merge(self.adapters, recipe, device=str(self.renderer.device)), DTYPES[recipe.dtype])
 
     def _render(self, adapter: Adapter | None) -> Tensor:
         return self.renderer.render(self.prompts.prompts, adapter, tick=self.tick)

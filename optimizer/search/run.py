@@ -115,7 +115,7 @@ def run(config: Config, observer: Observer) -> Study:
         study = _closed(bench, ledger, unseen, confirmation, complete)
     if complete and not finalists(study.trials, 1):
         reason = next((t.error for t in reversed(study.trials) if t.error), "")
-        raise NoFeasibleMerge(f"no merge could be evaluated; the last failure: {reason}", where=directory.path, remedy="see report.html")
+        raise NoFeasibleMerge(f"no merge can be used; the last failure: {reason}", where=directory.path, remedy="see report.html")
     return study
 
 

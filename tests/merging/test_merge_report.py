@@ -83,3 +83,9 @@ def test_block_weights_that_match_no_module_are_named() -> None:
     assert merge_report(sources, r, merge(sources, r)).idle_blocks == (("OUT11",), ("OUT",))
     plain = r.replaced(blocks=())
     assert merge_report(sources, plain, merge(sources, plain)).idle_blocks == ((), ())
+
+
+def test_a_merge_of_no_source_loses_nothing_of_what_was_asked_for() -> None:
+    sources = [make_adapter(1), make_adapter(2)]
+    total = merge_report(sources, Recipe(method="linear", weights=(0.0, 0.0)), Adapter(name="nothing", modules={})).total
+    assert (total.norm, total.ideal_norm, total.error, total.cosine_sum, total.cosine_sources) == (0, 0, 0, 0, (0, 0))

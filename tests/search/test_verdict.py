@@ -97,3 +97,7 @@ def test_finalists_are_the_best_distinct_merges_and_the_simple_ones() -> None:
     assert [r.number for r in finalists(records, 3)] == [6, 3, 7, 1, 2]
     assert [r.number for r in finalists(records, 9)] == [6, 3, 7, 1, 2]
     assert finalists([record(0, 0.9, "a alone"), record(1, None, STACK)], 3) == []
+
+
+def test_a_merge_that_is_worth_nothing_is_no_finalist_unless_it_is_a_simple_one() -> None:
+    assert [r.number for r in finalists([record(0, 0.0), record(1, 0.0, STACK), record(2, 0.01)], 3)] == [2, 1]
