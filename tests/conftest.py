@@ -1,4 +1,5 @@
-"""Fixtures that several suites share, and the rule that continuous integration skips no browser test."""
+"""Fixtures that several suites share, how parallel workers share the processor, and the rule that continuous integration skips no
+browser test."""
 
 from __future__ import annotations
 
@@ -6,8 +7,17 @@ import os
 from collections.abc import Generator
 
 import pytest
+import torch
 
 from tests.studio import Studio, build_studio
+
+
+def pytest_configure() -> None:
+    """Every worker, and what it starts, gets its part of the cores: torch would take all of them in each, and wait for itself."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    torch.set_num_threads(threads)
+    os.environ["OMP_NUM_THREADS"] = str(threads)
 
 
 @pytest.fixture(scope="session")
