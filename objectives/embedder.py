@@ -2,7 +2,9 @@
 
 What is compared is not the model's final embedding, in which a style hides most of what else is in a picture, but what its stages
 see place by place, as in LPIPS (Zhang et al. 2018, https://arxiv.org/abs/1801.03924, equation 1): features of unit length at every
-position of every stage. The pictures that are compared start from the same noise, so their positions correspond.
+position of every stage. The pictures that are compared start from the same noise, so their positions correspond. Before, the
+features' mean over the picture, in which most of a style lies (Huang and Belongie 2017, https://arxiv.org/abs/1703.06868), is taken
+out and kept beside them: what differs from place to place then shows as much in a repainted picture as in any other.
 """
 
 from __future__ import annotations
@@ -65,7 +67,8 @@ class Embedder(nn.Module):
             images: uint8, (n, 3, height, width).
 
         Returns:
-            Unit vectors, float32, (n, d), on the CPU; every stage has the same share of the length, and in it every position.
+            Unit vectors, float32, (n, d), on the CPU; every stage has the same share of the length, half of it the mean's and half
+            the positions', each as much as any other.
         """
         return torch.cat([self._embed(chunk) for chunk in torch.split(images, self.batch)])
 
@@ -85,10 +88,12 @@ def _stages(blocks: int) -> list[int]:
 
 
 def _places(features: Tensor) -> Tensor:
-    """A map (n, c, h, w) as unit vectors (n, d), in which every position has the same length."""
+    """A map (n, c, h, w) as unit vectors (n, d): its mean's direction, and at every position that of what differs from the mean."""
     height, width = (min(_GRID, length) for length in features.shape[-2:])
-    pooled = F.normalize(F.adaptive_avg_pool2d(features.float(), (height, width)), dim=1)
-    return pooled.flatten(1) / math.sqrt(height * width)
+    places = F.adaptive_avg_pool2d(features.float(), (height, width)).flatten(2)
+    mean = places.mean(dim=2, keepdim=True)
+    differing = F.normalize(places - mean, dim=1) / math.sqrt(height * width)
+    return torch.cat([F.normalize(mean, dim=1), differing], dim=2).flatten(1) / math.sqrt(2)
 
 
 def load_embedder(spec: str | Path, *, device: str = "cpu") -> Embedder:

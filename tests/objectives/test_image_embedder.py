@@ -35,7 +35,7 @@ def pictures(count: int, side: int = 64, seed: int = 0) -> Tensor:
 
 def test_it_gives_unit_vectors(embedder: Embedder) -> None:
     found = embedder(pictures(5))
-    assert found.shape == (5, 80 * 64 + 160 * 64 + 320 * 16 + 640 * 4)
+    assert found.shape == (5, 80 * 65 + 160 * 65 + 320 * 17 + 640 * 5)
     assert (found.dtype, found.device.type, found.requires_grad) == (torch.float32, "cpu", False)
     torch.testing.assert_close(found.norm(dim=1), torch.ones(5))
     assert float((found[0] - found[1]).norm()) > 0.05
@@ -58,7 +58,7 @@ def test_it_prepares_pictures_as_open_clip_does(embedder: Embedder, side: int) -
 
 
 def reference(embedder: Embedder, prepared: Tensor) -> Tensor:
-    """The four residual stages of the shipped model, block by block, position by position."""
+    """The four residual stages of the shipped model, block by block: what they see on the whole, and how every place differs from it."""
     tower, vectors = embedder.model.visual, []
     with torch.inference_mode():
         features = tower.stem(prepared)
@@ -66,8 +66,11 @@ def reference(embedder: Embedder, prepared: Tensor) -> Tensor:
             features = stage(features)
             size = features.shape[-1]
             small = features.unflatten(2, (-1, size // 8)).unflatten(4, (-1, size // 8)).mean(dim=(3, 5)) if size > 8 else features
-            unit = small / small.norm(dim=1, keepdim=True)
-            vectors.append(unit.flatten(1) / small[0, 0].numel() ** 0.5 / 2)
+            mean = small.mean(dim=(2, 3))
+            differing = (small - mean[:, :, None, None]).flatten(2)
+            unit = differing / differing.norm(dim=1, keepdim=True) / differing.shape[2] ** 0.5
+            whole = mean / mean.norm(dim=1, keepdim=True)
+            vectors.append(torch.cat([whole[:, :, None], unit], dim=2).flatten(1) / 8**0.5)
     return torch.cat(vectors, dim=1)
 
 
@@ -79,7 +82,7 @@ def test_towers_of_either_kind(vision: dict[str, object]) -> None:
     open_clip.set_model_preprocess_cfg(model, {"size": 64, "mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bicubic"})
     found = Embedder(model, "random")(pictures(3))
     torch.testing.assert_close(found.norm(dim=1), torch.ones(3))
-    assert found.shape[1] == (4 * 4 * 4 * 64 if "patch_size" in vision else 32 * 64 + 64 * 64 + 128 * 16 + 256 * 4)
+    assert found.shape[1] == (4 * 17 * 64 if "patch_size" in vision else 32 * 65 + 64 * 65 + 128 * 17 + 256 * 5)
 
 
 def test_it_names_where_it_came_from(embedder: Embedder) -> None:
