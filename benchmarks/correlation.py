@@ -2,7 +2,8 @@
 
 Draws random recipes from the search space of several groups of demo sources, scores each with the search's own evaluator, reads
 its probe truth on unseen prompts, and prints Spearman's rank correlation with preservation and with the score, per group and over
-all. Score and embedder were chosen on other groups: mosaic + robot, neon + owl, robot + owl, pencil + robot.
+all. Score, embedder and sampler were chosen on other groups: mosaic + robot, neon + owl, neon + robot, owl + hat, pencil + robot,
+robot + owl, neon + robot + owl.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ class Bench:
 
 
 def optimize(sources: Sequence[str | Path], base: str | Path = "", *, observer: Observer | None = None, **options: Any) -> Study:
-    """Find the merge that keeps most of the weakest source, and export it.
+    """Find the merge that keeps most of all sources, the weakest first, and export it.
 
     Args:
         sources: two to five LoRA files, or ``demo:NAME``.
