@@ -21,6 +21,7 @@ from optimizer.merging import Recipe, merge
 from optimizer.rendering import compose
 from optimizer.search.evaluate import Evaluator
 from optimizer.search.prompting import read_words
+from optimizer.search.sampler import quiet
 from optimizer.search.space import space_for
 from studies.demo.world import demo_embedder, demo_words
 
@@ -34,6 +35,7 @@ def main() -> None:
     parser.add_argument("--recipes", type=int, default=30, help="random recipes a group")
     parser.add_argument("--each", type=int, default=8, help="unseen prompts of each kind")
     arguments = parser.parse_args()
+    quiet()
     judge = load_judge()
     frame = pd.concat([_group(judge, group, arguments.recipes, arguments.each) for group in GROUPS])
     print(f"{'Spearman with probe truth':<36} preservation   score")

@@ -15,6 +15,8 @@ LEFT = 58.0
 FLOOR = -0.25
 """Scores and preservations below this are drawn at the edge as a triangle, so that one disaster does not flatten the rest."""
 
+_BOLD = 1.1  # how much wider than plain text the labels of points are
+
 
 @dataclass(frozen=True)
 class Point:
@@ -99,22 +101,26 @@ def mark(point: Point, x: float, y: float, *, clipped: bool = False) -> Markup:
 
 
 def point_labels(placed: Sequence[tuple[Point, float, float]], frame: Box) -> list[Markup]:
-    """Label each named point where it covers the fewest marks and other labels and stays inside the frame, or not at all."""
+    """Label each named point where it covers the fewest marks, no other label, and stays inside the frame, or not at all.
+
+    The best and the baselines come before the recipes that everybody tries, which give way where it is crowded.
+    """
     taken = [Box(x - 6, y - 6, x + 6, y + 6) for _, x, y in placed]
+    texts: list[Box] = []
     marks = []
-    for point, x, y in placed:
+    for point, x, y in sorted(placed, key=lambda p: p[0].tone == "recipe"):
         if not point.label:
             continue
         text = shorten(point.label, (frame.right - frame.left) * 0.45)
-        wide = text_width(text)
+        wide = _BOLD * text_width(text)
         spots = [(x + dx if dx >= 0 else x + dx - wide, y + dy) for dx in (10, -10) for dy in (4, -9, 17)]
         spots += [(x - wide / 2, y + dy) for dy in (-12, 22)]
         boxes = [Box(a, b - 10, a + wide, b + 3) for a, b in spots]
-        costs = [sum(box.overlap(other) for other in taken) + 10 * box.outside(frame) for box in boxes]
+        costs = [sum(map(box.overlap, taken)) + 100 * sum(map(box.overlap, texts)) + 10 * box.outside(frame) for box in boxes]
         chosen = costs.index(min(costs))
         if costs[chosen] > wide * 4:  # a third of the label would be covered; the mark's tooltip names it too
             continue
-        taken.append(boxes[chosen])
+        texts.append(boxes[chosen])
         hint = element("title", point.label)
         text_mark = element("text", hint, text, x=spots[chosen][0], y=spots[chosen][1], class_="toned halo")
         marks.append(element("g", text_mark, class_=f"tone-{point.tone}"))

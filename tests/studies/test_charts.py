@@ -110,6 +110,22 @@ def test_scatter_chart(found: list[tuple[float, float | None, str, str]], outlin
     assert len(marks(chart, "g", "mark")) == sum(p.y is not None for p in points)
 
 
+def test_labels_in_a_crowd_do_not_cover_each_other() -> None:
+    """The trials of a real study, many of them within a tenth of each other."""
+    named = {"neon alone": (1.0, 0.0), "octopus alone": (0.0, 1.0), "stack": (0.77, 0.55), "naive": (0.16, 0.66), "best": (0.74, 0.6)}
+    tried = {"equal 1/√N": (0.58, 0.63), "equal 0.8": (0.71, 0.6), "ties default": (0.68, 0.62)}
+    tried |= {"dare default": (0.45, 0.56), "dare_ties default": (0.46, 0.65)}
+    others = [(0.08, 0.93), (0.65, 0.54), (0.19, 0.66), (0.77, 0.53), (0.1, 0.71), (0.77, 0.55), (0.78, 0.54), (0.75, 0.57), (0.75, 0.59)]
+    points = [Point(0, x, y, "best", name) for name, (x, y) in named.items()]
+    points += [Point(0, x, y, "recipe", name) for name, (x, y) in tried.items()] + [Point(0, x, y) for x, y in others]
+    for width in (350.0, 560.0, 680.0):
+        drawn = marks(scatter_chart(points, "neon", "octopus", width), "text", "halo")
+        shown = {(e[0].text or ""): (float(e.get("x") or 0), float(e.get("y") or 0)) for e in drawn}
+        assert set(named) <= set(shown)
+        for (name, (x, y)), (other, (u, v)) in itertools.combinations(shown.items(), 2):
+            assert abs(y - v) >= 12 or x + 1.1 * text_width(name) <= u + 1 or u + 1.1 * text_width(other) <= x + 1, (name, other)
+
+
 def test_disasters_are_drawn_at_the_edge() -> None:
     scale = score_scale([-40.0, 0.5], 300, 10)
     assert scale.low == FLOOR
