@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from queue import SimpleQueue
+from threading import Event, Thread
 from types import FrameType
 
 from rich.console import Console
@@ -28,10 +30,14 @@ class Display:
         self._searching = False
         self._best: float | None = None
         self._naive: float | None = None
+        self._answers: SimpleQueue[str | None] = SimpleQueue()
+        self._answered = Event()
 
     @contextmanager
     def watching(self) -> Iterator[Display]:
         """Show progress and catch SIGINT and SIGTERM while the block runs."""
+        speaker = Thread(target=self._speak, daemon=True)
+        speaker.start()
         previous = {number: signal.signal(number, self._caught) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             if self.console.is_terminal:
@@ -43,6 +49,8 @@ class Display:
             self._progress = None
             for number, handler in previous.items():
                 signal.signal(number, handler)
+            self._answers.put(None)
+            speaker.join()
 
     def stage(self, name: str, total: int) -> None:
         """A new bar for a new stage."""
@@ -63,6 +71,7 @@ class Display:
                 self._progress.advance(self._task, fraction - self._part)
             self._part = 0.0 if fraction >= 1 else fraction
         if self.stopping is not None:
+            self._answered.wait()
             raise Stopped
 
     def trial(self, record: TrialRecord) -> None:
@@ -102,4 +111,13 @@ class Display:
         if self.stopping is not None:
             raise SystemExit(128 + number)
         self.stopping = number
-        self.note("stopping after this batch; once more to leave at once")
+        self._answers.put("stopping after this batch; once more to leave at once")
+
+    def _speak(self) -> None:
+        """Print the answers to signals, in a thread of its own: a handler may have interrupted a line on its way to the same stream, which
+        takes no second one meanwhile."""
+        while (answer := self._answers.get()) is not None:
+            try:
+                self.note(answer)
+            finally:
+                self._answered.set()

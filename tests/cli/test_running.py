@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -17,6 +18,7 @@ from rich.console import Console
 from optimizer import optimize
 from optimizer.cli.display import Display
 from optimizer.cli.main import execute
+from optimizer.search.progress import Stopped
 from studies.records import TrialRecord
 from tests.search.runs import record, trials
 from tests.studio import Studio
@@ -109,6 +111,32 @@ def test_ctrl_c_once_writes_the_report_and_says_how_to_go_on_and_a_kill_costs_on
     assert stopped.stdout.splitlines()[-1] == f"resume  optimize resume {tmp_path / 'study'}"
     assert execute(["resume", str(tmp_path / "study")]) == 0
     assert trials(optimize(**studio.options(out=tmp_path / "study", **options)).trials) == whole
+
+
+class Interrupting(io.RawIOBase):
+    """A stream on which Ctrl-C is pressed while the first line is on its way."""
+
+    def __init__(self) -> None:
+        self.written = b""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        if not self.written:
+            signal.raise_signal(signal.SIGINT)
+        self.written += bytes(data)
+        return len(bytes(data))
+
+
+def test_ctrl_c_in_the_middle_of_a_line() -> None:
+    raw = Interrupting()
+    display = Display(Console(file=io.TextIOWrapper(io.BufferedWriter(raw), line_buffering=True)))
+    with display.watching():
+        display.note("search: 3 trials")
+        with pytest.raises(Stopped):
+            display.pictures(0, 1)
+    assert raw.written.decode().splitlines() == ["search: 3 trials", "stopping after this batch; once more to leave at once"]
 
 
 @pytest.mark.parametrize("twice", [False, True])
