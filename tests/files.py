@@ -91,7 +91,7 @@ def random_parts(
 def kohya_name(path: str, text: str = "lora_te_") -> str:
     """A canonical path as sd-scripts spells it."""
     part, name = path.split(".", 1)
-    return {"unet": "lora_unet_", "text_encoder": text}[part] + name.replace(".", "_")
+    return {"unet": "lora_unet_", "text_encoder": text, "text_encoder_2": "lora_te2_"}[part] + name.replace(".", "_")
 
 
 def kohya_file(

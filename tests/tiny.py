@@ -1,13 +1,13 @@
-"""A tiny, real StableDiffusionPipeline with random weights, the block layout of SD 1.5 and a tokenizer of its own."""
+"""Tiny, real pipelines with random weights and a tokenizer of their own, laid out as Stable Diffusion 1.5 and XL are."""
 
 from __future__ import annotations
 
 from functools import cache
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 MAX_TOKENS = 16
 
@@ -52,6 +52,18 @@ def tiny_unet(widths: tuple[int, ...] = (16, 16, 24, 24), cross: int = 16) -> UN
     ).eval()
 
 
+def tiny_vae() -> AutoencoderKL:
+    """An untrained autoencoder that halves the size once."""
+    return AutoencoderKL(
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=4,
+        norm_num_groups=4,
+        sample_size=16,
+    ).eval()
+
+
 def tiny_pipeline(seed: int = 0, widths: tuple[int, ...] = (16, 16, 24, 24), cross: int = 16) -> StableDiffusionPipeline:
     """A new pipeline whose weights depend on the seed alone; pictures are 16 × 16.
 
@@ -63,16 +75,8 @@ def tiny_pipeline(seed: int = 0, widths: tuple[int, ...] = (16, 16, 24, 24), cro
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         tokenizer = tiny_tokenizer()
-        vae = AutoencoderKL(
-            block_out_channels=(8, 8),
-            down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2,
-            latent_channels=4,
-            norm_num_groups=4,
-            sample_size=16,
-        ).eval()
         pipeline = StableDiffusionPipeline(
-            vae=vae,
+            vae=tiny_vae(),
             text_encoder=tiny_text_encoder(tokenizer, cross),
             tokenizer=tokenizer,
             unet=tiny_unet(widths, cross),
@@ -80,6 +84,46 @@ def tiny_pipeline(seed: int = 0, widths: tuple[int, ...] = (16, 16, 24, 24), cro
             safety_checker=None,
             feature_extractor=None,
             requires_safety_checker=False,
+        )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def tiny_xl_unet(width: int = 16) -> UNet2DConditionModel:
+    """An untrained U-Net laid out as that of Stable Diffusion XL: three levels, none of them with attention at full size, up to two
+    transformer blocks in one attention, an embedding of the pooled text and the picture's size."""
+    return UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(width, width, 24),
+        layers_per_block=2,
+        cross_attention_dim=2 * width,
+        attention_head_dim=4,
+        norm_num_groups=8,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=(1, 1, 2),
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=4,
+        projection_class_embeddings_input_dim=width + 6 * 4,
+    ).eval()
+
+
+def tiny_xl_pipeline(seed: int = 0, width: int = 16) -> StableDiffusionXLPipeline:
+    """A new pipeline of Stable Diffusion XL's kind, with two text encoders, whose weights depend on the seed alone."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        tokenizer = tiny_tokenizer()
+        first = tiny_text_encoder(tokenizer, width)
+        pipeline = StableDiffusionXLPipeline(
+            vae=tiny_vae(),
+            text_encoder=first,
+            text_encoder_2=CLIPTextModelWithProjection(first.config).eval(),
+            tokenizer=tokenizer,
+            tokenizer_2=tokenizer,
+            unet=tiny_xl_unet(width),
+            scheduler=DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False, steps_offset=1),
+            add_watermarker=False,
         )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

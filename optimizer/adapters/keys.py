@@ -7,6 +7,7 @@ The dialects (where their names come from):
     diffusers   ``unet.….lora_A.weight``, ``text_encoder.….lora_B.weight``; older: ``.lora.up.weight``,
                 ``.processor.to_q_lora.up.weight``, ``.lora_linear_layer.up.weight``
     PEFT        ``base_model.model.….lora_A.weight``, with or without the part's name
+    ComfyUI     ``diffusion_model.….lora_up.weight``, ``text_encoders.clip_l.transformer.…``: the names of its own models
 """
 
 from __future__ import annotations
@@ -17,7 +18,13 @@ from dataclasses import dataclass
 from optimizer.adapters.paths import TEMPLATES, from_dotted, from_flat, nearest_pattern
 
 FLAT_PREFIXES = {"lora_unet_": "unet", "lora_te_": "text_encoder", "lora_te1_": "text_encoder", "lora_te2_": "text_encoder_2"}
-_DOTTED_PREFIXES = {f"{part}.": part for part in TEMPLATES}
+_COMFYUI = {
+    "diffusion_model.": "unet",
+    "text_encoders.clip_l.transformer.": "text_encoder",
+    "text_encoders.clip_g.transformer.": "text_encoder_2",
+    "text_encoders.clip_h.transformer.": "text_encoder",
+}
+_DOTTED_PREFIXES = {f"{part}.": part for part in TEMPLATES} | _COMFYUI
 _LYCORIS, _PEFT = "lycoris_", "base_model.model."
 
 LORA = ("up", "down", "mid")

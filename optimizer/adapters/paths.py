@@ -6,7 +6,8 @@ published files (``text_encoder.text_model.encoder.layers.0.self_attn.q_proj``),
 ``CLIPTextModel``'s own modules: files outlive library versions. ``live_modules`` maps the one to the other.
 
 Kohya's files replace every dot by an underscore. Module names hold underscores themselves, so the way back is not a replacement
-but a grammar: the flattened name is matched against every known path.
+but a grammar: the flattened name is matched against every known path. The U-Net's names in Stability's own code are another spelling
+of the same paths.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import product
+
+from optimizer.adapters.sgm import diffusers_name
 
 _INDEX = r"(0|[1-9]\d{0,2})"
 _INNER = "text_model."
@@ -65,23 +68,28 @@ _RULES = {part: tuple(_rule(template) for template in templates) for part, templ
 
 
 def from_dotted(part: str, name: str) -> str | None:
-    """The canonical path of a dotted module name inside a part, or None when the grammar does not hold it."""
-    known = name.removeprefix(_INNER)
+    """The canonical path of a dotted module name inside a part, in diffusers' or sgm's spelling, or None when the grammar does not
+    hold it."""
+    known = _respelt(part, name).removeprefix(_INNER)
     return next((f"{part}.{_prefix(rule)}{known}" for rule in _RULES[part] if rule.dotted.fullmatch(known)), None)
 
 
 def from_flat(part: str, name: str) -> str | None:
-    """The canonical path of a name whose dots were replaced by underscores, or None.
+    """The canonical path of a name whose dots were replaced by underscores, in diffusers' or sgm's spelling, or None.
 
     Example:
         >>> from_flat("unet", "mid_block_attentions_0_transformer_blocks_0_attn1_to_out_0")
         'unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_out.0'
     """
-    short = name.removeprefix(_INNER.replace(".", "_"))
+    short = _respelt(part, name).removeprefix(_INNER.replace(".", "_"))
     for rule in _RULES[part]:
         if found := rule.flat.fullmatch(short):
             return f"{part}.{_filled(rule.template, found.groups())}"
     return None
+
+
+def _respelt(part: str, name: str) -> str:
+    return (diffusers_name(name) if part == "unet" else None) or name
 
 
 def split_path(path: str) -> tuple[str, str]:

@@ -2,7 +2,8 @@
 
 ``kohya``: ``lora_unet_….lora_up.weight``, ``.lora_down.weight`` and ``.alpha`` for every module; read by sd-scripts, A1111, Forge,
 ComfyUI, InvokeAI and diffusers. diffusers (0.42) applies a module's own alpha to some modules only: it misses attention and text
-modules when the alphas of a part differ. So all modules of a part get the same alpha, and ``up`` takes the difference.
+modules when the alphas of a part differ. So all modules of a part get the same alpha, and ``up`` takes the difference. For Stable
+Diffusion XL, sd-scripts gives the U-Net's modules Stability's own names, and so does this.
 
 ``diffusers``: ``unet.….lora_A.weight`` and ``lora_B.weight``. Such files cannot hold ``.alpha`` tensors (diffusers refuses names
 without "lora"), and only diffusers reads the alphas in the header. So ``up`` takes the whole scale, alpha equals the rank in every
@@ -27,6 +28,7 @@ from optimizer.adapters.container import serialise, write_atomically
 from optimizer.adapters.factors import Factors
 from optimizer.adapters.keys import flat_name
 from optimizer.adapters.paths import split_path
+from optimizer.adapters.sgm import sgm_name
 from optimizer.errors import AdapterError
 
 Dialect = Literal["kohya", "diffusers"]
@@ -80,13 +82,13 @@ def adapter_tensors(
             f"the adapter {adapter.name!r} has no modules", file=path, remedy="nothing to write: check the sources and weights"
         )
     modules = _with_alphas(adapter.modules, None if dialect == "diffusers" else _common_alphas(adapter.modules))
-    prefixes = _prefixes(modules, dialect)
+    prefixes = _prefixes(modules, adapter.base)
     tensors: dict[str, Tensor] = {}
     for module, factors in modules.items():
         up, down = _stored(factors, dtype)
         _check(up, down, module, path, dtype)
         if dialect == "kohya":
-            name = flat_name(module, prefixes[module.partition(".")[0]])
+            name = flat_name(_kohya_path(module, adapter.base), prefixes[module.partition(".")[0]])
             tensors |= {f"{name}.lora_up.weight": up, f"{name}.lora_down.weight": down, f"{name}.alpha": torch.tensor(float(factors.alpha))}
         else:
             tensors |= {f"{module}.lora_B.weight": up, f"{module}.lora_A.weight": down}
@@ -113,9 +115,16 @@ def _with_alphas(modules: Mapping[str, Factors], common: Mapping[str, float] | N
     return result
 
 
-def _prefixes(modules: Mapping[str, Factors], dialect: Dialect) -> dict[str, str]:
-    two = any(path.startswith("text_encoder_2.") for path in modules)
+def _prefixes(modules: Mapping[str, Factors], base: str) -> dict[str, str]:
+    two = base == "sdxl" or any(path.startswith("text_encoder_2.") for path in modules)
     return {"unet": "lora_unet_", "text_encoder": "lora_te1_" if two else "lora_te_", "text_encoder_2": "lora_te2_"}
+
+
+def _kohya_path(path: str, base: str) -> str:
+    """The module as sd-scripts names it for this family of base models."""
+    part, name = split_path(path)
+    other = sgm_name(name) if (part, base) == ("unet", "sdxl") else None
+    return f"{part}.{other}" if other else path
 
 
 def _stored(factors: Factors, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

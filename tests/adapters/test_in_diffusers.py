@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from diffusers import DiffusionPipeline
 from lycoris.modules.lokr import LokrModule
+from safetensors.torch import load_file
 from torch import Tensor
 
 from optimizer.adapters import Adapter, Dialect, fit_shapes, live_modules, load_adapter, save_adapter, shape_mismatches, weight_shapes
 from optimizer.errors import BaseModelError
 from tests.files import kohya_file, lycoris_file, random_parts
-from tests.tiny import tiny_pipeline, tiny_shapes
+from tests.tiny import tiny_pipeline, tiny_shapes, tiny_xl_pipeline
 
 MIXED: tuple[Callable[[int], int], Callable[[int], float]] = (lambda i: 1 + i % 3, lambda i: (1.0, 2.0, 6.5)[i % 3])
 
 
-def fused_changes(path: Path) -> dict[str, Tensor]:
+def fused_changes(path: Path, pipeline: DiffusionPipeline | None = None) -> dict[str, Tensor]:
     """What diffusers adds to every linear and convolution weight of the pipeline when the file is loaded and fused."""
-    pipeline = tiny_pipeline()
-    components = {"unet": pipeline.unet, "text_encoder": pipeline.text_encoder}
+    pipeline = tiny_pipeline() if pipeline is None else pipeline
+    components = {part: getattr(pipeline, part) for part in ("unet", "text_encoder", "text_encoder_2") if hasattr(pipeline, part)}
     before = {name: module.weight.detach().clone() for name, module in live_modules(components).items()}
     pipeline.load_lora_weights(path)
     pipeline.fuse_lora()
@@ -31,8 +34,8 @@ def fused_changes(path: Path) -> dict[str, Tensor]:
     return {name: after[name].weight.detach() - before[name] for name in before}
 
 
-def assert_diffusers_applies(path: Path, adapter: Adapter) -> None:
-    for name, change in fused_changes(path).items():
+def assert_diffusers_applies(path: Path, adapter: Adapter, pipeline: DiffusionPipeline | None = None) -> None:
+    for name, change in fused_changes(path, pipeline).items():
         wanted = adapter.modules[name].delta() if name in adapter.modules else torch.zeros_like(change)
         assert float((change - wanted).norm()) <= 1e-5 + 2e-3 * float(wanted.norm()), name
 
@@ -41,6 +44,22 @@ def assert_diffusers_applies(path: Path, adapter: Adapter) -> None:
 def test_every_module(tmp_path: Path, dialect: Dialect) -> None:
     source = load_adapter(kohya_file(tmp_path / "a.safetensors", random_parts(tiny_shapes(), *MIXED)).path)
     assert_diffusers_applies(save_adapter(source, tmp_path / "b.safetensors", dialect), source)
+
+
+@pytest.mark.parametrize("dialect", ["kohya", "diffusers"])
+def test_every_module_of_stable_diffusion_xl(tmp_path: Path, dialect: Dialect) -> None:
+    pipeline = tiny_xl_pipeline()
+    shapes = weight_shapes({part: getattr(pipeline, part) for part in ("unet", "text_encoder", "text_encoder_2")})
+    made = kohya_file(tmp_path / "a.safetensors", random_parts(shapes, *MIXED), text="lora_te1_")
+    source = replace(load_adapter(made.path), base="sdxl")
+    written = save_adapter(source, tmp_path / "b.safetensors", dialect)
+    again = load_adapter(written)
+    assert set(again.modules) == set(shapes)
+    assert any("unet_input_blocks_" in key for key in load_file(written)) == (dialect == "kohya")
+    assert not any("unet_down_blocks_" in key for key in load_file(written))
+    for name, delta in made.deltas.items():
+        torch.testing.assert_close(again.modules[name].delta(), delta, rtol=2e-3, atol=1e-4)
+    assert_diffusers_applies(written, source, pipeline)
 
 
 @pytest.mark.parametrize(("dialect", "part"), [("kohya", "unet."), ("diffusers", "text_encoder.")])

@@ -209,14 +209,14 @@ def test_a_convolution_whose_columns_do_not_fill_its_kernel(tmp_path: Path) -> N
 
 
 def strange(tensors: dict[str, Tensor], count: int) -> None:
-    tensors.update({f"lora_unet_input_blocks_{i}_1_proj_in.lora_up.weight": torch.ones(1) for i in range(count)})
+    tensors.update({f"lora_unet_cross_blocks_{i}_1_proj_in.lora_up.weight": torch.ones(1) for i in range(count)})
 
 
 def test_unknown_tensors_are_listed_up_to_ten(good: Path, tmp_path: Path) -> None:
     error = raised(edited(good, tmp_path / "bad.safetensors", lambda t: strange(t, 13)))
     assert "13 of 58 tensors are not understood" in error.problem
-    assert error.problem.count("input_blocks") == 10
-    assert "nearest pattern: lora_unet_up_blocks_#_attentions_#_proj_in" in error.problem
+    assert error.problem.count("cross_blocks") == 10
+    assert "nearest pattern: lora_unet_down_blocks_#_attentions_#_proj_in" in error.problem
     assert "and 3 more" in error.problem
     assert "allow unknown tensors" in error.remedy
 
@@ -225,7 +225,7 @@ def test_unknown_tensors_can_be_left_out(good: Path, tmp_path: Path) -> None:
     path = edited(good, tmp_path / "bad.safetensors", lambda t: strange(t, 2))
     adapter = load_adapter(path, allow_unknown=True)
     assert set(adapter.modules) == set(load_adapter(good).modules)
-    assert set(adapter.coverage.unknown) == {f"lora_unet_input_blocks_{i}_1_proj_in.lora_up.weight" for i in range(2)}
+    assert set(adapter.coverage.unknown) == {f"lora_unet_cross_blocks_{i}_1_proj_in.lora_up.weight" for i in range(2)}
     assert all(reason == "no known module" for reason in adapter.coverage.unknown.values())
     assert not set(adapter.coverage.unknown) & set(adapter.coverage.understood)
 
