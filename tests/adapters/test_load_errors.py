@@ -260,3 +260,9 @@ def test_any_damage_is_an_adapter_error_or_no_damage(tmp_path_factory: pytest.Te
     path.write_bytes(data)
     with suppress(AdapterError):
         assert load_adapter(path).modules
+
+
+def test_names_from_a_file_cannot_steer_the_terminal(good: Path, tmp_path: Path) -> None:
+    path = edited(good, tmp_path / "bad.safetensors", put("\x1b[2Jlora\nx.lora_up.weight", torch.ones(1)))
+    assert r"\x1b[2Jlora x.lora_up.weight" in str(raised(path))
+    assert str(raised(path)).isprintable()
