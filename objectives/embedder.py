@@ -2,9 +2,9 @@
 
 What is compared is not the model's final embedding, in which a style hides most of what else is in a picture, but what its stages
 see place by place, as in LPIPS (Zhang et al. 2018, https://arxiv.org/abs/1801.03924, equation 1): features of unit length at every
-position of every stage. The pictures that are compared start from the same noise, so their positions correspond. Before, the
-features' mean over the picture, in which most of a style lies (Huang and Belongie 2017, https://arxiv.org/abs/1703.06868), is taken
-out and kept beside them: what differs from place to place then shows as much in a repainted picture as in any other.
+position of every stage. The pictures that are compared start from the same noise, so their positions correspond. The
+features' mean over the picture, in which most of a style lies (Huang and Belongie 2017, https://arxiv.org/abs/1703.06868), is first
+taken out and kept beside them: what differs from place to place then shows as much in a repainted picture as in any other.
 """
 
 from __future__ import annotations

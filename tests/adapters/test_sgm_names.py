@@ -78,6 +78,14 @@ def test_modules_that_it_does_not_have(name: str) -> None:
         ("diffusion_model.middle_block.2.emb_layers.1.lora_down.weight", "unet.mid_block.resnets.1.time_emb_proj"),
         ("diffusion_model.label_emb.0.0.lora_A.weight", "unet.add_embedding.linear_1"),
         (
+            "text_encoders.clip_l.transformer.text_model.encoder.layers.0.mlp.fc2.lora_down.weight",
+            "text_encoder.text_model.encoder.layers.0.mlp.fc2",
+        ),
+        (
+            "text_encoders.clip_h.transformer.text_model.encoder.layers.0.mlp.fc2.lora_down.weight",
+            "text_encoder.text_model.encoder.layers.0.mlp.fc2",
+        ),
+        (
             "text_encoders.clip_g.transformer.text_model.encoder.layers.31.mlp.fc2.lora_down.weight",
             "text_encoder_2.text_model.encoder.layers.31.mlp.fc2",
         ),
