@@ -31,14 +31,14 @@ class CardScore:
 
     Attributes:
         label: ``this file``, ``stack``, ``naive``, ``hero alone``, ….
-        score: the score, higher is better.
+        weakest: what is kept of the source that fares worst.
         preservation: source name → how much of it survives, 0 = base, 1 = that source alone.
         artifacts: image damage relative to base and sources, if it was measured.
-        interval: confidence interval of the score, if there is one.
+        interval: confidence interval of ``weakest``, if there is one.
     """
 
     label: str
-    score: float
+    weakest: float
     preservation: Mapping[str, float] = field(default_factory=dict)
     artifacts: float | None = None
     interval: tuple[float, float] | None = None

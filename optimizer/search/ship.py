@@ -104,7 +104,7 @@ def _base_name(base: str) -> str:
 
 def _score(label: str, contender: Contender) -> CardScore:
     weakest = contender.weakest
-    return CardScore(label, weakest.value, contender.each, interval=(weakest.low, weakest.high))
+    return CardScore(label, weakest.value, contender.each, contender.artifacts, (weakest.low, weakest.high))
 
 
 def _preview(images: Tensor) -> Image.Image:

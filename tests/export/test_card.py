@@ -61,7 +61,7 @@ def test_tables_of_sources_and_scores() -> None:
         ["source", "role", "weight", "trigger", "SHA-256"],
         ["hero", "character", "0.700", "rivet", "ab" * 32],
         ["neon", "style", "1.000", "", "cd" * 32],
-        ["merge", "score", "interval", "hero", "neon", "artifacts"],
+        ["merge", "weakest source", "interval", "hero", "neon", "artifacts"],
         ["this file", "0.810", "0.770 … 0.840", "0.810", "0.860", "0.020"],
         ["stack", "0.660", "–", "0.660", "0.900", "0.110"],
         ["hero alone", "0.000", "–", "1.000", "–", "–"],
