@@ -5,9 +5,20 @@ from __future__ import annotations
 from functools import cache
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    FluxTransformer2DModel,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer, T5Config, T5EncoderModel
 
 MAX_TOKENS = 16
 
@@ -127,6 +138,78 @@ def tiny_xl_pipeline(seed: int = 0, width: int = 16) -> StableDiffusionXLPipelin
         )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def tiny_t5(width: int = 16) -> T5EncoderModel:
+    """An untrained T5 encoder of version 1.1, whose feed-forward layers are gated."""
+    config = T5Config(d_model=width, d_kv=4, d_ff=2 * width, num_layers=2, num_heads=4, feed_forward_proj="gated-gelu", vocab_size=64)
+    return T5EncoderModel(config).eval()
+
+
+def tiny_sd3_pipeline(seed: int = 0, width: int = 16) -> StableDiffusion3Pipeline:
+    """Stable Diffusion 3.5's kind: three joint blocks, the first one with a second attention; without a tokenizer for T5."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        tokenizer = tiny_tokenizer()
+        first = tiny_text_encoder(tokenizer, width)
+        transformer = SD3Transformer2DModel(
+            sample_size=8,
+            patch_size=2,
+            in_channels=4,
+            num_layers=3,
+            attention_head_dim=width // 4,
+            num_attention_heads=4,
+            joint_attention_dim=width,
+            caption_projection_dim=width,
+            pooled_projection_dim=2 * width,
+            out_channels=4,
+            pos_embed_max_size=16,
+            dual_attention_layers=(0,),
+            qk_norm="rms_norm",
+        ).eval()
+        return StableDiffusion3Pipeline(
+            transformer=transformer,
+            scheduler=FlowMatchEulerDiscreteScheduler(),
+            vae=tiny_vae(),
+            text_encoder=CLIPTextModelWithProjection(first.config).eval(),
+            tokenizer=tokenizer,
+            text_encoder_2=CLIPTextModelWithProjection(first.config).eval(),
+            tokenizer_2=tokenizer,
+            text_encoder_3=tiny_t5(width),
+            tokenizer_3=None,
+        )
+
+
+def tiny_flux_transformer(width: int = 16, guidance: bool = True) -> FluxTransformer2DModel:
+    """An untrained transformer of FLUX.1's kind with two double and two single blocks."""
+    return FluxTransformer2DModel(
+        patch_size=1,
+        in_channels=16,
+        num_layers=2,
+        num_single_layers=2,
+        attention_head_dim=width // 4,
+        num_attention_heads=4,
+        joint_attention_dim=width,
+        pooled_projection_dim=width,
+        guidance_embeds=guidance,
+        axes_dims_rope=(2, 2, width // 4 - 4) if width > 16 else (2, 1, 1),
+    ).eval()
+
+
+def tiny_flux_pipeline(seed: int = 0, width: int = 16) -> FluxPipeline:
+    """FLUX.1's kind, without a tokenizer for T5."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        tokenizer = tiny_tokenizer()
+        return FluxPipeline(
+            scheduler=FlowMatchEulerDiscreteScheduler(),
+            vae=tiny_vae(),
+            text_encoder=tiny_text_encoder(tokenizer, width),
+            tokenizer=tokenizer,
+            text_encoder_2=tiny_t5(width),
+            tokenizer_2=None,
+            transformer=tiny_flux_transformer(width),
+        )
 
 
 @cache

@@ -1,15 +1,18 @@
 """Adapters: LoRA and LyCORIS files in and out of one canonical form."""
 
 from optimizer.adapters.adapter import Adapter, Coverage
+from optimizer.adapters.base_weights import BaseWeights
 from optimizer.adapters.factors import Factors
 from optimizer.adapters.hashes import model_hashes
 from optimizer.adapters.load import load_adapter
 from optimizer.adapters.names import clean_name
-from optimizer.adapters.save import Dialect, adapter_tensors, save_adapter
+from optimizer.adapters.save import adapter_tensors, save_adapter
 from optimizer.adapters.shapes import fit_shapes, live_modules, shape_mismatches, weight_shapes
+from optimizer.adapters.spelling import Dialect
 
 __all__ = [
     "Adapter",
+    "BaseWeights",
     "Coverage",
     "Dialect",
     "Factors",

@@ -9,19 +9,22 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from optimizer.adapters.container import Header
+from optimizer.adapters.expand import BrokenModule
+from optimizer.adapters.factors import Factors
 from optimizer.adapters.keys import is_peft
 from optimizer.adapters.paths import TEMPLATES
 from optimizer.errors import AdapterError
 
 METADATA_KEY = "lora_adapter_metadata"
 _CONFIG = "adapter_config.json"
-_DEFAULT = 8.0  # PEFT's LoraConfig.lora_alpha
+_DEFAULT, _RANK = 8.0, 8  # PEFT's LoraConfig.lora_alpha and LoKrConfig.r
+_KINDS = ("LORA", "LOHA", "LOKR", "IA3", "OFT", "BOFT")
 
 
 @dataclass(frozen=True)
@@ -32,11 +35,13 @@ class Declared:
         alpha: of every module that no pattern names.
         patterns: end of a module name, on a dot, → its own alpha; with ``^`` in front, the whole name.
         rank_stabilised: the scale is alpha / √rank instead of alpha / rank (rsLoRA, arXiv:2312.03732).
+        settings: all fields that PEFT wrote.
     """
 
-    alpha: float
+    alpha: float | None
     patterns: Mapping[str, float]
     rank_stabilised: bool
+    settings: Mapping[str, Any]
 
     def alpha_of(self, name: str, rank: int) -> float:
         """Alpha of a module, such that alpha / rank is its scale.
@@ -46,7 +51,23 @@ class Declared:
             rank: the rank that its tensors have.
         """
         alpha = next((value for pattern, value in self.patterns.items() if _matches(pattern, name)), self.alpha)
+        if alpha is None:
+            return float(rank)
         return alpha * math.sqrt(rank) if self.rank_stabilised else alpha
+
+    def rescaled(self, name: str, roles: Collection[str], factors: Factors) -> Factors:
+        """The factors of a LoKr with two whole matrices, which have scale 1 in LyCORIS and alpha / r in PEFT; others as they are."""
+        if self.settings.get("peft_type") != "LOKR" or not set(roles) >= {"lokr_w1", "lokr_w2"}:
+            return factors
+        ranks = self.settings.get("rank_pattern") or {}
+        rank = next((ranks[pattern] for pattern in ranks if _matches(pattern, name)), self.settings.get("r", _RANK))
+        if not isinstance(rank, int) or rank < 1:
+            raise BrokenModule("lokr_w1", f"adapter_config.json gives its rank as {str(rank)[:40]!r}")
+        return replace(factors, alpha=factors.alpha * self.alpha_of(name, rank) / rank)
+
+
+NOTHING = Declared(None, {}, False, {})
+"""Where nothing is declared: alpha is the rank."""
 
 
 def declared_alphas(header: Header) -> dict[str, Declared]:
@@ -56,11 +77,12 @@ def declared_alphas(header: Header) -> dict[str, Declared]:
         fields = {part: _under(table, part) for part in TEMPLATES}
         return {part: _declared(own, header.path, METADATA_KEY) for part, own in fields.items() if own}
     config = header.path.with_name(_CONFIG)
-    if any(is_peft(name) for name in header.shapes) and config.is_file():
+    if any(is_peft(name) for name in header.entries) and config.is_file():
         own = _table(config.read_text("utf-8", "replace"), config, None)
         kind = str(own.get("peft_type", "LORA"))
-        if kind not in ("LORA", "LOHA"):
-            raise AdapterError(f"is a PEFT adapter of the kind {kind[:40]!r}, which is not read", file=config, remedy="use a LoRA or LoHa")
+        if kind not in _KINDS:
+            problem = f"is a PEFT adapter of the kind {kind[:40]!r}, which is not read"
+            raise AdapterError(problem, file=config, remedy=f"use one of {', '.join(_KINDS)}")
         return dict.fromkeys(TEMPLATES, _declared(own, config, None))
     return {}
 
@@ -81,10 +103,6 @@ def _table(text: str, file: Path, key: str | None) -> dict[str, Any]:
 
 
 def _declared(fields: Mapping[str, Any], file: Path, key: str | None) -> Declared:
-    if fields.get("use_dora"):
-        raise AdapterError(
-            "declares DoRA, whose change depends on the base weight", file=file, key=key, remedy="extract a plain LoRA from it"
-        )
     alpha = fields.get("lora_alpha", fields.get("alpha", _DEFAULT))
     patterns = fields.get("alpha_pattern") or {}
     numbers = [alpha, *(patterns.values() if isinstance(patterns, dict) else [None])]
@@ -96,7 +114,7 @@ def _declared(fields: Mapping[str, Any], file: Path, key: str | None) -> Declare
         raise AdapterError(
             f"the alpha pattern {strange[0][:80]!r} is not a module name", file=file, key=key, remedy="write out the module names"
         )
-    return Declared(float(alpha), {k: float(v) for k, v in patterns.items()}, bool(fields.get("use_rslora")))
+    return Declared(float(alpha), {k: float(v) for k, v in patterns.items()}, bool(fields.get("use_rslora")), fields)
 
 
 def _matches(pattern: str, name: str) -> bool:

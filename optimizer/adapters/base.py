@@ -1,44 +1,50 @@
-"""The family of the base model that an adapter was trained on: from its shapes, else from its metadata."""
+"""The family of the base model that an adapter was trained on: from its shapes, else from its metadata, else from its names."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from optimizer.adapters.factors import Factors
+from optimizer.adapters.families import Family
 
-_CROSS_ATTENTION_WIDTH = {768: "sd1", 1024: "sd2", 2048: "sdxl"}
+UNKNOWN = "unknown"
 
-_ARCHITECTURES = (
-    ("stable-diffusion-xl", "sdxl"),
-    ("stable-diffusion-v1", "sd1"),
-    ("stable-diffusion-v2", "sd2"),
-    ("stable-diffusion-3", "sd3"),
-    ("flux-1", "flux1"),
-)
-_VERSIONS = (
-    ("sdxl", "sdxl"),
-    ("sd_v1", "sd1"),
-    ("sd_v2", "sd2"),
-    ("sd3", "sd3"),
-    ("medium", "sd3"),
-    ("5-medium", "sd3"),
-    ("5-large", "sd3"),
-    ("flux1", "flux1"),
-)
+_VERSION, _ARCHITECTURE = "ss_base_model_version", "modelspec.architecture"
 
 
-def base_family(modules: Mapping[str, Factors], metadata: Mapping[str, str]) -> str:
-    """``sd1``, ``sd2``, ``sdxl``, ``sd3``, ``flux1`` or ``unknown``.
+def base_family(modules: Mapping[str, Factors], metadata: Mapping[str, str], families: Collection[Family]) -> tuple[str, str]:
+    """Name of the family (``unknown`` where nothing tells it) and, for people, what told it.
 
-    The width of the text that cross-attention reads tells the families of U-Nets apart and cannot be wrong in a file that loads;
-    metadata (sd-scripts' ``ss_base_model_version``, ModelSpec's ``architecture``) often is, after a merge.
+    Shapes cannot be wrong in a file that loads; metadata (sd-scripts' ``ss_base_model_version``, ModelSpec's ``architecture``) often
+    are, after a merge.
+
+    Args:
+        modules: of the adapter.
+        metadata: of the file.
+        families: those that have modules of all these names.
     """
-    for path, factors in modules.items():
-        if path.endswith(".attn2.to_k") and factors.shape[1] in _CROSS_ATTENTION_WIDTH:
-            return _CROSS_ATTENTION_WIDTH[factors.shape[1]]
-    version, architecture = metadata.get("ss_base_model_version", ""), metadata.get("modelspec.architecture", "")
-    for text, table in ((version, _VERSIONS), (architecture, _ARCHITECTURES)):
-        for start, family in table:
-            if text.lower().startswith(start):
-                return family
-    return "unknown"
+    told = by_shapes(modules, families)
+    if told is None:
+        told = next(((family.name, reason) for family in families if (reason := _said(metadata, family))), None)
+    if told is None and len(families) == 1:
+        (only,) = families
+        told = (only.name, f"only {only.title} has modules of all these names")
+    return told or (UNKNOWN, "")
+
+
+def by_shapes(modules: Mapping[str, Factors], families: Collection[Family]) -> tuple[str, str] | None:
+    """The family that the modules' shapes tell, and how; None where they do not."""
+    for family in families:
+        for sign in family.signs:
+            for path, factors in modules.items():
+                if factors.shape[1] in sign.columns and sign.path.fullmatch(path):
+                    return family.name, f"{sign.what} {factors.shape[1]} ({path})"
+    return None
+
+
+def _said(metadata: Mapping[str, str], family: Family) -> str:
+    """What the metadata say for a family, or nothing."""
+    for key, starts in ((_VERSION, family.versions), (_ARCHITECTURE, family.architectures)):
+        if metadata.get(key, "").lower().startswith(starts):
+            return f"{key} says {metadata[key][:80]!r}"
+    return ""

@@ -2,12 +2,16 @@
 
 Format (huggingface/safetensors, README): eight bytes with the header's length, little endian; a JSON object that gives every
 tensor's dtype, shape and place; the tensors' bytes without gap or overlap.
+
+The file is read once into one buffer, of which all tensors are views. (The library either maps the file, and then a file that shrinks
+meanwhile ends the process, or copies every tensor out of bytes that stay in memory; neither gives the digest.)
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+import torch
+from safetensors.torch import save
 from torch import Tensor
 
 from optimizer.errors import AdapterError
@@ -26,21 +30,37 @@ _LONGEST_HEADER = 100_000_000
 _EXPORT_AGAIN = "download or export the file again as safetensors"
 
 
+_DTYPES: dict[str, torch.dtype] = {
+    **{"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16},
+    **{"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "F8_E8M0": torch.float8_e8m0fnu},
+    **{"I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "BOOL": torch.bool},
+    **{"U64": torch.uint64, "U32": torch.uint32, "U16": torch.uint16, "U8": torch.uint8},
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A tensor of a file: its dtype as safetensors spells it (``F16``, ``BF16``, ``F32``, …), shape, and bytes behind the header."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+
 @dataclass(frozen=True)
 class Header:
     """What a file says about itself before its tensors are read.
 
     Attributes:
         path: the file.
-        shapes: tensor name → shape, in the file's order.
-        dtypes: every dtype that a tensor has, as safetensors spells it (``F16``, ``BF16``, ``F32``, …).
+        entries: tensor name → where and what it is, in the header's order.
         metadata: the file's own strings (untrusted).
         raw: the header's bytes with the eight length bytes.
     """
 
     path: Path
-    shapes: Mapping[str, tuple[int, ...]]
-    dtypes: frozenset[str]
+    entries: Mapping[str, Entry]
     metadata: Mapping[str, str]
     raw: bytes
 
@@ -64,23 +84,37 @@ def read_header(path: str | Path) -> Header:
             raw = prefix + file.read(length)
     except OSError as error:
         raise AdapterError(f"cannot be read: {error.strerror}", file=path, remedy="check the file's permissions and the disk") from error
-    entries = _entries(raw[8:], path)
-    metadata = entries.pop("__metadata__", {})
+    table = _table(raw[8:], path)
+    metadata = table.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise AdapterError("the header's metadata is not a table of strings", file=path, remedy=_EXPORT_AGAIN)
-    shapes = _shapes(entries, size - len(raw), path)
-    return Header(path, shapes, frozenset(entry["dtype"] for entry in entries.values()), metadata, raw)
+    return Header(path, _entries(table, size - len(raw), path), metadata, raw)
 
 
 def read_tensors(header: Header) -> tuple[dict[str, Tensor], str]:
-    """All tensors of the file that the header belongs to, and the hex SHA-256 digest of the file's bytes."""
+    """All tensors of the file that the header belongs to, and the hex SHA-256 digest of the file's bytes.
+
+    The tensors are views of one buffer of the file's size, which lives as long as any of them.
+    """
+    start = len(header.raw)
+    data = bytearray(start + max(entry.stop for entry in header.entries.values()))
     try:
-        data = header.path.read_bytes()
-        if not data.startswith(header.raw):
-            raise AdapterError("changed while it was being read", file=header.path, remedy="run again when the file is complete")
-        return load(data), hashlib.sha256(data).hexdigest()
-    except (OSError, SafetensorError, ValueError) as error:
-        raise AdapterError(f"cannot be read: {error}", file=header.path, remedy=_EXPORT_AGAIN) from error
+        with header.path.open("rb") as file:
+            whole = file.readinto(data) == len(data) and not file.read(1)
+    except OSError as error:
+        raise AdapterError(f"cannot be read: {error.strerror}", file=header.path, remedy="check the disk, and run again") from error
+    if not whole or not data.startswith(header.raw):
+        raise AdapterError("changed while it was being read", file=header.path, remedy="run again when the file is complete")
+    buffer = torch.frombuffer(data, dtype=torch.uint8)[start:] if len(data) > start else torch.empty(0, dtype=torch.uint8)
+    return {name: _view(buffer, start, entry) for name, entry in header.entries.items()}, hashlib.sha256(data).hexdigest()
+
+
+def _view(buffer: Tensor, offset: int, entry: Entry) -> Tensor:
+    dtype = _DTYPES[entry.dtype]
+    own = buffer[entry.start : entry.stop]
+    if (offset + entry.start) % dtype.itemsize:
+        own = own.clone()  # a header of odd length puts its tensors where the processor cannot address them
+    return own.view(dtype).reshape(entry.shape)
 
 
 def serialise(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
@@ -144,7 +178,7 @@ def _size(path: Path) -> int:
     return size
 
 
-def _entries(text: bytes, path: Path) -> dict[str, Any]:
+def _table(text: bytes, path: Path) -> dict[str, Any]:
     def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         table = dict(pairs)
         if len(table) < len(pairs):
@@ -152,30 +186,41 @@ def _entries(text: bytes, path: Path) -> dict[str, Any]:
         return table
 
     try:
-        entries = json.loads(text, object_pairs_hook=without_repeats)
+        table = json.loads(text, object_pairs_hook=without_repeats)
     except (ValueError, RecursionError) as error:
         raise AdapterError(f"not a safetensors file: its header cannot be read ({error})", file=path, remedy=_EXPORT_AGAIN) from error
-    if not isinstance(entries, dict):
+    if not isinstance(table, dict):
         raise AdapterError("not a safetensors file: its header is not a table", file=path, remedy=_EXPORT_AGAIN)
-    return entries
+    return table
 
 
-def _shapes(entries: Mapping[str, Any], room: int, path: Path) -> dict[str, tuple[int, ...]]:
-    shapes, end = {}, 0
-    for name, entry in entries.items():
-        try:
-            shapes[name] = tuple(int(n) for n in entry["shape"])
-            start, stop = (int(n) for n in entry["data_offsets"])
-            whole = 0 <= start <= stop and all(n >= 0 for n in shapes[name]) and isinstance(entry["dtype"], str)
-        except (KeyError, TypeError, ValueError):
-            whole = False
-        if not whole:
-            raise AdapterError("the header's entry is malformed", file=path, key=name, remedy=_EXPORT_AGAIN)
-        end = max(end, stop)
+def _entries(table: Mapping[str, Any], room: int, path: Path) -> dict[str, Entry]:
+    entries = {name: _entry(fields, name, path) for name, fields in table.items()}
+    if not entries:
+        raise AdapterError("holds no tensor", file=path, remedy="name the file that holds the LoRA's weights")
+    end = max(entry.stop for entry in entries.values())
     if end != room:
         raise AdapterError(
             f"cut off or damaged: the header asks for {end} bytes of tensors, the file holds {room}", file=path, remedy=_EXPORT_AGAIN
         )
-    if not shapes:
-        raise AdapterError("holds no tensor", file=path, remedy="name the file that holds the LoRA's weights")
-    return shapes
+    end = 0
+    for name, entry in sorted(entries.items(), key=lambda item: (item[1].start, item[1].stop)):
+        if entry.start != end:
+            raise AdapterError("overlaps with another tensor, or leaves a gap before it", file=path, key=name, remedy=_EXPORT_AGAIN)
+        end = entry.stop
+    return entries
+
+
+def _entry(fields: Any, name: str, path: Path) -> Entry:
+    try:
+        (start, stop), shape, dtype = fields["data_offsets"], tuple(fields["shape"]), fields["dtype"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise AdapterError("the header's entry is malformed", file=path, key=name, remedy=_EXPORT_AGAIN) from error
+    if not all(type(n) is int and n >= 0 for n in (start, stop, *shape)) or start > stop or not isinstance(dtype, str):
+        raise AdapterError("the header's entry is malformed", file=path, key=name, remedy=_EXPORT_AGAIN)
+    if dtype not in _DTYPES:
+        raise AdapterError(f"has the dtype {dtype[:20]!r}, which is not read", file=path, key=name, remedy=_EXPORT_AGAIN)
+    if math.prod(shape) * _DTYPES[dtype].itemsize != stop - start:
+        problem = f"has {stop - start} bytes; its shape {str(shape)[:80]} of {dtype} needs {math.prod(shape) * _DTYPES[dtype].itemsize}"
+        raise AdapterError(problem, file=path, key=name, remedy=_EXPORT_AGAIN)
+    return Entry(dtype, shape, start, stop)

@@ -3,6 +3,7 @@
     LoRA    ΔW = s·up·down; with LoCon's middle factor (a Tucker or CP form), Σ mid[m,n,·]·up[:,m]·down[n,:]
     LoHa    ΔW = s·(A₁B₁) ⊙ (A₂B₂) = s·(A₁ • A₂)(B₁ ∗ B₂), the row-wise and the column-wise Khatri-Rao product; rank r₁r₂
     LoKr    ΔW = s·(U₁V₁) ⊗ (U₂V₂) = s·(U₁ ⊗ U₂)(V₁ ⊗ V₂); rank r₁r₂
+    full    ΔW itself
 
 LoHa: Hyeon-Woo et al., FedPara, arXiv:2108.06098. LoKr: Yeh et al., LyCORIS, arXiv:2309.14859. Where r₁r₂ exceeds the weight's
 shorter side, ΔW itself and an identity are the smaller exact factors. The scale is applied once, as in LyCORIS's forward pass.
@@ -11,15 +12,15 @@ shorter side, ΔW itself and an identity are the smaller exact factors. The scal
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from optimizer.adapters.factors import Factors
-from optimizer.adapters.keys import LOHA, LOKR, LORA
 from optimizer.adapters.paths import kernel_size
+from optimizer.adapters.roles import FULL, LOHA, LOKR, LORA
 
 Roles = Mapping[str, Tensor]
 
@@ -48,13 +49,15 @@ def expand(path: str, roles: Roles, alpha_of: Callable[[int], float]) -> Factors
 
     Args:
         path: canonical module path; its name tells a convolution's kernel where the tensors do not.
-        roles: role → tensor, without alpha; all of one kind.
+        roles: role → tensor, without alpha; all of one kind. A plain LoRA's factors keep their dtype, all others become fp32.
         alpha_of: rank, as the file counts it → alpha; ``float`` stands for alpha = rank.
 
     Raises:
         BrokenModule: a tensor is missing, or shapes do not fit together.
     """
-    product = _KINDS[_kind(roles)]({role: tensor.float() for role, tensor in roles.items()})
+    kind = kind_of(roles)
+    held = _as_stored if kind == "LoRA" and "mid" not in roles else Tensor.float
+    product = _KINDS[kind]({role: held(tensor) for role, tensor in roles.items()})
     wide = product.left.shape[1]
     alpha = alpha_of(product.rank) if product.scaled else float(wide)
     if product.scaled and wide != product.rank:
@@ -62,15 +65,28 @@ def expand(path: str, roles: Roles, alpha_of: Callable[[int], float]) -> Factors
     return Factors(product.left.contiguous(), product.right.contiguous(), alpha, _weight_shape(path, product))
 
 
-def _kind(roles: Roles) -> str:
-    """Which of the three kinds the roles are, complete and unmixed."""
-    for kind, known in {"lora": LORA, "loha": LOHA, "lokr": LOKR}.items():
-        if not roles.keys() & set(known):
+def whole(delta: Tensor) -> Factors:
+    """A dense ΔW, (out, in) or (out, in, kh, kw), as itself times the smaller identity."""
+    left, right = _split(delta.flatten(1))
+    return Factors(left, right, float(left.shape[1]), tuple(delta.shape))
+
+
+def kind_of(roles: Collection[str]) -> str:
+    """``LoRA``, ``LoHa``, ``LoKr`` or ``full``; a BrokenModule where the roles belong to none or to several."""
+    for kind, known in _ROLES.items():
+        if not (own := sorted(set(roles) & set(known))):
             continue
-        if strange := sorted(roles.keys() - set(known)):
-            raise BrokenModule(strange[0], f"does not belong beside {sorted(roles.keys() & set(known))[0]}")
+        if strange := sorted(set(roles) - set(known)):
+            raise BrokenModule(strange[0], f"does not belong beside {own[0]}")
         return kind
     raise BrokenModule("alpha", "stands alone: the module has no factor")
+
+
+def _as_stored(tensor: Tensor) -> Tensor:
+    """Without a copy where torch computes with the dtype; eight bits fit into sixteen."""
+    if tensor.dtype in (torch.float16, torch.bfloat16, torch.float32):
+        return tensor
+    return tensor.to(torch.float16 if tensor.dtype.itemsize == 1 else torch.float32)
 
 
 def _need(roles: Roles, *needed: str) -> list[Tensor]:
@@ -127,6 +143,13 @@ def _lokr(roles: Roles) -> _Product:
         product = _dense(_kron(left1 @ right1, left2 @ right2), rank, kernel)
         return _Product(product.left, product.right, rank, kernel, scaled)
     return _Product(_kron(left1, left2), _kron(right1, right2), rank, kernel, scaled)
+
+
+def _full(roles: Roles) -> _Product:
+    whole = roles["diff"]
+    if whole.ndim not in (2, 4):
+        raise BrokenModule("diff", f"has {whole.ndim} dimensions, expected 2 or 4")
+    return _Product(*_split(whole.flatten(1)), 1, tuple(whole.shape[2:]), scaled=False)
 
 
 def _kron_factor(roles: Roles, name: str) -> tuple[Tensor, Tensor, int | None]:
@@ -194,4 +217,5 @@ def _weight_shape(path: str, product: _Product) -> tuple[int, ...]:
     return (out, fan_in // positions, *kernel)
 
 
-_KINDS = {"lora": _lora, "loha": _loha, "lokr": _lokr}
+_KINDS = {"LoRA": _lora, "LoHa": _loha, "LoKr": _lokr, "full": _full}
+_ROLES = {"LoRA": LORA, "LoHa": LOHA, "LoKr": LOKR, "full": FULL}

@@ -13,8 +13,8 @@ class Factors:
     """The change ΔW = scale · up @ down of one base weight.
 
     Attributes:
-        up: (out, rank).
-        down: (rank, fan_in), where fan_in = in for a linear layer and in · kh · kw for a convolution.
+        up: (out, rank), fp16, bf16 or fp32, as the file has it; whoever computes with it converts.
+        down: (rank, fan_in), likewise, where fan_in = in for a linear layer and in · kh · kw for a convolution.
         alpha: the file's alpha; the scale is alpha / rank.
         shape: shape of the base weight, (out, in) or (out, in, kh, kw).
     """

@@ -1,9 +1,12 @@
 """Saving: an Adapter becomes a file that other loaders read at the right strength.
 
 ``kohya``: ``lora_unet_….lora_up.weight``, ``.lora_down.weight`` and ``.alpha`` for every module; read by sd-scripts, A1111, Forge,
-ComfyUI, InvokeAI and diffusers. diffusers (0.42) applies a module's own alpha to some modules only: it misses attention and text
-modules when the alphas of a part differ. So all modules of a part get the same alpha, and ``up`` takes the difference. For Stable
-Diffusion XL, sd-scripts gives the U-Net's modules Stability's own names, and so does this.
+ComfyUI, InvokeAI and, for U-Nets and FLUX.1, diffusers. For Stable Diffusion XL and transformers, sd-scripts gives the denoiser's
+modules the original code's names and weights, and so does this. diffusers (0.42) applies a module's own alpha to some modules only: it
+misses attention and text modules when the alphas of a part differ, and FLUX.1's last layers altogether. So all modules of a U-Net or a
+text encoder get the same alpha, those of a transformer alpha = rank, and ``up`` takes the difference.
+
+``comfyui``: the same factors under the names of ComfyUI's own models, those of the original code in dots.
 
 ``diffusers``: ``unet.….lora_A.weight`` and ``lora_B.weight``. Such files cannot hold ``.alpha`` tensors (diffusers refuses names
 without "lora"), and only diffusers reads the alphas in the header. So ``up`` takes the whole scale, alpha equals the rank in every
@@ -14,10 +17,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -26,12 +29,9 @@ from optimizer.adapters.adapter import Adapter
 from optimizer.adapters.alphas import METADATA_KEY
 from optimizer.adapters.container import serialise, write_atomically
 from optimizer.adapters.factors import Factors
-from optimizer.adapters.keys import flat_name
 from optimizer.adapters.paths import split_path
-from optimizer.adapters.sgm import sgm_name
+from optimizer.adapters.spelling import Dialect, Spelt, Unspeakable, spelt
 from optimizer.errors import AdapterError
-
-Dialect = Literal["kohya", "diffusers"]
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 _STALE = ("ss_network_", "sshs_", "modelspec.hash_sha256", METADATA_KEY, "format")
@@ -50,7 +50,7 @@ def save_adapter(
     Args:
         adapter: what to write.
         path: the new file, in an existing folder; an existing file is replaced.
-        dialect: ``kohya`` or ``diffusers``.
+        dialect: ``kohya``, ``diffusers`` or ``comfyui``.
         dtype: of the factors: fp16, bf16 or fp32. Alphas are fp32.
         metadata: header strings; by default the adapter's own, without those that describe another file's tensors.
 
@@ -58,7 +58,8 @@ def save_adapter(
         The path.
 
     Raises:
-        AdapterError: the adapter has no modules, a value does not fit the dtype, or the file cannot be written.
+        AdapterError: the adapter has no modules, the dialect has no name for one, a value does not fit the dtype, or the file cannot be
+            written.
     """
     path = Path(path)
     tensors, own = adapter_tensors(adapter, path, dialect=dialect, dtype=dtype)
@@ -81,50 +82,45 @@ def adapter_tensors(
         raise AdapterError(
             f"the adapter {adapter.name!r} has no modules", file=path, remedy="nothing to write: check the sources and weights"
         )
-    modules = _with_alphas(adapter.modules, None if dialect == "diffusers" else _common_alphas(adapter.modules))
-    prefixes = _prefixes(modules, adapter.base)
+    weights = _with_alphas(_spelt(adapter, path, dialect), dialect)
     tensors: dict[str, Tensor] = {}
-    for module, factors in modules.items():
+    for weight in weights:
+        name, factors = weight.name, weight.factors
         up, down = _stored(factors, dtype)
-        _check(up, down, module, path, dtype)
-        if dialect == "kohya":
-            name = flat_name(_kohya_path(module, adapter.base), prefixes[module.partition(".")[0]])
-            tensors |= {f"{name}.lora_up.weight": up, f"{name}.lora_down.weight": down, f"{name}.alpha": torch.tensor(float(factors.alpha))}
+        _check(up, down, name, path, dtype)
+        if dialect == "diffusers":
+            tensors |= {f"{name}.lora_B.weight": up, f"{name}.lora_A.weight": down}
         else:
-            tensors |= {f"{module}.lora_B.weight": up, f"{module}.lora_A.weight": down}
-    return tensors, _lora_configs(modules) if dialect == "diffusers" else {}
+            tensors |= {f"{name}.lora_up.weight": up, f"{name}.lora_down.weight": down, f"{name}.alpha": torch.tensor(float(factors.alpha))}
+    return tensors, _lora_configs(adapter.modules) if dialect == "diffusers" else {}
 
 
-def _common_alphas(modules: Mapping[str, Factors]) -> dict[str, float]:
-    """Part → the alpha that most of its modules have (of several, the greatest)."""
+def _spelt(adapter: Adapter, path: Path, dialect: Dialect) -> list[Spelt]:
+    try:
+        return list(spelt(adapter.modules, adapter.base, dialect))
+    except Unspeakable as error:
+        problem = f"cannot be written in the {dialect} dialect: {error}"
+        raise AdapterError(problem, file=path, remedy="write the diffusers dialect, which has a name for every module") from error
+
+
+def _with_alphas(weights: list[Spelt], dialect: Dialect) -> list[Spelt]:
+    """The weights with their part's common alpha, or with alpha = rank; ``up`` takes the difference, ΔW stays."""
+    common = {} if dialect == "diffusers" else _common_alphas(weights)
+    return [replace(weight, factors=_with_alpha(weight.factors, common.get(weight.part))) for weight in weights]
+
+
+def _with_alpha(factors: Factors, alpha: float | None) -> Factors:
+    alpha = float(factors.rank) if alpha is None else alpha
+    return factors if factors.alpha == alpha else replace(factors, up=factors.up.float() * (factors.alpha / alpha), alpha=alpha)
+
+
+def _common_alphas(weights: list[Spelt]) -> dict[str, float]:
+    """Part → the alpha that most of its weights have (of several, the greatest); nothing for transformers."""
     counts: dict[str, Counter[float]] = {}
-    for path, factors in modules.items():
-        counts.setdefault(path.partition(".")[0], Counter())[factors.alpha or float(factors.rank)] += 1
+    for weight in weights:
+        if weight.part != "transformer":
+            counts.setdefault(weight.part, Counter())[weight.factors.alpha or float(weight.factors.rank)] += 1
     return {part: max(count, key=lambda alpha: (count[alpha], alpha)) for part, count in counts.items()}
-
-
-def _with_alphas(modules: Mapping[str, Factors], common: Mapping[str, float] | None) -> dict[str, Factors]:
-    """The modules, sorted, with their part's alpha, or with alpha = rank; ``up`` takes the difference, ΔW stays."""
-    result = {}
-    for path in sorted(modules):
-        part, _ = split_path(path)
-        factors = modules[path]
-        alpha = float(factors.rank) if common is None else common[part]
-        same = factors.alpha == alpha
-        result[path] = factors if same else replace(factors, up=factors.up.float() * (factors.alpha / alpha), alpha=alpha)
-    return result
-
-
-def _prefixes(modules: Mapping[str, Factors], base: str) -> dict[str, str]:
-    two = base == "sdxl" or any(path.startswith("text_encoder_2.") for path in modules)
-    return {"unet": "lora_unet_", "text_encoder": "lora_te1_" if two else "lora_te_", "text_encoder_2": "lora_te2_"}
-
-
-def _kohya_path(path: str, base: str) -> str:
-    """The module as sd-scripts names it for this family of base models."""
-    part, name = split_path(path)
-    other = sgm_name(name) if (part, base) == ("unet", "sdxl") else None
-    return f"{part}.{other}" if other else path
 
 
 def _stored(factors: Factors, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -169,7 +165,12 @@ def _lora_configs(modules: Mapping[str, Factors]) -> dict[str, str]:
             if path.startswith(f"{part}.")
         }
         usual = max(Counter(ranks.values()).items(), key=lambda item: (item[1], item[0]))[0]
-        others = {name: rank for name, rank in ranks.items() if rank != usual}
+        others = {_pattern(name, ranks): rank for name, rank in ranks.items() if rank != usual}
         config = {"r": usual, "lora_alpha": usual, "rank_pattern": others, "alpha_pattern": others, "target_modules": sorted(ranks)}
         fields |= {f"{part}.{key}": value for key, value in config.items()}
     return {METADATA_KEY: json.dumps(fields, sort_keys=True, separators=(",", ":"))}
+
+
+def _pattern(name: str, names: Collection[str]) -> str:
+    """The name; where it is also the end of another one (``proj_out`` of FLUX.1), so that PEFT takes it for that one alone."""
+    return f"^{name}" if any(other.endswith(f".{name}") for other in names) else name

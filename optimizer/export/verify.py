@@ -74,7 +74,7 @@ def verify_export(path: str | Path, expected: Adapter, tolerance: float | None =
 
 def _read(path: Path) -> tuple[Adapter, float]:
     try:
-        bound = max(_TOLERANCES.get(dtype, 0.0) for dtype in read_header(path).dtypes)
+        bound = max(_TOLERANCES.get(entry.dtype, 0.0) for entry in read_header(path).entries.values())
         return load_adapter(path), bound
     except AdapterError as error:
         raise ExportError(f"cannot be read back: {error.problem}", where=error.where, remedy="write it again") from error

@@ -239,7 +239,8 @@ def test_shapes_tell_the_family_whatever_the_metadata_say(tmp_path: Path, width:
         ({"ss_base_model_version": "sdxl_base_v1-0"}, "sdxl"),
         ({"modelspec.architecture": "stable-diffusion-v1/lora"}, "sd1"),
         ({"modelspec.architecture": "stable-diffusion-xl-v1-base/lora"}, "sdxl"),
-        ({"ss_base_model_version": "demo", "modelspec.architecture": "flux-1-dev/lora"}, "flux1"),
+        ({"ss_base_model_version": "demo", "modelspec.architecture": "stable-diffusion-v2-768-v/lora"}, "sd2"),
+        ({"ss_base_model_version": "flux1"}, "unknown"),  # which has no U-Net
         ({"ss_base_model_version": "demo"}, "unknown"),
         ({}, "unknown"),
     ],
@@ -279,10 +280,20 @@ def test_digest_and_metadata_are_the_files(tmp_path: Path) -> None:
     assert adapter.metadata == {"ss_output_name": "<b>x</b>"}
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64, torch.float8_e4m3fn])
-def test_other_dtypes_are_read_as_fp32(tmp_path: Path, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "held"),
+    [
+        (torch.float16, torch.float16),
+        (torch.bfloat16, torch.bfloat16),
+        (torch.float32, torch.float32),
+        (torch.float64, torch.float32),
+        (torch.float8_e4m3fn, torch.float16),
+        (torch.float8_e5m2, torch.float16),
+    ],
+)
+def test_factors_keep_a_dtype_that_can_be_computed_with(tmp_path: Path, dtype: torch.dtype, held: torch.dtype) -> None:
     tensors = {f"{TO_Q}.lora_A.weight": torch.ones(2, 3).to(dtype), f"{TO_Q}.lora_B.weight": torch.full((4, 2), 0.5).to(dtype)}
     save_file(tensors, tmp_path / "a.safetensors")
     factors = load_adapter(tmp_path / "a.safetensors").modules[TO_Q]
-    assert factors.up.dtype == factors.down.dtype == torch.float32
+    assert factors.up.dtype == factors.down.dtype == held
     assert torch.equal(factors.delta(), torch.ones(4, 3))

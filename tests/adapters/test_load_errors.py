@@ -94,7 +94,7 @@ def with_header(path: Path, header: object, body: bytes = b"") -> Path:
         ({"__metadata__": {"a": 1}}, "not a table of strings"),
         ({"a": {"dtype": "F32", "shape": [1]}}, "malformed"),
         ({"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 0]}}, "malformed"),
-        ({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 400]}}, "asks for 400 bytes"),
+        ({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 400]}}, "has 400 bytes; its shape (1,) of F32 needs 4"),
         ({"__metadata__": {}}, "holds no tensor"),
     ],
 )
@@ -103,11 +103,36 @@ def test_damaged_headers(tmp_path: Path, header: object, problem: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "entry", [{"dtype": "F32", "shape": [3], "data_offsets": [0, 4]}, {"dtype": "Q9", "shape": [1], "data_offsets": [0, 4]}]
+    ("entry", "problem"),
+    [
+        ({"dtype": "F32", "shape": [3], "data_offsets": [0, 4]}, "has 4 bytes; its shape (3,) of F32 needs 12"),
+        ({"dtype": "Q9", "shape": [1], "data_offsets": [0, 4]}, "has the dtype 'Q9', which is not read"),
+        ({"dtype": "F32", "shape": [1.0], "data_offsets": [0, 4]}, "malformed"),
+        ({"dtype": "F32", "shape": [True], "data_offsets": [0, 4]}, "malformed"),
+        ({"dtype": "U8", "shape": [3], "data_offsets": [1, 4]}, "overlaps with another tensor, or leaves a gap before it"),
+    ],
 )
-def test_a_header_that_contradicts_itself(tmp_path: Path, entry: dict[str, object]) -> None:
+def test_a_header_that_contradicts_itself(tmp_path: Path, entry: dict[str, object], problem: str) -> None:
     path = with_header(tmp_path / "h.safetensors", {f"{TO_Q}.alpha": entry}, b"\0" * 4)
-    assert "cannot be read" in raised(path).problem
+    error = raised(path)
+    assert problem in error.problem
+    assert error.key == f"{TO_Q}.alpha"
+
+
+def test_tensors_that_share_bytes(tmp_path: Path) -> None:
+    entry = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+    error = raised(with_header(tmp_path / "h.safetensors", {f"{TO_Q}.alpha": entry, "b": {**entry, "data_offsets": [2, 6]}}, b"\0" * 6))
+    assert (error.key, error.problem) == ("b", "overlaps with another tensor, or leaves a gap before it")
+
+
+def test_a_header_of_odd_length(tmp_path: Path, good: Path) -> None:
+    """Its tensors stand where the processor cannot address them; the library accepts it, and so does this."""
+    data = good.read_bytes()
+    end = 8 + int.from_bytes(data[:8], "little")
+    odd = tmp_path / "odd.safetensors"
+    odd.write_bytes((end - 7).to_bytes(8, "little") + data[8:end] + b" " + data[end:])
+    wanted = load_adapter(good).modules
+    assert all(torch.equal(factors.delta(), wanted[path].delta()) for path, factors in load_adapter(odd).modules.items())
 
 
 @pytest.mark.parametrize("keep", [4, 40, 0.5, -1])
@@ -138,7 +163,7 @@ def test_unreadable_metadata_json(tmp_path: Path) -> None:
         ({"unet.lora_alpha": "x"}, "alpha that is not a number"),
         ({"unet.lora_alpha": 0}, "alpha that is not a number other than 0"),
         ({"unet.lora_alpha": 1, "unet.alpha_pattern": {"(a+)+$": 2}}, "is not a module name"),
-        ({"unet.use_dora": True}, "DoRA"),
+        ({"unet.use_dora": True}, "belongs to a DoRA, as the file's settings say, and its magnitude is missing"),
     ],
 )
 def test_declarations_that_cannot_be_used(tmp_path: Path, config: dict[str, object], problem: str) -> None:
@@ -216,7 +241,7 @@ def test_unknown_tensors_are_listed_up_to_ten(good: Path, tmp_path: Path) -> Non
     error = raised(edited(good, tmp_path / "bad.safetensors", lambda t: strange(t, 13)))
     assert "13 of 58 tensors are not understood" in error.problem
     assert error.problem.count("cross_blocks") == 10
-    assert "nearest pattern: lora_unet_down_blocks_#_attentions_#_proj_in" in error.problem
+    assert "nearest pattern: lora_unet_output_blocks_" in error.problem
     assert "and 3 more" in error.problem
     assert "allow unknown tensors" in error.remedy
 
@@ -244,8 +269,8 @@ def test_dora_is_refused_even_when_unknown_tensors_are_allowed(good: Path, tmp_p
 
 def test_a_peft_configuration_of_another_kind(tmp_path: Path) -> None:
     diffusers_file(tmp_path / "adapter_model.safetensors", random_parts(TEXT), prefix="base_model.model.")
-    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "BOFT"}))
-    with pytest.raises(AdapterError, match=r"adapter_config\.json.*'BOFT'"):
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "VERA"}))
+    with pytest.raises(AdapterError, match=r"adapter_config\.json.*'VERA'"):
         load_adapter(tmp_path / "adapter_model.safetensors")
 
 

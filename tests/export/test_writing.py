@@ -174,7 +174,7 @@ def test_modules_that_were_not_merged_are_noticed(merged: Adapter, tmp_path: Pat
 
 
 def test_the_tolerance_can_be_set(merged: Adapter, tmp_path: Path) -> None:
-    uneven = replace(merged, modules={TO_Q: replace(merged.modules[TO_Q], up=merged.modules[TO_Q].up * 1.2345)})
+    uneven = replace(merged, modules={TO_Q: replace(merged.modules[TO_Q], up=merged.modules[TO_Q].up.float() * 1.2345)})
     path = export_adapter(uneven, tmp_path / "a.safetensors", metadata=METADATA)
     assert verify_export(path, uneven, 1e-3).tolerance == 1e-3
     with pytest.raises(ExportError, match=r"allowed 1\.00e-09"):

@@ -1,0 +1,71 @@
+"""The base model's weights, for the adapter kinds whose change depends on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from optimizer.adapters.fusing import turned
+from optimizer.adapters.paths import TEMPLATES, from_dotted
+from optimizer.adapters.places import Place
+from optimizer.errors import BaseModelError
+
+_WEIGHT, _BIAS = ".weight", ".bias"
+
+
+class BaseWeights:
+    """The weights in the folder of a diffusers pipeline, read one at a time.
+
+    Args:
+        folder: of the pipeline, with one folder for each part that holds safetensors files.
+
+    Raises:
+        BaseModelError: there is no such folder, or a file in it cannot be read.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self._files: dict[str, Path] = {}
+        self._names: dict[str, str] = {}
+        for part in TEMPLATES:
+            for file in _files(self.folder / part):
+                self._enter(part, file)
+        if not self._files:
+            problem = "holds no safetensors weights of a diffusers pipeline"
+            raise BaseModelError(problem, where=self.folder, remedy="give the folder of one")
+
+    def weight(self, where: Place) -> Tensor:
+        """The weight that a module of a file changes, fp32, in the layout of the file: (out, in) or (out, in, kh, kw)."""
+        weight = torch.cat([self._read(path).float() for path in where.paths])
+        return turned(weight) if where.swapped else weight
+
+    def has_bias(self, where: Place) -> bool:
+        """Whether any of the modules has a bias."""
+        return any(path + _BIAS in self._files for path in where.paths)
+
+    def _read(self, path: str) -> Tensor:
+        if path + _WEIGHT not in self._files:
+            raise BaseModelError(f"has no module {path}", where=self.folder, remedy="use the base model that the source was trained on")
+        with safe_open(self._files[path + _WEIGHT], framework="pt") as file:
+            tensor: Tensor = file.get_tensor(self._names[path + _WEIGHT])
+        return tensor
+
+    def _enter(self, part: str, file: Path) -> None:
+        try:
+            with safe_open(file, framework="pt") as opened:
+                names = list(opened.keys())
+        except (OSError, SafetensorError) as error:
+            raise BaseModelError(f"cannot be read: {error}", where=file, remedy="fetch the whole folder again") from error
+        for name in names:
+            for end in (_WEIGHT, _BIAS):
+                if name.endswith(end) and (path := from_dotted(part, name.removesuffix(end))):
+                    self._files[path + end], self._names[path + end] = file, name
+
+
+def _files(folder: Path) -> list[Path]:
+    """The weight files of a part; those in half precision only where there are no others."""
+    files = sorted(folder.glob("*.safetensors"))
+    return [file for file in files if ".fp16" not in file.name] or files

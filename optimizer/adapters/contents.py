@@ -1,0 +1,128 @@
+"""Contents: what the tensor names of a file mean, before a tensor is read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from optimizer.adapters.container import Header
+from optimizer.adapters.families import FAMILIES, Family
+from optimizer.adapters.keys import dialect_of, place_of, suggestion
+from optimizer.adapters.places import Place
+from optimizer.adapters.roles import NO_FACTOR, WEIGHT, Refusal, Suffix, read_suffix
+from optimizer.errors import AdapterError
+
+_LISTED = 10
+
+Names = Mapping[str, Suffix]
+"""Tensor name → module as the file calls it, and role."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """The modules of a file, as one or several families of base models explain its names.
+
+    Attributes:
+        families: those that explain them so.
+        modules: where a module stands → role → tensor name.
+        unknown: tensor name → why it is left out.
+        dialect: whose names they are, for people.
+    """
+
+    families: tuple[Family, ...]
+    modules: Mapping[Place, Mapping[str, str]]
+    unknown: Mapping[str, str]
+    dialect: str
+
+
+def read_contents(header: Header, allow_unknown: bool) -> list[Contents]:
+    """What the names mean: once for each way in which the families that explain most of them do.
+
+    Raises:
+        AdapterError: a tensor is of a kind that cannot be merged, or, unless allowed, of none that is known.
+    """
+    names, left_out = _suffixes(header, allow_unknown)
+    ways = [_explained(names, family, header) for family in FAMILIES.values()]
+    fewest = min(len(way.unknown) for way in ways)
+    best = _joined([way for way in ways if len(way.unknown) == fewest])
+    unknown = {**left_out, **best[0].unknown}
+    if unknown and not (allow_unknown and best[0].modules):
+        raise _strangers(unknown, header)
+    return [Contents(way.families, way.modules, {**left_out, **way.unknown}, way.dialect) for way in best]
+
+
+def _suffixes(header: Header, allow_unknown: bool) -> tuple[dict[str, Suffix], dict[str, str]]:
+    names: dict[str, Suffix] = {}
+    left_out: dict[str, str] = {}
+    refused: dict[str, Refusal] = {}
+    for tensor in header.entries:
+        meaning = read_suffix(tensor)
+        if isinstance(meaning, Suffix):
+            names[tensor] = meaning
+        elif not isinstance(meaning, Refusal):
+            left_out[tensor] = meaning.reason
+        elif allow_unknown and meaning.optional:
+            left_out[tensor] = meaning.kind
+        else:
+            refused[tensor] = meaning
+    if refused:
+        raise _refusal(refused, header)
+    scaled = {suffix.stem for suffix in names.values() if suffix.role == "on_input"}
+    stray = [tensor for tensor, suffix in names.items() if suffix.role == WEIGHT and suffix.stem not in scaled]
+    return {t: s for t, s in names.items() if t not in set(stray)}, left_out | dict.fromkeys(stray, NO_FACTOR)
+
+
+def _explained(names: Names, family: Family, header: Header) -> Contents:
+    places = {stem: place_of(stem, family) for stem in dict.fromkeys(suffix.stem for suffix in names.values())}
+    modules: dict[Place, dict[str, str]] = {}
+    owners: dict[str, Place] = {}
+    unknown: dict[str, str] = {}
+    for tensor, suffix in names.items():
+        where = places[suffix.stem]
+        if where is None:
+            unknown[tensor] = "no known module"
+            continue
+        roles = modules.setdefault(where, {})
+        other = next((owner for path in where.paths if (owner := owners.setdefault(path, where)) != where), None)
+        if suffix.role in roles or other:
+            rival = roles.get(suffix.role) or next(iter(modules[other or where].values()))
+            problem = f"stands for the same as {rival!r}: {suffix.role} of {where.paths[0]}"
+            raise AdapterError(problem, file=header.path, key=tensor, remedy="the file mixes two adapters: split it")
+        roles[suffix.role] = tensor
+    dialects = Counter(dialect_of(stem, where) for stem, where in places.items() if where)
+    return Contents((family,), modules, unknown, " + ".join(sorted(dialects, key=lambda name: -dialects[name])))
+
+
+def _joined(ways: list[Contents]) -> list[Contents]:
+    """Equal explanations as one, of all their families."""
+    joined: list[Contents] = []
+    for way in ways:
+        for i, other in enumerate(joined):
+            if other.modules == way.modules:
+                joined[i] = Contents((*other.families, *way.families), other.modules, other.unknown, other.dialect)
+                break
+        else:
+            joined.append(way)
+    return joined
+
+
+def _refusal(refused: Mapping[str, Refusal], header: Header) -> AdapterError:
+    kinds = Counter(refusal.kind for refusal in refused.values())
+    kind = kinds.most_common()[0][0]
+    tensor, refusal = next((t, r) for t, r in refused.items() if r.kind == kind)
+    problem = f"is {kind}, which cannot be merged as a low-rank sum ({kinds[kind]} tensors)"
+    remedy = f"{refusal.remedy}, or allow unknown tensors to leave these out" if refusal.optional else refusal.remedy
+    return AdapterError(problem, file=header.path, key=tensor, remedy=remedy)
+
+
+def _strangers(unknown: Mapping[str, str], header: Header) -> AdapterError:
+    count = len(header.entries)
+    first = list(unknown.items())[:_LISTED]
+    listed = "; ".join(f"{tensor[:160]} ({reason}; nearest pattern: {suggestion(tensor)})" for tensor, reason in first)
+    more = f"; and {len(unknown) - _LISTED} more" if len(unknown) > _LISTED else ""
+    if len(unknown) == count:
+        remedy = "name a LoRA, LoHa or LoKr file of a supported base model, not a checkpoint or an embedding"
+    else:
+        remedy = "check that the file belongs to a supported base model, or allow unknown tensors to leave these out"
+    return AdapterError(f"{len(unknown)} of {count} tensors are not understood: {listed}{more}", file=header.path, remedy=remedy)

@@ -1,0 +1,61 @@
+"""Stable Diffusion 3 and 3.5: a transformer over joint blocks of picture and text, and three text encoders.
+
+The original names are those of Stability's ``sd3.5`` code, which sd-scripts and ComfyUI share; the correspondence is that of diffusers'
+``convert_sd3_transformer_checkpoint_to_diffusers``. There, the last block's text side ends in a norm of two halves, others in six or
+nine, hence ``swapped`` with its condition on the shape.
+"""
+
+from __future__ import annotations
+
+from optimizer.adapters.families.family import Family, Native, Run, sign
+from optimizer.adapters.families.text_encoders import clip, t5
+
+_THREE = (1, 1, 1)
+_BLOCK = "transformer_blocks.#"
+
+
+def _qkv(attention: str, *leaves: str) -> Native:
+    return Native(tuple(f"{_BLOCK}.{attention}.{leaf}" for leaf in leaves), _THREE)
+
+
+_NATIVE = {
+    "joint_blocks.#.x_block.attn.qkv": _qkv("attn", "to_q", "to_k", "to_v"),
+    "joint_blocks.#.x_block.attn.proj": Native((f"{_BLOCK}.attn.to_out.0",)),
+    "joint_blocks.#.x_block.attn2.qkv": _qkv("attn2", "to_q", "to_k", "to_v"),
+    "joint_blocks.#.x_block.attn2.proj": Native((f"{_BLOCK}.attn2.to_out.0",)),
+    "joint_blocks.#.x_block.mlp.fc1": Native((f"{_BLOCK}.ff.net.0.proj",)),
+    "joint_blocks.#.x_block.mlp.fc2": Native((f"{_BLOCK}.ff.net.2",)),
+    "joint_blocks.#.x_block.adaLN_modulation.1": Native((f"{_BLOCK}.norm1.linear",)),
+    "joint_blocks.#.context_block.attn.qkv": _qkv("attn", "add_q_proj", "add_k_proj", "add_v_proj"),
+    "joint_blocks.#.context_block.attn.proj": Native((f"{_BLOCK}.attn.to_add_out",)),
+    "joint_blocks.#.context_block.mlp.fc1": Native((f"{_BLOCK}.ff_context.net.0.proj",)),
+    "joint_blocks.#.context_block.mlp.fc2": Native((f"{_BLOCK}.ff_context.net.2",)),
+    "joint_blocks.#.context_block.adaLN_modulation.1": Native((f"{_BLOCK}.norm1_context.linear",), swapped=True),
+    "x_embedder.proj": Native(("pos_embed.proj",)),
+    "context_embedder": Native(("context_embedder",)),
+    "t_embedder.mlp.0": Native(("time_text_embed.timestep_embedder.linear_1",)),
+    "t_embedder.mlp.2": Native(("time_text_embed.timestep_embedder.linear_2",)),
+    "y_embedder.mlp.0": Native(("time_text_embed.text_embedder.linear_1",)),
+    "y_embedder.mlp.2": Native(("time_text_embed.text_embedder.linear_2",)),
+    "final_layer.adaLN_modulation.1": Native(("norm_out.linear",), swapped=True),
+    "final_layer.linear": Native(("proj_out",)),
+}
+
+SD3 = Family(
+    name="sd3",
+    title="Stable Diffusion 3",
+    denoiser="transformer",
+    modules=tuple(module for native in _NATIVE.values() for module in native.modules),
+    native=_NATIVE,
+    text_encoders=(
+        clip("text_encoder", "lora_te1_", "clip_l"),
+        clip("text_encoder_2", "lora_te2_", "clip_g"),
+        t5("text_encoder_3", "lora_te3_"),
+    ),
+    signs=(sign(f"transformer.{_BLOCK}.(attn2?|norm1|norm1_context|ff.net.0|ff_context.net.0).*", {1536, 2432}, "its width is"),),
+    runs=(Run("JOINT_", "transformer_blocks.#", 38),),
+    versions=("sd3", "medium", "5-medium", "5-large"),
+    architecture="stable-diffusion-3",
+    architectures=("stable-diffusion-3", "stable-diffusion-v3"),
+    implementation="https://github.com/Stability-AI/sd3.5",
+)

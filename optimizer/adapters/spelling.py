@@ -1,0 +1,111 @@
+"""Spelling: what each dialect calls the modules of an adapter, and which of them it keeps in one weight."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+from optimizer.adapters.factors import Factors
+from optimizer.adapters.families import FAMILIES, Family, Native
+from optimizer.adapters.fusing import put_together
+from optimizer.adapters.grammar import Grammar, filled
+from optimizer.adapters.paths import split_path
+
+Dialect = Literal["kohya", "diffusers", "comfyui"]
+
+Modules = Mapping[str, Factors]
+
+
+class Unspeakable(ValueError):
+    """A dialect has no name for a module, or modules that share a weight there do not fit together."""
+
+
+@dataclass(frozen=True)
+class Spelt:
+    """One weight of a file.
+
+    Attributes:
+        part: of the pipeline.
+        name: in front of the factor's suffix.
+        factors: of all modules that the weight holds.
+    """
+
+    part: str
+    name: str
+    factors: Factors
+
+
+@dataclass(frozen=True)
+class _Weight:
+    part: str
+    name: str
+    record: Native
+    paths: tuple[str, ...]
+
+
+def spelt(modules: Modules, base: str, dialect: Dialect) -> Iterator[Spelt]:
+    """Every weight that a file of the dialect has, in the order of the modules' paths.
+
+    Args:
+        modules: canonical path → factors.
+        base: family of the base model; for U-Nets of an unknown one, that of Stable Diffusion 1.x or XL serves.
+        dialect: whose names.
+
+    Raises:
+        Unspeakable: see there.
+    """
+    family = None if dialect == "diffusers" else _family(modules, base)
+    for weight in _weights(modules, family, dialect):
+        try:
+            factors = put_together(modules, weight.paths, weight.record.rows, weight.record.swapped)
+        except ValueError as error:
+            raise Unspeakable(str(error)) from error
+        prefix = f"{weight.part}." if family is None else _prefix(weight.part, family, dialect)
+        yield Spelt(weight.part, prefix + (weight.name.replace(".", "_") if dialect == "kohya" else weight.name), factors)
+
+
+def _family(modules: Modules, base: str) -> Family:
+    if base in FAMILIES:
+        return FAMILIES[base]
+    parts = {path.partition(".")[0] for path in modules}
+    if "transformer" in parts:
+        raise Unspeakable(f"a transformer's names depend on the base model, and {base!r} is none of {', '.join(FAMILIES)}")
+    return FAMILIES["sdxl" if "text_encoder_2" in parts else "sd1"]
+
+
+def _weights(modules: Modules, family: Family | None, dialect: Dialect) -> Iterator[_Weight]:
+    done: set[str] = set()
+    for path in sorted(modules):
+        part, name = split_path(path)
+        if family is None or part != family.denoiser or (dialect == "kohya" and not family.kohya_native):
+            yield _Weight(part, name, Native((name,)), (path,))
+        elif path not in done:
+            weight = _native(part, name, family)
+            done.update(weight.paths)
+            yield weight
+
+
+def _native(part: str, name: str, family: Family) -> _Weight:
+    """The original code's weight that holds a module."""
+    found = _natives(family.name).find(name)
+    if found is None:
+        raise Unspeakable(f"the original code of {family.title} has no module like {part}.{name}")
+    (template, record), indices = found
+    return _Weight(part, filled(template, indices), record, tuple(f"{part}.{filled(module, indices)}" for module in record.modules))
+
+
+@cache
+def _natives(family: str) -> Grammar[tuple[str, Native]]:
+    table = FAMILIES[family].native
+    return Grammar({module: (template, record) for template, record in table.items() for module in record.modules}, ".")
+
+
+def _prefix(part: str, family: Family, dialect: Dialect) -> str:
+    if part == family.denoiser:
+        return "lora_unet_" if dialect == "kohya" else "diffusion_model."
+    for encoder in family.text_encoders:
+        if part == encoder.part:
+            return encoder.kohya if dialect == "kohya" else encoder.comfyui
+    raise Unspeakable(f"{family.title} has no {part}")

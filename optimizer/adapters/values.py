@@ -1,0 +1,111 @@
+"""Values: from the tensors of one module, checked, to its factors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from optimizer.adapters.alphas import NOTHING, Declared
+from optimizer.adapters.base_weights import BaseWeights
+from optimizer.adapters.container import Header
+from optimizer.adapters.expand import BrokenModule, expand, whole
+from optimizer.adapters.factors import Factors
+from optimizer.adapters.fusing import taken_apart
+from optimizer.adapters.places import Place
+from optimizer.adapters.with_base import base_kind, change
+from optimizer.errors import AdapterError
+
+_TRAIN_AGAIN = "the file is damaged: get it again, or use another checkpoint of the training"
+_WHOLE_NUMBERS = (".alpha", ".on_input")
+
+Roles = Mapping[str, str]
+"""Role → tensor name."""
+
+
+@dataclass(frozen=True)
+class File:
+    """An open file and what stands beside it.
+
+    Attributes:
+        header: of the file.
+        tensors: name → tensor.
+        declared: part → its declared alphas and settings.
+        base: the base model's weights, where a module needs them.
+    """
+
+    header: Header
+    tensors: Mapping[str, Tensor]
+    declared: Mapping[str, Declared]
+    base: BaseWeights | None
+
+    def factors(self, where: Place, roles: Roles) -> dict[str, Factors]:
+        """Canonical path → factors, of the module or modules that stand at a place.
+
+        Raises:
+            AdapterError: a value or a shape cannot be right.
+            BaseModelError: the base model lacks the module.
+        """
+        values = {role: self.tensors[tensor] for role, tensor in roles.items()}
+        for role, value in values.items():
+            self._check(value, roles[role])
+        try:
+            factors = self._factors(where, roles, values)
+        except BrokenModule as broken:
+            raise self._wrong(broken.problem, roles.get(broken.role, where.name)) from broken
+        try:
+            return taken_apart(factors, where.paths, where.rows, where.swapped)
+        except ValueError as error:
+            raise self._wrong(str(error), next(iter(roles.values()))) from error
+
+    def _factors(self, where: Place, roles: Roles, values: dict[str, Tensor]) -> Factors:
+        declared = self.declared.get(where.part, NOTHING)
+        if "oft_blocks" in values:  # there, alpha is no numerator of a scale but the constraint
+            return self._with_base(where, values, float)
+        if "alpha" in values:
+            alpha_of: Callable[[int], float] = partial(_given, self._alpha(values.pop("alpha"), roles["alpha"]))
+        else:
+            alpha_of = partial(declared.alpha_of, where.name)
+        if base_kind(values):
+            return self._with_base(where, values, alpha_of)
+        if declared.settings.get("use_dora"):
+            raise BrokenModule(next(iter(values)), "belongs to a DoRA, as the file's settings say, and its magnitude is missing")
+        return declared.rescaled(where.name, values, expand(where.paths[0], values, alpha_of))
+
+    def _with_base(self, where: Place, values: Mapping[str, Tensor], alpha_of: Callable[[int], float]) -> Factors:
+        assert self.base is not None  # whoever opened the file has seen to that
+        settings = self.declared.get(where.part, NOTHING).settings
+        if "oft_R" in values and not settings:
+            raise BrokenModule("oft_R", "stands for different rotations, which only the adapter_config.json beside the file tells apart")
+        weight, bias = self.base.weight(where), self.base.has_bias(where)
+        return whole(change(where.paths[0], values, weight, alpha_of, has_bias=bias, settings=settings))
+
+    def _check(self, value: Tensor, tensor: str) -> None:
+        if value.numel() == 0:
+            raise self._wrong(f"has no elements: shape {tuple(value.shape)}", tensor)
+        if not value.is_floating_point():
+            if tensor.endswith(_WHOLE_NUMBERS):
+                return
+            raise self._wrong(f"holds {value.dtype}, not floating-point numbers", tensor, remedy="use an unquantised file")
+        bad = int((~torch.isfinite(value.float())).sum())
+        if bad:
+            raise self._wrong(f"{bad} of {value.numel()} values are NaN or infinite", tensor)
+
+    def _alpha(self, value: Tensor, tensor: str) -> float:
+        if value.numel() != 1:
+            raise self._wrong(f"is not one number: shape {tuple(value.shape)}", tensor)
+        alpha = float(value.reshape(()))
+        if alpha == 0:
+            problem = "is 0, which sd-scripts reads as alpha = rank and other tools as no change at all"
+            raise self._wrong(problem, tensor, remedy="set it to what the training used")
+        return alpha
+
+    def _wrong(self, problem: str, tensor: str, *, remedy: str = _TRAIN_AGAIN) -> AdapterError:
+        return AdapterError(problem, file=self.header.path, key=tensor, remedy=remedy)
+
+
+def _given(alpha: float, rank: int) -> float:
+    return alpha
