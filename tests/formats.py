@@ -30,6 +30,9 @@ FAMILIES = {
     "sd3": "Stable Diffusion 3 / 3.5",
     "flux1": "FLUX.1",
 }
+VERSIONS = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0", "sd3": "sd3", "flux1": "flux1"}
+"""Family → the ``ss_base_model_version`` by which a file of tiny shapes says so."""
+
 TRANSFORMERS = ("sd3", "flux1")
 
 

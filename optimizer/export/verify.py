@@ -61,7 +61,7 @@ def verify_export(path: str | Path, expected: Adapter, tolerance: float | None =
     bound = bound if tolerance is None else tolerance
     _same_modules(path, found, expected)
     wanted = {module: factors.norm() for module, factors in expected.modules.items()}
-    missed = {module: _distance(found.modules[module], factors) for module, factors in expected.modules.items()}
+    missed = {module: distance(found.modules[module], factors) for module, factors in expected.modules.items()}
     whole = sum(norm**2 for norm in wanted.values()) ** 0.5
     floor = _NEGLIGIBLE * whole / max(1, len(wanted)) ** 0.5
     errors = {module: _ratio(missed[module], max(wanted[module], floor)) for module in wanted}
@@ -91,7 +91,7 @@ def _same_modules(path: Path, found: Adapter, expected: Adapter) -> None:
             raise ExportError(problem, where=f"{path}: {module}", remedy="fit the merge to the base model's shapes before writing it")
 
 
-def _distance(first: Factors, second: Factors) -> float:
+def distance(first: Factors, second: Factors) -> float:
     """‖ΔW₁ − ΔW₂‖ in the Frobenius norm, fp64: with QR of both concatenations, that of R_left · R_rightᵀ."""
     left = torch.cat([first.scale * first.up.double(), -second.scale * second.up.double()], dim=1)
     right = torch.cat([first.down.double(), second.down.double()], dim=0).T

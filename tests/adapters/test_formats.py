@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from optimizer.adapters import Adapter, Dialect, load_adapter, save_adapter
-from tests.formats import DIALECTS, cells, make
+from tests.formats import DIALECTS, VERSIONS, cells, make
 
 WRITTEN: tuple[Dialect, ...] = ("kohya", "diffusers", "comfyui")
-VERSIONS = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0", "sd3": "sd3", "flux1": "flux1"}
 
 
 def assert_same(adapter: Adapter, deltas: dict[str, Tensor], tolerance: float) -> None:
