@@ -288,7 +288,7 @@ LORA = ("LoRA",)
 LYCORIS = ("LoRA", "LoCon (Tucker)", "LoHa", "LoHa (Tucker)", "LoKr", "LoKr (factored)", "LoKr (whole)", "full")
 _UP_DOWN = (".lora_up.weight", ".lora_down.weight")
 _ALL, _U_NETS = tuple(FAMILIES), ("sd1", "sd2", "sdxl")
-_DIFFUSERS = dict.fromkeys(_ALL, ("diffusers", "peft"))
+_DIFFUSERS = dict.fromkeys(_U_NETS, ("diffusers", "PEFT")) | dict.fromkeys(TRANSFORMERS, ("diffusers (without T5)", "PEFT"))
 
 DIALECTS: dict[str, DialectFormat] = {
     "kohya": DialectFormat(
@@ -298,7 +298,11 @@ DIALECTS: dict[str, DialectFormat] = {
         kohya,
         _UP_DOWN,
         written="kohya",
-        loaders={"sd1": ("diffusers", "lycoris"), "sd2": ("diffusers", "lycoris"), "sdxl": ("diffusers",), "flux1": ("diffusers: blocks",)},
+        loaders={
+            **dict.fromkeys(_U_NETS, ("diffusers", "lycoris-lora")),
+            "sd3": ("lycoris-lora",),
+            "flux1": ("diffusers (the blocks)", "lycoris-lora (without T5)"),
+        },
     ),
     "lycoris": DialectFormat(
         "LyCORIS wrapper, SimpleTuner (`lycoris_`)",
@@ -329,7 +333,9 @@ DIALECTS: dict[str, DialectFormat] = {
         (".lora_B.default.weight", ".lora_A.default.weight"),
         alphas=False,
     ),
-    "comfyui": DialectFormat("ComfyUI", _ALL, LYCORIS, comfyui, _UP_DOWN, written="comfyui", loaders={"flux1": ("diffusers: blocks",)}),
+    "comfyui": DialectFormat(
+        "ComfyUI", _ALL, LYCORIS, comfyui, _UP_DOWN, written="comfyui", loaders={"flux1": ("diffusers (the blocks)",)}
+    ),
     "original": DialectFormat(
         "the original code's names (BFL)",
         TRANSFORMERS,
@@ -339,6 +345,24 @@ DIALECTS: dict[str, DialectFormat] = {
         alphas=False,
     ),
     "xlabs": DialectFormat("XLabs", ("flux1",), LORA, xlabs, (".up.weight", ".down.weight"), alphas=False),
+}
+
+WITH_BASE = {
+    "DoRA": ("LyCORIS", "PEFT"),
+    "(IA)³": ("LyCORIS", "PEFT"),
+    "OFT": ("LyCORIS", "PEFT"),
+    "BOFT": ("LyCORIS", "PEFT"),
+    "GLoRA": ("LyCORIS",),
+}
+"""Kind that multiplies the base weight → whose files of it are read, with the base model's folder."""
+
+REFUSED = {
+    "OFT of PEFT before 0.14, GLoRA with a middle factor": "its library no longer writes it",
+    "`reshape_weight`, `set_weight`": "the change replaces the base weight",
+    "`diff_b`, `lora_B.bias`": "a change of a bias; the rest is read with `--allow-unknown`",
+    "`w_norm`, `b_norm`": "a trained norm; the rest is read with `--allow-unknown`",
+    "`lora_embedding_A`, `bundle_emb.…`": "an embedding; the rest is read with `--allow-unknown`",
+    "`.ckpt`, `.pt`, `.bin`": "pickled code",
 }
 
 _STRIDE = 4  # LyCORIS's modules take their time; it divides no block's number of weights, so all sorts are among them
@@ -393,3 +417,69 @@ def _lycoris(kind: str, shape: Shape) -> tuple[dict[str, Tensor], Tensor]:
     module_kind, options = _MODULES[kind]
     layer = lycoris_module(module_kind, shape, **options)
     return {f".{key}": value.detach().clone() for key, value in layer.custom_state_dict().items()}, lycoris_delta(layer, shape)
+
+
+def page() -> str:
+    """docs/formats.md."""
+    rows = [
+        [dialect.title, *(_cell(dialect, family) for family in FAMILIES), ", ".join(dict.fromkeys(map(_plain, dialect.kinds)))]
+        for dialect in DIALECTS.values()
+    ]
+    loaders = [
+        [f"`{dialect.written}`", *(", ".join(dialect.loaders.get(family, ())) or "–" for family in FAMILIES)]
+        for dialect in DIALECTS.values()
+        if dialect.written
+    ]
+    based = [[kind, *("read" if library in libraries else "–" for library in ("LyCORIS", "PEFT"))] for kind, libraries in WITH_BASE.items()]
+    return "\n".join(
+        [
+            "# Formats",
+            "",
+            "What is read and written, by whose tensor names, for which base model. Every cell is a test: a file is built by the dialect's",
+            "own rules, with the factors of its own library, and every module's ΔW is compared (`tests/formats.py`, from which",
+            "`python -m tests.formats` makes this page).",
+            "",
+            *_table(["names", *FAMILIES.values(), "kinds"], rows),
+            "",
+            "All are stored as fp32, bf16, fp16 or fp8 and come with `.alpha` tensors, PEFT's `adapter_config.json`, diffusers' header, or",
+            "none (alpha = rank). Factors of LoHa, LoKr and LoCon expand to low rank exactly; PEFT's LoHa and LoKr are read, too.",
+            "Projections that the original code keeps in one weight (q, k and v; in FLUX.1's single blocks the feed-forward layer, too) are",
+            "taken apart, and put together again, exactly.",
+            "",
+            "These kinds multiply the base weight; with the base model's folder they are read as what they change at strength 1:",
+            "",
+            *_table(["kind", "by LyCORIS", "by PEFT"], based),
+            "",
+            "## Who loads what is written",
+            "",
+            "Tested against the loaders themselves, with every key used and every layer's change compared (1e-3 in fp16, 1e-6 in fp32):",
+            "",
+            *_table(["dialect", *FAMILIES.values()], loaders),
+            "",
+            "ComfyUI, A1111, Forge, InvokeAI and sd-scripts cannot be run by these tests; the `kohya` and `comfyui` dialects follow the",
+            "names in their sources. diffusers 0.42 loads no LoRA into T5, and of FLUX.1 under original names only the blocks.",
+            "",
+            "## Refused, by name",
+            "",
+            *_table(["what", "why"], [[what, why] for what, why in REFUSED.items()]),
+            "",
+        ]
+    )
+
+
+def _cell(dialect: DialectFormat, family: str) -> str:
+    if family not in dialect.families:
+        return "–"
+    return f"read, write `{dialect.written}`" if dialect.written else "read"
+
+
+def _plain(kind: str) -> str:
+    return {"full": "full difference", "LoCon (Tucker)": "LoCon"}.get(kind, kind.partition(" (")[0])
+
+
+def _table(head: list[str], rows: list[list[str]]) -> list[str]:
+    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+
+
+if __name__ == "__main__":
+    print(page(), end="")

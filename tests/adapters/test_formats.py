@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from optimizer.adapters import Adapter, Dialect, load_adapter, save_adapter
-from tests.formats import DIALECTS, VERSIONS, cells, make
+from tests.formats import DIALECTS, VERSIONS, cells, make, page
 
 WRITTEN: tuple[Dialect, ...] = ("kohya", "diffusers", "comfyui")
 
@@ -55,3 +55,9 @@ def test_written_names_are_those_of_the_dialect(tmp_path: Path, family: str, dia
         names = set(file.keys())
     suffixes = (*DIALECTS[dialect].suffixes, *((".alpha",) if DIALECTS[dialect].alphas else ()))
     assert names == {weight.name + suffix for weight in DIALECTS[dialect].weights(family) for suffix in suffixes}
+
+
+def test_the_page_shows_this_table() -> None:
+    assert (Path(__file__).parents[2] / "docs" / "formats.md").read_text("utf-8") == page(), (
+        "run: python -m tests.formats > docs/formats.md"
+    )

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from optimizer.adapters import BaseWeights, live_modules, load_adapter, weight_shapes
 from optimizer.errors import AdapterError, BaseModelError
 from tests.files import kohya_name
+from tests.formats import WITH_BASE
 from tests.tiny import tiny_flux_pipeline, tiny_pipeline
 
 BLOCK = "unet.down_blocks.1.attentions.0"
@@ -129,6 +130,12 @@ def test_peft(tmp_path: Path, folder: Path, configure: Callable[[list[str]], Pef
     for name in names:
         wanted = merged.get_submodule(name).weight.detach() - before[name]
         torch.testing.assert_close(adapter.modules[f"unet.{name}"].delta(), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_the_table_of_formats_names_these_kinds() -> None:
+    lycoris = {"BOFT" if kind is ButterflyOFTModule else title.partition(" or ")[0] for kind, _, title in KINDS}
+    peft = {"OFT", "BOFT", "DoRA", "(IA)³"}
+    assert {kind: tuple(who for who, own in (("LyCORIS", lycoris), ("PEFT", peft)) if kind in own) for kind in lycoris} == WITH_BASE
 
 
 def test_rotations_without_their_settings_are_refused(tmp_path: Path, folder: Path) -> None:
