@@ -443,7 +443,7 @@ def page() -> str:
             "",
             "All are stored as fp32, bf16, fp16 or fp8 and come with `.alpha` tensors, PEFT's `adapter_config.json`, diffusers' header, or",
             "none (alpha = rank). Factors of LoHa, LoKr and LoCon expand to low rank exactly; PEFT's LoHa and LoKr are read, too.",
-            "Projections that the original code keeps in one weight (q, k and v; in FLUX.1's single blocks the feed-forward layer, too) are",
+            "Projections that the original code keeps in one weight (q, k, v; in FLUX.1's single blocks also the feed-forward layer) are",
             "taken apart, and put together again, exactly.",
             "",
             "These kinds multiply the base weight; with the base model's folder they are read as what they change at strength 1:",

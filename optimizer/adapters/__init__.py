@@ -2,6 +2,7 @@
 
 from optimizer.adapters.adapter import Adapter, Coverage
 from optimizer.adapters.base_weights import BaseWeights
+from optimizer.adapters.distilled import distillation
 from optimizer.adapters.factors import Factors
 from optimizer.adapters.hashes import model_hashes
 from optimizer.adapters.load import load_adapter
@@ -18,6 +19,7 @@ __all__ = [
     "Factors",
     "adapter_tensors",
     "clean_name",
+    "distillation",
     "fit_shapes",
     "live_modules",
     "load_adapter",

@@ -38,7 +38,7 @@ def by_shapes(modules: Mapping[str, Factors], families: Collection[Family]) -> t
         for sign in family.signs:
             for path, factors in modules.items():
                 if factors.shape[1] in sign.columns and sign.path.fullmatch(path):
-                    return family.name, f"{sign.what} {factors.shape[1]} ({path})"
+                    return family.name, f"{sign.what} {factors.shape[1]}"
     return None
 
 

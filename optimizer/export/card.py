@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from optimizer.export.text import one_line
 
 _ASCII_PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
 
@@ -104,12 +105,6 @@ def write_card(card: ModelCard, folder: str | Path) -> Path:
 def escape_markdown(text: str) -> str:
     """The text on one line, such that Markdown shows it as it is: no link, no HTML, no emphasis, no table cell of its own."""
     return _ASCII_PUNCTUATION.sub(r"\\\1", one_line(text))
-
-
-def one_line(text: str) -> str:
-    """The text without control, format and other invisible characters, runs of white space as one space."""
-    visible = "".join(" " if character.isspace() else character for character in text)
-    return " ".join("".join(c for c in visible if unicodedata.category(c)[0] != "C").split())
 
 
 def _front_matter(card: ModelCard) -> dict[str, object]:

@@ -11,20 +11,11 @@ import torch
 from torch import Tensor
 
 from optimizer.adapters import Adapter, Dialect, adapter_tensors, clean_name, model_hashes, save_adapter
+from optimizer.adapters.families import FAMILIES
+from optimizer.export.heritage import Heritage
 
 RECIPE_KEY = "multilora_recipe"
 """Header key that holds the merge's recipe as JSON."""
-
-_VERSIONS = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0", "sd3": "sd3", "flux1": "flux1"}
-_ARCHITECTURES = {
-    "sd1": "stable-diffusion-v1",
-    "sd2": "stable-diffusion-v2-512",
-    "sdxl": "stable-diffusion-xl-v1-base",
-    "sd3": "stable-diffusion-3",
-    "flux1": "flux-1-dev",
-}
-_IMPLEMENTATIONS = {"sdxl": "https://github.com/Stability-AI/generative-models", "flux1": "https://github.com/black-forest-labs/flux"}
-_RESOLUTIONS = {"sd1": "512x512", "sd2": "512x512"}
 
 
 @dataclass(frozen=True)
@@ -36,6 +27,9 @@ class ExportMetadata:
         merged_from: the sources' names, in order.
         triggers: the sources' trigger words.
         recipe: the recipe as JSON-ready data.
+        description: what it is, in a sentence.
+        heritage: what it takes over from the sources' metadata.
+        date: ISO 8601; by default none, since a date of its own would change the bytes of an equal file.
         resolution: of the pictures it is meant for, ``"512x512"``; by default that of the base's family.
         extra: further header strings; they replace generated ones of the same key.
     """
@@ -44,6 +38,9 @@ class ExportMetadata:
     merged_from: tuple[str, ...] = ()
     triggers: tuple[str, ...] = ()
     recipe: Mapping[str, object] = field(default_factory=dict)
+    description: str = ""
+    heritage: Heritage = field(default_factory=Heritage)
+    date: str = ""
     resolution: str = ""
     extra: Mapping[str, str] = field(default_factory=dict)
 
@@ -59,7 +56,7 @@ def export_adapter(
     """Write the merged adapter with full metadata; same adapter, path name and metadata give the same bytes.
 
     The header holds sd-scripts' minimum (``ss_network_*``, ``ss_base_model_version``, ``ss_v2``, and the ``sshs_`` hashes),
-    ModelSpec 1.0.1 (https://github.com/Stability-AI/ModelSpec; without a date, which would change the bytes), and the recipe.
+    ModelSpec 1.0.1 (https://github.com/Stability-AI/ModelSpec), and the recipe.
 
     Raises:
         AdapterError: a value does not fit the dtype, or the file cannot be written.
@@ -85,7 +82,7 @@ def _training(base: str, tensors: Mapping[str, Tensor], dialect: Dialect) -> dic
     ranks = {tensor.shape[0] for name, tensor in tensors.items() if name.endswith((".lora_down.weight", ".lora_A.weight"))}
     alphas = {float(tensor) for name, tensor in tensors.items() if name.endswith(".alpha")} or {float(rank) for rank in ranks}
     fields = {
-        "ss_network_module": "networks.lora",
+        "ss_network_module": FAMILIES[base].network if base in FAMILIES else "networks.lora",
         "ss_network_dim": _one_or_dynamic({str(rank) for rank in ranks}),
         "ss_network_alpha": _one_or_dynamic({f"{alpha:g}" for alpha in alphas}),
         "ss_v2": str(base == "sd2"),
@@ -93,7 +90,7 @@ def _training(base: str, tensors: Mapping[str, Tensor], dialect: Dialect) -> dic
     if any(tensor.ndim == 4 and tensor.shape[2:] != (1, 1) for tensor in tensors.values()):
         conv = {"conv_dim": fields["ss_network_dim"], "conv_alpha": fields["ss_network_alpha"]}
         fields["ss_network_args"] = json.dumps(conv)
-    return fields | ({"ss_base_model_version": _VERSIONS[base]} if base in _VERSIONS else {})
+    return fields | ({"ss_base_model_version": FAMILIES[base].versions[0]} if base in FAMILIES else {})
 
 
 def _one_or_dynamic(values: set[str]) -> str:
@@ -101,15 +98,20 @@ def _one_or_dynamic(values: set[str]) -> str:
 
 
 def _modelspec(base: str, metadata: ExportMetadata) -> dict[str, str]:
+    family, own = FAMILIES.get(base), metadata.heritage
     fields = {
         "sai_model_spec": "1.0.1",
-        "architecture": f"{_ARCHITECTURES.get(base, base)}/lora",
-        "implementation": _IMPLEMENTATIONS.get(base, "diffusers"),
+        "architecture": f"{family.architecture if family else base}/lora",
+        "implementation": family.implementation if family else "diffusers",
         "title": metadata.title,
-        "resolution": metadata.resolution or _RESOLUTIONS.get(base, "1024x1024" if base in _ARCHITECTURES else ""),
+        "description": metadata.description,
+        "date": metadata.date,
+        "resolution": metadata.resolution or (family.resolution if family else ""),
         "merged_from": ", ".join(metadata.merged_from),
         "trigger_phrase": ", ".join(trigger for trigger in metadata.triggers if trigger),
         "usage_hint": "load at strength 1.0",
-        "tags": "lora, merge",
+        "author": ", ".join(own.authors),
+        "license": own.licence,
+        "tags": ", ".join(dict.fromkeys(("lora", "merge", *own.tags))),
     }
     return {f"modelspec.{key}": value for key, value in fields.items() if value}

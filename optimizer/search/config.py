@@ -57,7 +57,8 @@ class Config(BaseModel):
     )
     rank: int | None = Field(None, ge=1, description="Rank of the exported file; the sum of the sources' ranks where not given.")
     dtype: Dtype = Field("fp16", description="Number format of the exported file.")
-    dialect: Literal["kohya", "diffusers"] = Field("kohya", description="Key names of the exported file.")
+    dialect: Literal["kohya", "diffusers", "comfyui"] = Field("kohya", description="Key names of the exported file.")
+    allow_unknown: bool = Field(False, description="Leave out tensors of the sources that are not understood, with a warning.")
     embedder: PathText = Field(
         "", description="open_clip model, MODEL/PRETRAINED or a folder; a default that suits the base where not given."
     )
@@ -102,7 +103,11 @@ class Config(BaseModel):
             if given and len(given) != len(self.sources):
                 remedy = "give one per source, in the same order"
                 raise UsageError(f"{len(given)} given for {len(self.sources)} sources", where=option, remedy=remedy)
-        if not self.base and not all(source.startswith(DEMO) for source in self.sources):
+        files = [source for source in self.sources if not source.startswith(DEMO)]
+        if not self.base and (missing := [file for file in files if not os.path.exists(_absolute(file))]):
+            remedy = "check the path; a source that ships with this package is written demo:NAME, see optimize demo"
+            raise UsageError("does not exist", where=missing[0], remedy=remedy)
+        if not self.base and files:
             remedy = "give the diffusers folder of the model that the sources were trained on"
             raise UsageError("no base model given", where="--base", remedy=remedy)
         return self

@@ -24,7 +24,7 @@ from optimizer.search.progress import Observer, Silent, Stopped
 from optimizer.search.prompting import confirmation_prompts, search_prompts
 from optimizer.search.sampler import quiet
 from optimizer.search.ship import ship
-from optimizer.search.sources import Source, load_sources
+from optimizer.search.sources import Source, load_sources, remarks
 from optimizer.search.space import known_methods, space_for
 from optimizer.search.summarise import Story, command_line, summarise
 from optimizer.search.warmstart import idle_warning
@@ -98,6 +98,8 @@ def run(config: Config, observer: Observer) -> Study:
     quiet()
     config = config.checked().resolved()
     bench = prepare(config)
+    for line in remarks(bench.sources):
+        observer.note(f"warning: {line}")
     prompts, unseen = search_prompts(config, bench.sources), confirmation_prompts(config, bench.sources)
     directory = _created(config)
     with alone_in(directory):

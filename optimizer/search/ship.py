@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 from PIL import Image
@@ -15,9 +17,11 @@ from optimizer.export import (
     CardScore,
     CardSource,
     ExportMetadata,
+    Heritage,
     ModelCard,
     export_adapter,
     file_name,
+    heritage,
     next_free,
     verify_export,
     write_card,
@@ -53,6 +57,9 @@ def ship(story: Story, directory: StudyDirectory) -> Path:
         merged_from=tuple(names),
         triggers=tuple(s.subject.trigger for s in story.sources),
         recipe=winner.recipe.data(),
+        description=_description(winner.recipe, names),
+        heritage=_heritage(story),
+        date=_date(),
     )
     export_adapter(winner.merged, path, dialect=story.config.dialect, dtype=DTYPES[winner.recipe.dtype], metadata=metadata)
     verify_export(path, winner.merged)
@@ -91,8 +98,24 @@ def _card(story: Story, found: Confirmation, path: Path) -> ModelCard:
         scores=(_score("this file", winner), *(_score(c.label, c) for c in rest)),
         recipe=winner.recipe.data(),
         prompt=joint,
+        license=_heritage(story).licence,
         demo=not story.config.base,
     )
+
+
+def _heritage(story: Story) -> Heritage:
+    return heritage([(s.name, s.adapter.metadata) for s in story.sources])
+
+
+def _description(recipe: Recipe, names: list[str]) -> str:
+    parts = ", ".join(f"{name} at {weight:g}" for name, weight in zip(names, recipe.weights, strict=True))
+    return f"One LoRA merged from {parts}, by {recipe.method}."
+
+
+def _date() -> str:
+    """The day that SOURCE_DATE_EPOCH names, as reproducible builds have it; without it none, for equal inputs give equal files."""
+    seconds = os.environ.get("SOURCE_DATE_EPOCH", "")
+    return datetime.fromtimestamp(int(seconds), UTC).date().isoformat() if seconds.isdecimal() else ""
 
 
 def _base_name(base: str) -> str:

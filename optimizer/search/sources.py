@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from itertools import combinations, count
 from pathlib import Path
 
-from optimizer.adapters import Adapter, load_adapter
+from optimizer.adapters import Adapter, BaseWeights, distillation, load_adapter
+from optimizer.adapters.families import FAMILIES
 from optimizer.errors import UsageError
 from optimizer.merging import shared_modules
 from optimizer.rendering.prompts import ROLES, Role, Subject
@@ -37,14 +38,31 @@ def load_sources(config: Config) -> list[Source]:
 
     Raises:
         AdapterError: a file cannot be used.
+        BaseModelError: a file needs a weight that the base model lacks.
         UsageError: the sources belong to different bases, are the same file, or share no module.
     """
-    sources = [_load(spec, config, index) for index, spec in enumerate(config.sources)]
+    base = BaseWeights(config.base) if (Path(config.base) / "model_index.json").is_file() else None
+    sources = [_load(spec, config, index, base) for index, spec in enumerate(config.sources)]
     _check_together(sources)
     return _uniquely_named(sources)
 
 
-def _load(spec: str, config: Config, index: int) -> Source:
+def remarks(sources: Sequence[Source]) -> list[str]:
+    """What users should know of their sources before the run, one line each."""
+    lines = []
+    for source in sources:
+        if kind := distillation(source.file.name, source.adapter.metadata):
+            lines.append(
+                f"{source.name} calls itself a distillation LoRA ({kind}), which changes how many steps a picture needs: "
+                "merged, it does so for all sources; --steps and --guidance should suit it"
+            )
+        if unknown := source.adapter.coverage.unknown:
+            first, reason = next(iter(unknown.items()))
+            lines.append(f"{source.name}: {len(unknown)} tensors are left out, first {first[:100]} ({reason})")
+    return lines
+
+
+def _load(spec: str, config: Config, index: int, base: BaseWeights | None) -> Source:
     role: str | None = None
     trigger: str | None = None
     if spec.startswith(PREFIX):
@@ -56,7 +74,7 @@ def _load(spec: str, config: Config, index: int) -> Source:
         path, role, trigger = demo.path, demo.role, demo.trigger
     else:
         path = Path(spec)
-    adapter = load_adapter(path)
+    adapter = load_adapter(path, allow_unknown=config.allow_unknown, base=base)
     role = config.roles[index] if config.roles else role or _role(adapter)
     trigger = config.triggers[index] if config.triggers else trigger if trigger is not None else _trigger(adapter)
     return Source(adapter, Subject(adapter.name, _checked_role(role), trigger), path)
@@ -83,12 +101,16 @@ def _check_together(sources: Sequence[Source]) -> None:
         bases = {a.adapter.base, b.adapter.base} - {"unknown"}
         if len(bases) > 1:
             raise UsageError(
-                f"{a.file} is for {a.adapter.base}, {b.file} is for {b.adapter.base}",
+                f"{_for_what(a)}; {_for_what(b)}",
                 where="--sources",
                 remedy="merge sources of one base model",
             )
         if not shared_modules([a.adapter, b.adapter]):
             raise UsageError(f"{a.file} and {b.file} share no module", where="--sources", remedy="merge sources of one base model")
+
+
+def _for_what(source: Source) -> str:
+    return f"{source.file} is for {FAMILIES[source.adapter.base].title} ({source.adapter.base_reason})"
 
 
 def _uniquely_named(sources: Sequence[Source]) -> list[Source]:

@@ -83,7 +83,7 @@ def nothing_shared(folder: Path, studio: Studio) -> tuple[Path, ...]:
         (six, ("--sources: 6 sources given — merge at most five, or add --force",)),
         (twice, ("are the same file — name every source once",)),
         (another_base, ("a: does not fit the base model: ", "shape (320, 320), the base model's is (24, 24)", " — use the base model")),
-        (two_families, ("is for sdxl, ", "is for sd1 — merge sources of one base model")),
+        (two_families, ("is for Stable Diffusion XL (its cross-attention reads text of width 2048); ", "is for Stable Diffusion 1.x (")),
         (nothing_shared, ("share no module — merge sources of one base model",)),
     ],
 )

@@ -31,10 +31,13 @@ def test_times(text: object, seconds: float) -> None:
         ({"sources": TWO * 3}, "--sources: 6 sources given — merge at most five, or add --force"),
         ({"roles": ("style",)}, "--roles: 1 given for 2 sources — give one per source, in the same order"),
         ({"triggers": ("a", "b", "c")}, "--triggers: 3 given for 2 sources — give one per source, in the same order"),
-        ({"base": ""}, "--base: no base model given — give the diffusers folder of the model that the sources were trained on"),
         (
-            {"sources": ("demo:neon", "b"), "base": ""},
+            {"base": "", "sources": (__file__, __file__)},
             "--base: no base model given — give the diffusers folder of the model that the sources were trained on",
+        ),
+        (
+            {"sources": ("demo:neon", "hat"), "base": ""},
+            "hat: does not exist — check the path; a source that ships with this package is written demo:NAME, see optimize demo",
         ),
     ],
 )

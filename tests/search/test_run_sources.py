@@ -6,13 +6,16 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
+from optimizer.adapters import BaseWeights
+from optimizer.adapters.places import Place
 from optimizer.errors import AdapterError, UsageError
 from optimizer.search.config import Config
 from optimizer.search.prompting import confirmation_prompts, read_words, search_prompts, vocabulary
-from optimizer.search.sources import load_sources
+from optimizer.search.sources import load_sources, remarks
 from studies.demo import world
-from tests.files import kohya_file, random_parts
+from tests.files import edited, kohya_file, kohya_name, random_parts
 from tests.studio import Studio
 
 Q, K = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q", "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
@@ -58,7 +61,11 @@ def test_what_cannot_be_merged(tmp_path: Path) -> None:
     for files, message in (
         ((a, a), f"--sources: {a} and {a} are the same file — name every source once"),
         ((a, again), f"--sources: {a} and {again} are the same file — name every source once"),
-        ((xl, sd), f"--sources: {xl} is for sdxl, {sd} is for sd1 — merge sources of one base model"),
+        (
+            (xl, sd),
+            f"--sources: {xl} is for Stable Diffusion XL (its cross-attention reads text of width 2048); {sd} is for Stable Diffusion 1.x "
+            "(its cross-attention reads text of width 768) — merge sources of one base model",
+        ),
         ((a, other), f"--sources: {a} and {other} share no module — merge sources of one base model"),
     ):
         with pytest.raises(UsageError) as caught:
@@ -106,3 +113,32 @@ def test_the_confirmation_asks_what_the_search_asks_with_other_noise(studio: Stu
     assert not {p.noise_seed for p in seen.prompts} & {p.noise_seed for p in unseen.prompts}
     alone = found.model_copy(update={"joint": 0})
     assert confirmation_prompts(alone, sources).indices(None) == []
+
+
+def test_remarks_on_sources(tmp_path: Path) -> None:
+    fast = made(tmp_path, "pytorch_lora", None, 1, ss_output_name="sdxl_lightning_8step")
+    odd = edited(
+        Path(made(tmp_path, "odd", None, 2)), tmp_path / "strange.safetensors", lambda t: t.update({"lora_unet_x.alpha": torch.ones(1)})
+    )
+    with pytest.raises(AdapterError, match=r"1 of 4 tensors are not understood: lora_unet_x\.alpha"):
+        load_sources(config(fast, str(odd)))
+    assert remarks(load_sources(config(fast, str(odd), allow_unknown=True))) == [
+        "pytorch_lora calls itself a distillation LoRA (Lightning), which changes how many steps a picture needs: merged, it does so for "
+        "all sources; --steps and --guidance should suit it",
+        "strange: 1 tensors are left out, first lora_unet_x.alpha (no known module)",
+    ]
+
+
+def test_a_source_that_needs_the_base_gets_it(tmp_path: Path, studio: Studio) -> None:
+    """A DoRA of magnitude 1 for every row is W / ‖W‖ where nothing was learnt."""
+    plain = made(tmp_path, "plain")
+    dora = edited(
+        Path(made(tmp_path, "dora", None, 4)),
+        tmp_path / "d.safetensors",
+        lambda t: t.update({f"{kohya_name(Q)}.dora_scale": torch.ones(24, 1)}),
+    )
+    with pytest.raises(AdapterError, match="is DoRA, whose change depends on the base weight"):
+        load_sources(config(plain, str(dora)))
+    found = load_sources(Config.of(sources=(plain, str(dora)), base=studio.base))[1].adapter
+    changed = found.modules[Q].delta() + BaseWeights(studio.base).weight(Place((Q,)))
+    torch.testing.assert_close(changed.norm(dim=1), torch.ones(24))

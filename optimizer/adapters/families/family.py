@@ -69,6 +69,7 @@ class Family:
         architecture: the one that ModelSpec gives.
         architectures: beginnings of such names.
         implementation: ModelSpec's; where the original code is published.
+        network: sd-scripts' module for its LoRAs.
         resolution: of the pictures that the base was trained on, as ModelSpec writes it.
     """
 
@@ -83,6 +84,7 @@ class Family:
     architecture: str
     architectures: tuple[str, ...]
     implementation: str
+    network: str = "networks.lora"
     resolution: str = "1024x1024"
     kohya_native: bool = True
     foreign: Mapping[str, Native] = field(default_factory=dict)

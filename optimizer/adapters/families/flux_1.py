@@ -69,4 +69,5 @@ FLUX1 = Family(
     architecture="flux-1-dev",
     architectures=("flux-1",),
     implementation="https://github.com/black-forest-labs/flux",
+    network="networks.lora_flux",
 )

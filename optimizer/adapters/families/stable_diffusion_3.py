@@ -58,4 +58,5 @@ SD3 = Family(
     architecture="stable-diffusion-3",
     architectures=("stable-diffusion-3", "stable-diffusion-v3"),
     implementation="https://github.com/Stability-AI/sd3.5",
+    network="networks.lora_sd3",
 )

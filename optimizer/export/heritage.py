@@ -1,0 +1,58 @@
+"""Heritage: what the sources' own metadata say that a merge of them has to say, too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from optimizer.export.text import one_line
+
+_LICENCE = ("modelspec.license", "ss_license", "license")
+_AUTHOR = ("modelspec.author", "ss_author", "author")
+_TAGS = "modelspec.tags"
+_LONGEST, _MOST_TAGS = 200, 20
+_NOT_STATED = "not stated"
+
+
+@dataclass(frozen=True)
+class Heritage:
+    """What a merge takes over from its sources; every string is one line of bounded length.
+
+    Attributes:
+        licence: the one licence of all sources; where they differ, or some say nothing, each source with its own; empty where no source
+            says anything.
+        authors: each once, in the sources' order.
+        tags: each once, in the sources' order.
+    """
+
+    licence: str = ""
+    authors: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+
+
+def heritage(sources: Sequence[tuple[str, Mapping[str, str]]]) -> Heritage:
+    """What the merge of these sources takes over.
+
+    Args:
+        sources: name and metadata of each.
+    """
+    licences = {name: _said(metadata, _LICENCE) for name, metadata in sources}
+    authors = dict.fromkeys(author for _, metadata in sources if (author := _said(metadata, _AUTHOR)))
+    tags = dict.fromkeys(tag for _, metadata in sources for text in metadata.get(_TAGS, "").split(",") if (tag := _short(text)))
+    return Heritage(_licence(licences), tuple(authors), tuple(tags)[:_MOST_TAGS])
+
+
+def _licence(licences: Mapping[str, str]) -> str:
+    if not any(licences.values()):
+        return ""
+    if len(set(licences.values())) == 1:
+        return next(iter(licences.values()))
+    return "; ".join(f"{name}: {licence or _NOT_STATED}" for name, licence in licences.items())
+
+
+def _said(metadata: Mapping[str, str], keys: Sequence[str]) -> str:
+    return next((text for key in keys if (text := _short(metadata.get(key, "")))), "")
+
+
+def _short(text: str) -> str:
+    return one_line(text)[:_LONGEST].strip()
