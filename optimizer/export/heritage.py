@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from optimizer.adapters.said import AUTHOR, LICENCE, TAGS, said
 from optimizer.export.text import one_line
 
-_LICENCE = ("modelspec.license", "ss_license", "license")
-_AUTHOR = ("modelspec.author", "ss_author", "author")
-_TAGS = "modelspec.tags"
 _LONGEST, _MOST_TAGS = 200, 20
 _NOT_STATED = "not stated"
 
@@ -36,9 +34,9 @@ def heritage(sources: Sequence[tuple[str, Mapping[str, str]]]) -> Heritage:
     Args:
         sources: name and metadata of each.
     """
-    licences = {name: _said(metadata, _LICENCE) for name, metadata in sources}
-    authors = dict.fromkeys(author for _, metadata in sources if (author := _said(metadata, _AUTHOR)))
-    tags = dict.fromkeys(tag for _, metadata in sources for text in metadata.get(_TAGS, "").split(",") if (tag := _short(text)))
+    licences = {name: _short(said(metadata, LICENCE)) for name, metadata in sources}
+    authors = dict.fromkeys(author for _, metadata in sources if (author := _short(said(metadata, AUTHOR))))
+    tags = dict.fromkeys(tag for _, metadata in sources for text in metadata.get(TAGS, "").split(",") if (tag := _short(text)))
     return Heritage(_licence(licences), tuple(authors), tuple(tags)[:_MOST_TAGS])
 
 
@@ -48,10 +46,6 @@ def _licence(licences: Mapping[str, str]) -> str:
     if len(set(licences.values())) == 1:
         return next(iter(licences.values()))
     return "; ".join(f"{name}: {licence or _NOT_STATED}" for name, licence in licences.items())
-
-
-def _said(metadata: Mapping[str, str], keys: Sequence[str]) -> str:
-    return next((text for key in keys if (text := _short(metadata.get(key, "")))), "")
 
 
 def _short(text: str) -> str:

@@ -6,9 +6,12 @@ turns (up, down) into (up·R, R⁻¹·down) without changing the adapter, so the
 
 from __future__ import annotations
 
+from optimizer.merging.anatomy import Anatomy, BlockAnatomy, Directions, Values, anatomy
 from optimizer.merging.blocks import BLOCK_MAPS, BlockMap, block_map, block_of, block_weight
 from optimizer.merging.deltas import Deltas
+from optimizer.merging.diagnosis import diagnose
 from optimizer.merging.digest import digest
+from optimizer.merging.kinship import Kinship, Likeness, Overlap, kinship, kinships, misfit
 from optimizer.merging.lowrank import Change, compressed, concatenated, inner, spectrum, truncation_error
 from optimizer.merging.merge import common_base, merge, shared_modules
 from optimizer.merging.methods import METHODS, MergeFunction, Method, Parameter
@@ -18,26 +21,38 @@ from optimizer.merging.report import Fidelity, MergeReport, merge_report
 __all__ = [
     "BLOCK_MAPS",
     "METHODS",
+    "Anatomy",
+    "BlockAnatomy",
     "BlockMap",
     "BlockWeights",
     "Change",
     "Deltas",
+    "Directions",
     "Fidelity",
+    "Kinship",
+    "Likeness",
     "MergeFunction",
     "MergeReport",
     "Method",
+    "Overlap",
     "Parameter",
     "Recipe",
+    "Values",
+    "anatomy",
     "block_map",
     "block_of",
     "block_weight",
     "common_base",
     "compressed",
     "concatenated",
+    "diagnose",
     "digest",
     "inner",
+    "kinship",
+    "kinships",
     "merge",
     "merge_report",
+    "misfit",
     "shared_modules",
     "spectrum",
     "truncation_error",

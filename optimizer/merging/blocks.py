@@ -1,8 +1,8 @@
 """Named blocks: which part of the network a module belongs to.
 
-The names are those of A1111's block weights: ``IN00`` … ``MID`` … ``OUT11`` follow the order of the original U-Net, where every
-layer and every resampler is a block of its own. They are names, not positions, so a recipe's block weights mean the same whatever
-modules a file holds.
+The names of a U-Net are those of A1111's block weights: ``IN00`` … ``MID`` … ``OUT11`` follow the order of the original U-Net, where
+every layer and every resampler is a block of its own. A transformer's blocks are numbered by kind (``DOUBLE_00``, ``SINGLE_00``). They
+are names, not positions, so a recipe's block weights mean the same whatever modules a file holds.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from optimizer.adapters.families import FAMILIES, Family
 from optimizer.errors import RecipeError
 
 Rule = tuple[re.Pattern[str], Callable[[int, int], str]]
@@ -56,9 +57,17 @@ def _numbered(prefix: str, count: int) -> tuple[str, ...]:
     return tuple(f"{prefix}{i:02d}" for i in range(count))
 
 
+def _always(name: str) -> Callable[[int, int], str]:
+    return lambda i, j: name
+
+
+def _counted(prefix: str) -> Callable[[int, int], str]:
+    return lambda i, j: f"{prefix}{i:02d}"
+
+
 _TEXT_RULES = (
-    _rule("text_encoder", lambda i, j: "TE"),
-    _rule("text_encoder_2", lambda i, j: "TE2"),
+    _rule("text_encoder", _always("TE")),
+    _rule("text_encoder_2", _always("TE2")),
 )
 
 # Two layers a level on the way down and three on the way up, each level with a resampler behind its layers.
@@ -75,7 +84,19 @@ _UNET_RULES = (
 _SD = BlockMap(("BASE", "TE", *_numbered("IN", 12), "MID", *_numbered("OUT", 12)), _UNET_RULES)
 _SDXL = BlockMap(("BASE", "TE", "TE2", *_numbered("IN", 9), "MID", *_numbered("OUT", 9)), _UNET_RULES)
 
-BLOCK_MAPS: dict[str, BlockMap] = {"sd1": _SD, "sd2": _SD, "sdxl": _SDXL}
+
+def _transformer(family: Family) -> BlockMap:
+    """Text encoders, then the runs of blocks one after another."""
+    texts = {encoder.part: "TE" + encoder.part.removeprefix("text_encoder").removeprefix("_") for encoder in family.text_encoders}
+    names = ("BASE", *texts.values(), *(name for run in family.runs for name in _numbered(run.name, run.count)))
+    parts = [_rule(part, _always(name)) for part, name in texts.items()]
+    return BlockMap(names, (*parts, *(_rule(f"{family.denoiser}.{run.modules}", _counted(run.name)) for run in family.runs)))
+
+
+BLOCK_MAPS: dict[str, BlockMap] = {
+    **{"sd1": _SD, "sd2": _SD, "sdxl": _SDXL},
+    **{family.name: _transformer(family) for family in FAMILIES.values() if family.runs},
+}
 """Family of the base model → its blocks."""
 
 

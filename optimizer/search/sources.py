@@ -9,13 +9,13 @@ from pathlib import Path
 
 from optimizer.adapters import Adapter, BaseWeights, distillation, load_adapter
 from optimizer.adapters.families import FAMILIES
+from optimizer.adapters.said import TAGS, TRIGGER, said
 from optimizer.errors import UsageError
 from optimizer.merging import shared_modules
 from optimizer.rendering.prompts import ROLES, Role, Subject
 from optimizer.search.config import Config
 from studies.demo.world import PREFIX, UnknownDemoSource, demo_source
 
-_TRIGGER_KEYS = ("modelspec.trigger_phrase", "ss_trigger_phrase", "trigger_word")
 _ROLE_WORDS = {"style": "style", "character": "character", "person": "character", "concept": "concept", "object": "concept"}
 
 
@@ -76,7 +76,7 @@ def _load(spec: str, config: Config, index: int, base: BaseWeights | None) -> So
         path = Path(spec)
     adapter = load_adapter(path, allow_unknown=config.allow_unknown, base=base)
     role = config.roles[index] if config.roles else role or _role(adapter)
-    trigger = config.triggers[index] if config.triggers else trigger if trigger is not None else _trigger(adapter)
+    trigger = config.triggers[index] if config.triggers else trigger if trigger is not None else said(adapter.metadata, TRIGGER)
     return Source(adapter, Subject(adapter.name, _checked_role(role), trigger), path)
 
 
@@ -84,13 +84,9 @@ def _checked_role(role: str) -> Role:
     return next(known for known in ROLES if known == role)
 
 
-def _trigger(adapter: Adapter) -> str:
-    return next((adapter.metadata[key].strip() for key in _TRIGGER_KEYS if adapter.metadata.get(key)), "")
-
-
 def _role(adapter: Adapter) -> str:
     """From the file's tags; a source that says nothing counts as a concept: it is asked for by its trigger, beside any subject."""
-    tags = adapter.metadata.get("modelspec.tags", "").lower()
+    tags = adapter.metadata.get(TAGS, "").lower()
     return next((role for word, role in _ROLE_WORDS.items() if word in tags), "concept")
 
 

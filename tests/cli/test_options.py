@@ -15,7 +15,7 @@ from optimizer.cli.main import execute
 from optimizer.search.config import Config
 
 HEAVY = ["torch", "diffusers", "transformers", "optuna", "pandas", "open_clip", "PIL", "numpy"]
-COMMANDS = [[], ["resume"], ["status"], ["report"], ["demo"]]
+COMMANDS = [[], ["resume"], ["status"], ["report"], ["demo"], ["inspect"], ["ls"]]
 
 
 @pytest.fixture
@@ -65,9 +65,9 @@ print(codes, [name for name in {HEAVY!r} if name in sys.modules])
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert found.stderr == ""
     lines = found.stdout.splitlines()
-    assert lines[-1] == f"{[0] * 7} []"
+    assert lines[-1] == f"{[0] * 9} []"
     assert lines[-2] == version("multilora-optimizer")
-    for part in ("--sources", "--config FILE.yaml", "--timeout", "resume", "status", "report", "demo"):
+    for part in ("--sources", "--config FILE.yaml", "--timeout", "resume", "status", "report", "demo", "inspect", "ls"):
         assert part in found.stdout
 
 

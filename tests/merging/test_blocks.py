@@ -111,6 +111,29 @@ def test_a_block_of_another_architecture_is_refused_at_the_merge() -> None:
 
 def test_a_base_without_named_blocks_is_refused_by_name() -> None:
     recipe = Recipe(method="linear", weights=(1.0,), blocks=({"IN": 0.5},))
-    with pytest.raises(RecipeError, match=r"blocks: no named blocks are known for the base 'flux1' — leave the block weights out"):
-        merge([make_adapter(1, base="flux1")], recipe)
-    assert merge([make_adapter(1, base="flux1")], Recipe(method="linear", weights=(1.0,))).base == "flux1"
+    with pytest.raises(RecipeError, match=r"blocks: no named blocks are known for the base 'other' — leave the block weights out"):
+        merge([make_adapter(1, base="other")], recipe)
+    assert merge([make_adapter(1, base="other")], Recipe(method="linear", weights=(1.0,))).base == "other"
+
+
+@pytest.mark.parametrize(
+    ("path", "base", "block"),
+    [
+        ("transformer.transformer_blocks.0.attn.to_q", "flux1", "DOUBLE_00"),
+        ("transformer.transformer_blocks.18.norm1.linear", "flux1", "DOUBLE_18"),
+        ("transformer.single_transformer_blocks.1.proj_mlp", "flux1", "SINGLE_01"),
+        ("transformer.single_transformer_blocks.10.proj_mlp", "flux1", "SINGLE_10"),
+        ("transformer.x_embedder", "flux1", "BASE"),
+        ("text_encoder_2.encoder.block.0.layer.0.SelfAttention.q", "flux1", "TE2"),
+        ("transformer.transformer_blocks.37.attn2.to_q", "sd3", "JOINT_37"),
+        ("text_encoder_3.encoder.block.0.layer.0.SelfAttention.q", "sd3", "TE3"),
+    ],
+)
+def test_blocks_of_transformers(path: str, base: str, block: str) -> None:
+    assert block_of(path, base) == block
+    assert block in block_map(base).names
+
+
+def test_the_blocks_of_flux_are_those_of_lbw() -> None:
+    assert len(block_map("flux1").names) == 1 + 2 + 19 + 38
+    assert block_map("flux1").families == ("BASE", "TE", "DOUBLE", "SINGLE")

@@ -1,0 +1,74 @@
+"""Shapes of the modules that LoRA files change, from the real architectures; nothing is downloaded and no weight is allocated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+from optimizer.adapters import Adapter, Factors, live_modules, save_adapter
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@cache
+def sdxl_shapes() -> dict[str, tuple[int, ...]]:
+    """Canonical path → weight shape of what a LoRA for Stable Diffusion XL usually changes: 722 modules of the U-Net, all linear ones in
+    its transformers with proj_in and proj_out, and 72 + 192 of the text encoders."""
+    with torch.device("meta"):
+        models = {"unet": _sdxl_unet(), "text_encoder": _text(768, 12, "quick_gelu"), "text_encoder_2": _text(1280, 32, "gelu")}
+    return {path: tuple(module.weight.shape) for path, module in live_modules(models).items() if _usual(path)}
+
+
+def random_file(path: Path, shapes: Shapes, rank: int, seed: int, base: str = "sdxl") -> Path:
+    """Write a kohya file in fp16 with random factors of these shapes; alpha is half the rank."""
+    generator = torch.Generator().manual_seed(seed)
+    modules = {}
+    for module, (out, *rest) in shapes.items():
+        fan_in = int(torch.tensor(rest).prod())
+        up, down = (torch.randn(size, generator=generator) * 0.02 for size in ((out, rank), (rank, fan_in)))
+        modules[module] = Factors(up, down, rank / 2, (out, *rest))
+    save_adapter(Adapter(path.stem, modules, base=base), path, dialect="kohya", dtype=torch.float16)
+    return path
+
+
+def _usual(path: str) -> bool:
+    return ".attentions." in path or ".self_attn." in path or ".mlp." in path
+
+
+def _sdxl_unet() -> nn.Module:
+    """The U-Net of stabilityai/stable-diffusion-xl-base-1.0 (its unet/config.json)."""
+    model: nn.Module = UNet2DConditionModel(  # type: ignore[assignment, no-untyped-call]
+        sample_size=128,
+        block_out_channels=(320, 640, 1280),
+        layers_per_block=2,
+        cross_attention_dim=2048,
+        attention_head_dim=(5, 10, 20),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=(1, 2, 10),
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=256,
+        projection_class_embeddings_input_dim=2816,
+    )
+    return model
+
+
+def _text(width: int, layers: int, activation: str) -> nn.Module:
+    """CLIP ViT-L/14 (768, 12) or OpenCLIP ViT-bigG/14 (1280, 32), the text side."""
+    config = CLIPTextConfig(
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 64,
+        projection_dim=width,
+        hidden_act=activation,
+    )
+    model: nn.Module = CLIPTextModelWithProjection(config) if layers > 12 else CLIPTextModel(config)
+    return model

@@ -1,0 +1,186 @@
+"""Gathering: the adapters that words of the command line stand for; files, demo sources, and what fits in a folder."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+
+from optimizer.adapters import Adapter, BaseWeights, load_adapter
+from optimizer.errors import AdapterError, BaseModelError, UsageError
+from optimizer.merging import misfit
+from studies.demo.world import PREFIX, UnknownDemoSource, demo_source
+
+UNREADABLE = "cannot be read"
+_SUFFIX = ".safetensors"
+_GREATEST_SCALE = 1e30
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How files are read.
+
+    Attributes:
+        allow_unknown: leave out tensors that no dialect explains.
+        base: the base model's weights, for the kinds that multiply them.
+    """
+
+    allow_unknown: bool = False
+    base: BaseWeights | None = None
+
+    @classmethod
+    def of(cls, allow_unknown: bool, base: Path | None) -> Reading:
+        """With the base model of a folder.
+
+        Raises:
+            BaseModelError: the folder holds none.
+        """
+        return cls(allow_unknown, None if base is None else BaseWeights(base))
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file that was read.
+
+    Attributes:
+        adapter: what it holds.
+        path: where it is.
+        trigger: the demo world's; None for any other file, whose header may name one.
+    """
+
+    adapter: Adapter
+    path: Path
+    trigger: str | None = None
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A file of a folder that is not looked at: why in a word or three, the same for many, and in full."""
+
+    path: Path
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What was read, under unique names and in the order given, and what was left out of the folders."""
+
+    found: tuple[Found, ...]
+    left_out: tuple[LeftOut, ...]
+
+
+def gather(specs: Sequence[str], reading: Reading) -> Gathered:
+    """Read what ``inspect`` is asked about.
+
+    Args:
+        specs: files, ``demo:NAME``, and folders, which stand for their files that fit the first file read.
+        reading: how.
+
+    Raises:
+        AdapterError: a file that is named cannot be used.
+        UsageError: there is nothing to look at.
+    """
+    if not specs:
+        raise UsageError("no file given", remedy="name LoRA files, directories or demo:NAME")
+    found: list[Found] = []
+    left_out: list[LeftOut] = []
+    for spec in specs:
+        if spec.startswith(PREFIX) or not Path(spec).is_dir():
+            found.append(load(spec, reading))
+            continue
+        for file in _without(adapter_files(Path(spec)), found):
+            outcome = read(file, reading)
+            if isinstance(outcome, Found) and found:
+                outcome = fitting(outcome, found[0].adapter) or outcome
+            if isinstance(outcome, Found):
+                found.append(outcome)
+            else:
+                left_out.append(outcome)
+    if not found:
+        raise UsageError(f"nothing to inspect, {summary(left_out)}", where=specs[0], remedy=f"first {left_out[0].detail}")
+    return Gathered(_uniquely_named(found), tuple(left_out))
+
+
+def load(spec: str, reading: Reading) -> Found:
+    """The file or demo source that a word means.
+
+    Raises:
+        AdapterError: the file cannot be used.
+        UsageError: there is no such demo source.
+    """
+    if not spec.startswith(PREFIX):
+        return _measurable(Found(_adapter(Path(spec), reading), Path(spec)))
+    try:
+        source = demo_source(spec)
+    except UnknownDemoSource as error:
+        problem, _, remedy = str(error).partition(" — ")
+        raise UsageError(problem, remedy=remedy) from error
+    return Found(load_adapter(source.path), source.path, source.trigger)
+
+
+def read(path: Path, reading: Reading) -> Found | LeftOut:
+    """A file of a folder, if it can be read."""
+    try:
+        return _measurable(Found(_adapter(path, reading), path))
+    except (AdapterError, BaseModelError) as error:
+        return LeftOut(path, UNREADABLE, str(error))
+
+
+def _adapter(path: Path, reading: Reading) -> Adapter:
+    return load_adapter(path, allow_unknown=reading.allow_unknown, base=reading.base)
+
+
+def fitting(found: Found, reference: Adapter) -> LeftOut | None:
+    """Why a file does not fit the reference; None where it does."""
+    reason = misfit(reference, found.adapter)
+    return LeftOut(found.path, reason, f"{found.path}: {reason}") if reason else None
+
+
+def adapter_files(folder: Path) -> list[Path]:
+    """The safetensors files directly in a folder, by name.
+
+    Raises:
+        UsageError: there is none, or no folder.
+    """
+    if not folder.exists():
+        raise UsageError("there is no such directory", where=folder, remedy="check the path")
+    if not folder.is_dir():
+        raise UsageError("is a file, not a directory", where=folder, remedy="look at one file with optimize inspect FILE")
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() == _SUFFIX and path.is_file())
+    if not files:
+        raise UsageError(f"holds no {_SUFFIX} file", where=folder, remedy="name the directory that your LoRAs lie in")
+    return files
+
+
+def summary(left_out: Sequence[LeftOut]) -> str:
+    """``3 left out: 2 for sdxl, 1 cannot be read``; empty where nothing was."""
+    reasons = ", ".join(f"{number} {reason}" for reason, number in Counter(item.reason for item in left_out).most_common())
+    return f"{len(left_out)} left out: {reasons}" if left_out else ""
+
+
+def _measurable(found: Found) -> Found:
+    """The file, unless a header declares an alpha with which squares would overflow; then an AdapterError."""
+    for module, factors in found.adapter.modules.items():
+        if abs(factors.scale) > _GREATEST_SCALE:
+            problem = f"alpha is {factors.alpha:g}, which no training has used"
+            raise AdapterError(problem, file=found.path, key=module, remedy="correct the file's header, or get the file again")
+    return found
+
+
+def _without(files: Sequence[Path], found: Sequence[Found]) -> Iterator[Path]:
+    """The files but those that were read already."""
+    known = {item.path.resolve() for item in found}
+    yield from (file for file in files if file.resolve() not in known)
+
+
+def _uniquely_named(found: Sequence[Found]) -> tuple[Found, ...]:
+    """The same, where several have one name numbered: ``hero``, ``hero-2``."""
+    unique: dict[str, Found] = {}
+    for item in found:
+        name = item.adapter.name
+        name = next(n for n in (name if i == 1 else f"{name}-{i}" for i in count(1)) if n not in unique)
+        unique[name] = replace(item, adapter=replace(item.adapter, name=name))
+    return tuple(unique.values())
