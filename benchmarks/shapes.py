@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import FluxTransformer2DModel, SD3Transformer2DModel, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
@@ -25,16 +27,62 @@ def sdxl_shapes() -> dict[str, tuple[int, ...]]:
     return {path: tuple(module.weight.shape) for path, module in live_modules(models).items() if _usual(path)}
 
 
+@cache
+def sd1_shapes() -> dict[str, tuple[int, ...]]:
+    """The same for Stable Diffusion 1.5: 192 modules of the U-Net, 72 of the text encoder."""
+    with torch.device("meta"):
+        unet: nn.Module = UNet2DConditionModel(cross_attention_dim=768)  # type: ignore[assignment, no-untyped-call]
+        models = {"unet": unet, "text_encoder": _text(768, 12, "quick_gelu")}
+    return {path: tuple(module.weight.shape) for path, module in live_modules(models).items() if _usual(path)}
+
+
+@cache
+def sd3_shapes() -> dict[str, tuple[int, ...]]:
+    """All linear modules in the 24 joint blocks of Stable Diffusion 3.5 medium, the first 13 of which have a second attention."""
+    with torch.device("meta"):
+        model = SD3Transformer2DModel(
+            sample_size=128,
+            num_layers=24,
+            num_attention_heads=24,
+            caption_projection_dim=1536,
+            dual_attention_layers=tuple(range(13)),
+            qk_norm="rms_norm",
+        )
+    return _blocks(model)
+
+
+@cache
+def flux_shapes() -> dict[str, tuple[int, ...]]:
+    """All linear modules in the 19 double and 38 single blocks of FLUX.1."""
+    with torch.device("meta"):
+        model = FluxTransformer2DModel(guidance_embeds=True)
+    return _blocks(model)
+
+
+def _blocks(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {path: tuple(m.weight.shape) for path, m in live_modules({"transformer": model}).items() if "_blocks." in path}
+
+
 def random_file(path: Path, shapes: Shapes, rank: int, seed: int, base: str = "sdxl") -> Path:
-    """Write a kohya file in fp16 with random factors of these shapes; alpha is half the rank."""
+    """Write a kohya file in fp16 with random factors of these shapes, as its trainer would: alpha is half the rank, and projections that
+    are one weight in the original code have one ``down``."""
     generator = torch.Generator().manual_seed(seed)
-    modules = {}
+    modules: dict[str, Factors] = {}
+    downs: dict[str, torch.Tensor] = {}
     for module, (out, *rest) in shapes.items():
-        fan_in = int(torch.tensor(rest).prod())
-        up, down = (torch.randn(size, generator=generator) * 0.02 for size in ((out, rank), (rank, fan_in)))
-        modules[module] = Factors(up, down, rank / 2, (out, *rest))
+        own = _together(module)
+        if own not in downs:
+            downs[own] = torch.randn((rank, math.prod(rest)), generator=generator) * 0.02
+        modules[module] = Factors(torch.randn((out, rank), generator=generator) * 0.02, downs[own], rank / 2, (out, *rest))
     save_adapter(Adapter(path.stem, modules, base=base), path, dialect="kohya", dtype=torch.float16)
     return path
+
+
+def _together(path: str) -> str:
+    """The same text for projections that the original code of a transformer keeps in one weight."""
+    if not path.startswith("transformer."):
+        return path
+    return re.sub(r"(attn2?)\.(to_[qkv]|(add)_[qkv]_proj)$|(attn)?(proj_mlp)$", lambda m: f"{m[1] or 'attn'}.{m[3] or 'to'}", path)
 
 
 def _usual(path: str) -> bool:

@@ -97,21 +97,21 @@ def read_tensors(header: Header) -> tuple[dict[str, Tensor], str]:
     The tensors are views of one buffer of the file's size, which lives as long as any of them.
     """
     start = len(header.raw)
-    data = bytearray(start + max(entry.stop for entry in header.entries.values()))
+    buffer = torch.empty(start + max(entry.stop for entry in header.entries.values()), dtype=torch.uint8)
+    data = buffer.numpy().data
     try:
         with header.path.open("rb") as file:
             whole = file.readinto(data) == len(data) and not file.read(1)
     except OSError as error:
         raise AdapterError(f"cannot be read: {error.strerror}", file=header.path, remedy="check the disk, and run again") from error
-    if not whole or not data.startswith(header.raw):
+    if not whole or data[:start] != header.raw:
         raise AdapterError("changed while it was being read", file=header.path, remedy="run again when the file is complete")
-    buffer = torch.frombuffer(data, dtype=torch.uint8)[start:] if len(data) > start else torch.empty(0, dtype=torch.uint8)
     return {name: _view(buffer, start, entry) for name, entry in header.entries.items()}, hashlib.sha256(data).hexdigest()
 
 
 def _view(buffer: Tensor, offset: int, entry: Entry) -> Tensor:
     dtype = _DTYPES[entry.dtype]
-    own = buffer[entry.start : entry.stop]
+    own = buffer[offset + entry.start : offset + entry.stop]
     if (offset + entry.start) % dtype.itemsize:
         own = own.clone()  # a header of odd length puts its tensors where the processor cannot address them
     return own.view(dtype).reshape(entry.shape)

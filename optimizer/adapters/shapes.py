@@ -67,8 +67,9 @@ def reshaped(factors: Factors, shape: tuple[int, ...]) -> Factors:
 
 
 def _fits(first: tuple[int, ...], second: tuple[int, ...]) -> bool:
-    return _bare(first) == _bare(tuple(second))
+    return bare(first) == bare(tuple(second))
 
 
-def _bare(shape: tuple[int, ...]) -> tuple[int, ...]:
+def bare(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape by which two are compared: that of a 1 × 1 convolution is that of its matrix."""
     return shape[:2] if shape[2:] == (1, 1) else shape

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from optimizer.adapters.adapter import Adapter
 from optimizer.adapters.factors import Factors
+from optimizer.adapters.shapes import bare
 from optimizer.merging.anatomy import paths_by_block
 from optimizer.merging.gram import spans
 
@@ -143,7 +144,7 @@ def kinships(adapters: Sequence[Adapter], *, seed: int = 0) -> tuple[Kinship, ..
     for path in sorted({path for a in adapters for path in a.modules}):
         sides = _sides(path, adapters, seed)  # of one module at a time: the products of all would not fit in memory
         for first, second in pairs:
-            if first in sides and second in sides and _bare(sides[first].factors) == _bare(sides[second].factors):
+            if first in sides and second in sides and bare(sides[first].factors.shape) == bare(sides[second].factors.shape):
                 pairs[first, second][path] = _pair(sides[first], sides[second])
     return tuple(_kinship(adapters[first], adapters[second], found) for (first, second), found in pairs.items())
 
@@ -158,13 +159,7 @@ def misfit(reference: Adapter, other: Adapter) -> str:
     common = reference.modules.keys() & other.modules.keys()
     if not common:
         return "with no shared module"
-    return "" if any(_bare(reference.modules[path]) == _bare(other.modules[path]) for path in common) else "with other shapes"
-
-
-def _bare(factors: Factors) -> tuple[int, ...]:
-    """A matrix stands for a 1 × 1 convolution, as in ``adapters.fit_shapes``."""
-    shape = tuple(factors.shape)
-    return shape[:2] if shape[2:] == (1, 1) else shape
+    return "" if any(bare(reference.modules[path].shape) == bare(other.modules[path].shape) for path in common) else "with other shapes"
 
 
 def _sides(path: str, adapters: Sequence[Adapter], seed: int) -> dict[int, _Side]:
