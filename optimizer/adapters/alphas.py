@@ -106,10 +106,8 @@ def _declared(fields: Mapping[str, Any], file: Path, key: str | None) -> Declare
     alpha = fields.get("lora_alpha", fields.get("alpha", _DEFAULT))
     patterns = fields.get("alpha_pattern") or {}
     numbers = [alpha, *(patterns.values() if isinstance(patterns, dict) else [None])]
-    if not all(isinstance(n, int | float) and not isinstance(n, bool) and math.isfinite(n) and n for n in numbers):
-        raise AdapterError(
-            f"declares an alpha that is not a number other than 0: {str(numbers)[:80]}", file=file, key=key, remedy="repair it"
-        )
+    if not all(isinstance(n, int | float) and not isinstance(n, bool) and math.isfinite(n) and n > 0 for n in numbers):
+        raise AdapterError(f"declares an alpha that is not a number above 0: {str(numbers)[:80]}", file=file, key=key, remedy="repair it")
     if strange := [pattern for pattern in patterns if not re.fullmatch(r"\^?[\w.]+", pattern)]:
         raise AdapterError(
             f"the alpha pattern {strange[0][:80]!r} is not a module name", file=file, key=key, remedy="write out the module names"

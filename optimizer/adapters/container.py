@@ -26,7 +26,8 @@ from torch import Tensor
 from optimizer.errors import AdapterError
 
 _PICKLES = {".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle"}
-_LONGEST_HEADER = 100_000_000
+_LONGEST_HEADER = 16 << 20  # a hundred times what the largest adapters need; reading JSON takes some thirty times its size in memory
+_LARGEST = 100_000_000  # the library's own limit: what claims more is no such file
 _EXPORT_AGAIN = "download or export the file again as safetensors"
 
 
@@ -73,8 +74,11 @@ def read_header(path: str | Path) -> Header:
         with path.open("rb") as file:
             prefix = file.read(8)
             length = int.from_bytes(prefix, "little")
-            if len(prefix) < 8 or length < 2 or length > _LONGEST_HEADER:
+            if len(prefix) < 8 or length < 2 or length > _LARGEST:
                 raise AdapterError("not a safetensors file", file=path, remedy=_EXPORT_AGAIN)
+            if length > _LONGEST_HEADER and 8 + length <= size:
+                problem = f"its header takes {length / 1e6:.0f} MB, which no adapter needs"
+                raise AdapterError(problem, file=path, remedy="export the file again, without the metadata that fill it")
             if 8 + length > size:
                 raise AdapterError(
                     f"not a safetensors file, or cut off: {size} bytes, the header alone needs {8 + length}",
@@ -169,7 +173,8 @@ def _size(path: Path) -> int:
     if path.is_dir():
         raise AdapterError("is a folder", file=path, remedy="name the .safetensors file inside it")
     if not path.exists():
-        raise AdapterError("does not exist", file=path, remedy="check the path")
+        problem = "is a symbolic link that leads nowhere" if path.is_symlink() else "does not exist"
+        raise AdapterError(problem, file=path, remedy="check the path")
     if not path.is_file():
         raise AdapterError("is not a regular file", file=path, remedy="name a .safetensors file")
     size = path.stat().st_size

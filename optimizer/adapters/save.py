@@ -119,7 +119,7 @@ def _common_alphas(weights: list[Spelt]) -> dict[str, float]:
     counts: dict[str, Counter[float]] = {}
     for weight in weights:
         if weight.part != "transformer":
-            counts.setdefault(weight.part, Counter())[weight.factors.alpha or float(weight.factors.rank)] += 1
+            counts.setdefault(weight.part, Counter())[abs(weight.factors.alpha) or float(weight.factors.rank)] += 1
     return {part: max(count, key=lambda alpha: (count[alpha], alpha)) for part, count in counts.items()}
 
 

@@ -102,6 +102,8 @@ class File:
         if alpha == 0:
             problem = "is 0, which sd-scripts reads as alpha = rank and other tools as no change at all"
             raise self._wrong(problem, tensor, remedy="set it to what the training used")
+        if alpha < 0:
+            raise self._wrong(f"is {alpha:g}, and no trainer writes a negative one", tensor, remedy="set it to what the training used")
         return alpha
 
     def _wrong(self, problem: str, tensor: str, *, remedy: str = _TRAIN_AGAIN) -> AdapterError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tracemalloc
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from optimizer.adapters import load_adapter
+from optimizer.adapters.container import read_header, read_tensors
 from optimizer.errors import AdapterError
 from tests.files import ATTENTION, LINEAR, TEXT, diffusers_file, edited, kohya_file, kohya_name, random_parts
 
@@ -47,6 +49,44 @@ def test_folder(tmp_path: Path) -> None:
 def test_pipe(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "p.safetensors")
     assert "not a regular file" in str(raised(tmp_path / "p.safetensors"))
+
+
+def test_links_that_lead_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "loop.safetensors").symlink_to(tmp_path / "back.safetensors")
+    (tmp_path / "back.safetensors").symlink_to(tmp_path / "loop.safetensors")
+    (tmp_path / "lost.safetensors").symlink_to(tmp_path / "gone.safetensors")
+    for name in ("loop", "back", "lost"):
+        assert raised(tmp_path / f"{name}.safetensors").problem == "is a symbolic link that leads nowhere"
+
+
+def test_a_link_to_a_file_is_read(good: Path, tmp_path: Path) -> None:
+    (tmp_path / "link.safetensors").symlink_to(good)
+    assert load_adapter(tmp_path / "link.safetensors").sha256 == load_adapter(good).sha256
+
+
+@pytest.mark.parametrize(
+    "change", [lambda data: data[:-1], lambda data: data + b"x", lambda data: data[:8] + b" " + data[8:], lambda data: b""]
+)
+def test_a_file_that_changes_while_it_is_read(good: Path, change: Callable[[bytes], bytes]) -> None:
+    header = read_header(good)
+    good.write_bytes(change(good.read_bytes()))
+    with pytest.raises(AdapterError, match="changed while it was being read — run again when the file is complete"):
+        read_tensors(header)
+
+
+def test_a_huge_header_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "h.safetensors"
+    path.write_bytes((90_000_000).to_bytes(8, "little"))
+    os.truncate(path, 90_000_100)
+    tracemalloc.start()
+    assert "its header takes 90 MB, which no adapter needs" in raised(path).problem
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+
+
+def test_a_long_header_of_nothing(tmp_path: Path) -> None:
+    entries = b",".join(b'"%d":{}' % i for i in range(900_000))
+    assert "the header's entry is malformed" in raised(with_header(tmp_path / "h.safetensors", b"{" + entries + b"}")).problem
 
 
 def test_empty(tmp_path: Path) -> None:
@@ -161,7 +201,8 @@ def test_unreadable_metadata_json(tmp_path: Path) -> None:
     ("config", "problem"),
     [
         ({"unet.lora_alpha": "x"}, "alpha that is not a number"),
-        ({"unet.lora_alpha": 0}, "alpha that is not a number other than 0"),
+        ({"unet.lora_alpha": 0}, "alpha that is not a number above 0: [0]"),
+        ({"unet.lora_alpha": 1, "unet.alpha_pattern": {"to_q": -2}}, "alpha that is not a number above 0: [1, -2]"),
         ({"unet.lora_alpha": 1, "unet.alpha_pattern": {"(a+)+$": 2}}, "is not a module name"),
         ({"unet.use_dora": True}, "belongs to a DoRA, as the file's settings say, and its magnitude is missing"),
     ],
@@ -193,6 +234,8 @@ def put(name: str, value: Tensor) -> Change:
         (put(f"{TO_Q}.lora_down.weight", torch.ones(4, 16).int()), f"{TO_Q}.lora_down.weight", "torch.int32, not floating"),
         (put(f"{TO_Q}.alpha", torch.tensor(float("inf"))), f"{TO_Q}.alpha", "NaN or infinite"),
         (put(f"{TO_Q}.alpha", torch.tensor(0.0)), f"{TO_Q}.alpha", "is 0, which sd-scripts reads as alpha = rank"),
+        (put(f"{TO_Q}.alpha", torch.tensor(-4.0)), f"{TO_Q}.alpha", "is -4, and no trainer writes a negative one"),
+        (put(f"{TO_Q}.alpha", torch.tensor(float("nan"))), f"{TO_Q}.alpha", "1 of 1 values are NaN or infinite"),
         (put(f"{TO_Q}.alpha", torch.ones(2)), f"{TO_Q}.alpha", "is not one number: shape (2,)"),
         (put(f"{TO_Q}.hada_w1_a", torch.ones(16, 4)), f"{TO_Q}.hada_w1_a", "does not belong beside down"),
         (put(f"{TO_Q}.dora_scale", torch.ones(16, 1)), f"{TO_Q}.dora_scale", "is DoRA"),

@@ -67,7 +67,7 @@ def test_one_more_round_trip_changes_nothing(tmp_path: Path, dialect: Dialect, a
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float16, 1e-3), (torch.bfloat16, 8e-3)])
 def test_mixed_alphas_and_ranks_keep_the_change(tmp_path: Path, dialect: Dialect, dtype: torch.dtype, tolerance: float) -> None:
-    made = kohya_file(tmp_path / "a.safetensors", random_parts(rank=lambda i: 1 + i % 5, alpha=lambda i: (1.0, 7.3, -2.0)[i % 3]))
+    made = kohya_file(tmp_path / "a.safetensors", random_parts(rank=lambda i: 1 + i % 5, alpha=lambda i: (1.0, 7.3, 2.0)[i % 3]))
     source = load_adapter(made.path)
     assert_same_change(source, load_adapter(save_adapter(source, tmp_path / "b.safetensors", dialect, dtype)), tolerance)
 
@@ -83,6 +83,13 @@ def test_expanded_factors_are_written_as_plain_lora(tmp_path: Path) -> None:
 def test_an_alpha_of_zero_is_written_as_no_change(tmp_path: Path, dialect: Dialect) -> None:
     saved = load_adapter(save_adapter(one(torch.ones(4, 2), torch.ones(2, 3), 0.0), tmp_path / "a.safetensors", dialect))
     assert torch.equal(saved.modules[TO_Q].delta(), torch.zeros(4, 3))
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_a_negative_alpha_is_written_as_a_negative_change(tmp_path: Path, dialect: Dialect) -> None:
+    saved = save_adapter(one(torch.ones(4, 2), torch.ones(2, 3), -2.0), tmp_path / "a.safetensors", dialect)
+    assert all(float(value) > 0 for name, value in load_file(saved).items() if name.endswith(".alpha"))
+    assert torch.equal(load_adapter(saved).modules[TO_Q].delta(), torch.full((4, 3), -2.0))
 
 
 @given(low=st.integers(-24, 15), high=st.integers(-24, 15), seed=st.integers(0, 99))
