@@ -19,7 +19,7 @@ from optimizer.errors import AdapterError
 from tests.files import ATTENTION, SHAPES, kohya_file, lycoris_file, random_parts
 
 TO_Q = f"{ATTENTION}.attn1.to_q"
-DIALECTS: tuple[Dialect, ...] = ("kohya", "diffusers")
+DIALECTS: tuple[Dialect, ...] = ("kohya", "diffusers", "comfyui")
 
 
 def one(up: torch.Tensor, down: torch.Tensor, alpha: float) -> Adapter:
