@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from optimizer.adapters.container import Header
 from optimizer.adapters.families import FAMILIES, Family
@@ -28,28 +28,35 @@ class Contents:
         modules: where a module stands → role → tensor name.
         unknown: tensor name → why it is left out.
         dialect: whose names they are, for people.
+        clash: two tensors that stand for the same, if any do.
     """
 
     families: tuple[Family, ...]
     modules: Mapping[Place, Mapping[str, str]]
     unknown: Mapping[str, str]
     dialect: str
+    clash: AdapterError | None = None
 
 
 def read_contents(header: Header, allow_unknown: bool) -> list[Contents]:
     """What the names mean: once for each way in which the families that explain most of them do.
 
     Raises:
-        AdapterError: a tensor is of a kind that cannot be merged, or, unless allowed, of none that is known.
+        AdapterError: a tensor is of a kind that cannot be merged, or, unless allowed, of none that is known, or two stand for the same.
     """
     names, left_out = _suffixes(header, allow_unknown)
     ways = [_explained(names, family, header) for family in FAMILIES.values()]
-    fewest = min(len(way.unknown) for way in ways)
-    best = _joined([way for way in ways if len(way.unknown) == fewest])
+    best = _joined([way for way in ways if _faults(way) == min(map(_faults, ways))])
     unknown = {**left_out, **best[0].unknown}
     if unknown and not (allow_unknown and best[0].modules):
         raise _strangers(unknown, header)
-    return [Contents(way.families, way.modules, {**left_out, **way.unknown}, way.dialect) for way in best]
+    if best[0].clash:
+        raise best[0].clash
+    return [replace(way, unknown={**left_out, **way.unknown}) for way in best]
+
+
+def _faults(way: Contents) -> tuple[int, bool]:
+    return len(way.unknown), way.clash is not None
 
 
 def _suffixes(header: Header, allow_unknown: bool) -> tuple[dict[str, Suffix], dict[str, str]]:
@@ -78,20 +85,25 @@ def _explained(names: Names, family: Family, header: Header) -> Contents:
     modules: dict[Place, dict[str, str]] = {}
     owners: dict[str, Place] = {}
     unknown: dict[str, str] = {}
+    clash: AdapterError | None = None
     for tensor, suffix in names.items():
         where = places[suffix.stem]
         if where is None:
             unknown[tensor] = "no known module"
-            continue
-        roles = modules.setdefault(where, {})
-        other = next((owner for path in where.paths if (owner := owners.setdefault(path, where)) != where), None)
-        if suffix.role in roles or other:
-            rival = roles.get(suffix.role) or next(iter(modules[other or where].values()))
+        elif rival := _rival(where, suffix.role, modules, owners):
             problem = f"stands for the same as {rival!r}: {suffix.role} of {where.paths[0]}"
-            raise AdapterError(problem, file=header.path, key=tensor, remedy="the file mixes two adapters: split it")
-        roles[suffix.role] = tensor
+            clash = clash or AdapterError(problem, file=header.path, key=tensor, remedy="the file mixes two adapters: split it")
+        else:
+            modules.setdefault(where, {})[suffix.role] = tensor
+            owners.update(dict.fromkeys(where.paths, where))
     dialects = Counter(dialect_of(stem, where) for stem, where in places.items() if where)
-    return Contents((family,), modules, unknown, " + ".join(sorted(dialects, key=lambda name: -dialects[name])))
+    return Contents((family,), modules, unknown, " + ".join(sorted(dialects, key=lambda name: -dialects[name])), clash)
+
+
+def _rival(where: Place, role: str, modules: Mapping[Place, Mapping[str, str]], owners: Mapping[str, Place]) -> str | None:
+    """A tensor that stands for the same: in the same place with the same role, or for one of the modules in another place."""
+    other = next((owner for path in where.paths if (owner := owners.get(path, where)) != where), None)
+    return next(iter(modules[other].values())) if other else modules.get(where, {}).get(role)
 
 
 def _joined(ways: list[Contents]) -> list[Contents]:
@@ -100,7 +112,7 @@ def _joined(ways: list[Contents]) -> list[Contents]:
     for way in ways:
         for i, other in enumerate(joined):
             if other.modules == way.modules:
-                joined[i] = Contents((*other.families, *way.families), other.modules, other.unknown, other.dialect)
+                joined[i] = replace(other, families=(*other.families, *way.families))
                 break
         else:
             joined.append(way)

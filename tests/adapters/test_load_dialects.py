@@ -249,6 +249,39 @@ def test_metadata_tell_the_family_when_shapes_do_not(tmp_path: Path, metadata: d
     assert width_of_text(tmp_path, 32, metadata) == family
 
 
+@pytest.mark.parametrize(
+    ("shapes", "metadata", "base", "reason"),
+    [
+        ({f"{ATTENTION}.attn2.to_v": (8, 2048)}, {}, "sdxl", "its cross-attention reads text of width 2048"),
+        ({f"{ATTENTION}.attn2.to_k": (8, 768)}, {"ss_base_model_version": "sdxl"}, "sd1", "its cross-attention reads text of width 768"),
+        ({"text_encoder.text_model.encoder.layers.3.mlp.fc1": (4096, 1024)}, {}, "sd2", "its text encoder has width 1024"),
+        ({f"{ATTENTION}.attn1.to_q": (8, 8)}, {"ss_base_model_version": "sd_v2"}, "sd2", "ss_base_model_version says 'sd_v2'"),
+        ({"transformer.transformer_blocks.3.attn.add_k_proj": (8, 3072)}, {}, "flux1", "its width is 3072"),
+        ({"transformer.transformer_blocks.3.attn.to_q": (8, 1536)}, {}, "sd3", "its width is 1536"),
+        (
+            {"transformer.transformer_blocks.3.attn.to_q": (8, 8)},
+            {"modelspec.architecture": "FLUX-1-dev/lora"},
+            "flux1",
+            "modelspec.architec",
+        ),
+        ({"transformer.single_transformer_blocks.3.attn.to_q": (8, 8)}, {}, "flux1", "only FLUX.1 has modules of all these names"),
+        ({"transformer.transformer_blocks.3.attn2.to_q": (8, 8)}, {}, "sd3", "only Stable Diffusion 3 has modules of all these names"),
+        ({"transformer.transformer_blocks.3.attn.to_q": (8, 8)}, {}, "unknown", ""),
+        ({f"{ATTENTION}.attn1.to_q": (8, 8)}, {"ss_base_model_version": "<b>"}, "unknown", ""),
+    ],
+)
+def test_the_family_and_what_told_it(
+    tmp_path: Path, shapes: dict[str, tuple[int, ...]], metadata: dict[str, str], base: str, reason: str
+) -> None:
+    parts = random_parts(shapes)
+    tensors = {f"{m}.lora_B.weight": p.up for m, p in parts.items()} | {f"{m}.lora_A.weight": p.down for m, p in parts.items()}
+    save_file(tensors, tmp_path / "a.safetensors", metadata)
+    adapter = load_adapter(tmp_path / "a.safetensors")
+    assert adapter.base == base
+    assert adapter.base_reason.startswith(reason)
+    assert bool(adapter.base_reason) == bool(reason)
+
+
 def test_projections_of_sd1_are_convolutions(tmp_path: Path) -> None:
     proj = "unet.mid_block.attentions.0.proj_in"
     made = lycoris_file(

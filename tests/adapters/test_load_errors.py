@@ -310,6 +310,22 @@ def test_dora_is_refused_even_when_unknown_tensors_are_allowed(good: Path, tmp_p
     assert "DoRA" in raised(path, allow_unknown=True).problem
 
 
+def test_the_same_projection_fused_and_apart(tmp_path: Path) -> None:
+    fused, apart = "lora_unet_double_blocks_0_img_attn_qkv", "transformer.transformer_blocks.0.attn.to_k"
+    tensors = {f"{fused}.lora_up.weight": torch.ones(24, 2), f"{fused}.lora_down.weight": torch.ones(2, 8)}
+    tensors |= {f"{apart}.lora_B.weight": torch.ones(8, 2), f"{apart}.lora_A.weight": torch.ones(2, 8)}
+    save_file(tensors, tmp_path / "a.safetensors")
+    error = raised(tmp_path / "a.safetensors")
+    assert "stands for the same as" in error.problem
+    assert "split it" in error.remedy
+
+
+def test_a_fused_projection_with_too_few_rows(tmp_path: Path) -> None:
+    name = "lora_unet_single_blocks_0_linear1"
+    save_file({f"{name}.lora_up.weight": torch.ones(48, 2), f"{name}.lora_down.weight": torch.ones(2, 8)}, tmp_path / "a.safetensors")
+    assert raised(tmp_path / "a.safetensors").problem == "has 48 rows and 8 columns; 4 projections need 7 · 8 rows"
+
+
 def test_a_peft_configuration_of_another_kind(tmp_path: Path) -> None:
     diffusers_file(tmp_path / "adapter_model.safetensors", random_parts(TEXT), prefix="base_model.model.")
     (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "VERA"}))

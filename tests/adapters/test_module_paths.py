@@ -147,6 +147,29 @@ def test_names_of_other_writers(name: str, path: str, role: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "path", "role"),
+    [
+        ("lycoris_transformer_blocks_0_attn_to_q.lokr_w1", "transformer.transformer_blocks.0.attn.to_q", "lokr_w1"),
+        ("lycoris_single_transformer_blocks_3_proj_mlp.hada_w1_a", "transformer.single_transformer_blocks.3.proj_mlp", "hada_w1_a"),
+        ("transformer_blocks.7.ff.net.0.proj.lora_A.default_0.weight", "transformer.transformer_blocks.7.ff.net.0.proj", "down"),
+        ("base_model.model.double_blocks.7.img_mlp.0.lora_A.weight", "transformer.transformer_blocks.7.ff.net.0.proj", "down"),
+        ("single_blocks.9.processor.proj_lora.down.weight", "transformer.single_transformer_blocks.9.proj_out", "down"),
+        ("double_blocks.9.processor.proj_lora2.up.weight", "transformer.transformer_blocks.9.attn.to_add_out", "up"),
+        ("lora_transformer_norm_out_linear.lora_up.weight", "transformer.norm_out.linear", "up"),
+        (
+            "lora_te3_encoder_block_0_layer_1_DenseReluDense_wi_0.alpha",
+            "text_encoder_2.encoder.block.0.layer.1.DenseReluDense.wi_0",
+            "alpha",
+        ),
+        ("lora_te2_encoder_block_0_layer_0_SelfAttention_o.alpha", "text_encoder_2.encoder.block.0.layer.0.SelfAttention.o", "alpha"),
+        ("lora_te1_text_model_encoder_layers_0_mlp_fc1.alpha", "text_encoder.text_model.encoder.layers.0.mlp.fc1", "alpha"),
+    ],
+)
+def test_names_of_flux(name: str, path: str, role: str) -> None:
+    assert module_and_role(name, "flux1") == (path, role)
+
+
+@pytest.mark.parametrize(
     ("suffix", "kind"),
     [
         (".oft_r", "no longer writes"),
