@@ -149,7 +149,7 @@ NAME = "lora_unet_" + TO_Q.removeprefix("unet.").replace(".", "_")
     ("change", "problem"),
     [
         (lambda t: t[f"{NAME}.lora_up.weight"].mul_(1.5), f"{TO_Q}: the written ΔW differs by 5.00e-01"),
-        (lambda t: t[f"{NAME}.alpha"].neg_(), f"{TO_Q}: the written ΔW differs by 2.00e+00"),
+        (lambda t: t[f"{NAME}.lora_up.weight"].neg_(), f"{TO_Q}: the written ΔW differs by 2.00e+00"),
         (lambda t: t[f"{NAME}.lora_down.weight"].zero_(), f"{TO_Q}: the written ΔW differs by 1.00e+00"),
         (lambda t: [t.pop(f"{NAME}.{end}") for end in ("lora_up.weight", "lora_down.weight", "alpha")], f"lacks 1 modules, first {TO_Q}"),
         (lambda t: t.update({f"{NAME}.lora_up.weight": torch.ones(17, 4)}), "has shape (17, 16) instead of (16, 16)"),
