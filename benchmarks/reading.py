@@ -16,9 +16,12 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.shapes import Shapes, flux_shapes, random_file, sd1_shapes, sd3_shapes, sdxl_shapes
+from benchmarks.shapes import Shapes, flux_shapes, qwen_shapes, random_file, sd1_shapes, sd2_shapes, sd3_shapes, sdxl_shapes
 
-_FAMILIES: dict[str, Callable[[], Shapes]] = {"sd1": sd1_shapes, "sdxl": sdxl_shapes, "sd3": sd3_shapes, "flux1": flux_shapes}
+_FAMILIES: dict[str, Callable[[], Shapes]] = {
+    **{"sd1": sd1_shapes, "sd2": sd2_shapes, "sdxl": sdxl_shapes},
+    **{"sd3": sd3_shapes, "flux1": flux_shapes, "qwen-image": qwen_shapes},
+}
 _PROGRAM = """
 import json, resource, sys, time
 import torch
@@ -53,7 +56,7 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=5)
     asked = parser.parse_args()
-    print(f"{'family':<8}{'modules':>8}{'file':>10}{'load_file':>12}{'load_adapter':>14}{'held / file':>13}")
+    print(f"{'family':<12}{'modules':>8}{'file':>10}{'load_file':>12}{'load_adapter':>14}{'held / file':>13}")
     with tempfile.TemporaryDirectory() as folder:
         small = random_file(Path(folder) / "small.safetensors", dict(list(sd1_shapes().items())[:8]), 1, 0, "sd1")
         for family, shapes in _FAMILIES.items():
@@ -61,7 +64,7 @@ def main() -> None:
             size = file.stat().st_size
             peer, _, _ = measured("load_file", file, small, asked.repeats)
             own, held, base = measured("load_adapter", file, small, asked.repeats)
-            print(f"{base:<8}{len(shapes()):>8}{size / 1e6:>7.0f} MB{peer:>10.2f} s{own:>12.2f} s{held / size:>13.2f}")
+            print(f"{base:<12}{len(shapes()):>8}{size / 1e6:>7.0f} MB{peer:>10.2f} s{own:>12.2f} s{held / size:>13.2f}")
             file.unlink()
 
 

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from diffusers import FluxTransformer2DModel, SD3Transformer2DModel, UNet2DConditionModel
+from diffusers import FluxTransformer2DModel, QwenImageTransformer2DModel, SD3Transformer2DModel, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
@@ -37,6 +37,17 @@ def sd1_shapes() -> dict[str, tuple[int, ...]]:
 
 
 @cache
+def sd2_shapes() -> dict[str, tuple[int, ...]]:
+    """The same for Stable Diffusion 2.1: 192 modules of the U-Net, 138 of the text encoder."""
+    with torch.device("meta"):
+        unet: nn.Module = UNet2DConditionModel(  # type: ignore[assignment, no-untyped-call]
+            cross_attention_dim=1024, attention_head_dim=(5, 10, 20, 20), use_linear_projection=True
+        )
+        models = {"unet": unet, "text_encoder": _text(1024, 23, "gelu")}
+    return {path: tuple(module.weight.shape) for path, module in live_modules(models).items() if _usual(path)}
+
+
+@cache
 def sd3_shapes() -> dict[str, tuple[int, ...]]:
     """All linear modules in the 24 joint blocks of Stable Diffusion 3.5 medium, the first 13 of which have a second attention."""
     with torch.device("meta"):
@@ -59,6 +70,14 @@ def flux_shapes() -> dict[str, tuple[int, ...]]:
     return _blocks(model)
 
 
+@cache
+def qwen_shapes() -> dict[str, tuple[int, ...]]:
+    """All linear modules in the 60 blocks of Qwen-Image."""
+    with torch.device("meta"):
+        model = QwenImageTransformer2DModel()
+    return _blocks(model)
+
+
 def _blocks(model: nn.Module) -> dict[str, tuple[int, ...]]:
     return {path: tuple(m.weight.shape) for path, m in live_modules({"transformer": model}).items() if "_blocks." in path}
 
@@ -70,7 +89,7 @@ def random_file(path: Path, shapes: Shapes, rank: int, seed: int, base: str = "s
     modules: dict[str, Factors] = {}
     downs: dict[str, torch.Tensor] = {}
     for module, (out, *rest) in shapes.items():
-        own = _together(module)
+        own = _together(module, base)
         if own not in downs:
             downs[own] = torch.randn((rank, math.prod(rest)), generator=generator) * 0.02
         modules[module] = Factors(torch.randn((out, rank), generator=generator) * 0.02, downs[own], rank / 2, (out, *rest))
@@ -78,9 +97,9 @@ def random_file(path: Path, shapes: Shapes, rank: int, seed: int, base: str = "s
     return path
 
 
-def _together(path: str) -> str:
+def _together(path: str, base: str) -> str:
     """The same text for projections that the original code of a transformer keeps in one weight."""
-    if not path.startswith("transformer."):
+    if not path.startswith("transformer.") or base not in ("sd3", "flux1"):
         return path
     return re.sub(r"(attn2?)\.(to_[qkv]|(add)_[qkv]_proj)$|(attn)?(proj_mlp)$", lambda m: f"{m[1] or 'attn'}.{m[3] or 'to'}", path)
 

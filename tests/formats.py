@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import DiffusionPipeline
 from lycoris.modules.locon import LoConModule
 from lycoris.modules.loha import LohaModule
 from lycoris.modules.lokr import LokrModule
@@ -29,11 +30,14 @@ FAMILIES = {
     "sdxl": "Stable Diffusion XL",
     "sd3": "Stable Diffusion 3 / 3.5",
     "flux1": "FLUX.1",
+    "qwen-image": "Qwen-Image",
 }
-VERSIONS = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0", "sd3": "sd3", "flux1": "flux1"}
+VERSIONS = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0", "sd3": "sd3", "flux1": "flux1", "qwen-image": "qwen_image"}
 """Family → the ``ss_base_model_version`` by which a file of tiny shapes says so."""
 
-TRANSFORMERS = ("sd3", "flux1")
+TRANSFORMERS = ("sd3", "flux1", "qwen-image")
+RENAMED = ("sd3", "flux1")
+"""Those whose original code has names of its own."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +84,12 @@ class DialectFormat:
 def shapes(family: str) -> dict[str, Shape]:
     """Canonical path → weight shape, of a tiny pipeline of the family with all its text encoders."""
     from optimizer.adapters import weight_shapes
-    from tests.tiny import tiny_flux_pipeline, tiny_pipeline, tiny_sd3_pipeline, tiny_xl_pipeline
+    from tests.tiny import tiny_flux_pipeline, tiny_pipeline, tiny_qwen_pipeline, tiny_sd3_pipeline, tiny_xl_pipeline
 
-    makers = {"sd1": tiny_pipeline, "sd2": tiny_pipeline, "sdxl": tiny_xl_pipeline, "sd3": tiny_sd3_pipeline, "flux1": tiny_flux_pipeline}
+    makers: dict[str, Callable[[], DiffusionPipeline]] = {
+        **{"sd1": tiny_pipeline, "sd2": tiny_pipeline, "sdxl": tiny_xl_pipeline},
+        **{"sd3": tiny_sd3_pipeline, "flux1": tiny_flux_pipeline, "qwen-image": tiny_qwen_pipeline},
+    }
     components = makers[family]().components
     return weight_shapes({part: model for part, model in components.items() if isinstance(model, nn.Module)})
 
@@ -172,7 +179,7 @@ _ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 def native_name(family: str, name: str) -> str:
     """What the model's original code calls the weight that holds a module of the denoiser."""
     if family in TRANSFORMERS:
-        return next((re.sub(old, new, name) for old, new in _NATIVE[family] if re.fullmatch(old, name)), name)
+        return next((re.sub(old, new, name) for old, new in _NATIVE.get(family, ()) if re.fullmatch(old, name)), name)
     return _sgm_name(name, plain_first=family != "sdxl")
 
 
@@ -288,11 +295,14 @@ LORA = ("LoRA",)
 LYCORIS = ("LoRA", "LoCon (Tucker)", "LoHa", "LoHa (Tucker)", "LoKr", "LoKr (factored)", "LoKr (whole)", "full")
 _UP_DOWN = (".lora_up.weight", ".lora_down.weight")
 _ALL, _U_NETS = tuple(FAMILIES), ("sd1", "sd2", "sdxl")
-_DIFFUSERS = dict.fromkeys(_U_NETS, ("diffusers", "PEFT")) | dict.fromkeys(TRANSFORMERS, ("diffusers (without T5)", "PEFT"))
+_DIFFUSERS = {
+    **dict.fromkeys((*_U_NETS, "qwen-image"), ("diffusers", "PEFT")),
+    **dict.fromkeys(RENAMED, ("diffusers (without T5)", "PEFT")),
+}
 
 DIALECTS: dict[str, DialectFormat] = {
     "kohya": DialectFormat(
-        "kohya (sd-scripts)",
+        "kohya (sd-scripts, musubi-tuner)",
         _ALL,
         LYCORIS,
         kohya,
@@ -302,6 +312,7 @@ DIALECTS: dict[str, DialectFormat] = {
             **dict.fromkeys(_U_NETS, ("diffusers", "lycoris-lora")),
             "sd3": ("lycoris-lora",),
             "flux1": ("diffusers (the blocks)", "lycoris-lora (without T5)"),
+            "qwen-image": ("diffusers", "lycoris-lora"),
         },
     ),
     "lycoris": DialectFormat(
@@ -334,11 +345,17 @@ DIALECTS: dict[str, DialectFormat] = {
         alphas=False,
     ),
     "comfyui": DialectFormat(
-        "ComfyUI", _ALL, LYCORIS, comfyui, _UP_DOWN, written="comfyui", loaders={"flux1": ("diffusers (the blocks)",)}
+        "ComfyUI",
+        _ALL,
+        LYCORIS,
+        comfyui,
+        _UP_DOWN,
+        written="comfyui",
+        loaders={"flux1": ("diffusers (the blocks)",), "qwen-image": ("diffusers",)},
     ),
     "original": DialectFormat(
         "the original code's names (BFL)",
-        TRANSFORMERS,
+        RENAMED,
         LORA,
         lambda family: native(family, "", False, None),
         (".lora_B.weight", ".lora_A.weight"),

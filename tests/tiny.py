@@ -11,6 +11,8 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     FluxPipeline,
     FluxTransformer2DModel,
+    QwenImagePipeline,
+    QwenImageTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionPipeline,
@@ -210,6 +212,22 @@ def tiny_flux_pipeline(seed: int = 0, width: int = 16) -> FluxPipeline:
             tokenizer_2=None,
             transformer=tiny_flux_transformer(width),
         )
+
+
+def tiny_qwen_pipeline(seed: int = 0, width: int = 16) -> QwenImagePipeline:
+    """Qwen-Image's kind: the transformer alone."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        transformer = QwenImageTransformer2DModel(
+            in_channels=16,
+            out_channels=4,
+            num_layers=2,
+            attention_head_dim=width // 2,
+            num_attention_heads=2,
+            joint_attention_dim=width,
+            axes_dims_rope=(2, 2, 4),
+        ).eval()
+        return QwenImagePipeline(FlowMatchEulerDiscreteScheduler(), None, None, None, transformer)
 
 
 @cache

@@ -26,8 +26,8 @@ def base_family(modules: Mapping[str, Factors], metadata: Mapping[str, str], fam
     told = by_shapes(modules, families)
     if told is None:
         told = next(((family.name, reason) for family in families if (reason := _said(metadata, family))), None)
-    if told is None and len(families) == 1:
-        (only,) = families
+    if told is None and len(families) == 1 and not any(metadata.get(key) for key in (_VERSION, _ARCHITECTURE)):
+        (only,) = families  # where metadata name a base that is none of these, its names may be the same by chance
         told = (only.name, f"only {only.title} has modules of all these names")
     return told or (UNKNOWN, "")
 

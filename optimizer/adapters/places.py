@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
-from optimizer.adapters.families import FAMILIES, INNER, Family, Native
+from optimizer.adapters.families import FAMILIES, INNER, Family, Native, Run
 from optimizer.adapters.grammar import Grammar, filled
 from optimizer.adapters.paths import grammar
 
@@ -44,16 +44,23 @@ class _Grammars:
     modules: Grammar[str]
     native: Grammar[Native]
     inner: str
+    runs: tuple[Run, ...]
 
     def place(self, part: str, name: str) -> Place | None:
         if found := self.modules.find(name.removeprefix(self.inner)):
             path = filled(*found)
-            return Place((f"{part}.{path}",), name=path)
+            return Place((f"{part}.{path}",), name=path) if self._has(*found) else None
         if native := self.native.find(name):
             record, indices = native
+            if not self._has(record.modules[0], indices):
+                return None
             paths = tuple(f"{part}.{filled(module, indices)}" for module in record.modules)
             return Place(paths, record.rows, record.swapped, name)
         return None
+
+    def _has(self, template: str, indices: tuple[str, ...]) -> bool:
+        """Whether there are so many blocks; otherwise alike, families differ in their number."""
+        return not any(template.startswith(f"{run.modules}.") and int(indices[0]) >= run.count for run in self.runs)
 
 
 @cache
@@ -63,7 +70,7 @@ def _grammars(family: str, separator: str) -> Mapping[str, _Grammars]:
     none: Grammar[Native] = Grammar({}, separator)
     inner = INNER.replace(".", separator)
     return {
-        part: _Grammars(grammar(templates, separator), native if part == record.denoiser else none, inner)
+        part: _Grammars(grammar(templates, separator), native if part == record.denoiser else none, inner, record.runs)
         for part, templates in record.parts.items()
     }
 

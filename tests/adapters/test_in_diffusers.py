@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,7 +28,7 @@ from optimizer.adapters import (
 from optimizer.errors import BaseModelError
 from optimizer.export.verify import distance
 from tests.files import diffusers_file, kohya_file, lycoris_file, random_parts
-from tests.tiny import tiny_flux_pipeline, tiny_pipeline, tiny_sd3_pipeline, tiny_shapes, tiny_xl_pipeline
+from tests.tiny import tiny_flux_pipeline, tiny_pipeline, tiny_qwen_pipeline, tiny_sd3_pipeline, tiny_shapes, tiny_xl_pipeline
 
 SINGLE = "transformer.single_transformer_blocks.0"
 PRECISIONS = [(torch.float16, 1e-3), (torch.float32, 1e-6)]
@@ -78,14 +79,17 @@ def test_every_module_of_stable_diffusion_xl(tmp_path: Path, dialect: Dialect, d
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
-@pytest.mark.parametrize("family", ["sd3", "flux1"])
-def test_every_module_of_transformers(tmp_path: Path, family: str, dtype: torch.dtype, tolerance: float) -> None:
+@pytest.mark.parametrize(
+    ("family", "dialect"),
+    [("sd3", "diffusers"), ("flux1", "diffusers"), ("qwen-image", "diffusers"), ("qwen-image", "kohya"), ("qwen-image", "comfyui")],
+)
+def test_every_module_of_transformers(tmp_path: Path, family: str, dialect: Dialect, dtype: torch.dtype, tolerance: float) -> None:
     """T5 aside, into which diffusers loads no LoRA."""
-    pipeline = tiny_sd3_pipeline() if family == "sd3" else tiny_flux_pipeline()
+    pipeline: Any = {"sd3": tiny_sd3_pipeline, "flux1": tiny_flux_pipeline, "qwen-image": tiny_qwen_pipeline}[family]()
     shapes = weight_shapes({part: getattr(pipeline, part) for part in pipeline._lora_loadable_modules})
     source = load_adapter(diffusers_file(tmp_path / "a.safetensors", random_parts(shapes, MIXED[0])).path)
     assert source.base == family
-    written = save_adapter(source, tmp_path / "b.safetensors", "diffusers", dtype)
+    written = save_adapter(source, tmp_path / "b.safetensors", dialect, dtype)
     assert_diffusers_applies(written, source, pipeline, tolerance)
 
 

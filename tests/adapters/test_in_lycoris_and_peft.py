@@ -55,7 +55,8 @@ def test_lycoris(tmp_path: Path, family: str, dtype: torch.dtype, tolerance: flo
     missed = {name for name in weights if family == "flux1" and name.startswith("lora_te3_")}
     models = [_model(prefix, weights) for prefix in PREFIXES if any(name.startswith(prefix) for name in weights)]
     unet, *encoders = models
-    network, _ = create_network_from_weights(1.0, str(path), None, encoders if len(encoders) > 1 else encoders[0], unet)
+    texts = encoders if len(encoders) > 1 else next(iter(encoders), nn.Module())
+    network, _ = create_network_from_weights(1.0, str(path), None, texts, unet)
     loaded = {module.lora_name: module for module in (*network.unet_loras, *network.text_encoder_loras)}
     assert loaded.keys() == weights.keys() - missed
     for name, module in loaded.items():

@@ -267,6 +267,9 @@ def test_metadata_tell_the_family_when_shapes_do_not(tmp_path: Path, metadata: d
         ({"transformer.single_transformer_blocks.3.attn.to_q": (8, 8)}, {}, "flux1", "only FLUX.1 has modules of all these names"),
         ({"transformer.transformer_blocks.3.attn2.to_q": (8, 8)}, {}, "sd3", "only Stable Diffusion 3 has modules of all these names"),
         ({"transformer.transformer_blocks.3.attn.to_q": (8, 8)}, {}, "unknown", ""),
+        ({"transformer.transformer_blocks.3.img_mlp.net.2": (8, 8)}, {}, "qwen-image", "only Qwen-Image has modules of all these names"),
+        ({"transformer.transformer_blocks.40.attn.to_q": (8, 3072)}, {}, "qwen-image", "its width is 3072"),  # FLUX.1 has 19 such blocks
+        ({"transformer.single_transformer_blocks.3.attn.to_q": (8, 8)}, {"ss_base_model_version": "flux2_klein_9b"}, "unknown", ""),
         ({f"{ATTENTION}.attn1.to_q": (8, 8)}, {"ss_base_model_version": "<b>"}, "unknown", ""),
     ],
 )

@@ -42,11 +42,11 @@ def test_it_stands_in_the_header_of_every_family(tmp_path: Path, family: str) ->
     own = ExportMetadata("T", description="D", date="2026-01-02", heritage=Heritage("MIT", ("Ann",), ("neon", "lora")))
     header = load_adapter(export_adapter(source, tmp_path / "b.safetensors", metadata=own)).metadata
     said = {key: header[f"modelspec.{key}"] for key in ("license", "author", "tags", "description", "date", "architecture", "resolution")}
-    architectures = ("stable-diffusion-v1", "stable-diffusion-v2-512", "stable-diffusion-xl-v1-base", "stable-diffusion-3", "flux-1-dev")
+    architectures = ("stable-diffusion-v1", "stable-diffusion-v2-512", "stable-diffusion-xl-v1-base", "stable-diffusion-3")
     assert said == {
         **{"license": "MIT", "author": "Ann", "tags": "lora, merge, neon", "description": "D", "date": "2026-01-02"},
-        "architecture": dict(zip(VERSIONS, architectures, strict=True))[family] + "/lora",
+        "architecture": dict(zip(VERSIONS, (*architectures, "flux-1-dev", "Qwen-Image"), strict=True))[family] + "/lora",
         "resolution": "512x512" if family in ("sd1", "sd2") else "1024x1024",
     }
-    networks = {"sd3": "networks.lora_sd3", "flux1": "networks.lora_flux"}
+    networks = {"sd3": "networks.lora_sd3", "flux1": "networks.lora_flux", "qwen-image": "networks.lora_qwen_image"}
     assert (header["ss_network_module"], header["ss_base_model_version"]) == (networks.get(family, "networks.lora"), VERSIONS[family])

@@ -2,11 +2,12 @@
 
 from optimizer.adapters.families.family import Family, Native, Run, Sign
 from optimizer.adapters.families.flux_1 import FLUX1
+from optimizer.adapters.families.qwen_image import QWEN_IMAGE
 from optimizer.adapters.families.stable_diffusion import SD1, SD2, SDXL
 from optimizer.adapters.families.stable_diffusion_3 import SD3
 from optimizer.adapters.families.text_encoders import INNER, TextEncoder
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (SD1, SD2, SDXL, SD3, FLUX1)}
+FAMILIES: dict[str, Family] = {family.name: family for family in (SD1, SD2, SDXL, SD3, FLUX1, QWEN_IMAGE)}
 """Name → family, in the order in which they are tried on a file."""
 
 __all__ = ["FAMILIES", "INNER", "Family", "Native", "Run", "Sign", "TextEncoder"]

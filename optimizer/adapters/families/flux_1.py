@@ -67,7 +67,7 @@ FLUX1 = Family(
     runs=(Run("DOUBLE_", "transformer_blocks.#", 19), Run("SINGLE_", "single_transformer_blocks.#", 38)),
     versions=("flux1",),
     architecture="flux-1-dev",
-    architectures=("flux-1",),
+    architectures=("flux-1", "flux.1"),
     implementation="https://github.com/black-forest-labs/flux",
     network="networks.lora_flux",
 )
