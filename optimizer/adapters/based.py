@@ -1,0 +1,47 @@
+"""One module of a file beside the base weight that it multiplies, and what is read from its tensors and settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from optimizer.adapters.expand import BrokenModule, Roles
+
+
+@dataclass(frozen=True, eq=False)
+class Based:
+    """One module's tensors beside the weight that they change; roles and weight in fp64."""
+
+    path: str
+    roles: Roles
+    weight: Tensor
+    alpha_of: Callable[[int], float]
+    has_bias: bool
+    settings: Mapping[str, Any]
+
+
+def along(role: str, vector: Tensor, weight: Tensor, dim: int) -> Tensor:
+    """A vector of any layout, shaped to multiply the weight along one dimension."""
+    if vector.numel() != weight.shape[dim] or max(vector.shape, default=1) != vector.numel():
+        side = f"{weight.shape[dim]} {('outputs', 'inputs')[dim]}"
+        raise BrokenModule(role, f"shape {tuple(vector.shape)} is not one value for each of {side}")
+    return vector.reshape([-1 if d == dim else 1 for d in range(weight.ndim)])
+
+
+def number(module: Based, role: str) -> float:
+    tensor = module.roles[role]
+    if tensor.numel() != 1 or float(tensor.reshape(())) < 0:
+        raise BrokenModule(role, f"is not one number of at least 0: shape {tuple(tensor.shape)}")
+    return float(tensor.reshape(()))
+
+
+def setting(module: Based, name: str, default: float) -> float:
+    """A switch or a number of adapter_config.json, of its default's type."""
+    value = module.settings.get(name, default)
+    fits = type(value) is type(default) or (type(default) is float and type(value) is int)
+    if not fits or not abs(value) < 1e300:
+        raise BrokenModule("oft_R", f"adapter_config.json gives {name} as {str(value)[:40]!r}")
+    return float(value)

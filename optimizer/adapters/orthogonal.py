@@ -1,0 +1,90 @@
+"""OFT and BOFT: orthogonal matrices that rotate a weight's outputs (LyCORIS, sd-scripts) or inputs (PEFT); W′ in fp64."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import torch
+from torch import Tensor
+
+from optimizer.adapters.based import Based, along, number, setting
+from optimizer.adapters.expand import BrokenModule
+from optimizer.adapters.rotations import blockwise, butterfly, cayley, neumann
+
+_MOST_TERMS = 100  # far past any use; a file shall not choose how long we compute
+
+
+def oft_lycoris(module: Based) -> Tensor:
+    """Blocks b of Q = b − bᵀ and R = (I + Q)(I − Q)⁻¹; W′ = s ⊙ RᵀW for OFT, but s ⊙ R…W for BOFT; s is ``rescale``.
+
+    The constraint on ‖Q‖, over all blocks, is alpha · out, none where alpha is 0. ``oft_blocks`` is (blocks, b, b) of OFT and
+    (stages, blocks, b, b) of BOFT. The tensors of sd-scripts' own OFT (``networks/oft.py``) mean the same, if alpha is not 0.
+    """
+    blocks, rows = module.roles["oft_blocks"], module.weight.flatten(1)
+    if blocks.ndim not in (3, 4) or blocks.shape[-1] != blocks.shape[-2]:
+        raise BrokenModule("oft_blocks", f"shape {tuple(blocks.shape)} is not a list of square blocks")
+    skew = blocks - blocks.mT
+    bound, norm = number(module, "alpha") * rows.shape[0] if "alpha" in module.roles else 0.0, float(skew.norm())
+    rotations = cayley(skew * (bound / norm) if 0 < bound < norm else skew)
+    if blocks.ndim == 3:
+        rows = blockwise("oft_blocks", rotations.mT, rows)
+    else:
+        half = blocks.shape[-1] // 2
+        for stage, rotation in enumerate(rotations):
+            rows = butterfly("oft_blocks", rotation, rows, 2**stage * half, 1)
+    return rows * along("rescale", module.roles["rescale"], rows, 0) if "rescale" in module.roles else rows
+
+
+def oft_peft(module: Based) -> Tensor:
+    """W′ = WRᵀ. ``oft_R`` is (blocks, b(b−1)/2): the upper triangles of the skew-symmetric Q; one row stands for every block.
+
+    R = (I − Q)(I + Q)⁻¹, or, with ``use_cayley_neumann``, the start of a series for its inverse.
+    """
+    packed, (columns, *kernel) = module.roles["oft_R"], module.weight.shape[1:]
+    if any(n != 1 for n in kernel):
+        raise BrokenModule("oft_R", "sits on a convolution with a kernel, where PEFT sums rotated patches: no change of the weight")
+    size = (1 + math.isqrt(1 + 8 * packed.shape[-1])) // 2
+    if packed.ndim != 2 or size * (size - 1) // 2 != packed.shape[1]:
+        raise BrokenModule("oft_R", f"shape {tuple(packed.shape)} is not one upper triangle for each block")
+    above, below = torch.triu_indices(size, size, 1)
+    skew = packed.new_zeros(packed.shape[0], size, size)
+    skew[:, above, below] = packed
+    rotations = _peft_rotation(module, _projected(module, skew - skew.mT))
+    if packed.shape[0] == 1:
+        rotations = rotations.expand(columns // size, -1, -1)
+    return blockwise("oft_R", rotations, module.weight.flatten(1).T).T
+
+
+def _projected(module: Based, skew: Tensor) -> Tensor:
+    """Constrained OFT: each block's norm is at most ``eps`` / √blocks. PEFT saves what the last step left, before projecting."""
+    if not setting(module, "coft", False):
+        return skew
+    bound = setting(module, "eps", 6e-5) / math.sqrt(skew.shape[0])
+    norm = torch.linalg.vector_norm(skew, dim=(1, 2), keepdim=True)
+    return torch.where(norm <= bound, skew, bound * skew / norm)
+
+
+def _peft_rotation(module: Based, skew: Tensor) -> Tensor:
+    if not setting(module, "use_cayley_neumann", True):
+        return cayley(-skew)
+    version = re.match(r"(\d+)\.(\d+)", str(module.settings.get("peft_version")))
+    if module.settings and (version is None or tuple(map(int, version.groups())) < (0, 18)):
+        raise BrokenModule("oft_R", "was written by PEFT before 0.18, whose Cayley-Neumann series differs")
+    terms = int(setting(module, "num_cayley_neumann_terms", 5))
+    if not 1 <= terms <= _MOST_TERMS:
+        raise BrokenModule("oft_R", f"num_cayley_neumann_terms is {terms}, not a number from 1 to {_MOST_TERMS}")
+    return neumann(skew, terms)
+
+
+def boft_peft(module: Based) -> Tensor:
+    """W′ = s ⊙ WRᵀ with s = ``boft_s``, R = R_N … R_1 of ``boft_R`` (stages, blocks, b, b), and Q = (b − bᵀ)/2 in each."""
+    blocks, rows = module.roles["boft_R"], module.weight.flatten(1).T
+    if blocks.ndim != 4 or blocks.shape[-1] != blocks.shape[-2]:
+        raise BrokenModule("boft_R", f"shape {tuple(blocks.shape)} is not a list of square blocks for each stage")
+    rotations = cayley((blocks.mT - blocks) / 2)
+    # The first stage permutes nothing, and where it is the only one its blocks may be odd.
+    rows = blockwise("boft_R", rotations[0], rows)
+    for stage, rotation in enumerate(rotations[1:], start=1):
+        rows = butterfly("boft_R", rotation, rows, 2**stage, blocks.shape[-1] // 2)
+    return rows.T * along("boft_s", module.roles["boft_s"], rows.T, 0)
