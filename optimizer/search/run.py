@@ -98,7 +98,7 @@ def run(config: Config, observer: Observer) -> Study:
     quiet()
     config = config.checked().resolved()
     bench = prepare(config)
-    for line in remarks(bench.sources):
+    for line in remarks(bench.sources, config.rank):
         observer.note(f"warning: {line}")
     prompts, unseen = search_prompts(config, bench.sources), confirmation_prompts(config, bench.sources)
     directory = _created(config)

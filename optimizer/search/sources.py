@@ -16,6 +16,7 @@ from optimizer.rendering.prompts import ROLES, Role, Subject
 from optimizer.search.config import Config
 from studies.demo.world import PREFIX, UnknownDemoSource, demo_source
 
+_WIDE = 512  # no LoRA in use is as wide
 _ROLE_WORDS = {"style": "style", "character": "character", "person": "character", "concept": "concept", "object": "concept"}
 
 
@@ -47,14 +48,24 @@ def load_sources(config: Config) -> list[Source]:
     return _uniquely_named(sources)
 
 
-def remarks(sources: Sequence[Source]) -> list[str]:
-    """What users should know of their sources before the run, one line each."""
+def remarks(sources: Sequence[Source], rank: int | None) -> list[str]:
+    """What users should know of their sources before the run, one line each.
+
+    Args:
+        sources: of the run.
+        rank: that was asked for.
+    """
     lines = []
     for source in sources:
         if kind := distillation(source.file.name, source.adapter.metadata):
             lines.append(
                 f"{source.name} calls itself a distillation LoRA ({kind}), which changes how many steps a picture needs: "
                 "merged, it does so for all sources; --steps and --guidance should suit it"
+            )
+        if rank is None and (widest := max(factors.rank for factors in source.adapter.modules.values())) > _WIDE:
+            lines.append(
+                f"{source.name} has a rank of up to {widest}, as changes have that are not a LoRA's: the exported file keeps the sum of "
+                "all sources' ranks and will be large; --rank 64 would bound it"
             )
         if unknown := source.adapter.coverage.unknown:
             first, reason = next(iter(unknown.items()))

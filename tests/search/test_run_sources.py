@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from optimizer.adapters import BaseWeights
 from optimizer.adapters.places import Place
@@ -122,7 +123,7 @@ def test_remarks_on_sources(tmp_path: Path) -> None:
     )
     with pytest.raises(AdapterError, match=r"1 of 4 tensors are not understood: lora_unet_x\.alpha"):
         load_sources(config(fast, str(odd)))
-    assert remarks(load_sources(config(fast, str(odd), allow_unknown=True))) == [
+    assert remarks(load_sources(config(fast, str(odd), allow_unknown=True)), None) == [
         "pytorch_lora calls itself a distillation LoRA (Lightning), which changes how many steps a picture needs: merged, it does so for "
         "all sources; --steps and --guidance should suit it",
         "strange: 1 tensors are left out, first lora_unet_x.alpha (no known module)",
@@ -142,3 +143,10 @@ def test_a_source_that_needs_the_base_gets_it(tmp_path: Path, studio: Studio) ->
     found = load_sources(Config.of(sources=(plain, str(dora)), base=studio.base))[1].adapter
     changed = found.modules[Q].delta() + BaseWeights(studio.base).weight(Place((Q,)))
     torch.testing.assert_close(changed.norm(dim=1), torch.ones(24))
+
+
+def test_a_change_of_full_rank_is_told_unless_a_rank_is_asked_for(tmp_path: Path) -> None:
+    save_file({f"{kohya_name(Q)}.diff": torch.rand(600, 700)}, tmp_path / "full.safetensors")
+    sources = load_sources(config(made(tmp_path, "a", {Q: (600, 700)}), str(tmp_path / "full.safetensors")))
+    assert remarks(sources, 32) == []
+    assert [line.partition(", as")[0] for line in remarks(sources, None)] == ["full has a rank of up to 600"]
