@@ -154,6 +154,7 @@ class StudySummary(BaseModel):
         best_number: the trial that was exported, or is ahead so far; None if no trial is complete.
         verdict: the finding; None until the finalists were confirmed.
         file: the exported file, relative to the study; empty if there is none yet.
+        comfyui_only: the exported file has names that only ComfyUI reads.
         environment: what it ran on: versions, device.
         command: the command line that reproduces the study.
         resume_command: the command line that continues it; empty if it is finished.
@@ -176,6 +177,7 @@ class StudySummary(BaseModel):
     best_number: int | None = None
     verdict: Verdict | None = None
     file: Text = ""
+    comfyui_only: bool = False
     environment: dict[Text, Text] = Field(default_factory=dict)
     command: Text = ""
     resume_command: Text = ""

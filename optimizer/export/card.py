@@ -59,6 +59,7 @@ class ModelCard:
         recipe: the recipe as YAML-ready data.
         prompt: an example prompt that asks for everything.
         license: of the result, if known.
+        comfyui_only: the file has names that only ComfyUI reads.
         demo: whether the base is the one inside this package, which no hub knows.
     """
 
@@ -71,6 +72,7 @@ class ModelCard:
     recipe: Mapping[str, object] = field(default_factory=dict)
     prompt: str = ""
     license: str = ""
+    comfyui_only: bool = False
     demo: bool = False
 
 

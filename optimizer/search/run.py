@@ -215,7 +215,7 @@ def _closed(bench: Bench, ledger: Ledger, unseen: PromptSet, confirmation: Confi
         device=str(bench.renderer.device),
         created=_began(ledger),
         finished=None,
-        warnings=tuple(warning for r in records if (warning := _warning(r))),
+        warnings=(*remarks(bench.sources, bench.config.rank), *(warning for r in records if (warning := _warning(r)))),
     )
     try:
         best = ship(story, directory) if confirmation else None

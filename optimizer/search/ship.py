@@ -99,6 +99,7 @@ def _card(story: Story, found: Confirmation, path: Path) -> ModelCard:
         recipe=winner.recipe.data(),
         prompt=joint,
         license=_heritage(story).licence,
+        comfyui_only=story.config.dialect == "comfyui",
         demo=not story.config.base,
     )
 

@@ -73,6 +73,7 @@ def summarise(story: Story, directory: StudyDirectory) -> StudySummary:
         best_number=confirmed.shipped.number if confirmed else ahead.number if ahead else None,
         verdict=verdict(confirmed) if confirmed else None,
         file=story.exported,
+        comfyui_only=story.config.dialect == "comfyui",
         environment=_environment(story.device),
         command=command_line(story.config),
         resume_command="" if story.finished else f"optimize resume {shlex.quote(str(story.config.out))}",

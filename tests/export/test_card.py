@@ -130,3 +130,13 @@ def test_the_card_is_a_readme(tmp_path: Path) -> None:
     path = write_card(CARD, tmp_path)
     assert path == tmp_path / "README.md"
     assert path.read_text("utf-8") == render_card(CARD)
+
+
+def test_a_file_for_comfyui_is_not_said_to_load_elsewhere() -> None:
+    plain, only = render_card(CARD), render_card(replace(CARD, comfyui_only=True))
+    for text in ("load_lora_weights", "**A1111, Forge**"):
+        assert text in plain
+        assert text not in only
+    assert "Its names are ComfyUI's own, which no other loader reads." in only
+    assert "no other loader" not in plain
+    assert "**ComfyUI**: put `hero-neon_ties_0.7-1_v1.safetensors` into `models/loras`" in only

@@ -228,6 +228,14 @@ def test_the_snippet_is_python_whatever_the_names(tmp_path: Path) -> None:
     assert [type(statement) for statement in program.body] == [ast.Import, ast.ImportFrom, ast.Assign, ast.Expr, ast.Assign]
 
 
+def test_a_file_for_comfyui_is_not_said_to_load_elsewhere(tmp_path: Path) -> None:
+    summary = sample(tmp_path, size=16).model_copy(update={"comfyui_only": True})
+    page = Reader(write_report(summary, tmp_path).read_text(encoding="utf-8"))
+    assert "Its names are ComfyUI's own, which no other loader reads." in page.text
+    assert "load_lora_weights" not in page.text
+    assert "<lora:" not in page.text
+
+
 def test_large_pictures_are_made_small(tmp_path: Path) -> None:
     gradient = np.linspace(0, 255, 1024 * 512 * 3).reshape(512, 1024, 3).astype(np.uint8)
     Image.fromarray(gradient).save(tmp_path / "large.png")
