@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -124,17 +125,26 @@ def _refusal(refused: Mapping[str, Refusal], header: Header) -> AdapterError:
     kind = kinds.most_common()[0][0]
     tensor, refusal = next((t, r) for t, r in refused.items() if r.kind == kind)
     problem = f"is {kind}, which cannot be merged as a low-rank sum ({kinds[kind]} tensors)"
-    remedy = f"{refusal.remedy}, or allow unknown tensors to leave these out" if refusal.optional else refusal.remedy
+    remedy = f"{refusal.remedy}, or leave these out with --allow-unknown" if refusal.optional else refusal.remedy
     return AdapterError(problem, file=header.path, key=tensor, remedy=remedy)
 
 
 def _strangers(unknown: Mapping[str, str], header: Header) -> AdapterError:
     count = len(header.entries)
-    first = list(unknown.items())[:_LISTED]
-    listed = "; ".join(f"{tensor[:160]} ({reason}; nearest pattern: {suggestion(tensor)})" for tensor, reason in first)
-    more = f"; and {len(unknown) - _LISTED} more" if len(unknown) > _LISTED else ""
+    alike: dict[str, list[str]] = {}
+    for tensor in unknown:
+        alike.setdefault(re.sub(r"\d+", "#", tensor), []).append(tensor)
+    kinds = list(alike.values())
+    listed = "; ".join(_described(kind, unknown[kind[0]]) for kind in kinds[:_LISTED])
+    more = f"; and {sum(map(len, kinds[_LISTED:]))} more" if len(kinds) > _LISTED else ""
     if len(unknown) == count:
         remedy = "name a LoRA, LoHa or LoKr file of a supported base model, not a checkpoint or an embedding"
     else:
-        remedy = "check that the file belongs to a supported base model, or allow unknown tensors to leave these out"
+        remedy = "check that the file belongs to a supported base model, or leave these out with --allow-unknown"
     return AdapterError(f"{len(unknown)} of {count} tensors are not understood: {listed}{more}", file=header.path, remedy=remedy)
+
+
+def _described(kind: list[str], reason: str) -> str:
+    """Tensors whose names differ in their numbers alone."""
+    others = f" and {len(kind) - 1} like it" if len(kind) > 1 else ""
+    return f"{kind[0][:160]}{others} ({reason}; nearest pattern: {suggestion(kind[0])})"

@@ -281,12 +281,20 @@ def strange(tensors: dict[str, Tensor], count: int) -> None:
 
 
 def test_unknown_tensors_are_listed_up_to_ten(good: Path, tmp_path: Path) -> None:
-    error = raised(edited(good, tmp_path / "bad.safetensors", lambda t: strange(t, 13)))
+    names = [f"lora_unet_{letter}_blocks_0_proj_in.lora_up.weight" for letter in "abcdefghijklm"]
+    error = raised(edited(good, tmp_path / "bad.safetensors", lambda t: t.update({name: torch.ones(1) for name in names})))
     assert "13 of 58 tensors are not understood" in error.problem
-    assert error.problem.count("cross_blocks") == 10
-    assert "nearest pattern: lora_unet_output_blocks_" in error.problem
-    assert "and 3 more" in error.problem
-    assert "allow unknown tensors" in error.remedy
+    assert error.problem.count("_blocks_0_proj_in.lora_up") == 10
+    assert "; and 3 more" in error.problem
+    assert error.remedy == "check that the file belongs to a supported base model, or leave these out with --allow-unknown"
+
+
+def test_unknown_tensors_that_differ_in_numbers_are_one_entry(good: Path, tmp_path: Path) -> None:
+    error = raised(edited(good, tmp_path / "bad.safetensors", lambda t: strange(t, 13)))
+    assert error.problem == (
+        "13 of 58 tensors are not understood: lora_unet_cross_blocks_0_1_proj_in.lora_up.weight and 12 like it "
+        "(no known module; nearest pattern: lora_unet_output_blocks_9_1_proj_in)"
+    )
 
 
 def test_unknown_tensors_can_be_left_out(good: Path, tmp_path: Path) -> None:
@@ -296,6 +304,30 @@ def test_unknown_tensors_can_be_left_out(good: Path, tmp_path: Path) -> None:
     assert set(adapter.coverage.unknown) == {f"lora_unet_cross_blocks_{i}_1_proj_in.lora_up.weight" for i in range(2)}
     assert all(reason == "no known module" for reason in adapter.coverage.unknown.values())
     assert not set(adapter.coverage.unknown) & set(adapter.coverage.understood)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("bundle_emb.hero.string_to_param.*", "an embedding of the prompt that came with the LoRA"),
+        (f"{TO_Q}.diff_b", "a change of a bias"),
+        ("lora_unet_conv_in.w_norm", "a trained normalisation layer"),
+        ("base_model.model.text_model.embeddings.token_embedding.lora_embedding_A", "a LoRA on an embedding table"),
+    ],
+)
+def test_what_the_rest_makes_sense_without_can_be_left_out(good: Path, tmp_path: Path, name: str, kind: str) -> None:
+    path = edited(good, tmp_path / "more.safetensors", lambda t: t.update({name: torch.ones(4)}))
+    error = raised(path)
+    assert error.problem == f"is {kind}, which cannot be merged as a low-rank sum (1 tensors)"
+    assert error.remedy.endswith(", or leave these out with --allow-unknown")
+    adapter = load_adapter(path, allow_unknown=True)
+    assert adapter.coverage.unknown == {name: kind}
+    assert set(adapter.modules) == set(load_adapter(good).modules)
+
+
+def test_what_changes_the_rest_cannot_be_left_out(good: Path, tmp_path: Path) -> None:
+    path = edited(good, tmp_path / "more.safetensors", lambda t: t.update({f"{TO_Q}.reshape_weight": torch.ones(4)}))
+    assert "replaces or reshapes the base weight" in raised(path, allow_unknown=True).problem
 
 
 @pytest.mark.parametrize("allow_unknown", [False, True])
