@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from optimizer.adapters import Adapter
+from optimizer.adapters import Adapter, distillation
 from optimizer.cli.gather import Found, Gathered, LeftOut
 from optimizer.cli.particulars import line, particulars
 from optimizer.merging import Anatomy, BlockAnatomy, Kinship, Likeness, anatomy, diagnose, kinships
@@ -59,6 +59,7 @@ def file_facts(file: Found, body: Anatomy) -> dict[str, Any]:
     - ``parts``: part of the pipeline → modules; ``ranks``, ``alphas``, ``scales`` (alpha / rank): value → modules
     - ``idle_modules``: whose ΔW is 0; ``sufficient_rank``: the least that keeps 99 % of the energy, given to all modules
     - ``total``, ``blocks``: see ``block_facts``
+    - ``distillation``: which kind the file calls itself (LCM, Turbo, …), or null
     - ``metadata``: trigger, title, output_name, author, licence, tags, words (those of the training captions)
     - ``unknown_tensors``: how many there are; ``unknown``: the first of them → why
     """
@@ -74,6 +75,7 @@ def file_facts(file: Found, body: Anatomy) -> dict[str, Any]:
         "sufficient_rank": body.sufficient_rank,
         "total": block_facts(body.total),
         "blocks": [block_facts(block) for block in body.blocks],
+        "distillation": distillation(file.path.name, adapter.metadata),
         "metadata": asdict(particulars(adapter.metadata, file.trigger)),
         "unknown_tensors": len(adapter.coverage.unknown),
         "unknown": first_unknown(adapter),

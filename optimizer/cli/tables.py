@@ -11,6 +11,7 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
+from optimizer.adapters import distillation
 from optimizer.cli.facts import Inspection
 from optimizer.cli.gather import Found
 from optimizer.cli.listing import Listing, Row
@@ -83,6 +84,7 @@ def mark(index: int) -> str:
 def _about(file: Found, body: Anatomy) -> list[tuple[str, str]]:
     """Label → value, for everything that is one line a file."""
     adapter, said = file.adapter, particulars(file.adapter.metadata, file.trigger)
+    few_steps = distillation(file.path.name, adapter.metadata)
     kinds = " · ".join(
         [f"{line(kind)} {number}" for kind, number in adapter.kinds.items()] + [line(adapter.dialect)] * bool(adapter.dialect)
     )
@@ -94,6 +96,7 @@ def _about(file: Found, body: Anatomy) -> list[tuple[str, str]]:
         ("modules", " · ".join(f"{part} {number}" for part, number in body.parts.items())),
         ("rank", f"{_spread(body.ranks)} · alpha {_spread(body.alphas)} · scale α/r {_spread(body.scales)}"),
         ("change", f"‖ΔW‖ {_number(body.total.norm)} · 99 % of the energy at rank {body.sufficient_rank}"),
+        ("caution", f"calls itself a distillation LoRA ({few_steps}), which changes how many steps a picture needs" if few_steps else ""),
         ("trigger", said.trigger),
         ("title", said.title),
         ("output name", said.output_name),

@@ -30,7 +30,7 @@ K = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
 HOSTILE = "[red]evil[/red] \x1b[31m\nnext\u202e line"
 FILE_KEYS = [
     *("name", "file", "family", "dialect", "kinds", "bytes", "family_reason", "sha256", "parts", "ranks", "alphas", "scales"),
-    *("idle_modules", "sufficient_rank", "total", "blocks", "metadata", "unknown_tensors", "unknown"),
+    *("idle_modules", "sufficient_rank", "total", "blocks", "distillation", "metadata", "unknown_tensors", "unknown"),
 ]
 BLOCK_KEYS = ["name", "modules", "norm", "energy_share", "weights", "rank", "effective_rank", "rank_for_90", "rank_for_99"]
 PAIR_KEYS = [
@@ -325,3 +325,11 @@ def test_a_file_that_needs_the_base(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert json.loads(out)["files"][0]["kinds"] == {"DoRA": 1}
     problem = "holds no safetensors weights of a diffusers pipeline — give the folder of one"
     assert refusal(["inspect", dora, "--base", tmp_path], capsys) == f"{tmp_path}: {problem}"
+
+
+def test_a_distillation_lora_is_pointed_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fast, plain = lora(tmp_path, "sdxl_lightning_4step").path, lora(tmp_path, "plain").path
+    out, _ = told(["inspect", fast], capsys)
+    assert "caution     calls itself a distillation LoRA (Lightning), which changes how many steps a picture needs" in out
+    assert "caution" not in told(["inspect", plain], capsys)[0]
+    assert [file["distillation"] for file in facts(["inspect", fast, plain], capsys)["files"]] == ["Lightning", None]
