@@ -8,6 +8,7 @@ import torch
 
 from optimizer.adapters.adapter import Adapter
 from optimizer.adapters.factors import Factors
+from optimizer.adapters.shapes import bare, reshaped
 from optimizer.errors import RecipeError
 from optimizer.merging.blocks import block_weight, check_block_names
 from optimizer.merging.deltas import Deltas
@@ -74,13 +75,13 @@ def deltas_of(adapters: Sequence[Adapter], recipe: Recipe, device: str | torch.d
     for i, names in enumerate(bound.blocks):
         check_block_names(names, where=f"recipe: blocks.{i}", base=base)
     for path in sorted({path for a in adapters for path in a.modules}):
-        _check_shapes(adapters, path)
+        shape = _shape(adapters, path)
         weights = [w * block_weight(path, b, base) for w, b in zip(bound.weights, blocks, strict=True)]
         live = [i for i, a in enumerate(adapters) if path in a.modules and weights[i]]
         if live:
             yield Deltas(
                 path=path,
-                factors=tuple(_moved(adapters[i].modules[path], device) for i in live),
+                factors=tuple(reshaped(_moved(adapters[i].modules[path], device), shape) for i in live),
                 weights=tuple(weights[i] for i in live),
                 sources=tuple(bound.sources[i] for i in live),
             )
@@ -95,13 +96,15 @@ def _moved(factors: Factors, device: str | torch.device) -> Factors:
     )
 
 
-def _check_shapes(adapters: Sequence[Adapter], path: str) -> None:
+def _shape(adapters: Sequence[Adapter], path: str) -> tuple[int, ...]:
+    """Shape of the weight that the sources change: of a 1 × 1 convolution, where one of them says so."""
     shapes = [(a.name, tuple(a.modules[path].shape)) for a in adapters if path in a.modules]
-    if len({shape for _, shape in shapes}) > 1:
+    if len({bare(shape) for _, shape in shapes}) > 1:
         listed = ", ".join(f"{name}: {shape}" for name, shape in shapes)
         raise RecipeError(
             f"the sources change weights of different shapes ({listed})", where=path, remedy="merge sources of one base model"
         )
+    return max((shape for _, shape in shapes), key=len)
 
 
 def _finite(factors: Factors, path: str) -> Factors:

@@ -34,6 +34,21 @@ def test_different_shapes_are_refused() -> None:
         merge([make_adapter(1), other], LINEAR)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_matrix_goes_with_a_1_by_1_convolution(method: str) -> None:
+    """LyCORIS stores the one for the other; the merge is the convolution, in either order."""
+    matrix, other = make_adapter(1), make_adapter(2)
+    shapes = {path: (*f.shape, 1, 1) if len(f.shape) == 2 else f.shape for path, f in other.modules.items()}
+    point = replace(other, modules={path: replace(f, shape=shapes[path]) for path, f in other.modules.items()})
+    settings = {"method": method, **NEUTRAL[method]}
+    plain = merge([matrix, other], recipe(settings, 0.5, 0.5))
+    for pair in ([matrix, point], [point, matrix]):
+        merged = merge(pair, recipe(settings, 0.5, 0.5))
+        for path, factors in merged.modules.items():
+            assert factors.shape == shapes.get(path, plain.modules[path].shape)
+            torch.testing.assert_close(factors.delta().flatten(1), plain.modules[path].delta().flatten(1), rtol=1e-3, atol=1e-4)
+
+
 def test_different_shapes_are_refused_even_among_sources_of_one_name() -> None:
     one = make_adapter(1)
     twin = Adapter(one.name, {PATHS[1]: Factors(torch.ones(16, 1), torch.ones(1, 20), 1.0, (16, 20))}, base="sd1", sha256="0" * 64)
