@@ -23,9 +23,7 @@ def base_family(modules: Mapping[str, Factors], metadata: Mapping[str, str], fam
         metadata: of the file.
         families: those that have modules of all these names.
     """
-    told = by_shapes(modules, families)
-    if told is None:
-        told = next(((family.name, reason) for family in families if (reason := _said(metadata, family))), None)
+    told = by_shapes(modules, families) or by_metadata(metadata, families)
     if told is None and len(families) == 1 and not any(metadata.get(key) for key in (_VERSION, _ARCHITECTURE)):
         (only,) = families  # where metadata name a base that is none of these, its names may be the same by chance
         told = (only.name, f"only {only.title} has modules of all these names")
@@ -42,9 +40,10 @@ def by_shapes(modules: Mapping[str, Factors], families: Collection[Family]) -> t
     return None
 
 
-def _said(metadata: Mapping[str, str], family: Family) -> str:
-    """What the metadata say for a family, or nothing."""
-    for key, starts in ((_VERSION, family.versions), (_ARCHITECTURE, family.architectures)):
-        if metadata.get(key, "").lower().startswith(starts):
-            return f"{key} says {metadata[key][:80]!r}"
-    return ""
+def by_metadata(metadata: Mapping[str, str], families: Collection[Family]) -> tuple[str, str] | None:
+    """The family that the metadata name, and where; None where they name none of these."""
+    for family in families:
+        for key, starts in ((_VERSION, family.versions), (_ARCHITECTURE, family.architectures)):
+            if metadata.get(key, "").lower().startswith(starts):
+                return family.name, f"{key} says {metadata[key][:80]!r}"
+    return None

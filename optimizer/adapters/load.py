@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from optimizer.adapters.adapter import Adapter, Coverage
 from optimizer.adapters.alphas import declared_alphas
-from optimizer.adapters.base import base_family, by_shapes
+from optimizer.adapters.base import base_family, by_metadata, by_shapes
 from optimizer.adapters.base_weights import BaseWeights
 from optimizer.adapters.container import Header, read_header, read_tensors
 from optimizer.adapters.contents import Contents, read_contents
@@ -52,7 +52,7 @@ def load_adapter(path: str | Path, *, name: str | None = None, allow_unknown: bo
     declared = declared_alphas(header)
     tensors, digest = read_tensors(header)
     file = File(header, tensors, declared, base)
-    contents, modules = _most_telling(ways, lambda way: _modules(way, file))
+    contents, modules = _most_telling(ways, file)
     family, reason = base_family(modules, header.metadata, contents.families)
     return Adapter(
         name=clean_name(header.path.stem if name is None else name),
@@ -67,14 +67,24 @@ def load_adapter(path: str | Path, *, name: str | None = None, allow_unknown: bo
     )
 
 
-def _most_telling(ways: list[Contents], modules_of: Callable[[Contents], Modules]) -> tuple[Contents, Modules]:
-    """The explanation whose families the shapes confirm; without such, the first one."""
-    if len(ways) > 1:
-        for way in ways:
-            modules = modules_of(way)
-            if by_shapes(modules, way.families):
-                return way, modules
-    return ways[0], modules_of(ways[0])
+def _most_telling(ways: list[Contents], file: File) -> tuple[Contents, Modules]:
+    """The explanation whose families the shapes confirm, else the one that the metadata name, else the first one.
+
+    Raises:
+        AdapterError: none of them makes sense of the tensors; what the first one stumbles over.
+    """
+    read: list[tuple[Contents, Modules]] = []
+    errors: list[AdapterError] = []
+    for way in ways:
+        try:
+            read.append((way, _modules(way, file)))
+        except AdapterError as error:
+            errors.append(error)
+    if not read:
+        raise errors[0]
+    by_shape = (found for found in read if by_shapes(found[1], found[0].families))
+    by_name = (found for found in read if by_metadata(file.header.metadata, found[0].families))
+    return next(by_shape, None) or next(by_name, read[0])
 
 
 def _modules(contents: Contents, file: File) -> Modules:

@@ -285,6 +285,31 @@ def test_the_family_and_what_told_it(
     assert bool(adapter.base_reason) == bool(reason)
 
 
+@pytest.mark.parametrize(
+    ("width", "metadata", "path", "base"),
+    [
+        (64, {"ss_base_model_version": "qwen_image"}, "transformer.img_in", "qwen-image"),
+        (64, {"ss_base_model_version": "flux1"}, "transformer.x_embedder", "flux1"),
+    ],
+)
+def test_metadata_tell_names_apart_that_mean_different_modules(
+    tmp_path: Path, width: int, metadata: dict[str, str], path: str, base: str
+) -> None:
+    """``img_in`` is the first layer of FLUX.1's original code, and of Qwen-Image's."""
+    tensors = {"lora_unet_img_in.lora_up.weight": torch.ones(8, 2), "lora_unet_img_in.lora_down.weight": torch.ones(2, width)}
+    save_file(tensors, tmp_path / "a.safetensors", metadata)
+    adapter = load_adapter(tmp_path / "a.safetensors")
+    assert (list(adapter.modules), adapter.base) == ([path], base)
+
+
+def test_shapes_tell_names_apart_that_mean_different_modules(tmp_path: Path) -> None:
+    """``txt_in`` reads 4096 numbers of T5 in FLUX.1 and 3584 of a language model in Qwen-Image."""
+    for width, path in ((4096, "transformer.context_embedder"), (3584, "transformer.txt_in")):
+        tensors = {"lora_unet_txt_in.lora_up.weight": torch.ones(8, 2), "lora_unet_txt_in.lora_down.weight": torch.ones(2, width)}
+        save_file(tensors, tmp_path / "a.safetensors")
+        assert list(load_adapter(tmp_path / "a.safetensors").modules) == [path]
+
+
 def test_projections_of_sd1_are_convolutions(tmp_path: Path) -> None:
     proj = "unet.mid_block.attentions.0.proj_in"
     made = lycoris_file(
