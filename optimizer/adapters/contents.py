@@ -47,7 +47,8 @@ def read_contents(header: Header, allow_unknown: bool) -> list[Contents]:
     """
     names, left_out = _suffixes(header, allow_unknown)
     ways = [_explained(names, family, header) for family in FAMILIES.values()]
-    best = _joined([way for way in ways if _faults(way) == min(map(_faults, ways))])
+    fewest = min(map(_faults, ways))
+    best = _joined([way for way in ways if _faults(way) == fewest])
     unknown = {**left_out, **best[0].unknown}
     if unknown and not (allow_unknown and best[0].modules):
         raise _strangers(unknown, header)
@@ -77,8 +78,9 @@ def _suffixes(header: Header, allow_unknown: bool) -> tuple[dict[str, Suffix], d
     if refused:
         raise _refusal(refused, header)
     scaled = {suffix.stem for suffix in names.values() if suffix.role == "on_input"}
-    stray = [tensor for tensor, suffix in names.items() if suffix.role == WEIGHT and suffix.stem not in scaled]
-    return {t: s for t, s in names.items() if t not in set(stray)}, left_out | dict.fromkeys(stray, NO_FACTOR)
+    stray = {tensor for tensor, suffix in names.items() if suffix.role == WEIGHT and suffix.stem not in scaled}
+    known = {tensor: suffix for tensor, suffix in names.items() if tensor not in stray}
+    return known, left_out | {tensor: NO_FACTOR for tensor in names if tensor in stray}
 
 
 def _explained(names: Names, family: Family, header: Header) -> Contents:

@@ -19,7 +19,7 @@ from optimizer.adapters.roles import BAKE
 from optimizer.adapters.shapes import reshaped
 from optimizer.adapters.values import File
 from optimizer.adapters.with_base import base_kind
-from optimizer.errors import AdapterError
+from optimizer.errors import AdapterError, BaseModelError
 
 Modules = dict[str, Factors]
 
@@ -71,14 +71,14 @@ def _most_telling(ways: list[Contents], file: File) -> tuple[Contents, Modules]:
     """The explanation whose families the shapes confirm, else the one that the metadata name, else the first one.
 
     Raises:
-        AdapterError: none of them makes sense of the tensors; what the first one stumbles over.
+        AdapterError, BaseModelError: none of them makes sense of the tensors; what the first one stumbles over.
     """
     read: list[tuple[Contents, Modules]] = []
-    errors: list[AdapterError] = []
+    errors: list[AdapterError | BaseModelError] = []
     for way in ways:
         try:
             read.append((way, _modules(way, file)))
-        except AdapterError as error:
+        except (AdapterError, BaseModelError) as error:
             errors.append(error)
     if not read:
         raise errors[0]

@@ -33,25 +33,12 @@ def grammar(templates: Collection[str], separator: str) -> Grammar[str]:
     return Grammar({template.removeprefix(INNER): template for template in templates}, separator)
 
 
-_DOTTED, _FLAT = ({part: grammar(templates, separator) for part, templates in TEMPLATES.items()} for separator in "._")
+_GRAMMARS = {part: grammar(templates, ".") for part, templates in TEMPLATES.items()}
 
 
 def from_dotted(part: str, name: str) -> str | None:
     """The canonical path of a module of a part, or None when no family has one of this name."""
-    return _path(part, _DOTTED[part].find(name.removeprefix(INNER)))
-
-
-def from_flat(part: str, name: str) -> str | None:
-    """The same for a name whose dots were replaced by underscores.
-
-    Example:
-        >>> from_flat("unet", "mid_block_attentions_0_transformer_blocks_0_attn1_to_out_0")
-        'unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_out.0'
-    """
-    return _path(part, _FLAT[part].find(name.removeprefix(INNER.replace(".", "_"))))
-
-
-def _path(part: str, found: tuple[str, tuple[str, ...]] | None) -> str | None:
+    found = _GRAMMARS[part].find(name.removeprefix(INNER))
     return f"{part}.{filled(*found)}" if found else None
 
 

@@ -28,6 +28,7 @@ from optimizer.adapters import (
 from optimizer.errors import BaseModelError
 from optimizer.export.verify import distance
 from tests.files import diffusers_file, kohya_file, lycoris_file, random_parts
+from tests.formats import VERSIONS
 from tests.tiny import tiny_flux_pipeline, tiny_pipeline, tiny_qwen_pipeline, tiny_sd3_pipeline, tiny_shapes, tiny_xl_pipeline
 
 SINGLE = "transformer.single_transformer_blocks.0"
@@ -56,8 +57,11 @@ def assert_diffusers_applies(path: Path, adapter: Adapter, pipeline: DiffusionPi
 
 @pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
 @pytest.mark.parametrize("dialect", ["kohya", "diffusers"])
-def test_every_module(tmp_path: Path, dialect: Dialect, dtype: torch.dtype, tolerance: float) -> None:
-    source = load_adapter(kohya_file(tmp_path / "a.safetensors", random_parts(tiny_shapes(), *MIXED)).path)
+@pytest.mark.parametrize("base", ["sd1", "sd2"])
+def test_every_module(tmp_path: Path, base: str, dialect: Dialect, dtype: torch.dtype, tolerance: float) -> None:
+    version = {"ss_base_model_version": VERSIONS[base]}
+    source = load_adapter(kohya_file(tmp_path / "a.safetensors", random_parts(tiny_shapes(), *MIXED), metadata=version).path)
+    assert source.base == base
     assert_diffusers_applies(save_adapter(source, tmp_path / "b.safetensors", dialect, dtype), source, tolerance=tolerance)
 
 

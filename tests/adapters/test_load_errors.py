@@ -89,6 +89,13 @@ def test_a_long_header_of_nothing(tmp_path: Path) -> None:
     assert "the header's entry is malformed" in raised(with_header(tmp_path / "h.safetensors", b"{" + entries + b"}")).problem
 
 
+def test_a_hundred_thousand_strange_weights(tmp_path: Path) -> None:
+    """Work on names must grow as their number does: were it with the square, this one test would take as long as all others."""
+    entries = {f"a{i}.weight": {"dtype": "F16", "shape": [1], "data_offsets": [2 * i, 2 * i + 2]} for i in range(100_000)}
+    problem = raised(with_header(tmp_path / "h.safetensors", entries, b"\0" * 200_000)).problem
+    assert "100000 of 100000 tensors are not understood: a0.weight and 99999 like it" in problem
+
+
 def test_empty(tmp_path: Path) -> None:
     (tmp_path / "e.safetensors").touch()
     assert "is empty" in str(raised(tmp_path / "e.safetensors"))
