@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -114,9 +115,12 @@ def _description(recipe: Recipe, names: list[str]) -> str:
 
 
 def _date() -> str:
-    """The day that SOURCE_DATE_EPOCH names, as reproducible builds have it; without it none, for equal inputs give equal files."""
+    """The day that SOURCE_DATE_EPOCH names, as reproducible builds have it; without it none, for equal inputs give equal files.
+
+    A number of seconds that no calendar holds counts as none: a night's work does not end on a stray variable.
+    """
     seconds = os.environ.get("SOURCE_DATE_EPOCH", "")
-    return datetime.fromtimestamp(int(seconds), UTC).date().isoformat() if seconds.isdecimal() else ""
+    return datetime.fromtimestamp(int(seconds), UTC).date().isoformat() if re.fullmatch(r"\d{1,11}", seconds) else ""
 
 
 def _base_name(base: str) -> str:
