@@ -26,7 +26,7 @@ from optimizer.search.space import space_for
 from studies.demo.world import demo_embedder, demo_words
 
 GROUPS = (("neon", "octopus"), ("mosaic", "octopus"), ("pencil", "hat"), ("robot", "hat"))
-_METHODS = ("ties", "dare", "dare_ties", "magnitude_prune")
+_METHODS = ("ties", "dare_linear", "dare_ties", "magnitude_prune")
 
 
 def main() -> None:

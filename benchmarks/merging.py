@@ -26,7 +26,7 @@ PAIRS: tuple[tuple[dict[str, Any], dict[str, Any]], ...] = (
     ({"method": "linear"}, {"combination_type": "cat"}),
     ({"method": "svd", "rank": RANK}, {"combination_type": "svd"}),
     ({"method": "ties", "rank": RANK, "density": DENSITY}, {"combination_type": "ties_svd", "density": DENSITY}),
-    ({"method": "dare", "rank": RANK, "density": DENSITY}, {"combination_type": "dare_linear_svd", "density": DENSITY}),
+    ({"method": "dare_linear", "rank": RANK, "density": DENSITY}, {"combination_type": "dare_linear_svd", "density": DENSITY}),
     ({"method": "dare_ties", "rank": RANK, "density": DENSITY}, {"combination_type": "dare_ties_svd", "density": DENSITY}),
     ({"method": "magnitude_prune", "rank": RANK, "density": DENSITY}, {"combination_type": "magnitude_prune_svd", "density": DENSITY}),
 )

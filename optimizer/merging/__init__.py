@@ -12,8 +12,8 @@ from optimizer.merging.deltas import Deltas
 from optimizer.merging.diagnosis import diagnose
 from optimizer.merging.digest import digest
 from optimizer.merging.kinship import Kinship, Likeness, Overlap, kinship, kinships, misfit
-from optimizer.merging.lowrank import Change, compressed, concatenated, inner, spectrum, truncation_error
-from optimizer.merging.merge import common_base, merge, shared_modules
+from optimizer.merging.lowrank import Change, LowRank, low_rank, spectrum, truncation_error
+from optimizer.merging.merge import Merger, common_base, merge, shared_modules
 from optimizer.merging.methods import METHODS, MergeFunction, Method, Parameter
 from optimizer.merging.recipe import BlockWeights, Recipe
 from optimizer.merging.report import Fidelity, MergeReport, merge_report
@@ -31,8 +31,10 @@ __all__ = [
     "Fidelity",
     "Kinship",
     "Likeness",
+    "LowRank",
     "MergeFunction",
     "MergeReport",
+    "Merger",
     "Method",
     "Overlap",
     "Parameter",
@@ -43,13 +45,11 @@ __all__ = [
     "block_of",
     "block_weight",
     "common_base",
-    "compressed",
-    "concatenated",
     "diagnose",
     "digest",
-    "inner",
     "kinship",
     "kinships",
+    "low_rank",
     "merge",
     "merge_report",
     "misfit",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from optimizer.adapters.families import FAMILIES, Family
 from optimizer.errors import RecipeError
@@ -116,6 +117,7 @@ def block_map(base: str) -> BlockMap:
     return found
 
 
+@lru_cache(maxsize=2**16)
 def block_of(path: str, base: str = "unknown") -> str:
     """The block of a canonical module path: ``unet.down_blocks.1.attentions.0.….to_q`` → ``IN04``; ``BASE`` for what has no other."""
     return block_map(base).block_of(path)

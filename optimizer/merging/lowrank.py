@@ -1,171 +1,156 @@
-"""Algebra on low-rank factors: sums, spectra, inner products and truncation, without a dense ΔW wherever none is needed.
+"""Low-rank algebra on stacks of modules: sums, spectra and inner products, without a dense ΔW wherever none is needed.
 
 For ΔW = up · down of shape (out, fan_in) and rank R, QR of both factors leaves an R × R core that has ΔW's singular values.
 A spectrum costs O((out + fan_in) · R²), and since it is exact, the error of every truncation is known before it is made.
+Everything works on ``b`` modules of one shape at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from optimizer.adapters.factors import Factors
 
-Change = Factors | Tensor
-"""One module's ΔW: as factors where it is known to have low rank, else dense, (out, fan_in), fp32."""
 
-_OVERSAMPLING = 16
-_RESIDUAL = 0.01
+@dataclass(frozen=True, eq=False)
+class LowRank:
+    """ΔW = up @ down of ``b`` modules of one shape.
+
+    Attributes:
+        up: (b, out, r), fp32.
+        down: (b, r, fan_in), fp32.
+    """
+
+    up: Tensor
+    down: Tensor
+
+    @property
+    def rank(self) -> int:
+        """Number of columns of ``up``."""
+        return int(self.up.shape[-1])
+
+    def dense(self) -> Tensor:
+        """ΔW, (b, out, fan_in), fp32."""
+        return self.up @ self.down
 
 
-def dense(factors: Factors) -> Tensor:
-    """ΔW as a matrix, (out, fan_in), fp32: a convolution's kernel is flattened."""
-    return factors.delta().reshape(factors.shape[0], -1)
+Change = LowRank | Tensor
+"""What a merge adds to ``b`` modules: as factors where it is known to have low rank, else dense, (b, out, fan_in), fp32."""
 
 
-def concatenated(factors: Sequence[Factors], weights: Sequence[float]) -> Factors:
-    """Σ wᵢ · ΔWᵢ, exactly, at rank Σ rᵢ: up = [upᵢ], down = [wᵢ · sᵢ · downᵢ], alpha = rank.
+@dataclass(frozen=True, eq=False)
+class Svd:
+    """ΔW = u · diag(sigma) · vh of ``b`` modules, with p = min(out, fan_in, r) components.
+
+    Attributes:
+        u: (b, out, p), orthonormal columns.
+        sigma: (b, p), descending, ≥ 0.
+        vh: (b, p, fan_in), orthonormal rows.
+    """
+
+    u: Tensor
+    sigma: Tensor
+    vh: Tensor
+
+    def balanced(self, rank: int | None = None) -> LowRank:
+        """The first ``rank`` components, or all, with √σ on both factors."""
+        root = self.sigma[:, :rank].sqrt()
+        return LowRank(self.u[..., :rank] * root[:, None, :], root[:, :, None] * self.vh[:, :rank])
+
+    def seen(self) -> Tensor:
+        """Which components are more than rounding, (b, p), bool."""
+        return self.sigma > 1e-6 * self.sigma.amax(dim=1, keepdim=True)
+
+
+def low_rank(factors: Factors) -> LowRank:
+    """One module's factors as a stack of one, the scale in ``down``."""
+    return LowRank(factors.up.float()[None], (factors.scale * factors.down.float())[None])
+
+
+def unstacked(change: LowRank, shape: tuple[int, ...]) -> list[Factors]:
+    """Each module's factors, with alpha = rank, so that their scale is 1."""
+    alpha = float(change.rank)
+    modules = zip(change.up.unbind(), change.down.unbind(), strict=True)
+    return [Factors(up.contiguous(), down.contiguous(), alpha, shape) for up, down in modules]
+
+
+def concatenated(terms: Sequence[LowRank], weights: Tensor) -> LowRank:
+    """Σ wᵢ · ΔWᵢ, exactly, at rank Σ rᵢ: up = [upᵢ], down = [wᵢ · downᵢ].
 
     Adding the ups and the downs separately would add the cross terms upᵢ @ downⱼ instead.
 
     Args:
-        factors: one or more changes of the same base weight.
-        weights: one signed number for each of them.
+        terms: one or more changes of the same modules.
+        weights: (n, b), signed.
     """
-    up = torch.cat([f.up.float() for f in factors], dim=1)
-    down = torch.cat([(w * f.scale) * f.down.float() for f, w in zip(factors, weights, strict=True)])
-    return balanced(up, down, factors[0].shape)
+    up = torch.cat([term.up for term in terms], dim=-1)
+    return LowRank(up, torch.cat([w[:, None, None] * term.down for term, w in zip(terms, weights, strict=True)], dim=-2))
 
 
-def balanced(up: Tensor, down: Tensor, shape: tuple[int, ...]) -> Factors:
-    """Factors of up @ down with scale 1, where each column of ``up`` weighs about as much as its row of ``down``.
-
-    The columns are scaled by powers of two, so not a bit of the product changes; it keeps both factors inside the range where
-    half precision still has all its digits.
-    """
-    ratio = torch.linalg.vector_norm(down, dim=1) / torch.linalg.vector_norm(up, dim=0)
-    ratio = torch.where(torch.isfinite(ratio) & (ratio > 0), ratio, torch.ones_like(ratio))
-    power = torch.exp2(torch.round(torch.log2(ratio) / 2))
-    return Factors(up=up * power, down=down / power[:, None], alpha=float(up.shape[1]), shape=shape)
+def svd(change: LowRank) -> Svd:
+    """The singular value decomposition, from QR of both factors and the SVD of an R × R core."""
+    q_up, r_up = torch.linalg.qr(change.up)
+    q_down, r_down = torch.linalg.qr(change.down.mT)
+    u, sigma, vh = torch.linalg.svd(r_up @ r_down.mT, full_matrices=False)
+    return Svd(q_up @ u, sigma, vh @ q_down.mT)
 
 
 def spectrum(change: Change) -> Tensor:
-    """Singular values of ΔW, descending: (min(out, fan_in, rank),)."""
-    if isinstance(change, Tensor):
-        return _singular_values(change)
-    return _singular_values(_core(change)[1])
+    """Singular values of ΔW, descending: (b, min(out, fan_in, rank))."""
+    matrix = change if isinstance(change, Tensor) else _triangle(change.up) @ _triangle(change.down.mT).mT
+    values: Tensor = torch.linalg.svdvals(matrix)
+    return values
 
 
 def truncation_error(singular_values: Tensor, rank: int) -> float:
-    """Relative Frobenius error of the best approximation of the given rank: √(Σ_{i > rank} σᵢ² / Σ σᵢ²), in [0, 1]."""
+    """Relative Frobenius error of one module's best approximation of the given rank: √(Σ_{i > rank} σᵢ² / Σ σᵢ²), in [0, 1].
+
+    Args:
+        singular_values: (p,), descending.
+        rank: components kept.
+    """
     energy = singular_values.double().square()
     total = float(energy.sum())
     return (float(energy[rank:].sum()) / total) ** 0.5 if total else 0.0
 
 
-def compressed(change: Change, shape: tuple[int, ...], rank: int | None) -> Factors:
-    """The best approximation of a change with at most ``rank`` components; with None the change itself, exactly.
+def inner(a: Change, b: Change) -> Tensor:
+    """⟨ΔWₐ, ΔW_b⟩ of each module in the Frobenius sense, (b,), in double precision.
 
-    Args:
-        change: factors, or a dense matrix (out, fan_in).
-        shape: shape of the base weight.
-        rank: upper limit; never more components than the change can have are kept.
-
-    Returns:
-        Factors with alpha = rank, so that their scale is 1.
+    For two sets of factors it is Σ (upₐᵀ up_b) ⊙ (downₐ down_bᵀ): products of the size of the ranks only.
     """
-    if isinstance(change, Factors):
-        return concatenated([change], [1.0]) if rank is None or rank >= change.rank else _truncated_factors(change, rank)
-    return _factored(change, shape) if rank is None or rank >= min(change.shape) else _truncated_matrix(change, shape, rank)
-
-
-def inner(a: Change, b: Change) -> float:
-    """⟨ΔWₐ, ΔW_b⟩ in the Frobenius sense, in double precision.
-
-    For two sets of factors it is sₐ · s_b · Σ (upₐᵀ up_b) ⊙ (downₐ down_bᵀ): products of the size of the ranks only.
-    """
-    if isinstance(a, Factors) and isinstance(b, Factors):
-        return a.scale * b.scale * float(((_up(a).T @ _up(b)) * (_down(a) @ _down(b).T)).sum())
-    if isinstance(a, Factors):
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return torch.stack([_dot(x, y) for x, y in zip(a, b, strict=True)])
+    if isinstance(a, Tensor):
         return inner(b, a)
-    if isinstance(b, Factors):
-        return b.scale * float(((_up(b).T @ a.double()) * _down(b)).sum())
-    return float((a.double() * b.double()).sum())
+    if isinstance(b, Tensor):
+        return ((a.up.mT @ b).double() * a.down.double()).sum(dim=(1, 2))
+    return ((a.up.double().mT @ b.up.double()) * (a.down.double() @ b.down.double().mT)).sum(dim=(1, 2))
 
 
-def _singular_values(matrix: Tensor) -> Tensor:
-    values: Tensor = torch.linalg.svdvals(matrix)
-    return values
+def distance(a: Change, b: Change) -> Tensor:
+    """‖ΔWₐ − ΔW_b‖² of each module, (b,), in double precision; of dense matrices from their difference, which loses no digit."""
+    if isinstance(a, LowRank) and isinstance(b, LowRank):
+        return (inner(a, a) - 2 * inner(a, b) + inner(b, b)).clamp(min=0)
+    difference = (a.dense() if isinstance(a, LowRank) else a) - (b.dense() if isinstance(b, LowRank) else b)
+    return inner(difference, difference)
 
 
-def _up(factors: Factors) -> Tensor:
-    return factors.up.double()
+def gram(terms: Sequence[LowRank]) -> Tensor:
+    """⟨ΔWᵢ, ΔWⱼ⟩ of each module, (b, n, n), fp64."""
+    rows = [torch.stack([inner(a, b) for b in terms], dim=-1) for a in terms]
+    return torch.stack(rows, dim=-2)
 
 
-def _down(factors: Factors) -> Tensor:
-    return factors.down.double()
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """In rows, so that no copy of a whole matrix in double precision is made."""
+    return torch.stack([torch.dot(x.double(), y.double()) for x, y in zip(a, b, strict=True)]).sum()
 
 
-def _core(factors: Factors) -> tuple[Tensor, Tensor, Tensor]:
-    """ΔW = q_up @ core @ q_downᵀ with orthonormal columns in both q: (out, p), (p, q), (fan_in, q); p, q ≤ rank."""
-    q_up, r_up = torch.linalg.qr(factors.up.float())
-    q_down, r_down = torch.linalg.qr(factors.down.float().T)
-    return q_up, factors.scale * (r_up @ r_down.T), q_down
-
-
-def _truncated_factors(factors: Factors, rank: int) -> Factors:
-    q_up, core, q_down = _core(factors)
-    u, sigma, vh = torch.linalg.svd(core, full_matrices=False)
-    root = sigma[:rank].sqrt()
-    up, down = q_up @ (u[:, :rank] * root), (root[:, None] * vh[:rank]) @ q_down.T
-    return Factors(up=up, down=down, alpha=float(len(root)), shape=factors.shape)
-
-
-def _factored(matrix: Tensor, shape: tuple[int, ...]) -> Factors:
-    """The matrix itself as factors of full rank, exact to the bit: identity times matrix, or matrix times identity."""
-    rows, columns = matrix.shape
-    eye = torch.eye(min(rows, columns), device=matrix.device)
-    return balanced(eye, matrix, shape) if rows <= columns else balanced(matrix, eye, shape)
-
-
-def _truncated_matrix(matrix: Tensor, shape: tuple[int, ...], rank: int) -> Factors:
-    wide = matrix.shape[0] <= matrix.shape[1]
-    short = matrix if wide else matrix.T
-    basis = _sketched_basis(short, rank)
-    basis = _exact_basis(short, rank) if basis is None else basis
-    rest = basis.T @ short
-    sigma = torch.linalg.vector_norm(rest, dim=1)
-    seen = sigma > torch.finfo(sigma.dtype).eps * sigma.amax()  # what is less is rounding, and its norm may even underflow
-    root = torch.where(seen, sigma, 1).sqrt()
-    left, right = basis * (root * seen), rest * (seen / root)[:, None]
-    up, down = (left, right) if wide else (right.T, left.T)
-    return Factors(up=up.contiguous(), down=down.contiguous(), alpha=float(rank), shape=shape)
-
-
-def _exact_basis(short: Tensor, rank: int) -> Tensor:
-    """The leading left singular vectors of a matrix with few rows, (rows, rank), as eigenvectors of its Gram matrix.
-
-    In double precision: the Gram matrix squares the singular values. Several times faster than an SVD of the matrix.
-    """
-    exact = short.double()
-    vectors: Tensor = torch.linalg.eigh(exact @ exact.T).eigenvectors
-    return vectors[:, -rank:].flip(1).float()
-
-
-def _sketched_basis(short: Tensor, rank: int) -> Tensor | None:
-    """The same by randomised SVD, some twenty times faster for a large matrix; None where it does not pay or did not converge.
-
-    Converged means that the singular pairs found are true ones, Av = σu and Aᵀu = σv, up to a residual that is checked. At the limit
-    set here the energy kept fell short of the best by less than a thousandth on TIES and DARE merges of 1280 × 1280 weights.
-    """
-    width = rank + _OVERSAMPLING
-    if 8 * width > short.shape[0]:
-        return None
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(0)  # the same file for the same input
-        u, sigma, v = torch.svd_lowrank(short, q=width, niter=8)
-    u, sigma, v = u[:, :rank], sigma[:rank], v[:, :rank]
-    residual = torch.maximum(torch.linalg.matrix_norm(short @ v - u * sigma), torch.linalg.matrix_norm(short.T @ u - v * sigma))
-    return u if float(residual) <= _RESIDUAL * float(torch.linalg.vector_norm(sigma)) else None
+def _triangle(matrix: Tensor) -> Tensor:
+    triangle: Tensor = torch.linalg.qr(matrix, mode="r").R
+    return triangle

@@ -2,21 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
+from torch import Tensor
 
 from optimizer.adapters.adapter import Adapter
 from optimizer.adapters.factors import Factors
-from optimizer.adapters.shapes import bare, reshaped
 from optimizer.errors import RecipeError
 from optimizer.merging.blocks import block_weight, check_block_names
+from optimizer.merging.compress import compressed
 from optimizer.merging.deltas import Deltas
-from optimizer.merging.lowrank import compressed
+from optimizer.merging.lowrank import Change, LowRank, inner, unstacked
 from optimizer.merging.recipe import Recipe
+from optimizer.merging.sizes import Spectrum, allotted, rank_within
+from optimizer.merging.stacks import Stack, stacks
 
 
-@torch.no_grad()
+class Merger:
+    """Sources that are merged again and again: their factors stay stacked, in fp32, on the device.
+
+    Args:
+        adapters: the sources.
+        device: computes, and holds the results.
+        keep: hold the stacks; without, each is made when its turn comes, and a merge needs no more memory than its largest module.
+
+    Raises:
+        RecipeError: the sources were made for different base models.
+    """
+
+    def __init__(self, adapters: Sequence[Adapter], device: str | torch.device = "cpu", *, keep: bool = True) -> None:
+        self.adapters, self.device, self.base = tuple(adapters), device, common_base(adapters)
+        self._kept = tuple(stacks(adapters, device)) if keep else None
+
+    @torch.no_grad()
+    def merge(self, recipe: Recipe) -> Adapter:
+        """As ``merge`` of these sources."""
+        modules: dict[str, Factors] = {}
+        spectra: dict[str, Spectrum] = {}
+        for shape, deltas in self.deltas(recipe):
+            change, factors = _merged(deltas, recipe)
+            found = dict(zip(deltas.paths, unstacked(factors, shape), strict=True))
+            if recipe.sized:
+                found, held = _measured(found, inner(change, change), recipe)
+                spectra |= held
+            modules |= found
+        if not modules:
+            raise RecipeError(
+                "nothing is left to merge: every module's weight is 0",
+                where="recipe: weights",
+                remedy="give a source a weight other than 0",
+            )
+        if spectra:
+            modules = {path: _cut(modules[path], rank) for path, rank in allotted(spectra, recipe).items()}
+        return Adapter(name="-".join(a.name for a in self.adapters), modules=dict(sorted(modules.items())), base=self.base)
+
+    def deltas(self, recipe: Recipe) -> Iterator[tuple[tuple[int, ...], Deltas]]:
+        """The input of the recipe's method, stack by stack, with the shape of the modules; those without a live source are left out.
+
+        Raises:
+            RecipeError: recipe and sources do not fit.
+        """
+        bound = recipe.bound_to(self.adapters)
+        for i, names in enumerate(bound.blocks):
+            check_block_names(names, where=f"recipe: blocks.{i}", base=self.base)
+        for stack in self.stacks():
+            for deltas in stack.deltas(self.weights(bound, stack), bound.sources):
+                yield stack.shape, deltas
+
+    def stacks(self) -> Iterable[Stack]:
+        """All modules of all sources."""
+        return stacks(self.adapters, self.device) if self._kept is None else self._kept
+
+    def weights(self, recipe: Recipe, stack: Stack) -> Tensor:
+        """The weight of every source at every module of a stack, (N, b), fp32."""
+        method = recipe.method_record
+        weights = torch.tensor([method.sign(i) * w for i, w in enumerate(recipe.weights)])[:, None].repeat(1, len(stack.paths))
+        for i, blocks in enumerate(recipe.blocks):
+            if blocks:
+                weights[i] *= torch.tensor([block_weight(path, blocks, self.base) for path in stack.paths])
+        return weights
+
+
 def merge(adapters: Sequence[Adapter], recipe: Recipe, *, device: str | torch.device = "cpu") -> Adapter:
     """Merge sources as a recipe says.
 
@@ -34,13 +101,7 @@ def merge(adapters: Sequence[Adapter], recipe: Recipe, *, device: str | torch.de
     Raises:
         RecipeError: recipe and sources do not fit, or nothing is left to merge.
     """
-    function, rank = recipe.method_record.function, recipe.rank
-    modules = {d.path: _finite(compressed(function(d, recipe), d.shape, rank), d.path) for d in deltas_of(adapters, recipe, device)}
-    if not modules:
-        raise RecipeError(
-            "nothing is left to merge: every module's weight is 0", where="recipe: weights", remedy="give a source a weight other than 0"
-        )
-    return Adapter(name="-".join(a.name for a in adapters), modules=modules, base=common_base(adapters))
+    return Merger(adapters, device, keep=False).merge(recipe)
 
 
 def shared_modules(adapters: Sequence[Adapter]) -> tuple[str, ...]:
@@ -64,52 +125,52 @@ def common_base(adapters: Sequence[Adapter]) -> str:
     return known[0][1] if known else "unknown"
 
 
-def deltas_of(adapters: Sequence[Adapter], recipe: Recipe, device: str | torch.device = "cpu") -> Iterator[Deltas]:
-    """The input of the recipe's method, module by module in the order of their paths; modules without a live source are left out.
+def _merged(deltas: Deltas, recipe: Recipe) -> tuple[Change, LowRank]:
+    """What the method computes of some modules, and that compressed.
 
     Raises:
-        RecipeError: recipe and sources do not fit.
+        RecipeError: a value is not finite; names the module.
     """
-    bound, base = recipe.bound_to(adapters), common_base(adapters)
-    blocks: Sequence[Mapping[str, float]] = bound.blocks or [{}] * len(adapters)
-    for i, names in enumerate(bound.blocks):
-        check_block_names(names, where=f"recipe: blocks.{i}", base=base)
-    for path in sorted({path for a in adapters for path in a.modules}):
-        shape = _shape(adapters, path)
-        weights = [w * block_weight(path, b, base) for w, b in zip(bound.weights, blocks, strict=True)]
-        live = [i for i, a in enumerate(adapters) if path in a.modules and weights[i]]
-        if live:
-            yield Deltas(
-                path=path,
-                factors=tuple(reshaped(_moved(adapters[i].modules[path], device), shape) for i in live),
-                weights=tuple(weights[i] for i in live),
-                sources=tuple(bound.sources[i] for i in live),
-            )
+    try:
+        change = recipe.method_record.function(deltas, recipe)
+        factors = _compressed(change, recipe)
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+        for term in deltas.terms:
+            _check_finite(term, deltas.paths)
+        raise
+    _check_finite(factors, deltas.paths)
+    return change, factors
 
 
-def _moved(factors: Factors, device: str | torch.device) -> Factors:
-    return Factors(
-        up=factors.up.detach().to(device, torch.float32),
-        down=factors.down.detach().to(device, torch.float32),
-        alpha=factors.alpha,
-        shape=factors.shape,
-    )
+def _compressed(change: Change, recipe: Recipe) -> LowRank:
+    if recipe.rank == "full":
+        return compressed(change.dense() if isinstance(change, LowRank) else change, None)
+    return compressed(change, recipe.rank, ordered=recipe.sized)
 
 
-def _shape(adapters: Sequence[Adapter], path: str) -> tuple[int, ...]:
-    """Shape of the weight that the sources change: of a 1 × 1 convolution, where one of them says so."""
-    shapes = [(a.name, tuple(a.modules[path].shape)) for a in adapters if path in a.modules]
-    if len({bare(shape) for _, shape in shapes}) > 1:
-        listed = ", ".join(f"{name}: {shape}" for name, shape in shapes)
-        raise RecipeError(
-            f"the sources change weights of different shapes ({listed})", where=path, remedy="merge sources of one base model"
-        )
-    return max((shape for _, shape in shapes), key=len)
+def _measured(found: dict[str, Factors], whole: Tensor, recipe: Recipe) -> tuple[dict[str, Factors], dict[str, Spectrum]]:
+    """Each module cut to ``rank_energy``, and what its components hold; they come in the order of their singular values."""
+    spectra = {}
+    for (path, factors), total in zip(found.items(), whole.tolist(), strict=True):
+        energy = (factors.up.double().square().sum(dim=0) * factors.down.double().square().sum(dim=1)).cpu()
+        if recipe.rank_energy is not None:
+            found[path] = _cut(factors, rank_within(energy, recipe.rank_energy, total))
+        spectra[path] = Spectrum(energy[: found[path].rank], factors.up.shape[0] + factors.down.shape[1])
+    return found, spectra
 
 
-def _finite(factors: Factors, path: str) -> Factors:
-    if bool(torch.isfinite(factors.up).all() & torch.isfinite(factors.down).all()):
+def _cut(factors: Factors, rank: int) -> Factors:
+    """The first components."""
+    if rank == factors.rank:
         return factors
-    raise RecipeError(
-        "the merged change is not finite", where=path, remedy="look for NaN, infinite or huge values in this module of the sources"
-    )
+    return Factors(factors.up[:, :rank].contiguous(), factors.down[:rank].contiguous(), float(rank), factors.shape)
+
+
+def _check_finite(factors: LowRank, paths: Sequence[str]) -> None:
+    if bool(torch.isfinite(factors.up.sum() + factors.down.sum())):
+        return
+    for path, up, down in zip(paths, factors.up, factors.down, strict=True):
+        if not bool(torch.isfinite(up).all() & torch.isfinite(down).all()):
+            raise RecipeError(
+                "the merged change is not finite", where=path, remedy="look for NaN, infinite or huge values in this module of the sources"
+            )

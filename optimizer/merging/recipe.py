@@ -14,9 +14,11 @@ from optimizer.adapters.adapter import Adapter
 from optimizer.errors import RecipeError
 from optimizer.merging.blocks import check_block_names
 from optimizer.merging.digest import digest
-from optimizer.merging.methods import METHODS, ElectOn, Method, Normalise, Rescale
+from optimizer.merging.methods import METHODS, ElectOn, Majority, Method, Normalise, Rescale, Side
 
-_OPTIONAL = ("density", "elect_on", "normalise", "rescale", "scale")
+_OPTIONAL = tuple(dict.fromkeys(p.name for method in METHODS.values() for p in method.parameters))
+_ALTERNATIVES = ("constrained-int", "literal['full']")  # which form of ``rank`` pydantic tried is nothing to tell
+_SIZES = ("rank_energy", "prune", "target_mb")
 
 
 class BlockWeights(Mapping[str, float]):
@@ -44,6 +46,7 @@ class BlockWeights(Mapping[str, float]):
 Finite = Annotated[float, Field(allow_inf_nan=False), AfterValidator(lambda x: x + 0.0)]  # -0.0 + 0.0 is 0.0
 Blocks = Annotated[Mapping[str, Finite], AfterValidator(BlockWeights), PlainSerializer(dict)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Rank = Annotated[int, Field(ge=1)] | Literal["full"]
 
 
 class Recipe(BaseModel):
@@ -58,13 +61,25 @@ class Recipe(BaseModel):
         sources: SHA-256 of each source, in the order of the weights; empty until ``bound_to`` fills it.
         blocks: one mapping a source from a block (``IN04``) or a family of blocks (``IN``) to a factor on the source's weight there;
             the exact name wins over its family, what is not named keeps factor 1. Empty: no block weights at all.
-        density: share of ΔW's entries that each source keeps, in (0, 1].
+        density: share of ΔW's entries that each source keeps, in (0, 1]; for ``tsv`` of its singular directions.
+        epsilon: DELLA's window: entries of a row are kept with probabilities from density − ε to density + ε, in [0, 1).
+        gamma: share of ΔW's largest entries that breadcrumbs drops, in [0, 1).
         elect_on: whether TIES elects signs on ``raw`` or on ``weighted`` entries.
+        majority: whether the ``total`` of the entries decides the sign or the ``frequency`` of theirs.
         normalise: what TIES divides by: the ``count`` of agreeing sources, their ``weight``, or ``none``.
-        rescale: how DARE makes up for dropped entries: ``inverse`` of the density, ``l1`` norm, or ``none``.
+        rescale: how DARE and DELLA make up for dropped entries: ``inverse`` of the probability, ``l1`` norm, or ``none``.
+        mask_scale: how much larger than a source's own entry the others' may be for it to want the entry, λ of TALL masks, ≥ 0.
+        quorum: how many sources have to want an entry, ≥ 1.
+        isotropy: how far ``iso`` goes from the spectrum as it is (0) to a flat one (1).
+        side: the directions in which ``orthogonalize`` works: what sources read (``input``) or write (``output``).
+        strength: share of the common directions that ``orthogonalize`` takes away, in [0, 1].
         scale: factor on the whole merged change, the λ of TIES.
-        rank: rank of the merged factors, at most. ``linear`` is exact at the sum of the sources' ranks and takes no rank; ``svd`` is
-            the same sum at a rank and needs one; for methods on the entries of ΔW, None means the full rank min(out, fan_in).
+        rank: rank of the merged factors, at most; ``full`` for whole matrices, which files store as such, without loss. None means the
+            method's own result, exactly: the sum of the sources' ranks for those that work on factors, whole matrices for those that
+            work on the entries of ΔW. ``concat`` is exact by definition and takes no rank; ``svd`` needs one.
+        rank_energy: share of each module's Σσ² that has to stay, in (0, 1]; the least rank that keeps it is taken.
+        prune: share of all modules' Σσ² that may go, in [0, 1); components go first that hold least energy a number stored.
+        target_mb: greatest size of the file in megabytes of 10⁶ bytes; as with ``prune``, the components stay that hold most.
         dtype: number format of the written file; the merge itself computes in fp32.
         seed: seeds random masks.
 
@@ -84,11 +99,22 @@ class Recipe(BaseModel):
     sources: tuple[Sha256, ...] = ()
     blocks: tuple[Blocks, ...] = ()
     density: float = Field(default=1.0, gt=0, le=1)
+    epsilon: float = Field(default=0.0, ge=0, lt=1)
+    gamma: float = Field(default=0.0, ge=0, lt=1)
     elect_on: ElectOn = "raw"
+    majority: Majority = "total"
     normalise: Normalise = "count"
     rescale: Rescale = "inverse"
+    mask_scale: float = Field(default=0.4, ge=0, allow_inf_nan=False)
+    quorum: int = Field(default=2, ge=1)
+    isotropy: float = Field(default=1.0, ge=0, le=1)
+    side: Side = "input"
+    strength: float = Field(default=1.0, ge=0, le=1)
     scale: float = Field(default=1.0, gt=0, allow_inf_nan=False)
-    rank: int | None = Field(default=None, ge=1)
+    rank: Rank | None = None
+    rank_energy: float | None = Field(default=None, gt=0, le=1)
+    prune: float = Field(default=0.0, ge=0, lt=1)
+    target_mb: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     dtype: Literal["fp16", "bf16", "fp32"] = "fp16"
     seed: int = Field(default=0, ge=0)
 
@@ -118,7 +144,8 @@ class Recipe(BaseModel):
         for i, blocks in enumerate(self.blocks):
             check_block_names(blocks, where=f"recipe: blocks.{i}")
         _check_unread(self, method)
-        _check_rank(self, method)
+        _check_size(self, method)
+        _check_count(self, method)
         return self
 
     @property
@@ -129,14 +156,22 @@ class Recipe(BaseModel):
         return METHODS[self.method]
 
     @property
+    def sized(self) -> bool:
+        """Whether modules compete for room, by energy or by size."""
+        return self.rank_energy is not None or self.target_mb is not None or self.prune > 0
+
+    @property
     def hash(self) -> str:
-        """SHA-256 of the recipe's canonical JSON, 64 hex digits."""
-        canonical = json.dumps(self.data(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        """SHA-256 of the recipe's canonical JSON, 64 hex digits; a field at its default, which never changes, is not part of it, so that
+        a method may learn to read another field."""
+        told = {name: value for name, value in self.data().items() if name not in _OPTIONAL or value != Recipe.model_fields[name].default}
+        canonical = json.dumps(told, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def data(self) -> dict[str, Any]:
         """The recipe as JSON-ready data, without the fields that its method does not read."""
         unread = {name for name in _OPTIONAL if not self.method_record.reads(name)}
+        unread |= {name for name in _SIZES if not getattr(self, name)}
         if self.method_record.rank == "forbidden":
             unread.add("rank")
         return self.model_dump(mode="json", exclude=unread)
@@ -217,25 +252,40 @@ def _check_unread(recipe: Recipe, method: Method) -> None:
             )
 
 
-def _check_rank(recipe: Recipe, method: Method) -> None:
-    if method.rank == "forbidden" and recipe.rank is not None:
+def _check_size(recipe: Recipe, method: Method) -> None:
+    given = {name: getattr(recipe, name) for name in ("rank", *_SIZES) if getattr(recipe, name)}
+    if method.rank == "forbidden" and given:
+        name, value = next(iter(given.items()))
         raise RecipeError(
-            f"the method {method.name!r} is exact at the sum of the sources' ranks and takes no rank (got {recipe.rank})",
-            where="recipe: rank",
-            remedy="leave the rank out, or use the method 'svd', the same sum at a rank",
+            f"the method {method.name!r} is exact at the sum of the sources' ranks and takes no {name} (got {value})",
+            where=f"recipe: {name}",
+            remedy=f"leave the {name} out, or use the method 'linear', the same sum",
         )
-    if method.rank == "required" and recipe.rank is None:
+    if method.rank == "required" and not given:
         raise RecipeError(
             f"the method {method.name!r} needs an output rank",
             where="recipe: rank",
             remedy="give a rank, or use the method 'linear', exact at the sum of the sources' ranks",
+        )
+    if recipe.rank == "full" and recipe.sized:
+        name = next(name for name in given if name != "rank")
+        raise RecipeError(f"a full rank leaves nothing to cut by {name}", where=f"recipe: {name}", remedy="leave one of the two out")
+
+
+def _check_count(recipe: Recipe, method: Method) -> None:
+    most = method.most or len(recipe.weights)
+    if len(recipe.weights) > most:
+        raise RecipeError(
+            f"the method {method.name!r} merges at most {most} sources (got {len(recipe.weights)})",
+            where="recipe: weights",
+            remedy="leave sources out, or use another method",
         )
 
 
 def _explained(error: ValidationError) -> RecipeError:
     """The first of pydantic's complaints in the form of every other error."""
     first = error.errors(include_url=False)[0]
-    place = ".".join(str(part) for part in first["loc"])
+    place = ".".join(str(part) for part in first["loc"] if part not in _ALTERNATIVES)
     if first["type"] == "extra_forbidden":
         return RecipeError("unknown field", where=f"recipe: {place}", remedy=f"known fields: {', '.join(Recipe.model_fields)}")
     if first["type"] == "missing":

@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from optimizer.adapters.adapter import Adapter
 from optimizer.merging.blocks import block_of, family_of
-from optimizer.merging.lowrank import Change, concatenated, inner
-from optimizer.merging.merge import common_base, deltas_of
+from optimizer.merging.lowrank import LowRank, concatenated, distance, inner
+from optimizer.merging.merge import Merger, common_base
 from optimizer.merging.recipe import Recipe
+from optimizer.merging.stacks import Stack
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,14 @@ class MergeReport:
 
 @dataclass(frozen=True)
 class _Products:
-    """Inner products of one module, in the order merged, ideal, weighted sum, sources; sums over modules are sums of products."""
+    """Inner products of one module, in the order merged, ideal, weighted sum, sources; sums over modules are sums of products.
+
+    ``lost`` is ‖merged − ideal‖².
+    """
 
     merged: float = 0.0
     ideal: float = 0.0
-    merged_ideal: float = 0.0
+    lost: float = 0.0
     plain: float = 0.0
     merged_plain: float = 0.0
     sources: tuple[float, ...] = field(default=())
@@ -67,55 +72,87 @@ class _Products:
 
 
 @torch.no_grad()
-def merge_report(adapters: Sequence[Adapter], recipe: Recipe, merged: Adapter) -> MergeReport:
+def merge_report(adapters: Sequence[Adapter], recipe: Recipe, merged: Adapter, *, device: str | torch.device = "cpu") -> MergeReport:
     """Compare a merged adapter with what its recipe asks for.
 
-    ``merged`` may be what ``merge`` returned or a file read back: a module that it lacks counts as zero. For the methods ``linear``
-    and ``svd`` no dense matrix is formed.
+    ``merged`` may be what ``merge`` returned or a file read back: a module that it lacks counts as zero. For methods whose result has
+    low rank no dense matrix is formed.
 
     Raises:
         RecipeError: recipe and sources do not fit.
     """
-    asked = {d.path: d for d in deltas_of(adapters, recipe)}
-    function = recipe.method_record.function
-    products = {}
-    for path in sorted({p for a in (*adapters, merged) for p in a.modules}):
-        deltas = asked.get(path)
-        ideal = function(deltas, recipe) if deltas else None
-        plain = concatenated(deltas.factors, deltas.weights) if deltas else None
-        products[path] = _products(merged.modules.get(path), ideal, plain, [a.modules.get(path) for a in adapters])
+    merger = Merger(adapters, device, keep=False)
+    bound = recipe.bound_to(adapters)
+    products: dict[str, _Products] = {}
+    for stack in merger.stacks():
+        products |= _compared(stack, merger.weights(bound, stack), bound, merged)
+    for path in merged.modules.keys() - products.keys():
+        own, none = merged.modules[path].norm() ** 2, (0.0,) * len(adapters)
+        products[path] = _Products(merged=own, lost=own, sources=none, merged_sources=none)
     return MergeReport(
         total=_fidelity(list(products.values())),
-        modules={path: _fidelity([p]) for path, p in products.items()},
+        modules={path: _fidelity([products[path]]) for path in sorted(products)},
         idle_blocks=_idle_blocks(adapters, recipe),
     )
 
 
-def _products(merged: Change | None, ideal: Change | None, plain: Change | None, sources: Sequence[Change | None]) -> _Products:
-    return _Products(
-        merged=_inner(merged, merged),
-        ideal=_inner(ideal, ideal),
-        merged_ideal=_inner(merged, ideal),
-        plain=_inner(plain, plain),
-        merged_plain=_inner(merged, plain),
-        sources=tuple(_inner(s, s) for s in sources),
-        merged_sources=tuple(_inner(merged, s) for s in sources),
-    )
+def _compared(stack: Stack, weights: Tensor, recipe: Recipe, merged: Adapter) -> dict[str, _Products]:
+    """All products of a stack's modules."""
+    found = _gathered(merged, stack)
+    plain = concatenated(stack.terms, weights[list(stack.members)].to(found.up.device))
+    ideals = _ideal_products(stack, weights, recipe, found)
+    count = len(recipe.weights)
+    own, along = torch.zeros(2, count, len(stack.paths), dtype=torch.float64)
+    for index, term in zip(stack.members, stack.terms, strict=True):
+        own[index], along[index] = inner(term, term).cpu(), inner(found, term).cpu()
+    mine, sums, both = inner(found, found).tolist(), inner(plain, plain).tolist(), inner(found, plain).tolist()
+    return {
+        path: _Products(
+            merged=mine[i],
+            ideal=ideals[path][0] if path in ideals else 0.0,
+            lost=ideals[path][1] if path in ideals else mine[i],
+            plain=sums[i],
+            merged_plain=both[i],
+            sources=tuple(own[:, i].tolist()),
+            merged_sources=tuple(along[:, i].tolist()),
+        )
+        for i, path in enumerate(stack.paths)
+    }
 
 
-def _inner(a: Change | None, b: Change | None) -> float:
-    return 0.0 if a is None or b is None else inner(a, b)
+def _ideal_products(stack: Stack, weights: Tensor, recipe: Recipe, found: LowRank) -> dict[str, tuple[float, float]]:
+    """Of every module with a live source ‖ideal‖² and ‖merged − ideal‖²."""
+    place = {path: i for i, path in enumerate(stack.paths)}
+    products: dict[str, tuple[float, float]] = {}
+    for deltas in stack.deltas(weights, recipe.sources):
+        ideal = recipe.method_record.function(deltas, recipe)
+        where = torch.tensor([place[path] for path in deltas.paths], device=found.up.device)
+        missed = distance(LowRank(found.up[where], found.down[where]), ideal)
+        products |= dict(zip(deltas.paths, zip(inner(ideal, ideal).tolist(), missed.tolist(), strict=True), strict=True))
+    return products
+
+
+def _gathered(merged: Adapter, stack: Stack) -> LowRank:
+    """The merged changes of a stack's modules, filled up with components of 0 to one rank."""
+    near = stack.terms[0]
+    modules = [merged.modules.get(path) for path in stack.paths]
+    rank = max((m.rank for m in modules if m is not None), default=1)
+    up = torch.zeros(len(modules), near.up.shape[1], rank, device=near.up.device)
+    down = torch.zeros(len(modules), rank, near.down.shape[2], device=near.up.device)
+    for i, factors in enumerate(modules):
+        if factors is not None:
+            up[i, :, : factors.rank], down[i, : factors.rank] = factors.up, factors.scale * factors.down.to(down.device, torch.float32)
+    return LowRank(up, down)
 
 
 def _fidelity(parts: Sequence[_Products]) -> Fidelity:
     merged, ideal, plain = (sum(getattr(p, name) for p in parts) for name in ("merged", "ideal", "plain"))
     sources = [sum(column) for column in zip(*(p.sources for p in parts), strict=True)]
     along = [sum(column) for column in zip(*(p.merged_sources for p in parts), strict=True)]
-    lost = merged - 2 * sum(p.merged_ideal for p in parts) + ideal
     return Fidelity(
         norm=_root(merged),
         ideal_norm=_root(ideal),
-        error=_root(lost) / _root(ideal) if ideal > 0 else float(merged > 0),
+        error=_root(sum(p.lost for p in parts)) / _root(ideal) if ideal > 0 else float(merged > 0),
         energy=merged / ideal if ideal > 0 else float(merged <= 0),
         cosine_sum=_cosine(sum(p.merged_plain for p in parts), merged, plain),
         cosine_sources=tuple(_cosine(a, merged, s) for a, s in zip(along, sources, strict=True)),

@@ -53,7 +53,7 @@ class Config(BaseModel):
     confirm: int = Field(8, ge=1, description="Fresh prompts of each kind on which the finalists are compared.")
     finalists: int = Field(3, ge=1, description="Candidates that are compared on the fresh prompts.")
     methods: tuple[str, ...] = Field(
-        ("ties", "dare", "dare_ties", "magnitude_prune"), description="Merge methods to try beside the weighted sum."
+        ("ties", "dare_linear", "dare_ties", "magnitude_prune"), description="Merge methods to try beside the weighted sum."
     )
     rank: int | None = Field(None, ge=1, description="Rank of the exported file; the sum of the sources' ranks where not given.")
     dtype: Dtype = Field("fp16", description="Number format of the exported file.")

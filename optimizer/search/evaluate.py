@@ -13,7 +13,7 @@ from torch import Tensor
 from objectives import Effects, Embedder, Envelope, Moments, artifact_level, envelope, moments, preservation, score
 from optimizer.adapters import Adapter
 from optimizer.errors import TrialError
-from optimizer.merging import Recipe, merge, merge_report
+from optimizer.merging import Merger, Recipe, merge_report
 from optimizer.rendering import PromptSet, Renderer
 from optimizer.search.sources import Source
 from studies.records import Evaluation, SourceScore
@@ -74,6 +74,7 @@ class Evaluator:
     prompts: PromptSet
     tick: Tick | None = None
     _baselines: Baselines | None = field(default=None, init=False)
+    _merger: Merger | None = field(default=None, init=False)
 
     @property
     def adapters(self) -> list[Adapter]:
@@ -140,7 +141,9 @@ class Evaluator:
         sampler that is told so does not come back to it."""
         if not any(recipe.weights):
             return Adapter(name="nothing", modules={}, base=self.adapters[0].base)
-        return rounded(merge(self.adapters, recipe, device=str(self.renderer.device)), DTYPES[recipe.dtype])
+        if self._merger is None:
+            self._merger = Merger(self.adapters, self.renderer.device)
+        return rounded(self._merger.merge(recipe), DTYPES[recipe.dtype])
 
     def _render(self, adapter: Adapter | None) -> Tensor:
         return self.renderer.render(self.prompts.prompts, adapter, tick=self.tick)

@@ -18,7 +18,7 @@ WEIGHT_RANGE = (0.0, 1.3)
 BLOCK_RANGE = (0.5, 1.5)
 _FAMILIES = ("TE", "IN", "MID", "OUT")
 _BY_EFFECT = ("OUT", "IN", "TE", "MID")
-_SUMS = ("linear", "svd")
+_SUMS = ("linear", "concat", "svd")
 # Fewer trials than this per dimension, and a search over block weights finds noise, not blocks.
 _TRIALS_PER_DIMENSION = 5
 
@@ -103,15 +103,19 @@ class SearchSpace:
         )
 
 
-def known_methods(methods: Sequence[str]) -> Sequence[str]:
-    """The methods, if all exist.
+def known_methods(methods: Sequence[str], count: int) -> Sequence[str]:
+    """The methods, if all exist and merge so many sources.
 
     Raises:
         UsageError: naming the first that does not, and those that do.
     """
+    fitting = [name for name, method in METHODS.items() if count <= (method.most or count)]
     for method in methods:
         if method not in METHODS:
-            raise UsageError(f"there is no merge method {method!r}", where="--methods", remedy=f"choose from {', '.join(METHODS)}")
+            raise UsageError(f"there is no merge method {method!r}", where="--methods", remedy=f"choose from {', '.join(fitting)}")
+        if method not in fitting:
+            problem = f"the method {method!r} merges at most {METHODS[method].most} sources (got {count})"
+            raise UsageError(problem, where="--methods", remedy=f"choose from {', '.join(fitting)}")
     return methods
 
 
@@ -137,7 +141,7 @@ def space_for(
     return SearchSpace(
         names=tuple(a.name for a in adapters),
         hashes=tuple(a.sha256 for a in adapters),
-        methods=("linear" if rank is None else "svd", *dict.fromkeys(m for m in known_methods(methods) if m not in _SUMS)),
+        methods=("linear" if rank is None else "svd", *dict.fromkeys(m for m in known_methods(methods, count) if m not in _SUMS)),
         groups=tuple(groups),
         rank=rank,
         sum_of_ranks=max(sum(a.modules[path].rank for a in adapters if path in a.modules) for a in adapters for path in a.modules),

@@ -23,22 +23,41 @@ PATHS = tuple(SHAPES)
 
 # Settings under which every method keeps everything of a single source, and settings under which it loses something.
 NEUTRAL: dict[str, dict[str, object]] = {
-    "linear": {},
+    **{name: {} for name in ("linear", "concat", "add_difference", "model_soup", "slerp", "nuslerp", "karcher")},
     "svd": {"rank": 64},
-    "ties": {},
-    "dare": {},
-    "dare_ties": {},
-    "magnitude_prune": {},
+    **{name: {} for name in ("ties", "dare_linear", "dare_ties", "della_linear", "della_ties", "breadcrumbs", "breadcrumbs_ties")},
+    **{name: {} for name in ("magnitude_prune", "consensus", "knots", "knots_dare", "core", "tsv", "orthogonalize")},
+    "iso": {"isotropy": 0.0},
 }
 LOSSY: list[dict[str, object]] = [
     {"method": "linear"},
+    {"method": "linear", "rank": "full"},
+    {"method": "concat"},
     {"method": "svd", "rank": 2},
+    {"method": "add_difference"},
+    {"method": "model_soup"},
+    {"method": "slerp"},
+    {"method": "nuslerp"},
+    {"method": "karcher", "rank": 4},
     {"method": "ties", "density": 0.4},
     {"method": "ties", "density": 0.4, "elect_on": "weighted", "normalise": "none", "scale": 1.3},
-    {"method": "dare", "density": 0.6, "rank": 5},
-    {"method": "dare", "density": 0.6, "rescale": "l1"},
+    {"method": "ties", "density": 0.7, "majority": "frequency", "rank": 5},
+    {"method": "dare_linear", "density": 0.6, "rank": 5},
+    {"method": "dare_linear", "density": 0.6, "rescale": "l1"},
     {"method": "dare_ties", "density": 0.6, "rescale": "none", "normalise": "weight", "elect_on": "weighted"},
+    {"method": "della_linear", "density": 0.5, "epsilon": 0.2},
+    {"method": "della_ties", "density": 0.5, "epsilon": 0.1, "rescale": "l1"},
+    {"method": "breadcrumbs", "density": 0.5, "gamma": 0.05},
+    {"method": "breadcrumbs_ties", "density": 0.5, "gamma": 0.05, "normalise": "none"},
     {"method": "magnitude_prune", "density": 0.3, "rank": 6},
+    {"method": "consensus", "mask_scale": 0.6, "quorum": 2},
+    {"method": "knots", "density": 0.5},
+    {"method": "knots_dare", "density": 0.6},
+    {"method": "core", "density": 0.5},
+    {"method": "tsv", "density": 0.5},
+    {"method": "iso", "isotropy": 1.0},
+    {"method": "orthogonalize", "strength": 0.7},
+    {"method": "orthogonalize", "side": "output"},
 ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from optimizer.adapters.adapter import Adapter
 from optimizer.merging import METHODS, Deltas, Recipe, merge
-from optimizer.merging.methods.dare import keep_masks
+from optimizer.merging.lowrank import low_rank
 from optimizer.merging.methods.magnitude import trimmed
 from tests.merging.samples import PATHS, make_adapter, recipe, relative_error
 
@@ -91,9 +91,10 @@ def test_magnitude_prune_is_pefts_and_the_papers(seed: int, density: float, weig
 
 def test_trimming_keeps_at_least_one_entry_and_all_that_equal_the_smallest_kept() -> None:
     values = torch.tensor([[[1.0, -3.0], [2.0, 2.0]]])
-    assert trimmed(values, 0.01).tolist() == [[[0.0, -3.0], [0.0, 0.0]]]
-    assert trimmed(values, 0.5).tolist() == [[[0.0, -3.0], [2.0, 2.0]]]
-    assert trimmed(values, 1.0).tolist() == values.tolist()
+    kept = {density: next(trimmed(lambda: iter([values.clone()]), density)()).tolist() for density in (0.01, 0.5, 1.0)}
+    assert kept[0.01] == [[[0.0, -3.0], [0.0, 0.0]]]
+    assert kept[0.5] == [[[0.0, -3.0], [2.0, 2.0]]]
+    assert kept[1.0] == values.tolist()
 
 
 @dataclass(frozen=True)
@@ -104,10 +105,16 @@ class Drawn:
     kept: list[Tensor]
 
 
+def masks_of(sources: list[Adapter], path: str, r: Recipe) -> Tensor:
+    """Which entries DARE keeps, (n, out, fan_in), bool, for the factors of the module ``path``."""
+    terms = tuple(low_rank(s.modules[path]) for s in sources)
+    weights = torch.tensor(r.weights)[:, None]
+    deltas = Deltas((path,), terms, weights, tuple(s.sha256 for s in sources), weights.abs().sum(dim=0))
+    return torch.cat([deltas.uniform(r.seed, i, value) for i, value in enumerate(deltas.dense())]) < r.density
+
+
 def drawn(sources: list[Adapter], path: str, r: Recipe) -> Drawn:
-    factors = tuple(s.modules[path] for s in sources)
-    deltas = Deltas(path=path, factors=factors, weights=r.weights, sources=tuple(s.sha256 for s in sources))
-    masks = keep_masks(deltas, r)
+    masks = masks_of(sources, path, r)
     return Drawn(masks, [d * m / r.density for d, m in zip(dense(sources, path), masks, strict=True)])
 
 
@@ -115,7 +122,7 @@ def drawn(sources: list[Adapter], path: str, r: Recipe) -> Drawn:
 @given(seed=seeds, density=densities, weights=triples)
 def test_dare_on_the_same_masks_is_pefts(seed: int, density: float, weights: tuple[float, ...]) -> None:
     sources = three(seed)
-    linear, elected = (recipe({"method": m}, *weights, density=density, seed=seed) for m in ("dare", "dare_ties"))
+    linear, elected = (recipe({"method": m}, *weights, density=density, seed=seed) for m in ("dare_linear", "dare_ties"))
     merged_linear, merged_elected = merge(sources, linear), merge(sources, elected)
     for path in PATHS:
         kept = drawn(sources, path, linear).kept
@@ -141,7 +148,7 @@ def test_dare_ties_elects_among_the_survivors(elect_on: str, normalise: str) -> 
 def test_dare_keeps_the_share_it_is_asked_to_keep_as_peft_does() -> None:
     count, density = 500 * 400, 0.3
     big = [make_adapter(1)]
-    r = recipe({"method": "dare"}, 1.0, density=density)
+    r = recipe({"method": "dare_linear"}, 1.0, density=density)
     shares = torch.cat([drawn(big, path, r.replaced(seed=s)).masks.flatten() for path in PATHS for s in range(40)]).float()
     deviation = (density * (1 - density) / len(shares)) ** 0.5
     assert abs(float(shares.mean()) - density) < 5 * deviation
@@ -152,7 +159,9 @@ def test_dare_keeps_the_share_it_is_asked_to_keep_as_peft_does() -> None:
 
 def test_dare_keeps_the_expectation() -> None:
     source, path, trials = make_adapter(1, paths=PATHS[1:2]), PATHS[1], 400
-    total = sum(merge([source], recipe({"method": "dare"}, 1.0, density=0.5, seed=s)).modules[path].delta().double() for s in range(trials))
+    total = sum(
+        merge([source], recipe({"method": "dare_linear"}, 1.0, density=0.5, seed=s)).modules[path].delta().double() for s in range(trials)
+    )
     assert isinstance(total, torch.Tensor)
     change = source.modules[path].delta().double()
     z = (total / trials - change) / (change.abs() / trials**0.5)  # at density 1/2 an entry deviates by its own magnitude
@@ -163,7 +172,7 @@ def test_dare_keeps_the_expectation() -> None:
 @pytest.mark.parametrize("rescale", ["inverse", "l1", "none"])
 def test_dare_rescales_as_asked(rescale: str) -> None:
     source = make_adapter(1)
-    r = recipe({"method": "dare"}, 1.0, density=0.4, rescale=rescale)
+    r = recipe({"method": "dare_linear"}, 1.0, density=0.4, rescale=rescale)
     merged = merge([source], r)
     for path in PATHS:
         change, mask = dense([source], path)[0], drawn([source], path, r).masks[0]
@@ -173,7 +182,7 @@ def test_dare_rescales_as_asked(rescale: str) -> None:
 
 def test_a_mask_is_a_function_of_seed_source_and_module_alone() -> None:
     a, b, c = three(1)
-    r = recipe({"method": "dare"}, 1.0, 1.0, density=0.5, seed=7)
+    r = recipe({"method": "dare_linear"}, 1.0, 1.0, density=0.5, seed=7)
     path = PATHS[1]
     mask = drawn([a, b], path, r).masks[0]
     assert torch.equal(mask, drawn([b, a], path, r).masks[1])
@@ -181,8 +190,8 @@ def test_a_mask_is_a_function_of_seed_source_and_module_alone() -> None:
     assert torch.equal(mask, drawn([a, c], path, r.replaced(weights=(0.2, -3.0))).masks[0])
     others = [drawn([a, b], path, r).masks[1], drawn([a, b], path, r.replaced(seed=8)).masks[0]]
     assert all(not torch.equal(mask, other) for other in others)
-    same_shape = [Deltas(p, (a.modules[path],), (1.0,), (a.sha256,)) for p in ("unet.x", "unet.y")]
-    assert not torch.equal(*(keep_masks(d, r) for d in same_shape))
+    twins = replace(a, modules=dict.fromkeys(("unet.x", "unet.y"), a.modules[path]))
+    assert not torch.equal(*(masks_of([twins], p, r.replaced(weights=(1.0,))) for p in twins.modules))
 
 
 def test_density_bounds_of_the_search_lie_inside_the_recipes() -> None:

@@ -41,9 +41,8 @@ def test_a_matrix_goes_with_a_1_by_1_convolution(method: str) -> None:
     shapes = {path: (*f.shape, 1, 1) if len(f.shape) == 2 else f.shape for path, f in other.modules.items()}
     point = replace(other, modules={path: replace(f, shape=shapes[path]) for path, f in other.modules.items()})
     settings = {"method": method, **NEUTRAL[method]}
-    plain = merge([matrix, other], recipe(settings, 0.5, 0.5))
-    for pair in ([matrix, point], [point, matrix]):
-        merged = merge(pair, recipe(settings, 0.5, 0.5))
+    for pair, twins in (([matrix, point], [matrix, other]), ([point, matrix], [other, matrix])):
+        merged, plain = merge(pair, recipe(settings, 0.5, 0.5)), merge(twins, recipe(settings, 0.5, 0.5))
         for path, factors in merged.modules.items():
             assert factors.shape == shapes.get(path, plain.modules[path].shape)
             torch.testing.assert_close(factors.delta().flatten(1), plain.modules[path].delta().flatten(1), rtol=1e-3, atol=1e-4)

@@ -26,7 +26,7 @@ class Killed(BaseException):
 @pytest.fixture(scope="module")
 def options(studio: Studio) -> dict[str, Any]:
     """Trials 0 to 3 are the baselines, 4 a default recipe, 5 is random, 6 and 7 come from the sampler's model."""
-    return studio.options(budget=4, finalists=1, methods=("ties", "dare"))
+    return studio.options(budget=4, finalists=1, methods=("ties", "dare_linear"))
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ def adapters(studio: Studio) -> list[Adapter]:
     return [load_adapter(path) for path in studio.sources[:2]]
 
 
-def space(adapters: list[Adapter], budget: int, methods: tuple[str, ...] = ("ties", "dare"), rank: int | None = None) -> SearchSpace:
+def space(adapters: list[Adapter], budget: int, methods: tuple[str, ...] = ("ties", "dare_linear"), rank: int | None = None) -> SearchSpace:
     return space_for(adapters, budget=budget, methods=methods, rank=rank, dtype="fp16", seed=3)
 
 
@@ -51,14 +51,14 @@ def test_the_number_of_dimensions(adapters: list[Adapter]) -> None:
 
 
 def test_methods_share_the_parameters_that_they_have_in_common(adapters: list[Adapter]) -> None:
-    assert [p.name for p in space(adapters, 50, ("ties", "dare")).parameters] == ["density", "elect_on", "normalise", "rescale"]
+    assert [p.name for p in space(adapters, 50, ("ties", "dare_linear")).parameters] == ["density", "elect_on", "normalise", "rescale"]
     for parameter in space(adapters, 50, ALL).parameters:
         assert all(p == parameter for method in METHODS.values() for p in method.parameters if p.name == parameter.name)
 
 
 def test_the_weighted_sum_is_always_the_first_method_and_no_method_comes_twice(adapters: list[Adapter]) -> None:
     assert space(adapters, 3, ("ties", "linear", "ties", "svd")).methods == ("linear", "ties")
-    assert space(adapters, 3, ("linear", "dare"), rank=2).methods == ("svd", "dare")
+    assert space(adapters, 3, ("linear", "dare_linear"), rank=2).methods == ("svd", "dare_linear")
 
 
 def test_an_unknown_method_is_named(adapters: list[Adapter]) -> None:
@@ -75,7 +75,7 @@ def test_what_is_not_named_keeps_its_default(adapters: list[Adapter]) -> None:
     assert plain.sources == tuple(a.sha256 for a in adapters)
     ties = found.recipe(weights | {"method": "ties"})
     assert (ties.density, ties.elect_on, ties.normalise, ties.scale, ties.rank) == (0.4, "raw", "count", 1.0, 2 + 3)
-    assert found.recipe(weights | {"method": "dare"}).seed == 3
+    assert found.recipe(weights | {"method": "dare_linear"}).seed == 3
 
 
 def test_block_weights_of_1_are_left_out(adapters: list[Adapter]) -> None:
@@ -116,7 +116,7 @@ def test_a_study_begins_with_the_baselines_and_then_what_people_try_first(adapte
     assert [recipe.weights for _, recipe in begun] == [
         *((1.0, 0.0), (0.0, 1.0), (1.0, 1.0), (0.5, 0.5), (0.7071, 0.7071), (0.8, 0.8), (1.0, 1.0), (1.0, 1.0))
     ]
-    assert [recipe.method for _, recipe in begun] == ["linear"] * 6 + ["ties", "dare"]
+    assert [recipe.method for _, recipe in begun] == ["linear"] * 6 + ["ties", "dare_linear"]
     assert all(recipe.blocks == () for _, recipe in begun)
     assert [is_alone(label) for label, _ in begun] == [True, True] + [False] * 6
 

@@ -1,0 +1,76 @@
+"""Compression: the best approximation of a change at a rank, exactly for factors, by a checked randomised SVD for dense matrices."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from optimizer.merging.lowrank import Change, LowRank, svd
+
+_OVERSAMPLING = 16
+_RESIDUAL = 0.01
+
+
+def compressed(change: Change, rank: int | None, *, ordered: bool = False) -> LowRank:
+    """The best approximation of a change with at most ``rank`` components; with None the change itself, exactly.
+
+    Args:
+        change: factors, or dense matrices (b, out, fan_in).
+        rank: upper limit; never more components than the change can have are kept.
+        ordered: give the components in the order of their singular values, √σ on both factors, even where nothing is cut.
+    """
+    if isinstance(change, LowRank):
+        cut = rank is not None and rank < change.rank
+        return svd(change).balanced(rank) if cut or ordered else change
+    most = min(change.shape[-2:])
+    if rank is not None and rank < most:
+        return _truncated(change, rank)
+    return _truncated(change, most) if ordered else _whole(change)
+
+
+def _whole(matrix: Tensor) -> LowRank:
+    """The matrices themselves as factors of full rank, exact to the bit: identity times matrix, or matrix times identity."""
+    count, rows, columns = matrix.shape
+    eye = torch.eye(min(rows, columns), device=matrix.device).expand(count, -1, -1)
+    return LowRank(eye, matrix) if rows <= columns else LowRank(matrix, eye)
+
+
+def _truncated(matrix: Tensor, rank: int) -> LowRank:
+    wide = matrix.shape[-2] <= matrix.shape[-1]
+    short = matrix if wide else matrix.mT
+    basis = _sketched(short, rank) if 8 * (rank + _OVERSAMPLING) <= short.shape[-2] else _exact(short, rank)
+    rest = basis.mT @ short
+    sigma = torch.linalg.vector_norm(rest, dim=-1)
+    seen = sigma > torch.finfo(sigma.dtype).eps * sigma.amax(dim=1, keepdim=True)  # less is rounding, and its norm may even underflow
+    root = torch.where(seen, sigma, 1).sqrt()
+    left, right = basis * (root * seen)[:, None, :], rest * (seen / root)[:, :, None]
+    return LowRank(left, right) if wide else LowRank(right.mT.contiguous(), left.mT.contiguous())
+
+
+def _exact(short: Tensor, rank: int) -> Tensor:
+    """The leading left singular vectors of matrices with few rows, (b, rows, rank), as eigenvectors of their Gram matrices.
+
+    In double precision: the Gram matrix squares the singular values. Several times faster than an SVD of the matrix.
+    """
+    exact = short.double()
+    vectors: Tensor = torch.linalg.eigh(exact @ exact.mT).eigenvectors
+    return vectors[..., -rank:].flip(-1).float()
+
+
+def _sketched(short: Tensor, rank: int) -> Tensor:
+    """The same by randomised SVD (Halko, Martinsson & Tropp 2011, algorithm 4.4), some twenty times faster for a large matrix.
+
+    Only converged modules keep it: their singular pairs are true ones, Av = σu and Aᵀu = σv, up to a residual that is checked; the
+    others get the exact basis. At the limit set here the energy kept fell short of the best by less than a thousandth on TIES and DARE
+    merges of 1280 × 1280 weights.
+    """
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(0)  # the same file for the same input
+        u, sigma, v = torch.svd_lowrank(short, q=rank + _OVERSAMPLING, niter=8)
+    u, sigma, v = u[..., :rank], sigma[:, :rank], v[..., :rank]
+    root = sigma[:, None, :]
+    residual = torch.maximum(torch.linalg.matrix_norm(short @ v - u * root), torch.linalg.matrix_norm(short.mT @ u - v * root))
+    failed = (residual > _RESIDUAL * torch.linalg.vector_norm(sigma, dim=1)).nonzero().flatten().tolist()
+    for index in failed:
+        u[index] = _exact(short[index : index + 1], rank)[0]
+    return u

@@ -1,0 +1,28 @@
+"""Core space: TIES on the small matrices that all sources become in common bases of both sides."""
+
+from __future__ import annotations
+
+import torch
+
+from optimizer.merging.deltas import Deltas
+from optimizer.merging.lowrank import LowRank, svd
+from optimizer.merging.methods.magnitude import trimmed
+from optimizer.merging.methods.method import Settings
+from optimizer.merging.methods.ties import agreed
+
+
+def core(deltas: Deltas, settings: Settings, /) -> LowRank:
+    """TIES in core space (arXiv 2509.17786): Mᵢ = UᵀΔWᵢV, then ΔW = U · TIES(Mᵢ) · Vᵀ.
+
+    U holds the left singular vectors of [B₁ | … | B_N], V the right ones of [A₁; …; A_N], where ΔWᵢ = BᵢAᵢ. The paper takes the file's
+    factors; here they are √σ-balanced singular vectors, so that the result depends on ΔW alone. The cores lose nothing, and the
+    result has rank Σ rᵢ, exactly. The bases are found in double precision, as in ``knots``.
+
+    Reads what ``ties`` reads.
+    """
+    canonical = [svd(LowRank(term.up.double(), term.down.double())).balanced() for term in deltas.terms]
+    left = torch.linalg.svd(torch.cat([term.up for term in canonical], dim=-1), full_matrices=False).U.float()
+    right = torch.linalg.svd(torch.cat([term.down for term in canonical], dim=-2), full_matrices=False).Vh.float()
+    cores = [((left.mT @ term.up) @ (term.down @ right.mT)) for term in deltas.terms]
+    values = trimmed(lambda: (core.clone() for core in cores), settings.density)
+    return LowRank(left @ agreed(values, deltas.columns, settings), right)

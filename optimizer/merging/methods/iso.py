@@ -1,0 +1,20 @@
+"""Isotropic merging: flatten the spectrum of the sum, so that no source's directions drown the others'."""
+
+from __future__ import annotations
+
+from optimizer.merging.deltas import Deltas
+from optimizer.merging.lowrank import LowRank, Svd, concatenated, svd
+from optimizer.merging.methods.method import Settings
+
+
+def iso(deltas: Deltas, settings: Settings, /) -> LowRank:
+    """Iso-C (arXiv 2502.04959): the weighted sum with every singular value replaced by their mean.
+
+    The mean is over the components that the sum has, Σ rᵢ at most, since all others would be directions that no source has.
+    ``isotropy`` β goes there from the plain sum: σ ← (1 − β)σ + βσ̄; the paper has β = 1. Reads ``isotropy`` and ``scale``.
+    """
+    whole = svd(concatenated(deltas.terms, deltas.weights))
+    seen = whole.seen()
+    mean = (whole.sigma * seen).sum(dim=1, keepdim=True) / seen.sum(dim=1, keepdim=True).clamp(min=1)
+    flat = (1 - settings.isotropy) * whole.sigma + settings.isotropy * mean * seen
+    return Svd(whole.u, settings.scale * flat, whole.vh).balanced()

@@ -1,0 +1,42 @@
+"""KnOTS: TIES or DARE in the basis that all sources share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from optimizer.merging.deltas import Deltas, Values
+from optimizer.merging.lowrank import LowRank
+from optimizer.merging.methods.dare import dropped
+from optimizer.merging.methods.magnitude import trimmed
+from optimizer.merging.methods.method import Settings
+from optimizer.merging.methods.ties import agreed
+
+
+def knots(deltas: Deltas, settings: Settings, /) -> LowRank:
+    """KnOTS-TIES (arXiv 2410.19735): with [ΔW₁ | … | ΔW_N] = UΣ[V₁ᵀ | … | V_Nᵀ], U times TIES of the ΣVᵢᵀ.
+
+    Reads what ``ties`` reads. The result has rank Σ rᵢ, exactly.
+    """
+    basis, values = shared_basis(deltas)
+    return LowRank(basis, agreed(trimmed(values, settings.density), deltas.columns, settings))
+
+
+def knots_dare(deltas: Deltas, settings: Settings, /) -> LowRank:
+    """KnOTS-DARE-TIES (arXiv 2410.19735): as ``knots``, with DARE in the place of trimming. Reads what ``dare_ties`` reads."""
+    basis, values = shared_basis(deltas)
+    return LowRank(basis, agreed(dropped(values, deltas, settings), deltas.columns, settings))
+
+
+def shared_basis(deltas: Deltas) -> tuple[Tensor, Values]:
+    """U, (b, out, p), and the sources' coordinates UᵀΔWᵢ = ΣVᵢᵀ, (b, p, fan_in) each.
+
+    With QR of [upᵢ] and of every downᵢᵀ, U is that of a matrix of the size of the sum of ranks. In double precision: what is trimmed
+    depends on the basis, and directions of nearly equal singular values should not depend on rounding.
+    """
+    q, r = torch.linalg.qr(torch.cat([term.up for term in deltas.terms], dim=-1).double())
+    parts = r.split([term.rank for term in deltas.terms], dim=-1)
+    triangles = [torch.linalg.qr(term.down.mT.double(), mode="r").R for term in deltas.terms]
+    core = torch.cat([part @ triangle.mT for part, triangle in zip(parts, triangles, strict=True)], dim=-1)
+    basis = (q @ torch.linalg.svd(core, full_matrices=False).U).float()
+    return basis, lambda: ((basis.mT @ term.up) @ term.down for term in deltas.terms)

@@ -1,0 +1,115 @@
+"""Stacks: the sources' modules grouped by shape and rank, so that every step of a merge runs on many modules at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from optimizer.adapters.adapter import Adapter
+from optimizer.adapters.factors import Factors
+from optimizer.adapters.shapes import bare
+from optimizer.errors import RecipeError
+from optimizer.merging.deltas import Deltas
+from optimizer.merging.lowrank import LowRank
+
+# Entries of ΔW in a stack: on a CPU, whose caches are small, no more than the largest module has or a few small ones together.
+_FEW, _MANY = 2**20, 2**26
+
+
+@dataclass(frozen=True, eq=False)
+class Stack:
+    """Modules of one shape that the same sources change at the same ranks.
+
+    Attributes:
+        paths: canonical module paths, b of them.
+        shape: of the base weights.
+        members: indices of the sources that change them.
+        terms: ΔWᵢ of each member at reference strength.
+    """
+
+    paths: tuple[str, ...]
+    shape: tuple[int, ...]
+    members: tuple[int, ...]
+    terms: tuple[LowRank, ...]
+
+    def deltas(self, weights: Tensor, sources: Sequence[str]) -> Iterator[Deltas]:
+        """The input of a merge method; modules without a live source are left out, those with different live sources come apart.
+
+        Args:
+            weights: of all sources at these modules, (N, b), fp32, on the CPU; 0 where a source takes no part.
+            sources: SHA-256 of all sources.
+        """
+        total, own = weights.abs().sum(dim=0), weights[list(self.members)]
+        live = own != 0
+        if bool(live.all()):
+            yield self._deltas(own, total, sources)
+            return
+        for pattern in torch.unique(live, dim=1).T:
+            where = (live == pattern[:, None]).all(dim=0).nonzero().flatten()
+            if bool(pattern.any()):
+                kept = pattern.nonzero().flatten().tolist()
+                yield self._part(where, kept)._deltas(own[kept][:, where], total[where], sources)
+
+    def _part(self, where: Tensor, kept: list[int]) -> Stack:
+        """Some of the modules, some of the members."""
+        near = where.to(self.terms[0].up.device)
+        return replace(
+            self,
+            paths=tuple(self.paths[i] for i in where.tolist()),
+            members=tuple(self.members[i] for i in kept),
+            terms=tuple(LowRank(self.terms[i].up[near], self.terms[i].down[near]) for i in kept),
+        )
+
+    def _deltas(self, weights: Tensor, total: Tensor, sources: Sequence[str]) -> Deltas:
+        device = self.terms[0].up.device
+        return Deltas(self.paths, self.terms, weights.to(device), tuple(sources[i] for i in self.members), total.to(device))
+
+
+def stacks(adapters: Sequence[Adapter], device: str | torch.device = "cpu") -> Iterator[Stack]:
+    """All modules of all adapters, in fp32 on a device, grouped; one stack is made at a time.
+
+    Raises:
+        RecipeError: adapters change a weight of different shapes.
+    """
+    groups: dict[tuple[tuple[int, ...], tuple[int, ...]], list[str]] = {}
+    for path in sorted({path for a in adapters for path in a.modules}):
+        ranks = tuple(a.modules[path].rank if path in a.modules else 0 for a in adapters)
+        groups.setdefault((_shape(adapters, path), ranks), []).append(path)
+    largest = max((math.prod(shape) for shape, _ in groups), default=0)
+    limit = _MANY if torch.device(device).type == "cuda" else max(_FEW, largest)
+    for (shape, ranks), paths in groups.items():
+        members = tuple(i for i, rank in enumerate(ranks) if rank)
+        step = max(1, limit // math.prod(shape))
+        for start in range(0, len(paths), step):
+            part = tuple(paths[start : start + step])
+            yield Stack(part, shape, members, tuple(_stacked([adapters[i].modules[path] for path in part], device) for i in members))
+
+
+def _stacked(factors: Sequence[Factors], device: str | torch.device) -> LowRank:
+    """In fp32, the scale in ``down``, and each column of ``up`` about as large as its row of ``down``.
+
+    The columns are scaled by powers of two, so not a bit of the product changes; it keeps both factors inside the range where
+    half precision still has all its digits.
+    """
+    up = torch.stack([f.up.detach() for f in factors]).to(device, torch.float32)
+    down = torch.stack([f.down.detach() for f in factors]).to(device, torch.float32)
+    down = down * torch.tensor([f.scale for f in factors], dtype=torch.float32, device=up.device)[:, None, None]
+    ratio = torch.linalg.vector_norm(down, dim=2) / torch.linalg.vector_norm(up, dim=1)
+    ratio = torch.where(torch.isfinite(ratio) & (ratio > 0), ratio, torch.ones_like(ratio))
+    power = torch.exp2(torch.round(torch.log2(ratio) / 2))
+    return LowRank(up * power[:, None, :], down / power[:, :, None])
+
+
+def _shape(adapters: Sequence[Adapter], path: str) -> tuple[int, ...]:
+    """Shape of the weight that the sources change: of a 1 × 1 convolution, where one of them says so."""
+    shapes = [(a.name, tuple(a.modules[path].shape)) for a in adapters if path in a.modules]
+    if len({bare(shape) for _, shape in shapes}) > 1:
+        listed = ", ".join(f"{name}: {shape}" for name, shape in shapes)
+        raise RecipeError(
+            f"the sources change weights of different shapes ({listed})", where=path, remedy="merge sources of one base model"
+        )
+    return max((shape for _, shape in shapes), key=len)
