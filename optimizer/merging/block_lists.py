@@ -1,7 +1,7 @@
 """Lists of block weights as other tools write them, read into named blocks.
 
 Such a list is positional: what an entry means depends on the tool, on the base, and for Inspire even on the file that it was written
-for. Read from the tools' sources in October 2026:
+for. Read from the tools' sources (LBW at 04b986c, sd-scripts at 077f6a4, Inspire at 25ae8d5 with the presets of f64c987):
 
 - ``lbw``: sd-webui-lora-block-weight (``BLOCKID12`` … ``BLOCKIDFLUX``, ``to26``, ``ratiodealer``, ``get_flux_blocks``). A block that
   a list does not name gets weight **0** there: the 17 entries of SD 1.x are the blocks with attention, so a LyCORIS file loses
@@ -23,6 +23,7 @@ for. Read from the tools' sources in October 2026:
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -32,8 +33,8 @@ from optimizer.merging.blocks import block_map
 TOOLS = ("lbw", "kohya", "inspire")
 """The tools whose lists are known; as a prefix (``kohya:1,0,…``) they decide how a list is read."""
 
-_WORDS = {"R": "a random number", "U": "a random number", "X": "a number given elsewhere", "A": "a number given elsewhere"}
-_WORDS["B"] = _WORDS["A"]
+_WORD = re.compile(r"[RU]|([ABX]|X[+-]?[\d.]+)", re.IGNORECASE)
+"""What stands for a number: R and U for a random one; X, A and B for one given elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Layout:
         tool: one of ``TOOLS``.
         bases: the families of base models that it is for.
         entries: for each entry the blocks that it weighs.
-        rest: the weight of the other numbered blocks; None leaves them out.
+        rest: the weight of the U-Net's other blocks; None leaves them out.
     """
 
     tool: str
@@ -63,8 +64,9 @@ def number(value: object, what: str, where: str) -> float:
     if found is not None and math.isfinite(found):
         return found
     given = repr(value) if isinstance(value, str | bool | float) else f"of type {type(value).__name__}"
-    if isinstance(value, str) and (word := _WORDS.get(value.strip()[:1].upper())):
-        raise RecipeError(f"{what} is {given}, {word}", where=where, remedy="give the number itself, so that the merge can be repeated")
+    if isinstance(value, str) and (word := _WORD.fullmatch(value.strip())):
+        kind = "a number given elsewhere" if word[1] else "a random number"
+        raise RecipeError(f"{what} is {given}, {kind}", where=where, remedy="give the number itself, so that the merge can be repeated")
     raise RecipeError(f"{what} is {given}, not a finite number", where=where, remedy="give a number such as 0.5")
 
 
@@ -88,9 +90,7 @@ def read_list(entries: Sequence[object], base: str, *, tool: str | None = None, 
         RecipeError: the number of entries does not go with the base, an entry is no finite number, or two entries for one block differ.
     """
     layout = _layout(len(entries), base, tool, where)
-    weights = (
-        {} if layout.rest is None else {name: layout.rest for name in block_map(base).names if name[-1].isdigit() and name[:2] != "TE"}
-    )
+    weights = {} if layout.rest is None else dict.fromkeys(_of_unet(base), layout.rest)
     origin: dict[str, int] = {}
     for i, (entry, blocks) in enumerate(zip(entries, layout.entries, strict=True), 1):
         weight = number(entry, f"entry {i}", where)
@@ -103,6 +103,11 @@ def read_list(entries: Sequence[object], base: str, *, tool: str | None = None, 
                 )
             weights[block], origin[block] = weight, i
     return weights
+
+
+def _of_unet(base: str) -> tuple[str, ...]:
+    names = block_map(base).names
+    return names[names.index("IN00") :]
 
 
 def _layout(length: int, base: str, tool: str | None, where: str) -> Layout:

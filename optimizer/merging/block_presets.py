@@ -14,7 +14,6 @@ U-Net off and leaves all else at 1: text encoders, as LBW's own presets do, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from types import MappingProxyType
 
 from optimizer.errors import RecipeError
@@ -36,10 +35,13 @@ _UNET = {
     "STYLE": "what makes the style; for the style of two sources",
     "CONTENT": "all that STYLE leaves; for the character of two sources",
 }
-MEANINGS = MappingProxyType({**_EVERYWHERE, **_UNET})
+BLOCK_PRESETS = MappingProxyType({**_EVERYWHERE, **_UNET})
 """Every preset's name and what it means, for people."""
 
-_SD = {
+_Ranges = tuple[tuple[str, str], ...]
+"""The blocks that stay on: from the first to the last of each pair, in the order of the network."""
+
+_SD: dict[str, _Ranges] = {
     "INS": (("IN00", "IN04"),),
     "IND": (("IN05", "IN11"),),
     "INALL": (("IN00", "IN11"),),
@@ -51,7 +53,7 @@ _SD = {
     "CONTENT": (("IN00", "MID"),),
 }
 # No tool has these for SDXL; deep is the lowest resolution, with its ten layers of attention a block.
-_SDXL = {
+_SDXL: dict[str, _Ranges] = {
     "INS": (("IN00", "IN06"),),
     "IND": (("IN07", "IN08"),),
     "INALL": (("IN00", "IN08"),),
@@ -84,16 +86,16 @@ LBW_PRESETS = MappingProxyType(
 repository has 0 for the text encoder in IND, MIDD, OUTD, OUTS and OUTALL."""
 
 
-def preset_names(base: str) -> tuple[str, ...]:
+def block_preset_names(base: str) -> tuple[str, ...]:
     """The presets of a base. A transformer has no way in and out, and no division into style and content is established there."""
-    return tuple(MEANINGS) if ("sd1" if base == "unknown" else base) in _KEPT else tuple(_EVERYWHERE)
+    return tuple(BLOCK_PRESETS) if _family(base) in _KEPT else tuple(_EVERYWHERE)
 
 
 def preset(name: str, base: str, *, where: str = "blocks") -> dict[str, float]:
     """A preset's block weights: what it does not leave at 1, block by block.
 
     Args:
-        name: a key of ``MEANINGS``, in upper or lower case.
+        name: a key of ``BLOCK_PRESETS``, in upper or lower case.
         base: family of the base model.
         where: what to name in errors.
 
@@ -101,19 +103,18 @@ def preset(name: str, base: str, *, where: str = "blocks") -> dict[str, float]:
         RecipeError: there is no such preset, or not for this base.
     """
     word, names = name.upper(), block_map(base).names
-    if word not in preset_names(base):
-        what = f"the preset {word!r} is not defined for the base {base!r}" if word in MEANINGS else f"unknown preset {name!r}"
+    if word not in block_preset_names(base):
+        what = f"the preset {word!r} is not defined for the base {base!r}" if word in BLOCK_PRESETS else f"unknown preset {name!r}"
         raise RecipeError(
             what,
             where=where,
-            remedy=f"presets of this base: {', '.join(preset_names(base))}; or name the blocks: {names[-1]}=0.5",
+            remedy=f"presets of this base: {', '.join(block_preset_names(base))}; or name the blocks: {names[-1]}=0.5",
         )
     if word in _WHOLE:
         return {} if _WHOLE[word] == 1 else dict.fromkeys(names, _WHOLE[word])
-    kept = set(_between(names, _KEPT["sd1" if base == "unknown" else base][word]))
+    kept = {block for first, last in _KEPT[_family(base)][word] for block in names[names.index(first) : names.index(last) + 1]}
     return {block: 0.0 for block in names[names.index("IN00") :] if block not in kept}
 
 
-def _between(names: tuple[str, ...], ranges: tuple[tuple[str, str], ...]) -> Iterator[str]:
-    for first, last in ranges:
-        yield from names[names.index(first) : names.index(last) + 1]
+def _family(base: str) -> str:
+    return "sd1" if base == "unknown" else base
