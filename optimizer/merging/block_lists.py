@@ -10,8 +10,8 @@ for. Read from the tools' sources (LBW at 04b986c, sd-scripts at 077f6a4, Inspir
   here, so they must agree.
 - ``kohya``: ``--lbws`` of sd-scripts (``svd_merge_lora.py``, ``format_lbws``, ``get_lbw_block_index``). The same layouts, but a block that
   a list does not name keeps weight **1**. (What is read here is the factor on ΔW, as ``svd_merge_lora.py`` applies it;
-  ``sdxl_merge_lora.py`` multiplies both factors by it, which squares it. There, time embeddings share the weight of ``IN00``, and
-  nothing reaches ``conv_in`` of SD 1.x; sd-scripts trains none of these.)
+  ``sdxl_merge_lora.py`` multiplies both factors by it, which squares it. Of SDXL, time embeddings share the weight of ``IN00``
+  there, and of SD 1.x nothing reaches ``conv_in``; sd-scripts trains none of these.)
 - ``inspire``: ComfyUI-Inspire-Pack (``LoraLoaderBlockWeight.load_lbw``, ``lbw-preset.txt``). The entries go one after another to the
   blocks **that the file holds**, in the order in, middle, out, double, single; the first one goes to all the rest, text encoders and
   modules outside all blocks. A layout here holds for files with exactly its blocks: 17 and 12 for attention only, 27 and 21 for every

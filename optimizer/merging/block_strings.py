@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from optimizer.errors import RecipeError
 from optimizer.merging.block_lists import TOOLS, number, read_list
 from optimizer.merging.block_presets import LBW_PRESETS, preset
@@ -69,11 +71,11 @@ def _entries(text: str) -> list[str]:
 def _named(text: str, base: str, where: str) -> dict[str, float]:
     weights: dict[str, float] = {}
     for part in text.split(","):
-        name, sign, value = (piece.strip() for piece in part.replace(":", "=", 1).partition("="))
-        if not sign:
+        name, *value = (piece.strip() for piece in re.split("[=:]", part, maxsplit=1))
+        if not value:
             raise RecipeError(f"{name!r} gives no number", where=where, remedy="write name=number, with commas between them")
         check_block_names([name], where=where, base=base)
         if name in weights:
             raise RecipeError(f"the block {name} is named twice", where=where, remedy="name it once")
-        weights[name] = number(value, f"the weight of {name}", where)
+        weights[name] = number(value[0], f"the weight of {name}", where)
     return weights
