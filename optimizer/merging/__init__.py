@@ -7,6 +7,9 @@ turns (up, down) into (up·R, R⁻¹·down) without changing the adapter, so the
 from __future__ import annotations
 
 from optimizer.merging.anatomy import Anatomy, BlockAnatomy, Directions, Values, anatomy
+from optimizer.merging.block_files import read_blocks_file
+from optimizer.merging.block_presets import BLOCK_PRESETS, block_preset_names
+from optimizer.merging.block_strings import read_blocks
 from optimizer.merging.blocks import BLOCK_MAPS, BlockMap, block_map, block_of, block_weight
 from optimizer.merging.deltas import Deltas
 from optimizer.merging.diagnosis import diagnose
@@ -20,6 +23,7 @@ from optimizer.merging.report import Fidelity, MergeReport, merge_report
 
 __all__ = [
     "BLOCK_MAPS",
+    "BLOCK_PRESETS",
     "METHODS",
     "Anatomy",
     "BlockAnatomy",
@@ -43,6 +47,7 @@ __all__ = [
     "anatomy",
     "block_map",
     "block_of",
+    "block_preset_names",
     "block_weight",
     "common_base",
     "diagnose",
@@ -53,6 +58,8 @@ __all__ = [
     "merge",
     "merge_report",
     "misfit",
+    "read_blocks",
+    "read_blocks_file",
     "shared_modules",
     "spectrum",
     "truncation_error",

@@ -1,0 +1,173 @@
+"""Lists of block weights as other tools write them, read into named blocks.
+
+Such a list is positional: what an entry means depends on the tool, on the base, and for Inspire even on the file that it was written
+for. Read from the tools' sources (LBW at 04b986c, sd-scripts at 077f6a4, Inspire at 25ae8d5 with the presets of f64c987):
+
+- ``lbw``: sd-webui-lora-block-weight (``BLOCKID12`` … ``BLOCKIDFLUX``, ``to26``, ``ratiodealer``, ``get_flux_blocks``). A block that
+  a list does not name gets weight **0** there: the 17 entries of SD 1.x are the blocks with attention, so a LyCORIS file loses
+  ``IN03`` with them, whatever the list says. Its ``BASE`` is the text encoders; the U-Net's modules outside all blocks (time
+  embedding, ``conv_out``) are left alone. Of FLUX.1, ``IN`` and ``OUT`` are what stands before and behind the blocks: both are ``BASE``
+  here, so they must agree.
+- ``kohya``: ``--lbws`` of sd-scripts (``svd_merge_lora.py``, ``format_lbws``, ``get_lbw_block_index``). The same layouts, but a block that
+  a list does not name keeps weight **1**. (What is read here is the factor on ΔW, as ``svd_merge_lora.py`` applies it;
+  ``sdxl_merge_lora.py`` multiplies both factors by it, which squares it. Of SDXL, time embeddings share the weight of ``IN00``
+  there, and of SD 1.x nothing reaches ``conv_in``; sd-scripts trains none of these.)
+- ``inspire``: ComfyUI-Inspire-Pack (``LoraLoaderBlockWeight.load_lbw``, ``lbw-preset.txt``). The entries go one after another to the
+  blocks **that the file holds**, in the order in, middle, out, double, single; the first one goes to all the rest, text encoders and
+  modules outside all blocks. A layout here holds for files with exactly its blocks: 17 and 12 for attention only, 27 and 21 for every
+  block but ``conv_in``, where the middle counts as three. For other files the same list means something else
+  (Inspire#191), which cannot be known from the list. A list that ends early repeats its last number: so of 20 entries for FLUX.1, the
+  last one is also the weight of all single blocks (Inspire#165).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from optimizer.errors import RecipeError
+from optimizer.merging.blocks import block_map
+
+TOOLS = ("lbw", "kohya", "inspire")
+"""The tools whose lists are known; as a prefix (``kohya:1,0,…``) they decide how a list is read."""
+
+_WORD = re.compile(r"[RU]|([ABX]|X[+-]?[\d.]+)", re.IGNORECASE)
+"""What stands for a number: R and U for a random one; X, A and B for one given elsewhere."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the entries of one list mean.
+
+    Attributes:
+        tool: one of ``TOOLS``.
+        bases: the families of base models that it is for.
+        entries: for each entry the blocks that it weighs.
+        rest: the weight of the U-Net's other blocks; None leaves them out.
+    """
+
+    tool: str
+    bases: tuple[str, ...]
+    entries: tuple[tuple[str, ...], ...]
+    rest: float | None = None
+
+
+def number(value: object, what: str, where: str) -> float:
+    """The finite number that ``value`` is, or says as text.
+
+    Raises:
+        RecipeError: it is none; ``what`` names it, as in ``entry 3``.
+    """
+    found = _number(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else None
+    if found is not None and math.isfinite(found):
+        return found
+    given = repr(value) if isinstance(value, str | bool | float) else f"of type {type(value).__name__}"
+    if isinstance(value, str) and (word := _WORD.fullmatch(value.strip())):
+        kind = "a number given elsewhere" if word[1] else "a random number"
+        raise RecipeError(f"{what} is {given}, {kind}", where=where, remedy="give the number itself, so that the merge can be repeated")
+    raise RecipeError(f"{what} is {given}, not a finite number", where=where, remedy="give a number such as 0.5")
+
+
+def _number(value: float | str) -> float | None:
+    try:
+        return None if "_" in str(value) else float(value)
+    except (ValueError, OverflowError):
+        return None
+
+
+def read_list(entries: Sequence[object], base: str, *, tool: str | None = None, where: str = "blocks") -> dict[str, float]:
+    """Named block weights from a list.
+
+    Args:
+        entries: numbers, or text that says numbers.
+        base: family of the base model.
+        tool: one of ``TOOLS``; None takes LBW's reading for every length that LBW knows for any base, else Inspire's.
+        where: what to name in errors.
+
+    Raises:
+        RecipeError: the number of entries does not go with the base, an entry is no finite number, or two entries for one block differ.
+    """
+    layout = _layout(len(entries), base, tool, where)
+    weights = {} if layout.rest is None else dict.fromkeys(_of_unet(base), layout.rest)
+    origin: dict[str, int] = {}
+    for i, (entry, blocks) in enumerate(zip(entries, layout.entries, strict=True), 1):
+        weight = number(entry, f"entry {i}", where)
+        for block in blocks:
+            if block in origin and weights[block] != weight:
+                raise RecipeError(
+                    f"entries {origin[block]} and {i} are {weights[block]:g} and {weight:g}, but {block} is one block here",
+                    where=where,
+                    remedy="give them the same number",
+                )
+            weights[block], origin[block] = weight, i
+    return weights
+
+
+def _of_unet(base: str) -> tuple[str, ...]:
+    names = block_map(base).names
+    return names[names.index("IN00") :]
+
+
+def _layout(length: int, base: str, tool: str | None, where: str) -> Layout:
+    family = "sd1" if base == "unknown" else base
+    reading = tool or ("lbw" if any(layout.tool == "lbw" and len(layout.entries) == length for layout in LAYOUTS) else "inspire")
+    for layout in LAYOUTS:
+        if layout.tool == reading and family in layout.bases and len(layout.entries) == length:
+            return layout
+    raise RecipeError(
+        f"the base {base!r} has no {f'{tool} ' if tool else ''}list of {length} entries", where=where, remedy=_lengths(family, base)
+    )
+
+
+def _lengths(family: str, base: str) -> str:
+    """The lengths that go with a base, and what always does."""
+    fitting = {tool: [len(layout.entries) for layout in LAYOUTS if layout.tool == tool and family in layout.bases] for tool in TOOLS}
+    known = ", ".join(f"{tool}: {' or '.join(map(str, lengths))}" for tool, lengths in fitting.items() if lengths)
+    example = f"{block_map(base).names[-1]}=0.5"
+    return f"entries of its lists: {known}; or name the blocks: {example}" if known else f"name the blocks: {example}"
+
+
+def _run(family: str, *numbers: int) -> list[str]:
+    return [f"{family}{i:02d}" for i in numbers]
+
+
+def _single(names: Iterable[str]) -> tuple[tuple[str, ...], ...]:
+    return tuple((name,) for name in names)
+
+
+_SD, _XL, _FLUX = ("sd1", "sd2"), ("sdxl",), ("flux1",)
+_TEXTS = {_SD: ("TE",), _XL: ("TE", "TE2"), _FLUX: ("TE", "TE2")}
+
+# The blocks with attention, and all blocks.
+_SD_ATTENTION = _single([*_run("IN", 1, 2, 4, 5, 7, 8), "MID", *_run("OUT", *range(3, 12))])
+_XL_ATTENTION = _single([*_run("IN", 4, 5, 7, 8), "MID", *_run("OUT", *range(6))])
+_SD_ALL = _single([*_run("IN", *range(12)), "MID", *_run("OUT", *range(12))])
+_XL_ALL = _single([*_run("IN", *range(9)), "MID", *_run("OUT", *range(9))])
+_DOUBLE, _SINGLE = _run("DOUBLE_", *range(19)), _run("SINGLE_", *range(38))
+
+_MIDDLE = _single(["MID", "MID", "MID"])  # a residual block, the attention, a residual block
+_SD_SEQUENCE = (*_single(_run("IN", *range(1, 12))), *_MIDDLE, *_single(_run("OUT", *range(12))))
+_XL_SEQUENCE = (*_single(_run("IN", *range(1, 9))), *_MIDDLE, *_single(_run("OUT", *range(9))))
+
+LAYOUTS: tuple[Layout, ...] = (
+    *(
+        Layout(tool, bases, (_TEXTS[bases], *blocks), rest)
+        for tool, rest in (("lbw", 0.0), ("kohya", 1.0))
+        for bases, blocks in ((_SD, _SD_ATTENTION), (_SD, _SD_ALL), (_XL, _XL_ATTENTION), (_XL, _XL_ALL))
+    ),
+    Layout("lbw", _FLUX, _single(["TE", "TE2", "BASE", *_DOUBLE, *_SINGLE, "BASE"])),
+    *(
+        Layout("inspire", bases, (("BASE", *_TEXTS[bases]), *blocks))
+        for bases, blocks in (
+            (_SD, _SD_ATTENTION),
+            (_SD, _SD_SEQUENCE),
+            (_XL, _XL_ATTENTION),
+            (_XL, _XL_SEQUENCE),
+            (_FLUX, (*_single(_DOUBLE[:-1]), (_DOUBLE[-1], *_SINGLE))),
+            (_FLUX, _single([*_DOUBLE, *_SINGLE])),
+        )
+    ),
+)
+"""Every list that is understood; for one tool and one base, their lengths differ."""
