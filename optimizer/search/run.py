@@ -127,7 +127,7 @@ def prepare(config: Config) -> Bench:
     Raises:
         UsageError: a source, the base, the embedder or a method cannot be used, or they do not fit each other.
     """
-    known_methods(config.methods)
+    known_methods(config.methods, len(config.sources))
     sources = load_sources(config)
     base = Path(config.base) if config.base else demo_base()
     device = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"

@@ -54,9 +54,8 @@ class SearchSpace:
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
-        """What the methods read besides weights, each once: methods that share a parameter share what is learnt of it. ``scale`` is
-        none of them, since the weights already say it."""
-        found = {p.name: p for method in self.methods for p in METHODS[method].parameters if p.name != "scale"}
+        """What the methods read besides weights, each once: methods that share a parameter share what is learnt of it."""
+        found = {p.name: p for method in self.methods for p in METHODS[method].parameters if p.searched}
         return tuple(found.values())
 
     def suggest(self, trial: optuna.trial.BaseTrial) -> Recipe:
@@ -96,7 +95,7 @@ class SearchSpace:
             weights=tuple(round(float(values[f"weight:{name}"]), 4) for name in self.names),
             sources=self.hashes,
             blocks=blocks,
-            rank=None if METHODS[method].rank == "forbidden" else self.rank or self.sum_of_ranks,
+            rank=self.rank or (None if METHODS[method].cost == "factors" else self.sum_of_ranks),
             dtype=self.dtype,
             seed=self.seed if METHODS[method].seeded else 0,
             **own,

@@ -63,8 +63,15 @@ def test_the_weighted_sum_is_always_the_first_method_and_no_method_comes_twice(a
 
 def test_an_unknown_method_is_named(adapters: list[Adapter]) -> None:
     with pytest.raises(UsageError) as caught:
-        space(adapters, 3, ("ties", "slerp"))
-    assert str(caught.value) == f"--methods: there is no merge method 'slerp' — choose from {', '.join(METHODS)}"
+        space(adapters, 3, ("ties", "tise"))
+    assert str(caught.value) == f"--methods: there is no merge method 'tise' — choose from {', '.join(METHODS)}"
+
+
+def test_a_method_for_two_sources_is_refused_for_three(studio: Studio) -> None:
+    with pytest.raises(
+        UsageError, match=r"^--methods: the method 'slerp' merges at most 2 sources \(got 3\) — choose from linear, (?!.*slerp)"
+    ):
+        space([load_adapter(path) for path in studio.sources[:3]], 3, ("slerp",))
 
 
 def test_what_is_not_named_keeps_its_default(adapters: list[Adapter]) -> None:
@@ -92,7 +99,7 @@ def test_a_rank_bounds_every_method(adapters: list[Adapter]) -> None:
     assert [found.recipe(weights | {"method": m}).rank for m in found.methods] == [3, 3]
 
 
-@pytest.mark.parametrize("method", ["linear", *[m for m in METHODS if m not in ("linear", "svd")]])
+@pytest.mark.parametrize("method", ["linear", *[m for m in METHODS if m not in ("linear", "concat", "svd")]])
 def test_a_proposal_is_a_valid_recipe_with_every_parameter_of_its_method(adapters: list[Adapter], method: str) -> None:
     found = space(adapters, 50, ALL)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
@@ -101,7 +108,7 @@ def test_a_proposal_is_a_valid_recipe_with_every_parameter_of_its_method(adapter
     recipe = found.suggest(trial)
     assert recipe.method == method
     assert len(trial.params) == found.dimensions
-    for parameter in {p.name for p in METHODS[method].parameters} - {"scale"}:
+    for parameter in {p.name for p in METHODS[method].parameters if p.searched}:
         value = trial.params[parameter]
         assert getattr(recipe, parameter) == (round(value, 4) if isinstance(value, float) else value)
     assert found.recipe(trial.params) == recipe
@@ -111,7 +118,7 @@ def test_a_study_begins_with_the_baselines_and_then_what_people_try_first(adapte
     found = space(adapters, 50)
     begun = [(start.label, found.recipe(start.values)) for start in first_trials(found, 50)]
     assert [label for label, _ in begun] == [
-        *("alba alone", "bruno alone", "stack", "naive", "equal 1/√N", "equal 0.8", "ties default", "dare default")
+        *("alba alone", "bruno alone", "stack", "naive", "equal 1/√N", "equal 0.8", "ties default", "dare_linear default")
     ]
     assert [recipe.weights for _, recipe in begun] == [
         *((1.0, 0.0), (0.0, 1.0), (1.0, 1.0), (0.5, 0.5), (0.7071, 0.7071), (0.8, 0.8), (1.0, 1.0), (1.0, 1.0))

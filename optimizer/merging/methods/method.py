@@ -68,6 +68,7 @@ class Parameter:
         default: where a search starts.
         low, high: closed interval to search, for a number.
         choices: the values to search, for a word or a few numbers.
+        searched: whether a search proposes values; else it leaves the default.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Parameter:
     low: float = 0.0
     high: float = 1.0
     choices: tuple[str | int, ...] = ()
+    searched: bool = True
 
 
 @dataclass(frozen=True)
