@@ -24,7 +24,9 @@ FLOORS: dict[str, set[str]] = {
         *("optimizer.errors", "optimizer.adapters", "optimizer.merging", "optimizer.rendering", "optimizer.export"),
         *("optimizer.calibration", "objectives", "studies"),
     },
-    "optimizer.cli": {"optimizer.errors", "optimizer.adapters", "optimizer.merging", "optimizer.search", "studies", "studies.demo"},
+    "optimizer.cli": {
+        *("optimizer.errors", "optimizer.adapters", "optimizer.merging", "optimizer.export", "optimizer.search", "studies", "studies.demo"),
+    },
     "objectives": set(),
     "studies": set(),
     "studies.demo": {"studies"},

@@ -8,6 +8,9 @@ text encoder get the same alpha, those of a transformer alpha = rank, and ``up``
 
 ``comfyui``: the same factors under the names of ComfyUI's own models, those of the original code in dots.
 
+In both, a change that is not kept as factors (one of them is the identity) is stored as ``.diff``, a matrix or kernel of the weight's
+shape, as LyCORIS does; sd-scripts and diffusers do not read these.
+
 ``diffusers``: ``unet.….lora_A.weight`` and ``lora_B.weight``. Such files cannot hold ``.alpha`` tensors (diffusers refuses names
 without "lora"), and only diffusers reads the alphas in the header. So ``up`` takes the whole scale, alpha equals the rank in every
 module, which is what a reader without the header assumes, and the header says the same.
@@ -82,16 +85,19 @@ def adapter_tensors(
         raise AdapterError(
             f"the adapter {adapter.name!r} has no modules", file=path, remedy="nothing to write: check the sources and weights"
         )
-    weights = _with_alphas(_spelt(adapter, path, dialect), dialect)
+    weights = _spelt(adapter, path, dialect)
+    whole = {} if dialect == "diffusers" else {w.name: matrix for w in weights if (matrix := _whole(w.factors)) is not None}
     tensors: dict[str, Tensor] = {}
-    for weight in weights:
+    for weight in _with_alphas([w for w in weights if w.name not in whole], dialect):
         name, factors = weight.name, weight.factors
         up, down = _stored(factors, dtype)
-        _check(up, down, name, path, dtype)
+        up, down = _checked(up, "up", name, path, dtype), _checked(down, "down", name, path, dtype)
         if dialect == "diffusers":
             tensors |= {f"{name}.lora_B.weight": up, f"{name}.lora_A.weight": down}
         else:
             tensors |= {f"{name}.lora_up.weight": up, f"{name}.lora_down.weight": down, f"{name}.alpha": torch.tensor(float(factors.alpha))}
+    for name, matrix in whole.items():
+        tensors[f"{name}.diff"] = _checked(matrix.detach().cpu().to(dtype), "diff", name, path, dtype)
     return tensors, _lora_configs(adapter.modules) if dialect == "diffusers" else {}
 
 
@@ -144,14 +150,24 @@ def _balanced(up: Tensor, down: Tensor) -> tuple[Tensor, Tensor]:
     return torch.ldexp(up, shift), torch.ldexp(down, -shift[:, None])
 
 
-def _check(up: Tensor, down: Tensor, module: str, path: Path, dtype: torch.dtype) -> None:
-    for half, tensor in (("up", up), ("down", down)):
-        if tensor.numel() == 0:
-            raise AdapterError(f"{half} has no elements: shape {tuple(tensor.shape)}", file=path, key=module, remedy="a merge gave rank 0")
-        if not bool(torch.isfinite(tensor).all()):
-            raise AdapterError(
-                f"{half} has values that are not finite as {dtype}", file=path, key=module, remedy="check the weights, or use fp32"
-            )
+def _whole(factors: Factors) -> Tensor | None:
+    """ΔW in the weight's shape where one of the factors is the identity and the other one ΔW itself; else None."""
+    if not factors.rank or factors.scale != 1:
+        return None
+    for one, other in ((factors.up, factors.down), (factors.down, factors.up)):
+        if one.shape[0] == one.shape[1] and torch.equal(one, torch.eye(len(one), dtype=one.dtype, device=one.device)):
+            return other.reshape(factors.shape)
+    return None
+
+
+def _checked(tensor: Tensor, what: str, module: str, path: Path, dtype: torch.dtype) -> Tensor:
+    if tensor.numel() == 0:
+        raise AdapterError(f"{what} has no elements: shape {tuple(tensor.shape)}", file=path, key=module, remedy="a merge gave rank 0")
+    if not bool(torch.isfinite(tensor).all()):
+        raise AdapterError(
+            f"{what} has values that are not finite as {dtype}", file=path, key=module, remedy="check the weights, or use fp32"
+        )
+    return tensor
 
 
 def _lora_configs(modules: Mapping[str, Factors]) -> dict[str, str]:

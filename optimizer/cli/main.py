@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from optimizer.cli import commands
 from optimizer.cli.inspect import inspect
 from optimizer.cli.ls import ls
+from optimizer.cli.merge import merge
 from optimizer.errors import OptimizerError, UsageError
 from optimizer.search.config import Config, refused
 
@@ -22,7 +23,7 @@ HELP = """Find, unattended, the one merged LoRA that keeps what each of your LoR
 
 --config FILE.yaml holds any of the options; a flag wins over the environment, which wins over the file.
 """
-_COMMANDS = (commands.resume, commands.status, commands.report, commands.demo, inspect, ls)
+_COMMANDS = (commands.resume, commands.status, commands.report, commands.demo, merge, inspect, ls)
 _CONFIG = "--config"
 _DEFAULTS = Config.of()
 

@@ -3,22 +3,32 @@
 from optimizer.export.card import CardScore, CardSource, ModelCard, render_card, write_card
 from optimizer.export.heritage import Heritage, heritage
 from optimizer.export.naming import file_name, next_free
+from optimizer.export.origins import Origin, base_name, card_sources, heritage_of, merge_metadata, title
+from optimizer.export.setup import SETUP_KEY, Setup
 from optimizer.export.verify import ExportCheck, verify_export
 from optimizer.export.writer import RECIPE_KEY, ExportMetadata, export_adapter
 
 __all__ = [
     "RECIPE_KEY",
+    "SETUP_KEY",
     "CardScore",
     "CardSource",
     "ExportCheck",
     "ExportMetadata",
     "Heritage",
     "ModelCard",
+    "Origin",
+    "Setup",
+    "base_name",
+    "card_sources",
     "export_adapter",
     "file_name",
     "heritage",
+    "heritage_of",
+    "merge_metadata",
     "next_free",
     "render_card",
+    "title",
     "verify_export",
     "write_card",
 ]

@@ -52,7 +52,8 @@ class ModelCard:
     Attributes:
         title: heading.
         file_name: name of the exported file, beside the card.
-        base_model: name or hub id of the base model.
+        base_model: name or hub id of the base model; empty where it is not known.
+        family: the base model's family in words, for a card that knows no base model.
         method: name of the merge method.
         sources: in the recipe's order.
         scores: first this file, then the baselines.
@@ -74,6 +75,7 @@ class ModelCard:
     license: str = ""
     comfyui_only: bool = False
     demo: bool = False
+    family: str = ""
 
 
 def render_card(card: ModelCard) -> str:
@@ -97,9 +99,9 @@ def render_card(card: ModelCard) -> str:
     return environment.get_template("card.md.j2").render(card=card, front=_front_matter(card), lora=Path(card.file_name).stem)
 
 
-def write_card(card: ModelCard, folder: str | Path) -> Path:
-    """Write the card as README.md into an existing folder and return its path."""
-    path = Path(folder) / "README.md"
+def write_card(card: ModelCard, folder: str | Path, name: str = "README.md") -> Path:
+    """Write the card into an existing folder and return its path."""
+    path = Path(folder) / name
     path.write_text(render_card(card), encoding="utf-8")
     return path
 

@@ -37,13 +37,22 @@ def file_name(source_names: Sequence[str], recipe_weights: Sequence[float], meth
     return "-".join(clean_name(name, each) for name in source_names) + tail
 
 
-def next_free(path: str | Path) -> Path:
-    """The path itself, or with the next version number that no file in its folder has."""
+def unversioned(stem: str) -> str:
+    """A file name's stem without its version."""
+    return _VERSION.sub("", stem)
+
+
+def next_free(path: str | Path, beside: Sequence[str] = ()) -> Path:
+    """The path itself, or with the next version number that no file in its folder has.
+
+    Args:
+        path: where a file is to be written.
+        beside: suffixes of files that are written beside it, which have to be free, too.
+    """
     path = Path(path)
-    stem = _VERSION.sub("", path.stem)
-    found = _VERSION.search(path.stem)
+    stem, found = unversioned(path.stem), _VERSION.search(path.stem)
     version = int(found.group(1)) if found else 1
-    while path.exists() or path.is_symlink():
+    while any(p.exists() or p.is_symlink() for p in (path, *(path.with_suffix(suffix) for suffix in beside))):
         version += 1
         path = path.with_name(f"{stem}_v{version}{path.suffix}")
     return path

@@ -13,6 +13,8 @@ from torch import Tensor
 from optimizer.adapters import Adapter, Dialect, adapter_tensors, clean_name, model_hashes, save_adapter
 from optimizer.adapters.families import FAMILIES
 from optimizer.export.heritage import Heritage
+from optimizer.export.naming import unversioned
+from optimizer.export.setup import SETUP_KEY, Setup
 
 RECIPE_KEY = "multilora_recipe"
 """Header key that holds the merge's recipe as JSON."""
@@ -32,6 +34,7 @@ class ExportMetadata:
         date: ISO 8601; by default none, since a date of its own would change the bytes of an equal file.
         resolution: of the pictures it is meant for, ``"512x512"``; by default that of the base's family.
         extra: further header strings; they replace generated ones of the same key.
+        roles: the sources' roles.
     """
 
     title: str
@@ -43,6 +46,7 @@ class ExportMetadata:
     date: str = ""
     resolution: str = ""
     extra: Mapping[str, str] = field(default_factory=dict)
+    roles: tuple[str, ...] = ()
 
 
 def export_adapter(
@@ -56,14 +60,15 @@ def export_adapter(
     """Write the merged adapter with full metadata; same adapter, path name and metadata give the same bytes.
 
     The header holds sd-scripts' minimum (``ss_network_*``, ``ss_base_model_version``, ``ss_v2``, and the ``sshs_`` hashes),
-    ModelSpec 1.0.1 (https://github.com/Stability-AI/ModelSpec), and the recipe.
+    ModelSpec 1.0.1 (https://github.com/Stability-AI/ModelSpec), and the recipe with its setup. The version at the end of the file's
+    name is not part of ``ss_output_name``, so that a merge written again has the same bytes.
 
     Raises:
         AdapterError: a value does not fit the dtype, or the file cannot be written.
     """
     path = Path(path)
     tensors, _ = adapter_tensors(merged, path, dialect=dialect, dtype=dtype)
-    training = {**_training(merged.base, tensors, dialect), "ss_output_name": clean_name(path.stem, 120)}
+    training = {**_training(merged.base, tensors, dialect), "ss_output_name": clean_name(unversioned(path.stem), 120)}
     model_hash, legacy_hash = model_hashes(tensors, training)
     header = {
         **training,
@@ -71,6 +76,7 @@ def export_adapter(
         "modelspec.hash_sha256": f"0x{model_hash}",
         "sshs_model_hash": model_hash,
         "sshs_legacy_hash": legacy_hash,
+        SETUP_KEY: Setup(dialect=dialect, names=metadata.merged_from, roles=metadata.roles, triggers=metadata.triggers).to_header(),
         RECIPE_KEY: json.dumps(metadata.recipe, sort_keys=True, ensure_ascii=False),
         **metadata.extra,
     }

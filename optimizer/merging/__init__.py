@@ -18,12 +18,14 @@ from optimizer.merging.kinship import Kinship, Likeness, Overlap, kinship, kinsh
 from optimizer.merging.lowrank import Change, LowRank, low_rank, spectrum, truncation_error
 from optimizer.merging.merge import Merger, common_base, merge, shared_modules
 from optimizer.merging.methods import METHODS, MergeFunction, Method, Parameter
-from optimizer.merging.recipe import BlockWeights, Recipe
+from optimizer.merging.recipe import DTYPES, BlockWeights, Recipe
 from optimizer.merging.report import Fidelity, MergeReport, merge_report
+from optimizer.merging.sizes import Pruned, prune_curve
 
 __all__ = [
     "BLOCK_MAPS",
     "BLOCK_PRESETS",
+    "DTYPES",
     "METHODS",
     "Anatomy",
     "BlockAnatomy",
@@ -42,6 +44,7 @@ __all__ = [
     "Method",
     "Overlap",
     "Parameter",
+    "Pruned",
     "Recipe",
     "Values",
     "anatomy",
@@ -58,6 +61,7 @@ __all__ = [
     "merge",
     "merge_report",
     "misfit",
+    "prune_curve",
     "read_blocks",
     "read_blocks_file",
     "shared_modules",

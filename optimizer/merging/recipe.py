@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
+import torch
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
 
@@ -19,6 +20,10 @@ from optimizer.merging.methods import METHODS, ElectOn, Majority, Method, Normal
 _OPTIONAL = tuple(dict.fromkeys(p.name for method in METHODS.values() for p in method.parameters))
 _ALTERNATIVES = ("constrained-int", "literal['full']")  # which form of ``rank`` pydantic tried is nothing to tell
 _SIZES = ("rank_energy", "prune", "target_mb")
+
+
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+"""What a recipe calls the number formats of files."""
 
 
 class BlockWeights(Mapping[str, float]):
@@ -161,6 +166,11 @@ class Recipe(BaseModel):
         return self.rank_energy is not None or self.target_mb is not None or self.prune > 0
 
     @property
+    def itemsize(self) -> int:
+        """Bytes that a number takes in the file."""
+        return DTYPES[self.dtype].itemsize
+
+    @property
     def hash(self) -> str:
         """SHA-256 of the recipe's canonical JSON, 64 hex digits; a field at its default, which never changes, is not part of it, so that
         a method may learn to read another field."""
@@ -210,14 +220,17 @@ class Recipe(BaseModel):
 
     @classmethod
     def from_data(cls, data: object) -> Recipe:
-        """The recipe from what ``data`` returned, or from anything that a file held; raises RecipeError for what is not one."""
+        """The recipe from what ``data`` returned, or from anything that a file held; raises RecipeError for what is not one.
+
+        The entry ``setup``, in which a recipe file says what its merge was called and where its sources are, is passed over.
+        """
         if not isinstance(data, Mapping) or not all(isinstance(key, str) for key in data):
             raise RecipeError(
                 f"a recipe is a mapping of fields, not {type(data).__name__}",
                 where="recipe",
                 remedy="start with 'method: …' and 'weights: …'",
             )
-        return cls(**data)
+        return cls(**{name: value for name, value in data.items() if name != "setup"})
 
     @classmethod
     def from_yaml(cls, text: str) -> Recipe:

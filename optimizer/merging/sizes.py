@@ -7,17 +7,17 @@ components stay that hold most energy a number, which for a given size of all gi
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from optimizer.adapters.adapter import Adapter
 from optimizer.errors import RecipeError
-from optimizer.merging.gram import rank_for
+from optimizer.merging.gram import energies, rank_for
 
-BYTES = {"fp16": 2, "bf16": 2, "fp32": 4}
 # What a safetensors header spends on the names, shapes and offsets of a module's three tensors, and on metadata.
 _HEADER, _PER_MODULE = 16_000, 600
 
@@ -30,7 +30,7 @@ class Limits(Protocol):
     @property
     def target_mb(self) -> float | None: ...
     @property
-    def dtype(self) -> str: ...
+    def itemsize(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -64,17 +64,49 @@ def allotted(spectra: Mapping[str, Spectrum], limits: Limits) -> dict[str, int]:
     Raises:
         RecipeError: not even rank 1 everywhere fits the size asked for.
     """
-    ranks = {path: len(s.energy) for path, s in spectra.items()}
     order = _by_worth(spectra)
-    if limits.prune:
-        left = limits.prune * sum(float(s.energy.sum()) for s in spectra.values())
-        for path, index in reversed(order):
-            left -= float(spectra[path].energy[index])
-            if left < 0:
-                break
-            ranks[path] = index
+    ranks = _pruned(spectra, order, limits.prune)
     if limits.target_mb is not None:
-        ranks = _fitted(spectra, order, ranks, limits.target_mb, BYTES[limits.dtype])
+        ranks = _fitted(spectra, order, ranks, limits.target_mb, limits.itemsize)
+    return ranks
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What a merge loses and saves when it gives up a share of its energy.
+
+    Attributes:
+        share: of Σσ² that may go, as in ``prune``.
+        error: ‖lost‖ / ‖merge‖, at most √share.
+        numbers: that are left to store.
+    """
+
+    share: float
+    error: float
+    numbers: int
+
+
+def prune_curve(merged: Adapter, shares: Sequence[float]) -> list[Pruned]:
+    """What each share would lose and save, from the merged factors alone; nothing is cut."""
+    spectra = {path: Spectrum(energies(f).cpu(), f.up.shape[0] + f.down.shape[1]) for path, f in merged.modules.items()}
+    whole = sum(float(s.energy.sum()) for s in spectra.values())
+    curve = []
+    for share in shares:
+        ranks = _pruned(spectra, _by_worth(spectra), share)
+        lost = sum(float(s.energy[ranks[path] :].sum()) for path, s in spectra.items())
+        numbers = sum(ranks[path] * s.cost for path, s in spectra.items())
+        curve.append(Pruned(share, math.sqrt(lost / whole) if whole else 0.0, numbers))
+    return curve
+
+
+def _pruned(spectra: Mapping[str, Spectrum], order: Sequence[tuple[str, int]], share: float) -> dict[str, int]:
+    ranks = {path: len(s.energy) for path, s in spectra.items()}
+    left = share * sum(float(s.energy.sum()) for s in spectra.values())
+    for path, index in reversed(order):
+        left -= float(spectra[path].energy[index])
+        if left < 0:
+            break
+        ranks[path] = index
     return ranks
 
 

@@ -94,11 +94,7 @@ class Config(BaseModel):
         """
         if self.budget <= 0:
             raise UsageError(f"the budget is {self.budget}", where="--budget", remedy="give the number of recipes to try, 1 or more")
-        if len(self.sources) < 2:
-            remedy = "give two to five LoRA files; one alone has nothing to be merged with"
-            raise UsageError(f"{len(self.sources) or 'no'} source given", where="--sources", remedy=remedy)
-        if len(self.sources) > MAX_SOURCES and not self.force:
-            raise UsageError(f"{len(self.sources)} sources given", where="--sources", remedy="merge at most five, or add --force")
+        check_count(len(self.sources), force=self.force)
         for option, given in (("--roles", self.roles), ("--triggers", self.triggers)):
             if given and len(given) != len(self.sources):
                 remedy = "give one per source, in the same order"
@@ -143,6 +139,19 @@ class Config(BaseModel):
         except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
             problem = f"the configuration cannot be read: {' '.join(str(error).split())}"
             raise UsageError(problem, where=path, remedy="restore the file, or start a new study") from error
+
+
+def check_count(sources: int, *, force: bool) -> None:
+    """Refuse too few sources, and, unless forced, too many.
+
+    Raises:
+        UsageError: naming the number.
+    """
+    if sources < 2:
+        remedy = "give two to five LoRA files; one alone has nothing to be merged with"
+        raise UsageError(f"{sources or 'no'} source given", where="--sources", remedy=remedy)
+    if sources > MAX_SOURCES and not force:
+        raise UsageError(f"{sources} sources given", where="--sources", remedy="merge at most five, or add --force")
 
 
 def _absolute(path: str) -> str:

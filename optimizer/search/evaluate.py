@@ -13,12 +13,11 @@ from torch import Tensor
 from objectives import Effects, Embedder, Envelope, Moments, artifact_level, envelope, moments, preservation, score
 from optimizer.adapters import Adapter
 from optimizer.errors import TrialError
-from optimizer.merging import Merger, Recipe, merge_report
+from optimizer.merging import DTYPES, Merger, Recipe, merge_report
 from optimizer.rendering import PromptSet, Renderer
 from optimizer.search.sources import Source
 from studies.records import Evaluation, SourceScore
 
-DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 Tick = Callable[[int], None]
 
 

@@ -13,11 +13,12 @@ import torch
 
 from objectives import EmbedderError, load_embedder
 from optimizer.errors import NoFeasibleMerge, OptimizerError, StudyError, UsageError
+from optimizer.merging import DTYPES
 from optimizer.rendering import PromptSet, Renderer, RenderSettings, load_pipeline
 from optimizer.search.config import Config
 from optimizer.search.confirm import Confirmation, confirm, finalists
 from optimizer.search.context import check_same_inputs, check_same_run, evaluation_context, study_inputs
-from optimizer.search.evaluate import DTYPES, Evaluator
+from optimizer.search.evaluate import Evaluator
 from optimizer.search.ledger import Ledger, alone_in, open_ledger
 from optimizer.search.loop import Limits, search
 from optimizer.search.progress import Observer, Silent, Stopped

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-from datetime import UTC, datetime
 from pathlib import Path
 
 from PIL import Image
@@ -16,20 +13,21 @@ from optimizer.errors import AdapterError
 from optimizer.export import (
     RECIPE_KEY,
     CardScore,
-    CardSource,
-    ExportMetadata,
-    Heritage,
     ModelCard,
+    Origin,
+    base_name,
+    card_sources,
     export_adapter,
     file_name,
-    heritage,
+    heritage_of,
+    merge_metadata,
     next_free,
+    title,
     verify_export,
     write_card,
 )
-from optimizer.merging import Recipe
+from optimizer.merging import DTYPES, Recipe
 from optimizer.search.confirm import Confirmation, Contender
-from optimizer.search.evaluate import DTYPES
 from optimizer.search.summarise import Story
 from studies import StudyDirectory
 from studies.atomic import replacing, write_text
@@ -51,17 +49,8 @@ def ship(story: Story, directory: StudyDirectory) -> Path:
     winner = story.confirmation.shipped
     assert winner.recipe is not None
     assert winner.merged is not None
-    names = [s.name for s in story.sources]
-    path = _place(directory.best, file_name(names, winner.recipe.weights, winner.recipe.method, 1), winner.recipe)
-    metadata = ExportMetadata(
-        title=" + ".join(names),
-        merged_from=tuple(names),
-        triggers=tuple(s.subject.trigger for s in story.sources),
-        recipe=winner.recipe.data(),
-        description=_description(winner.recipe, names),
-        heritage=_heritage(story),
-        date=_date(),
-    )
+    name = file_name([s.name for s in story.sources], winner.recipe.weights, winner.recipe.method, 1)
+    path, metadata = _place(directory.best, name, winner.recipe), merge_metadata(winner.recipe, _origins(story))
     export_adapter(winner.merged, path, dialect=story.config.dialect, dtype=DTYPES[winner.recipe.dtype], metadata=metadata)
     verify_export(path, winner.merged)
     write_text(directory.best / "recipe.yaml", winner.recipe.to_yaml())
@@ -88,46 +77,22 @@ def _card(story: Story, found: Confirmation, path: Path) -> ModelCard:
     rest = [c for c in found.contenders if c is not winner]
     joint = next((p.text for p in story.prompts.prompts if p.source is None), "")
     return ModelCard(
-        title=" + ".join(s.name for s in story.sources),
+        title=title(_origins(story)),
         file_name=path.name,
-        base_model=_base_name(story.config.base),
+        base_model=base_name(story.config.base),
         method=winner.recipe.method,
-        sources=tuple(
-            CardSource(s.name, s.adapter.sha256, weight, s.subject.role, s.subject.trigger)
-            for s, weight in zip(story.sources, winner.recipe.weights, strict=True)
-        ),
+        sources=card_sources(winner.recipe, _origins(story)),
         scores=(_score("this file", winner), *(_score(c.label, c) for c in rest)),
         recipe=winner.recipe.data(),
         prompt=joint,
-        license=_heritage(story).licence,
+        license=heritage_of(_origins(story)).licence,
         comfyui_only=story.config.dialect == "comfyui",
         demo=not story.config.base,
     )
 
 
-def _heritage(story: Story) -> Heritage:
-    return heritage([(s.name, s.adapter.metadata) for s in story.sources])
-
-
-def _description(recipe: Recipe, names: list[str]) -> str:
-    parts = ", ".join(f"{name} at {weight:g}" for name, weight in zip(names, recipe.weights, strict=True))
-    return f"One LoRA merged from {parts}, by {recipe.method}."
-
-
-def _date() -> str:
-    """The day that SOURCE_DATE_EPOCH names, as reproducible builds have it; without it none, for equal inputs give equal files.
-
-    A number of seconds that no calendar holds counts as none: a night's work does not end on a stray variable.
-    """
-    seconds = os.environ.get("SOURCE_DATE_EPOCH", "")
-    return datetime.fromtimestamp(int(seconds), UTC).date().isoformat() if re.fullmatch(r"\d{1,11}", seconds) else ""
-
-
-def _base_name(base: str) -> str:
-    """A model card is published: of a local folder it shows the name only."""
-    if not base:
-        return "the demo base of multilora-optimizer"
-    return Path(base).name if Path(base).is_dir() else base
+def _origins(story: Story) -> list[Origin]:
+    return [source.origin for source in story.sources]
 
 
 def _score(label: str, contender: Contender) -> CardScore:

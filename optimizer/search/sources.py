@@ -11,6 +11,7 @@ from optimizer.adapters import Adapter, BaseWeights, distillation, load_adapter
 from optimizer.adapters.families import FAMILIES
 from optimizer.adapters.said import TAGS, TRIGGER, said
 from optimizer.errors import UsageError
+from optimizer.export import Origin
 from optimizer.merging import shared_modules
 from optimizer.rendering.prompts import ROLES, Role, Subject
 from optimizer.search.config import Config
@@ -32,6 +33,11 @@ class Source:
     def name(self) -> str:
         """Its short, unique name."""
         return self.subject.name
+
+    @property
+    def origin(self) -> Origin:
+        """What the files about a merge say of it."""
+        return Origin(self.name, self.adapter.sha256, self.subject.role, self.subject.trigger, self.adapter.metadata)
 
 
 def load_sources(config: Config) -> list[Source]:

@@ -42,7 +42,7 @@ def test_the_header_has_what_readers_look_for(merged: Adapter, tmp_path: Path) -
         "ss_network_args": '{"conv_dim": "4", "conv_alpha": "4"}',
         "ss_base_model_version": "sd_v1",
         "ss_v2": "False",
-        "ss_output_name": "hero-neon_v1",
+        "ss_output_name": "hero-neon",
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.architecture": "stable-diffusion-v1/lora",
         "modelspec.implementation": "diffusers",

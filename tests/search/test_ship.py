@@ -9,7 +9,7 @@ import torch
 
 from optimizer import Recipe, load_adapter, merge
 from optimizer.export import ExportMetadata, export_adapter
-from optimizer.search.ship import _date, _place
+from optimizer.search.ship import _place
 from tests.studio import Studio
 
 NAME = "alba-bruno_ties_1-1_v1.safetensors"
@@ -33,13 +33,3 @@ def folder(studio: Studio, tmp_path: Path) -> Path:
 @pytest.mark.parametrize(("density", "version"), [(0.4, "v1"), (0.6, "v2"), (0.7, "v3")])
 def test_a_winner_finds_its_own_file_or_a_new_name(folder: Path, density: float, version: str) -> None:
     assert _place(folder, NAME, recipe(density)) == folder / NAME.replace("v1", version)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "day"), [("0", "1970-01-01"), ("1795430400", "2026-11-23"), ("", ""), ("today", ""), ("-1", ""), ("9" * 20, "")]
-)
-def test_a_date_is_written_only_where_the_environment_gives_one(monkeypatch: pytest.MonkeyPatch, seconds: str, day: str) -> None:
-    monkeypatch.setenv("SOURCE_DATE_EPOCH", seconds)
-    assert _date() == day
-    monkeypatch.delenv("SOURCE_DATE_EPOCH")
-    assert _date() == ""

@@ -1,0 +1,53 @@
+"""``optimize merge``: one merge, without a search."""
+
+from __future__ import annotations
+
+import json
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+
+from optimizer.cli.hush import hush
+from optimizer.cli.merge_options import MergeOptions
+
+if TYPE_CHECKING:
+    from optimizer.cli.merge_plan import MergePlan
+
+_DEFAULTS = MergeOptions.model_validate({})
+
+
+def merge(recipe: Path | None = None, /, *, options: Annotated[MergeOptions, Parameter(name="*")] = _DEFAULTS) -> int:
+    """Merge LoRAs as you say, or as a recipe says, into one file.
+
+    Beside the file its recipe (.yaml) and a model card (.md) are written.
+
+    Args:
+        recipe: a recipe (YAML, JSON) or a merged LoRA, which holds its own; options change it.
+    """
+    errors = Console(stderr=True, highlight=False)
+    hush(errors)
+    with errors.status("reading…") if errors.is_terminal else nullcontext():
+        from optimizer.cli.merge_plan import plan
+        from optimizer.cli.merge_tables import merge_facts, print_merge
+        from optimizer.cli.merge_write import written
+
+        job = plan(recipe, options)
+    _warn(job, errors)
+    with errors.status("merging…") if errors.is_terminal else nullcontext():
+        found = written(job, options)
+    for source, names in zip(job.sources, found.report.idle_blocks, strict=True):
+        if names:
+            errors.print(f"warning: {source.name}: no module is in {', '.join(names)}", soft_wrap=True, markup=False)
+    if options.json_:
+        print(json.dumps(merge_facts(job, found), allow_nan=False))
+    else:
+        print_merge(job, found, Console(highlight=False))
+    return 0
+
+
+def _warn(job: MergePlan, errors: Console) -> None:
+    for line in job.warnings:
+        errors.print(f"warning: {line}", soft_wrap=True, markup=False)

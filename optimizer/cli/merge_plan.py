@@ -1,0 +1,164 @@
+"""The plan of one merge: its sources, its recipe, and where it is written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from optimizer.adapters import Adapter, Dialect
+from optimizer.cli.merge_options import MergeOptions
+from optimizer.cli.replay import Told, read_told, sources_of
+from optimizer.errors import UsageError
+from optimizer.export import file_name, next_free
+from optimizer.merging import METHODS, Recipe, common_base, read_blocks, read_blocks_file
+from optimizer.search.config import Config, check_count
+from optimizer.search.sources import Source, load_sources, remarks
+
+BESIDE = (".yaml", ".md")
+"""Suffixes of what is written beside a merged file: its recipe and its model card."""
+
+_SUFFIX = ".safetensors"
+_ALWAYS = {"method", "weights", "sources", "blocks", "rank", "rank_energy", "prune", "target_mb", "dtype", "seed"}
+_STEP = 0.05
+
+
+@dataclass(frozen=True)
+class MergePlan:
+    """What is merged, how, and what the user should know before.
+
+    Attributes:
+        sources: in the recipe's order.
+        specs: what the user, or the recipe file, calls them.
+        recipe: bound to the sources.
+        dialect: of the file.
+        path: of the file.
+        warnings: one line each.
+    """
+
+    sources: tuple[Source, ...]
+    specs: tuple[str, ...]
+    recipe: Recipe
+    dialect: Dialect
+    path: Path
+    warnings: tuple[str, ...]
+
+    @property
+    def adapters(self) -> list[Adapter]:
+        """The sources' adapters."""
+        return [source.adapter for source in self.sources]
+
+
+def plan(file: Path | None, options: MergeOptions) -> MergePlan:
+    """Read the sources and resolve everything that was not said.
+
+    Args:
+        file: a recipe, or a merged LoRA that holds one; the options change it.
+        options: of the command line.
+
+    Raises:
+        UsageError: an option makes no sense, or a source cannot be used.
+        RecipeError: the recipe makes no sense, or does not fit the sources.
+    """
+    told = read_told(file) if file else None
+    specs = sources_of(told, options.sources) if told else options.sources
+    check_count(len(specs), force=options.force)
+    sources = _sources(specs, told, options)
+    recipe = _recipe([s.adapter for s in sources], told, options)
+    return MergePlan(
+        sources=tuple(sources),
+        specs=specs,
+        recipe=recipe,
+        dialect=options.dialect or (told.setup.dialect if told else "kohya"),
+        path=_path(options, [s.name for s in sources], recipe),
+        warnings=tuple(_warnings(sources, recipe, suggested=not options.weights and not (told and "weights" in told.fields))),
+    )
+
+
+def suggestion(count: int) -> float:
+    """The weight for each of so many sources, in steps of 0.05: 1/√N, which keeps the size of the sum of unrelated sources."""
+    return round(round(1 / math.sqrt(count) / _STEP) * _STEP, 2)
+
+
+def _sources(specs: Sequence[str], told: Told | None, options: MergeOptions) -> list[Source]:
+    setup = told.setup if told else None
+    triggers = options.triggers or (setup.triggers if setup else ())
+    roles = setup.roles if setup and all(setup.roles) else ()
+    for name, given in (("--triggers", triggers), ("roles", roles)):
+        if given and len(given) != len(specs):
+            raise UsageError(f"{len(given)} given for {len(specs)} sources", where=name, remedy="give one per source, in the same order")
+    sources = load_sources(Config.of(sources=specs, base=options.base, triggers=triggers, roles=roles, allow_unknown=options.allow_unknown))
+    names = setup.names if setup and len(set(setup.names)) == len(specs) else [s.name for s in sources]
+    return [_named(source, name) for source, name in zip(sources, names, strict=True)]
+
+
+def _named(source: Source, name: str) -> Source:
+    return replace(source, adapter=replace(source.adapter, name=name), subject=replace(source.subject, name=name))
+
+
+def _recipe(adapters: Sequence[Adapter], told: Told | None, options: MergeOptions) -> Recipe:
+    fields = _told_fields(told, options.method) | options.fields()
+    fields.setdefault("method", "linear")
+    if not told or fields["method"] != told.fields.get("method"):
+        for parameter in METHODS[fields["method"]].parameters if fields["method"] in METHODS else ():
+            fields.setdefault(parameter.name, parameter.default)
+    if options.weights:
+        fields["weights"] = options.weights
+    fields.setdefault("weights", (suggestion(len(adapters)),) * len(adapters))
+    if options.blocks:
+        fields["blocks"] = _blocks(options.blocks, adapters)
+    return _ranked(Recipe(**fields), adapters).bound_to(adapters)
+
+
+def _told_fields(told: Told | None, method: str | None) -> dict[str, Any]:
+    """The recipe's fields; where another method is asked for, those that belong to any method."""
+    if told is None:
+        return {}
+    if method in (None, told.fields.get("method")):
+        return dict(told.fields)
+    return {name: value for name, value in told.fields.items() if name in _ALWAYS}
+
+
+def _blocks(texts: Sequence[str], adapters: Sequence[Adapter]) -> tuple[dict[str, float], ...]:
+    base, names = common_base(adapters), [a.name for a in adapters]
+    if len(texts) == 1 and Path(texts[0]).suffix.lower() in (".yaml", ".yml", ".json"):
+        return read_blocks_file(texts[0], names, base)
+    if len(texts) != len(adapters):
+        remedy = "give one per source, in the same order (ALL for none), or a YAML file"
+        raise UsageError(f"{len(texts)} given for {len(adapters)} sources", where="--blocks", remedy=remedy)
+    return tuple(read_blocks(text, base, where=f"--blocks {index}") for index, text in enumerate(texts, start=1))
+
+
+def _ranked(recipe: Recipe, adapters: Sequence[Adapter]) -> Recipe:
+    """The recipe; a method that works on entries gets the sum of the sources' ranks where nothing bounds its result."""
+    if recipe.method_record.cost != "entries" or recipe.rank is not None or recipe.rank_energy is not None:
+        return recipe
+    paths = {path for a in adapters for path in a.modules}
+    return recipe.replaced(rank=max(sum(a.modules[path].rank for a in adapters if path in a.modules) for path in paths))
+
+
+def _path(options: MergeOptions, names: Sequence[str], recipe: Recipe) -> Path:
+    out = options.out or Path()
+    if out.suffix.lower() != _SUFFIX:
+        if not out.is_dir():
+            remedy = f"name a file that ends in {_SUFFIX}, or a directory that exists"
+            raise UsageError("is neither a safetensors file's name nor a directory", where=f"--out {out}", remedy=remedy)
+        out = out / file_name(names, recipe.weights, recipe.method, 1)
+    elif not out.parent.is_dir():
+        raise UsageError("the directory does not exist", where=f"--out {out}", remedy="create it, or name another file")
+    return out if options.force else next_free(out, BESIDE)
+
+
+def _warnings(sources: Sequence[Source], recipe: Recipe, *, suggested: bool) -> Iterator[str]:
+    yield from remarks(sources, None if recipe.rank in (None, "full") and not recipe.sized else 1)
+    each = suggestion(len(sources))
+    if suggested:
+        yield f"no weights given: {' '.join([f'{each:g}'] * len(sources))}, which keeps the size of a sum of unrelated sources"
+    elif all(weight == 1 for weight in recipe.weights):
+        count, size = len(sources), math.sqrt(len(sources))
+        yield (
+            f"all weights are 1: the sum of {count} unrelated sources is {size:.1f} times as large as one of them, and more where they "
+            f"have something in common, which often overdrives pictures; {each:g} each keeps the size of one"
+        )

@@ -1,0 +1,117 @@
+"""Carrying out a plan: the merge, its file, what is written beside it, and what it kept."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import yaml
+
+from optimizer.adapters import Adapter
+from optimizer.adapters.families import FAMILIES
+from optimizer.cli.merge_options import MergeOptions
+from optimizer.cli.merge_plan import BESIDE, MergePlan
+from optimizer.export import (
+    ExportCheck,
+    ModelCard,
+    Setup,
+    base_name,
+    card_sources,
+    export_adapter,
+    heritage_of,
+    merge_metadata,
+    title,
+    verify_export,
+    write_card,
+)
+from optimizer.merging import DTYPES, MergeReport, Pruned, merge, merge_report, prune_curve
+from studies.atomic import write_text
+from studies.demo.world import PREFIX
+
+_SHARES = (0.0, 0.001, 0.005, 0.01, 0.02, 0.05)
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written, and what it kept.
+
+    Attributes:
+        merged: the merge, in fp32.
+        check: of the file, read back.
+        recipe, card: the files beside it.
+        report: of the merge.
+        curve: what other shares of pruning would save; empty where nothing was pruned.
+    """
+
+    merged: Adapter
+    check: ExportCheck
+    recipe: Path
+    card: Path
+    report: MergeReport
+    curve: tuple[Pruned, ...]
+
+
+def written(job: MergePlan, options: MergeOptions) -> Written:
+    """Merge, write the file, read it back, and write recipe and card beside it.
+
+    Raises:
+        RecipeError: nothing is left to merge, or not in the size asked for.
+        AdapterError: the file cannot be written.
+        ExportError: the file, read back, is not the merge.
+    """
+    device = options.device if options.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    merged = merge(job.adapters, job.recipe, device=device)
+    origins = [source.origin for source in job.sources]
+    export_adapter(merged, job.path, dialect=job.dialect, dtype=DTYPES[job.recipe.dtype], metadata=merge_metadata(job.recipe, origins))
+    check = verify_export(job.path, merged)
+    recipe = job.path.with_suffix(BESIDE[0])
+    write_text(recipe, _recipe_text(job))
+    return Written(
+        merged=merged,
+        check=check,
+        recipe=recipe,
+        card=write_card(_card(job, merged.base, options.base), job.path.parent, job.path.with_suffix(BESIDE[1]).name),
+        report=merge_report(job.adapters, job.recipe, merged, device=device),
+        curve=tuple(_curve(job, device)) if job.recipe.prune else (),
+    )
+
+
+def _recipe_text(job: MergePlan) -> str:
+    """The recipe, and what its merge was called and where its sources are."""
+    files = tuple(
+        spec if spec.startswith(PREFIX) else os.path.relpath(source.file, job.path.parent)
+        for spec, source in zip(job.specs, job.sources, strict=True)
+    )
+    setup = Setup(
+        dialect=job.dialect,
+        names=tuple(s.name for s in job.sources),
+        roles=tuple(s.subject.role for s in job.sources),
+        triggers=tuple(s.subject.trigger for s in job.sources),
+    )
+    return job.recipe.to_yaml() + yaml.safe_dump({"setup": setup.data(files)}, sort_keys=False, allow_unicode=True, width=120)
+
+
+def _card(job: MergePlan, family: str, base: str) -> ModelCard:
+    origins = [source.origin for source in job.sources]
+    demo = not base and all(spec.startswith(PREFIX) for spec in job.specs)
+    return ModelCard(
+        title=title(origins),
+        file_name=job.path.name,
+        base_model=base_name(base) if base or demo else "",
+        method=job.recipe.method,
+        sources=card_sources(job.recipe, origins),
+        recipe=job.recipe.data(),
+        prompt=", ".join(origin.trigger for origin in origins if origin.trigger),
+        license=heritage_of(origins).licence,
+        comfyui_only=job.dialect == "comfyui",
+        demo=demo,
+        family=FAMILIES[family].title if family in FAMILIES else "",
+    )
+
+
+def _curve(job: MergePlan, device: str) -> list[Pruned]:
+    """What shares of energy given up would save, the plan's own among them, before any other bound on the size."""
+    whole = merge(job.adapters, job.recipe.replaced(prune=0.0, target_mb=None, rank_energy=None), device=device)
+    return prune_curve(whole, sorted({*_SHARES, job.recipe.prune}))

@@ -1,0 +1,133 @@
+"""Replaying: a merge as a recipe file or a merged file describes it, and where its sources are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from optimizer.adapters.container import read_header
+from optimizer.errors import AdapterError, RecipeError, UsageError
+from optimizer.export import RECIPE_KEY, Setup
+from optimizer.merging import Recipe
+from studies.demo.world import PREFIX, demo_sources
+
+_SUFFIX = ".safetensors"
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a file says of a merge.
+
+    Attributes:
+        fields: of the recipe.
+        setup: names and dialect.
+        folder: that the file lies in.
+    """
+
+    fields: dict[str, Any]
+    setup: Setup
+    folder: Path
+
+
+def read_told(path: Path) -> Told:
+    """Read a recipe file (YAML or JSON), or the recipe in a merged file's header.
+
+    Raises:
+        UsageError: there is no such file.
+        AdapterError: it is not a safetensors file.
+        RecipeError: it holds no recipe.
+    """
+    if not path.is_file():
+        raise UsageError("there is no such file", where=path, remedy="give a recipe (YAML) or a merged LoRA, or name --sources")
+    if path.suffix.lower() == _SUFFIX:
+        header = dict(read_header(path).metadata)
+        if RECIPE_KEY not in header:
+            raise RecipeError("holds no recipe", where=path, remedy="give a LoRA that this software merged, or a recipe file")
+        return Told(_fields(_parsed(header[RECIPE_KEY], path), path), Setup.of_header(header), path.parent)
+    data = _fields(_parsed(path.read_text(encoding="utf-8", errors="replace"), path), path)
+    try:
+        setup = Setup.model_validate(data.pop("setup", None) or {})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in ("setup", *first["loc"]))
+        raise RecipeError(f"got {first['input']!r}", where=f"{path}: {place}", remedy=first["msg"]) from None
+    return Told(data, setup, path.parent)
+
+
+def _parsed(text: str, path: Path) -> object:
+    try:
+        return json.loads(text) if path.suffix.lower() in (_SUFFIX, ".json") else yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        problem = f"the recipe is not readable: {' '.join(str(error).split())}"
+        raise RecipeError(problem, where=path, remedy="correct the syntax") from None
+
+
+def _fields(data: object, path: Path) -> dict[str, Any]:
+    if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
+        raise RecipeError("holds no recipe", where=path, remedy="start with 'method: …' and 'weights: …'")
+    return dict(data)
+
+
+def sources_of(told: Told, given: Sequence[str]) -> tuple[str, ...]:
+    """The files of a recipe's sources, in its order.
+
+    A recipe that names its sources by their SHA-256 finds them whatever they are called: among the files and directories given, where
+    the recipe file says, beside it, in the working directory, and among the demo sources. One that names none takes the files given,
+    or those that it lists, as they are.
+
+    Raises:
+        UsageError: a source is not there; names it.
+    """
+    wanted = Recipe(**told.fields).sources if "weights" in told.fields else ()
+    listed = tuple(spec if spec.startswith(PREFIX) else os.path.normpath(told.folder / spec) for spec in told.setup.files)
+    if not wanted:
+        return tuple(given) or listed
+    found: dict[str, str] = {}
+    for spec, path in _candidates((*given, *listed), told.folder):
+        if set(wanted) <= found.keys():
+            break
+        found.setdefault(_sha256(path), spec)
+    for index, sha256 in enumerate(wanted):
+        if sha256 not in found:
+            name = told.setup.names[index] if index < len(told.setup.names) else f"source {index + 1}"
+            raise UsageError(
+                f"{name} (SHA-256 {sha256}) was not found", where="--sources", remedy="name the file, or the directory that it lies in"
+            )
+    return tuple(found[sha256] for sha256 in wanted)
+
+
+def _candidates(specs: Sequence[str], folder: Path) -> Iterator[tuple[str, Path]]:
+    """Files that may be sources, the likeliest first, each with the word that names it."""
+    demo = demo_sources()
+    for spec in specs:
+        if spec.removeprefix(PREFIX) in demo and spec.startswith(PREFIX):
+            yield spec, demo[spec.removeprefix(PREFIX)].path
+        elif Path(spec).is_dir():
+            yield from _files(Path(spec))
+        elif Path(spec).is_file():
+            yield spec, Path(spec)
+    yield from ((f"{PREFIX}{name}", source.path) for name, source in demo.items())
+    yield from _files(folder)
+    yield from _files(Path())
+
+
+def _files(folder: Path) -> Iterator[tuple[str, Path]]:
+    for path in sorted(folder.glob(f"*{_SUFFIX}")):
+        if path.is_file():
+            yield str(path), path
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise AdapterError(f"cannot be read: {error.strerror}", file=path, remedy="check the file's permissions") from None
