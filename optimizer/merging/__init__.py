@@ -21,6 +21,7 @@ from optimizer.merging.methods import METHODS, MergeFunction, Method, Parameter
 from optimizer.merging.recipe import DTYPES, BlockWeights, Recipe
 from optimizer.merging.report import Fidelity, MergeReport, merge_report
 from optimizer.merging.sizes import Pruned, prune_curve
+from optimizer.merging.soup import Soup, greedy_soup
 
 __all__ = [
     "BLOCK_MAPS",
@@ -46,6 +47,7 @@ __all__ = [
     "Parameter",
     "Pruned",
     "Recipe",
+    "Soup",
     "Values",
     "anatomy",
     "block_map",
@@ -55,6 +57,7 @@ __all__ = [
     "common_base",
     "diagnose",
     "digest",
+    "greedy_soup",
     "kinship",
     "kinships",
     "low_rank",

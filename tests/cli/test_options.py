@@ -67,7 +67,7 @@ print(codes, [name for name in {HEAVY!r} if name in sys.modules])
     lines = found.stdout.splitlines()
     assert lines[-1] == f"{[0] * 9} []"
     assert lines[-2] == version("multilora-optimizer")
-    for part in ("--sources", "--config FILE.yaml", "--timeout", "resume", "status", "report", "demo", "inspect", "ls"):
+    for part in ("--sources", "--config FILE.yaml", "--timeout", "resume", "status", "report", "demo", "merge", "inspect", "ls"):
         assert part in found.stdout
 
 
@@ -83,5 +83,5 @@ def test_help_shows_defaults_as_one_would_type_them(capsys: pytest.CaptureFixtur
     monkeypatch.setenv("COLUMNS", "200")
     assert execute(["--help"]) == 0
     shown = re.findall(r"\[default: ([^]]*)\]", capsys.readouterr().out)
-    assert {"50", "0", "study", "ties dare dare_ties magnitude_prune"} <= set(shown)
+    assert {"50", "0", "study", "ties dare_linear dare_ties magnitude_prune"} <= set(shown)
     assert not {"", "()", "False", "None", '""'} & set(shown)

@@ -102,7 +102,7 @@ def test_sources(
 def test_six_sources_are_merged_where_forced(studio: Studio, capsys: pytest.CaptureFixture[str]) -> None:
     """The count is no longer what is wrong."""
     arguments = studio.arguments(sources=studio.sources, roles=None, triggers=None, methods=["slerp"])
-    assert refusal([*arguments, "--force"], capsys).startswith("--methods: there is no merge method 'slerp'")
+    assert refusal([*arguments, "--force"], capsys).startswith("--methods: the method 'slerp' merges at most 2 sources (got 6)")
 
 
 @pytest.mark.parametrize(
