@@ -41,5 +41,5 @@ def test_sources_that_help_are_mixed_in_and_others_are_not() -> None:
 
 
 def test_no_source_is_refused() -> None:
-    with pytest.raises(RecipeError, match="^sources: no source given — give one or more sources of one concept"):
+    with pytest.raises(RecipeError, match=r"^sources: no source given — give one or more sources of one concept"):
         greedy_soup([], lambda recipe: 0.0)
