@@ -50,7 +50,7 @@ def print_merge(job: MergePlan, found: Written, console: Console) -> None:
     console.print(_sources(job, found))
     console.print(_blocks(job, found))
     for note in _NOTES:
-        console.print(note, style="dim", soft_wrap=True)
+        console.print(note, style="dim")
     console.print()
     if found.curve:
         console.print(_curve(job, found))
