@@ -7,6 +7,7 @@ from torch import Tensor
 
 from optimizer.merging.deltas import Deltas, Values
 from optimizer.merging.lowrank import LowRank
+from optimizer.merging.methods.bases import oriented
 from optimizer.merging.methods.dare import dropped
 from optimizer.merging.methods.magnitude import trimmed
 from optimizer.merging.methods.method import Settings
@@ -38,5 +39,5 @@ def shared_basis(deltas: Deltas) -> tuple[Tensor, Values]:
     parts = r.split([term.rank for term in deltas.terms], dim=-1)
     triangles = [torch.linalg.qr(term.down.mT.double(), mode="r").R for term in deltas.terms]
     core = torch.cat([part @ triangle.mT for part, triangle in zip(parts, triangles, strict=True)], dim=-1)
-    basis = (q @ torch.linalg.svd(core, full_matrices=False).U).float()
+    basis = oriented(q @ torch.linalg.svd(core, full_matrices=False).U).float()
     return basis, lambda: ((basis.mT @ term.up) @ term.down for term in deltas.terms)
