@@ -79,9 +79,10 @@ def allotted(spectra: Mapping[str, Spectrum], limits: Limits) -> dict[str, int]:
 
 
 def _by_worth(spectra: Mapping[str, Spectrum]) -> list[tuple[str, int]]:
-    """All components but each module's first, by energy per number, descending; those of a module stay in their order."""
+    """All components but each module's first, by energy per number, descending; those of a module stay in their order, also where
+    rounding makes a later one greater, as it does throughout a flat spectrum."""
     names = list(spectra)
-    worth = torch.cat([s.energy[1:] / s.cost for s in spectra.values()])
+    worth = torch.cat([s.energy.cummin(0).values[1:] / s.cost for s in spectra.values()])
     owner = torch.cat([torch.full((max(0, len(s.energy) - 1),), i) for i, s in enumerate(spectra.values())])
     index = torch.cat([torch.arange(1, len(s.energy)) for s in spectra.values()])
     turn = worth.argsort(descending=True, stable=True).tolist()
