@@ -79,7 +79,8 @@ class Recipe(BaseModel):
             work on the entries of ΔW. ``concat`` is exact by definition and takes no rank; ``svd`` needs one.
         rank_energy: share of each module's Σσ² that has to stay, in (0, 1]; the least rank that keeps it is taken.
         prune: share of all modules' Σσ² that may go, in [0, 1); components go first that hold least energy a number stored.
-        target_mb: greatest size of the file in megabytes of 10⁶ bytes; as with ``prune``, the components stay that hold most.
+        target_mb: greatest size of the file in megabytes of 10⁶ bytes, in any dialect; as with ``prune``, the components stay that hold
+            most. (``diffusers`` files of SD 3 and FLUX.1 get smaller: they need not write zeros for fused projections.)
         dtype: number format of the written file; the merge itself computes in fp32.
         seed: seeds random masks.
 

@@ -1,7 +1,8 @@
 """Sizes: how many components each module of a merge keeps, within what a recipe allows.
 
-A component of a module of shape (out, fan_in) costs out + fan_in numbers and holds the energy σ². Where modules compete, those
-components stay that hold most energy a number, which for a given size of all gives up the least energy.
+A component of a module of shape (out, fan_in) holds the energy σ² and costs out + fan_in numbers, or more where the file's dialect keeps
+several modules in one weight: the dearest dialect counts, since a recipe does not say which one will be written. Where modules compete,
+those components stay that hold most energy a number, which for a given size of all gives up the least energy.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Spectrum:
 
     Attributes:
         energy: σ², descending, (p,), fp64, on the CPU.
-        cost: numbers that a component takes, out + fan_in.
+        cost: numbers that a component takes in a file, out + fan_in or more.
     """
 
     energy: Tensor
