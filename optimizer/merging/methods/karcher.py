@@ -18,8 +18,8 @@ _EMPTY = 0.5  # steps keep the length of 1, so a shorter mean is that of sources
 def karcher(deltas: Deltas, settings: Settings, /) -> LowRank:
     """The Riemannian centre of mass (Karcher 1977) of the directions sgn(wᵢ)ΔWᵢ/‖ΔWᵢ‖ with the weights |wᵢ|, at the length Σ |wᵢ|·‖ΔWᵢ‖.
 
-    For two sources of equal norm it is ``slerp``; at weights 1/N it is what mergekit's ``karcher``, which works on whole weights, gives for ΔW. The mean lies in the
-    sources' span, so all steps are made on its coefficients there.
+    For two sources of equal norm it is ``slerp``; at weights 1/N it is what mergekit's ``karcher``, which works on whole weights, gives
+    for ΔW. The mean lies in the sources' span, so all steps are made on its coefficients there.
     """
     products = gram(deltas.terms)
     norms = products.diagonal(dim1=1, dim2=2).sqrt()
