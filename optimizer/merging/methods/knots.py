@@ -15,9 +15,10 @@ from optimizer.merging.methods.ties import agreed
 
 
 def knots(deltas: Deltas, settings: Settings, /) -> LowRank:
-    """KnOTS-TIES (arXiv 2410.19735): with [ΔW₁ | … | ΔW_N] = UΣ[V₁ᵀ | … | V_Nᵀ], U times TIES of the ΣVᵢᵀ.
+    """KnOTS-TIES (arXiv 2410.19735): with [ΔW₁ | … | ΔW_N] = UΣ[V₁ᵀ | … | V_Nᵀ], U times TIES of the ΣVᵢᵀ, as in the authors' code.
 
-    Reads what ``ties`` reads. The result has rank Σ rᵢ, exactly.
+    Their code trims the modules of a model together, this each one by itself, as ``ties`` does. Reads what ``ties`` reads. The result
+    has rank Σ rᵢ, exactly.
     """
     basis, values = shared_basis(deltas)
     return LowRank(basis, agreed(trimmed(values, settings.density), deltas.columns, settings))
