@@ -56,7 +56,7 @@ DIFFERENCES = (
     ),
     ("rank", "r", "PEFT's `…_svd` with `svd_rank` and no clamp", "the best approximation of rank r"),
     ("rank", "none", "PEFT `cat`, for sums", "the exact result, whatever its rank"),
-    ("rank", "`full`", "what merging into a checkpoint does", "whole matrices, without loss"),
+    ("rank", "`full`", "merging into a checkpoint", "whole matrices, without loss, as a LoRA of the greatest rank"),
 )
 """Option, value, whose it is, what it does."""
 
