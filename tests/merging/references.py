@@ -91,7 +91,7 @@ def keep_probabilities(x: Array, density: float, epsilon: float) -> Array:
     return found
 
 
-def rescaled(x: Array, mask: Array, probability: Array | float, how: str) -> Array:
+def rescaled(x: Array, mask: NDArray[np.bool_], probability: Array | float, how: str) -> Array:
     kept = x * mask
     if how == "inverse":
         return kept / np.maximum(probability, 1e-300)

@@ -36,7 +36,7 @@ def drawn(method: Method) -> st.SearchStrategy[dict[str, object]]:
         values["seed"] = st.integers(0, 100)
     if method.rank == "required":
         values["rank"] = st.integers(1, 12)
-    return st.fixed_dictionaries(values)  # type: ignore[arg-type]
+    return st.fixed_dictionaries(values)
 
 
 @pytest.mark.parametrize("name", METHODS)

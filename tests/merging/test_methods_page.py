@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from optimizer.errors import RecipeError
-from optimizer.merging import METHODS, Recipe
+from optimizer.merging import METHODS
+from tests.merging.samples import recipe
 from tests.methods import ALLOWED, COSTS, DIFFERENCES, MEANINGS, page
 
 PARAMETERS = {p.name: p for m in METHODS.values() for p in m.parameters}
@@ -34,8 +35,12 @@ def test_every_parameter_and_cost_is_explained_and_nothing_else() -> None:
             assert [v for o, v, *_ in DIFFERENCES if o == name] == list(parameter.choices)
 
 
-OUTSIDE = {"(0, 1]": ([1.0], [0.0, 1.01]), "[0, 1)": ([0.0], [-0.01, 1.0]), "[0, 1]": ([0.0, 1.0], [-0.01, 1.01])}
-BOUNDS = {**OUTSIDE, "≥ 0": ([0.0], [-0.1]), "≥ 1": ([1], [0]), "> 0": ([0.01], [0.0])}
+OUTSIDE: dict[str, tuple[list[float], list[float]]] = {
+    "(0, 1]": ([1.0], [0.0, 1.01]),
+    "[0, 1)": ([0.0], [-0.01, 1.0]),
+    "[0, 1]": ([0.0, 1.0], [-0.01, 1.01]),
+}
+BOUNDS: dict[str, tuple[list[float], list[float]]] = {**OUTSIDE, "≥ 0": ([0.0], [-0.1]), "≥ 1": ([1], [0]), "> 0": ([0.01], [0.0])}
 
 
 @pytest.mark.parametrize("name", ALLOWED)
@@ -43,7 +48,7 @@ def test_the_bounds_that_the_page_gives_are_the_recipes(name: str) -> None:
     method = next(m.name for m in METHODS.values() if m.reads(name))
     inside, outside = BOUNDS[ALLOWED[name]]
     for value in inside:
-        assert Recipe(method=method, weights=(1.0,), **{name: value})
+        assert recipe({"method": method, name: value}, 1.0)
     for value in outside:
         with pytest.raises(RecipeError, match=f"recipe: {name}"):
-            Recipe(method=method, weights=(1.0,), **{name: value})
+            recipe({"method": method, name: value}, 1.0)

@@ -27,7 +27,8 @@ each_cost = pytest.mark.parametrize("setting", METHODS_OF_EACH_COST, ids=lambda 
 
 def spectrum_of(adapter: Adapter, path: str) -> Tensor:
     """σ² of a module, by a dense SVD."""
-    return torch.linalg.svdvals(adapter.modules[path].delta().flatten(1).double()).square()
+    values: Tensor = torch.linalg.svdvals(adapter.modules[path].delta().flatten(1).double())
+    return values.square()
 
 
 def sources(seed: int) -> list[Adapter]:

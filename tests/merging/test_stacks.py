@@ -42,7 +42,7 @@ def test_a_stack_gives_what_its_modules_give_one_by_one(setting: dict[str, objec
 
 @every_setting
 def test_the_order_of_the_modules_does_not_matter(setting: dict[str, object], pair: list[Adapter]) -> None:
-    turned = [replace(adapter, modules=dict(reversed(adapter.modules.items()))) for adapter in pair]
+    turned = [replace(adapter, modules=dict(reversed(list(adapter.modules.items())))) for adapter in pair]
     assert_same_change(merge(turned, recipe(setting, 0.8, -0.5)), merge(pair, recipe(setting, 0.8, -0.5)), tolerance=0)
 
 

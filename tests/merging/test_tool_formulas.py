@@ -201,8 +201,8 @@ def test_della_is_mergekits_on_the_same_random_numbers(seed: int, epsilon: float
     def sampled(x: Array, draw: Array) -> Array:
         ranks = np.abs(x).argsort(axis=1, kind="stable").argsort(axis=1) + 1.0
         share = (ranks - ranks.min(axis=1, keepdims=True)) / (ranks.max(axis=1, keepdims=True) - ranks.min(axis=1, keepdims=True))
-        kept = x * (draw < (density - epsilon) + share * 2 * epsilon)
-        return kept * (np.abs(x).sum() / np.abs(kept).sum()) if l1 else kept
+        kept: Array = x * (draw < (density - epsilon) + share * 2 * epsilon)
+        return kept * float(np.abs(x).sum() / np.abs(kept).sum()) if l1 else kept
 
     wanted = {}
     for path in PATHS:
@@ -256,7 +256,8 @@ def karcher_of(deltas: list[Array], steps: int = 10, tolerance: float = 1e-5) ->
             break
         mean = np.cos(length) * mean + np.sin(length) * tangent / length
         mean /= np.linalg.norm(mean)
-    return sum(norms) / len(norms) * mean
+    merged: Array = sum(norms) / len(norms) * mean
+    return merged
 
 
 @few
