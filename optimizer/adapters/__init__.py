@@ -9,7 +9,7 @@ from optimizer.adapters.load import load_adapter
 from optimizer.adapters.names import clean_name
 from optimizer.adapters.save import adapter_tensors, save_adapter
 from optimizer.adapters.shapes import fit_shapes, live_modules, shape_mismatches, weight_shapes
-from optimizer.adapters.spelling import Dialect
+from optimizer.adapters.spelling import Dialect, written_rows
 
 __all__ = [
     "Adapter",
@@ -27,4 +27,5 @@ __all__ = [
     "save_adapter",
     "shape_mismatches",
     "weight_shapes",
+    "written_rows",
 ]

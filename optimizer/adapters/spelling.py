@@ -66,6 +66,22 @@ def spelt(modules: Modules, base: str, dialect: Dialect) -> Iterator[Spelt]:
         yield Spelt(weight.part, prefix + (weight.name.replace(".", "_") if dialect == "kohya" else weight.name), factors)
 
 
+def written_rows(path: str, shape: tuple[int, ...], base: str) -> int:
+    """The most rows that ``up`` of a module takes in a file of any dialect: where the original code keeps several modules in one weight,
+    each component is written with rows for all of them, most of them 0.
+
+    Args:
+        path: of the module.
+        shape: of its weight.
+        base: family of the base model; of an unknown one, the module's own rows.
+    """
+    part, name = split_path(path)
+    family = FAMILIES.get(base)
+    found = _natives(family.name).find(name) if family and part == family.denoiser else None
+    rows = found[0][1].rows if found else ()
+    return max(shape[0], sum(rows) * shape[1]) if rows else shape[0]
+
+
 def _family(modules: Modules, base: str) -> Family:
     if base in FAMILIES:
         return FAMILIES[base]

@@ -31,7 +31,7 @@ def compressed(change: Change, rank: int | None, *, ordered: bool = False) -> Lo
 def _whole(matrix: Tensor) -> LowRank:
     """The matrices themselves as factors of full rank, exact to the bit: identity times matrix, or matrix times identity."""
     count, rows, columns = matrix.shape
-    eye = torch.eye(min(rows, columns), device=matrix.device).expand(count, -1, -1)
+    eye = torch.eye(min(rows, columns), device=matrix.device).repeat(count, 1, 1)  # modules that share memory cannot be written
     return LowRank(eye, matrix) if rows <= columns else LowRank(matrix, eye)
 
 

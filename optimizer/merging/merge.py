@@ -9,6 +9,7 @@ from torch import Tensor
 
 from optimizer.adapters.adapter import Adapter
 from optimizer.adapters.factors import Factors
+from optimizer.adapters.spelling import written_rows
 from optimizer.errors import RecipeError
 from optimizer.merging.blocks import block_weight, check_block_names
 from optimizer.merging.compress import compressed
@@ -44,7 +45,7 @@ class Merger:
             change, factors = _merged(deltas, recipe)
             found = dict(zip(deltas.paths, unstacked(factors, shape), strict=True))
             if recipe.sized:
-                found, held = _measured(found, inner(change, change), recipe)
+                found, held = _measured(found, inner(change, change), recipe, self.base)
                 spectra |= held
             modules |= found
         if not modules:
@@ -148,14 +149,14 @@ def _compressed(change: Change, recipe: Recipe) -> LowRank:
     return compressed(change, recipe.rank, ordered=recipe.sized)
 
 
-def _measured(found: dict[str, Factors], whole: Tensor, recipe: Recipe) -> tuple[dict[str, Factors], dict[str, Spectrum]]:
+def _measured(found: dict[str, Factors], whole: Tensor, recipe: Recipe, base: str) -> tuple[dict[str, Factors], dict[str, Spectrum]]:
     """Each module cut to ``rank_energy``, and what its components hold; they come in the order of their singular values."""
     spectra = {}
     for (path, factors), total in zip(found.items(), whole.tolist(), strict=True):
         energy = (factors.up.double().square().sum(dim=0) * factors.down.double().square().sum(dim=1)).cpu()
         if recipe.rank_energy is not None:
             found[path] = _cut(factors, rank_within(energy, recipe.rank_energy, total))
-        spectra[path] = Spectrum(energy[: found[path].rank], factors.up.shape[0] + factors.down.shape[1])
+        spectra[path] = Spectrum(energy[: found[path].rank], written_rows(path, factors.shape, base) + factors.down.shape[1])
     return found, spectra
 
 

@@ -1,7 +1,8 @@
 """Sizes: how many components each module of a merge keeps, within what a recipe allows.
 
-A component of a module of shape (out, fan_in) costs out + fan_in numbers and holds the energy σ². Where modules compete, those
-components stay that hold most energy a number, which for a given size of all gives up the least energy.
+A component of a module of shape (out, fan_in) holds the energy σ² and costs out + fan_in numbers, or more where the file's dialect keeps
+several modules in one weight: the dearest dialect counts, since a recipe does not say which one will be written. Where modules compete,
+those components stay that hold most energy a number, which for a given size of all gives up the least energy.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from optimizer.adapters.adapter import Adapter
+from optimizer.adapters.spelling import written_rows
 from optimizer.errors import RecipeError
 from optimizer.merging.gram import energies, rank_for
 
@@ -39,7 +41,7 @@ class Spectrum:
 
     Attributes:
         energy: σ², descending, (p,), fp64, on the CPU.
-        cost: numbers that a component takes, out + fan_in.
+        cost: numbers that a component takes in a file, out + fan_in or more.
     """
 
     energy: Tensor
@@ -88,7 +90,9 @@ class Pruned:
 
 def prune_curve(merged: Adapter, shares: Sequence[float]) -> list[Pruned]:
     """What each share would lose and save, from the merged factors alone; nothing is cut."""
-    spectra = {path: Spectrum(energies(f).cpu(), f.up.shape[0] + f.down.shape[1]) for path, f in merged.modules.items()}
+    spectra = {
+        path: Spectrum(energies(f).cpu(), written_rows(path, f.shape, merged.base) + f.down.shape[1]) for path, f in merged.modules.items()
+    }
     whole = sum(float(s.energy.sum()) for s in spectra.values())
     curve = []
     for share in shares:
@@ -111,9 +115,10 @@ def _pruned(spectra: Mapping[str, Spectrum], order: Sequence[tuple[str, int]], s
 
 
 def _by_worth(spectra: Mapping[str, Spectrum]) -> list[tuple[str, int]]:
-    """All components but each module's first, by energy per number, descending; those of a module stay in their order."""
+    """All components but each module's first, by energy per number, descending; those of a module stay in their order, also where
+    rounding makes a later one greater, as it does throughout a flat spectrum."""
     names = list(spectra)
-    worth = torch.cat([s.energy[1:] / s.cost for s in spectra.values()])
+    worth = torch.cat([s.energy.cummin(0).values[1:] / s.cost for s in spectra.values()])
     owner = torch.cat([torch.full((max(0, len(s.energy) - 1),), i) for i, s in enumerate(spectra.values())])
     index = torch.cat([torch.arange(1, len(s.energy)) for s in spectra.values()])
     turn = worth.argsort(descending=True, stable=True).tolist()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -62,7 +62,13 @@ LOSSY: list[dict[str, object]] = [
 
 
 def make_adapter(
-    seed: int, rank: int = 3, alpha: float = 3.0, paths: Sequence[str] = PATHS, base: str = "unknown", whole_numbers: bool = False
+    seed: int,
+    rank: int = 3,
+    alpha: float = 3.0,
+    paths: Sequence[str] = PATHS,
+    base: str = "unknown",
+    whole_numbers: bool = False,
+    shapes: Mapping[str, tuple[int, ...]] = SHAPES,
 ) -> Adapter:
     """A random adapter; with ``whole_numbers`` the factors' entries are small integers, so that sums of products are exact."""
     generator = torch.Generator().manual_seed(seed)
@@ -74,8 +80,8 @@ def make_adapter(
 
     modules = {}
     for path in paths:
-        out, fan_in = SHAPES[path][0], int(torch.tensor(SHAPES[path][1:]).prod())
-        modules[path] = Factors(up=draw(out, rank), down=draw(rank, fan_in), alpha=alpha, shape=SHAPES[path])
+        out, fan_in = shapes[path][0], int(torch.tensor(shapes[path][1:]).prod())
+        modules[path] = Factors(up=draw(out, rank), down=draw(rank, fan_in), alpha=alpha, shape=shapes[path])
     return Adapter(name=f"lora{seed}", modules=modules, base=base, sha256=hashlib.sha256(f"{seed}".encode()).hexdigest())
 
 

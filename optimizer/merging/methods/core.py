@@ -6,6 +6,7 @@ import torch
 
 from optimizer.merging.deltas import Deltas
 from optimizer.merging.lowrank import LowRank, svd
+from optimizer.merging.methods.bases import oriented
 from optimizer.merging.methods.magnitude import trimmed
 from optimizer.merging.methods.method import Settings
 from optimizer.merging.methods.ties import agreed
@@ -21,8 +22,8 @@ def core(deltas: Deltas, settings: Settings, /) -> LowRank:
     Reads what ``ties`` reads.
     """
     canonical = [svd(LowRank(term.up.double(), term.down.double())).balanced() for term in deltas.terms]
-    left = torch.linalg.svd(torch.cat([term.up for term in canonical], dim=-1), full_matrices=False).U.float()
-    right = torch.linalg.svd(torch.cat([term.down for term in canonical], dim=-2), full_matrices=False).Vh.float()
+    left = oriented(torch.linalg.svd(torch.cat([term.up for term in canonical], dim=-1), full_matrices=False).U).float()
+    right = oriented(torch.linalg.svd(torch.cat([term.down for term in canonical], dim=-2), full_matrices=False).Vh.mT).mT.float()
     cores = [((left.mT @ term.up) @ (term.down @ right.mT)) for term in deltas.terms]
     values = trimmed(lambda: (core.clone() for core in cores), settings.density)
     return LowRank(left @ agreed(values, deltas.columns, settings), right)

@@ -51,7 +51,7 @@ def sampled(values: Values, deltas: Deltas, settings: Settings) -> Values:
 def keep_probabilities(value: Tensor, density: float, epsilon: float) -> Tensor:
     """How probably each entry is kept: from density − ε for the least of its row to density + ε for the greatest, linear in the rank.
 
-    The window shrinks where it would leave [0, 1]. mergekit has the same ε; the paper's is the whole width of the window.
+    The window shrinks where it would leave [0, 1], where mergekit refuses; else this is its formula, with the same ε.
 
     Args:
         value: (b, rows, columns).

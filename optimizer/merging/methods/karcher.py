@@ -11,13 +11,15 @@ from optimizer.merging.methods.method import Settings
 
 _STEPS = 100
 _TOLERANCE = 1e-10
+_OPPOSITE = -1 + 1e-9  # a cosine below which the way to a vector is not known
+_EMPTY = 0.5  # steps keep the length of 1, so a shorter mean is that of sources that change nothing
 
 
 def karcher(deltas: Deltas, settings: Settings, /) -> LowRank:
     """The Riemannian centre of mass (Karcher 1977) of the directions sgn(wᵢ)ΔWᵢ/‖ΔWᵢ‖ with the weights |wᵢ|, at the length Σ |wᵢ|·‖ΔWᵢ‖.
 
-    For two sources of equal norm it is ``slerp``; at weights 1/N it is mergekit's ``karcher`` of task vectors. The mean lies in the
-    sources' span, so all steps are made on its coefficients there.
+    For two sources of equal norm it is ``slerp``; at weights 1/N it is what mergekit's ``karcher``, which works on whole weights, gives
+    for ΔW. The mean lies in the sources' span, so all steps are made on its coefficients there.
     """
     products = gram(deltas.terms)
     norms = products.diagonal(dim1=1, dim2=2).sqrt()
@@ -33,7 +35,8 @@ def karcher(deltas: Deltas, settings: Settings, /) -> LowRank:
 def sphere_mean(cosines: Tensor, shares: Tensor) -> Tensor:
     """Coefficients of the Karcher mean in unit vectors, (b, n), fp64, by gradient descent with steps of 1.
 
-    Where the vectors cancel each other there is no unique mean; the first one's direction is taken as the start.
+    Where the vectors cancel each other there is no unique mean; the first one's direction is taken as the start. A vector opposite to
+    the mean pulls it in no direction rather than in any.
 
     Args:
         cosines: the vectors' inner products, (b, n, n), fp64.
@@ -43,11 +46,11 @@ def sphere_mean(cosines: Tensor, shares: Tensor) -> Tensor:
     for _ in range(_STEPS):
         along = torch.einsum("bij,bj->bi", cosines, mean).clamp(-1 + 1e-12, 1 - 1e-15)
         theta = along.acos()
-        pull = shares * theta / theta.sin()
+        pull = torch.where(along > _OPPOSITE, shares * theta / theta.sin(), 0.0)
         tangent = pull - (pull * along).sum(dim=1, keepdim=True) * mean
         length = _length(tangent, cosines)
         mean = length.cos() * mean + torch.sinc(length / torch.pi) * tangent
-        mean = mean / _length(mean, cosines)
+        mean = mean / _length(mean, cosines).clamp(min=_EMPTY)
         if bool((length < _TOLERANCE).all()):
             break
     return mean

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from optimizer.merging.deltas import Deltas, Values
 from optimizer.merging.lowrank import LowRank
+from optimizer.merging.methods.bases import oriented
 from optimizer.merging.methods.dare import dropped
 from optimizer.merging.methods.magnitude import trimmed
 from optimizer.merging.methods.method import Settings
@@ -14,9 +15,10 @@ from optimizer.merging.methods.ties import agreed
 
 
 def knots(deltas: Deltas, settings: Settings, /) -> LowRank:
-    """KnOTS-TIES (arXiv 2410.19735): with [ΔW₁ | … | ΔW_N] = UΣ[V₁ᵀ | … | V_Nᵀ], U times TIES of the ΣVᵢᵀ.
+    """KnOTS-TIES (arXiv 2410.19735): with [ΔW₁ | … | ΔW_N] = UΣ[V₁ᵀ | … | V_Nᵀ], U times TIES of the ΣVᵢᵀ, as in the authors' code.
 
-    Reads what ``ties`` reads. The result has rank Σ rᵢ, exactly.
+    Their code trims the modules of a model together, this each one by itself, as ``ties`` does. Reads what ``ties`` reads. The result
+    has rank Σ rᵢ, exactly.
     """
     basis, values = shared_basis(deltas)
     return LowRank(basis, agreed(trimmed(values, settings.density), deltas.columns, settings))
@@ -38,5 +40,5 @@ def shared_basis(deltas: Deltas) -> tuple[Tensor, Values]:
     parts = r.split([term.rank for term in deltas.terms], dim=-1)
     triangles = [torch.linalg.qr(term.down.mT.double(), mode="r").R for term in deltas.terms]
     core = torch.cat([part @ triangle.mT for part, triangle in zip(parts, triangles, strict=True)], dim=-1)
-    basis = (q @ torch.linalg.svd(core, full_matrices=False).U).float()
+    basis = oriented(q @ torch.linalg.svd(core, full_matrices=False).U).float()
     return basis, lambda: ((basis.mT @ term.up) @ term.down for term in deltas.terms)

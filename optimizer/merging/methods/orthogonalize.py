@@ -15,10 +15,11 @@ _ROUNDING = 1e-5
 
 
 def orthogonalize(deltas: Deltas, settings: Settings, /) -> LowRank:
-    """ΔW₁ + Σ wᵢ · ΔWᵢ(I − s·QQᵀ), where Q spans what the sources before the i-th read: NP-LoRA (arXiv 2511.11051).
+    """w₁ΔW₁ + Σ wᵢ · ΔWᵢ(I − s·QQᵀ), where Q spans what the sources before the i-th read: NP-LoRA (arXiv 2511.11051).
 
-    The first source is the primary one and stays whole. ``side`` says which directions: ``input`` (the rows of ΔW, the paper's) or
-    ``output`` (its columns). ``strength`` s = μ/(1 + μ) for the paper's μ; 1 projects altogether. Reads ``side`` and ``strength``.
+    The first source stays whole (the paper has the style there; where its weight is 0, the next one counts as the first), and each of
+    more than two keeps out of all before it. ``side`` says which directions: ``input`` (the rows of ΔW, the paper's) or
+    ``output`` (its columns). ``strength`` s is 1 for the paper's hard projection and less for a soft one. Reads ``side`` and ``strength``.
     """
     terms = [deltas.terms[0]]
     for index, term in enumerate(deltas.terms[1:], start=1):

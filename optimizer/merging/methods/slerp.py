@@ -17,7 +17,7 @@ def slerp(deltas: Deltas, settings: Settings, /) -> LowRank:
 
     With t = |w₂| / (|w₁| + |w₂|) and the angle θ between sgn(w₁)ΔW₁ and sgn(w₂)ΔW₂ it is their sum with the coefficients
     sin((1 − t)θ) / sin θ and sin(tθ) / sin θ, those of plain interpolation where θ is 0 or π. Parallel sources give the weighted sum;
-    at weights 1 − t and t it is what mergekit's ``nuslerp`` computes of task vectors.
+    at weights 1 − t and t, both positive, it is what mergekit's ``nuslerp`` computes of task vectors.
     """
     if len(deltas.terms) == 1:
         return concatenated(deltas.terms, deltas.weights)

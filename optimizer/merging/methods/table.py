@@ -36,9 +36,11 @@ _VOTE = (_ELECT, _MAJORITY, _MEAN, _LAMBDA)
 _RANDOM_TIES = (_RESCALE, *_VOTE)
 
 _STACK = "every loader: all sources at their weights"
-_MERGEKIT_VOTE = "mergekit: elect_on weighted, normalise weight (its normalize) or none"
-_MERGEKIT_RESCALE = "mergekit: rescale l1 (its rescale) or none"
+_MERGEKIT_VOTE = "mergekit{}: elect_on weighted; normalise weight (its normalize: true) at positive weights, or none"
+_CHANCE_VOTE = _MERGEKIT_VOTE.format(", but for its random numbers") + "; rescale l1 (its rescale: true) or none"
+_MERGEKIT_RESCALE = "mergekit, but for its random numbers: rescale l1 (its rescale: true) or none"
 _SVD = "PEFT: {}_svd at the same rank"
+_BY_CHANCE = "PEFT, but for its random numbers: {}_svd at the same rank"
 
 _TABLE = (
     Method(
@@ -58,7 +60,7 @@ _TABLE = (
         rank="forbidden",
         cost="factors",
         linear=True,
-        reproduces=("PEFT: cat", "kohya: --concat with alpha = Σ rᵢ"),
+        reproduces=("PEFT: cat", "not kohya's --concat, which keeps the first source's alpha"),
     ),
     Method(
         "svd",
@@ -80,7 +82,7 @@ _TABLE = (
         commutes=False,
         signs=(1, 1, -1),
         most=3,
-        reproduces=("SuperMerger: add difference, A + α(B − C), at weights 1, α, α",),
+        reproduces=("SuperMerger: add difference of whole models, A + α(B − C), at weights 1, α, α",),
     ),
     Method(
         "model_soup",
@@ -89,7 +91,7 @@ _TABLE = (
         "Σ wᵢΔWᵢ / Σ |wᵢ|",
         cost="factors",
         homogeneous=False,
-        reproduces=("mergekit: linear with normalize: true",),
+        reproduces=("mergekit: linear with normalize: true, at positive weights",),
     ),
     Method(
         "slerp",
@@ -98,7 +100,7 @@ _TABLE = (
         "(|w₁| + |w₂|) · slerp(ΔW₁, ΔW₂; t = |w₂| / (|w₁| + |w₂|))",
         cost="factors",
         most=2,
-        reproduces=("mergekit: nuslerp with a base model, at weights that add up to 1",),
+        reproduces=("mergekit: nuslerp with a base model, at positive weights that add up to 1",),
     ),
     Method(
         "nuslerp",
@@ -107,7 +109,7 @@ _TABLE = (
         "slerp, row by row",
         cost="factors",
         most=2,
-        reproduces=("mergekit: nuslerp with nuslerp_flatten: false, at weights that add up to 1",),
+        reproduces=("mergekit: nuslerp with a base model and nuslerp_flatten: false, at positive weights that add up to 1",),
     ),
     Method(
         "karcher",
@@ -115,7 +117,7 @@ _TABLE = (
         "Karcher 1977, Riemannian center of mass and mollifier smoothing",
         "Σ |wᵢ|‖ΔWᵢ‖ · the mean of the directions on the sphere",
         cost="factors",
-        reproduces=("mergekit: karcher of task vectors, at weights 1/N",),
+        reproduces=("mergekit: karcher, did it work on ΔW and not on whole weights, at weights 1/N",),
     ),
     Method(
         "ties",
@@ -123,7 +125,7 @@ _TABLE = (
         "TIES, arXiv 2306.01708, algorithm 1",
         "λ · mean of the wᵢ·trim(ΔWᵢ) that have the elected sign",
         (_KEPT, *_VOTE),
-        reproduces=(_SVD.format("ties"), _MERGEKIT_VOTE),
+        reproduces=(_SVD.format("ties"), _MERGEKIT_VOTE.format("")),
     ),
     Method(
         "dare_linear",
@@ -133,7 +135,7 @@ _TABLE = (
         (_KEPT, _RESCALE),
         linear=True,
         seeded=True,
-        reproduces=(_SVD.format("dare_linear"), _MERGEKIT_RESCALE),
+        reproduces=(_BY_CHANCE.format("dare_linear"), _MERGEKIT_RESCALE),
     ),
     Method(
         "dare_ties",
@@ -142,7 +144,7 @@ _TABLE = (
         "ties with drop(ΔWᵢ) / density for trim(ΔWᵢ)",
         (_KEPT, *_RANDOM_TIES),
         seeded=True,
-        reproduces=(_SVD.format("dare_ties"), f"{_MERGEKIT_VOTE}, rescale l1 (its rescale) or none"),
+        reproduces=(_BY_CHANCE.format("dare_ties"), _CHANCE_VOTE),
     ),
     Method(
         "della_linear",
@@ -161,7 +163,7 @@ _TABLE = (
         "ties with magprune(ΔWᵢ) for trim(ΔWᵢ)",
         (_KEPT, _WINDOW, *_RANDOM_TIES),
         seeded=True,
-        reproduces=(f"{_MERGEKIT_VOTE}, rescale l1 (its rescale) or none; its name is della",),
+        reproduces=(f"{_CHANCE_VOTE}; its name is della",),
     ),
     Method(
         "breadcrumbs",
@@ -170,7 +172,7 @@ _TABLE = (
         "Σ wᵢ·mask(ΔWᵢ), without the largest and the smallest entries",
         (_KEPT, _LARGEST),
         linear=True,
-        reproduces=("mergekit: breadcrumbs with γ > 0 (at γ = 0 it drops everything)",),
+        reproduces=("mergekit: breadcrumbs where γ drops an entry or more (where it drops none, mergekit drops all)",),
     ),
     Method(
         "breadcrumbs_ties",
@@ -178,7 +180,7 @@ _TABLE = (
         "Model Breadcrumbs, arXiv 2312.06795, then TIES, arXiv 2306.01708, algorithm 1, steps 2 and 3",
         "ties with breadcrumbs' mask for trim(ΔWᵢ)",
         (_KEPT, _LARGEST, *_VOTE),
-        reproduces=(f"{_MERGEKIT_VOTE}; γ > 0",),
+        reproduces=(_MERGEKIT_VOTE.format("") + "; where γ drops an entry or more",),
     ),
     Method(
         "magnitude_prune",

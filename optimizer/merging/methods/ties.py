@@ -23,9 +23,9 @@ def agreed(values: Values, columns: Tensor, settings: Settings) -> Tensor:
 
     The elected sign is that of a sum over sources, + where the sum is 0. ``elect_on`` says what is summed: the entries as they are
     (``raw``, as in PEFT) or times their weights (``weighted``, as in mergekit); ``majority`` whether their values count (``total``,
-    the paper) or only their signs (``frequency``). The weighted entries that carry the elected sign are added and divided by their
-    number (``normalise`` = ``count``, PEFT and the paper), by the sum of their weights' magnitudes (``weight``, mergekit), or by
-    nothing (``none``).
+    the paper) or only their signs, one vote a source (``frequency``; mergekit's ``count``). The weighted entries that carry the
+    elected sign are added and divided by their number (``normalise`` = ``count``, PEFT and the paper), by the sum of their weights'
+    magnitudes (``weight``, mergekit), or by nothing (``none``).
 
     Args:
         values: n sources' values, 0 for what was dropped.
@@ -53,9 +53,9 @@ def _elected(values: Values, columns: Tensor, settings: Settings) -> Tensor:
     """Where the elected sign is +, (b, rows, columns), bool."""
     total: Tensor | None = None
     for value, weight in zip(values(), columns, strict=True):
-        vote = value.sign_() if settings.majority == "frequency" else value
-        if settings.elect_on == "weighted":
-            vote.mul_(weight)
+        vote = value.mul_(weight) if settings.elect_on == "weighted" else value
+        if settings.majority == "frequency":
+            vote.sign_()
         total = vote if total is None else total.add_(vote)
     assert total is not None
     return total >= 0

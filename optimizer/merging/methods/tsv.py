@@ -27,7 +27,7 @@ def tsv(deltas: Deltas, settings: Settings, /) -> LowRank:
 
 def _leading(whole: Svd, density: float) -> Svd:
     """The leading components; those that are rounding alone count as 0 on both sides, since their directions mean nothing."""
-    kept = max(1, math.ceil(density * whole.sigma.shape[1]))
+    kept = max(1, math.ceil(round(density * whole.sigma.shape[1], 9)))  # 0.28 · 25 is 7, and a little more in floating point
     seen = whole.seen()[:, :kept]
     return Svd(whole.u[..., :kept] * seen[:, None, :], whole.sigma[:, :kept] * seen, whole.vh[:, :kept] * seen[:, :, None])
 

@@ -1,0 +1,229 @@
+"""Every merge method for people: ``python -m tests.methods`` prints docs/methods.md from the table of methods."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from optimizer.merging import METHODS, Method, Parameter, Recipe
+
+MEANINGS = {
+    "density": "share of the entries of ΔW that each source keeps; for `tsv`, of its singular directions",
+    "epsilon": "DELLA's window: small entries are kept with probability density − ε, large ones with density + ε",
+    "gamma": "share of the largest entries that is dropped",
+    "elect_on": "whether signs are elected on the entries as they are or on the weighted ones",
+    "majority": "whether the sum of the entries decides the sign or the number of sources that have it",
+    "normalise": "what the sum of the agreeing sources is divided by: their number, their weights, or nothing",
+    "rescale": "how survivors make up for what was dropped: divided by the probability, by the L1 norm, or not at all",
+    "mask_scale": "how much larger than a source's own entry the others' may be for it to want the entry (λ of TALL masks)",
+    "quorum": "how many sources have to want an entry",
+    "isotropy": "how flat the spectrum gets: 0 leaves it, 1 makes all singular values equal",
+    "side": "what sources keep apart: the directions they read (input) or write (output)",
+    "strength": "share of the common directions that is taken away",
+    "scale": "factor on the whole merged change",
+}
+ALLOWED = {
+    **dict.fromkeys(("density",), "(0, 1]"),
+    **dict.fromkeys(("epsilon", "gamma"), "[0, 1)"),
+    **dict.fromkeys(("isotropy", "strength"), "[0, 1]"),
+    "mask_scale": "≥ 0",
+    "quorum": "≥ 1",
+    "scale": "> 0",
+}
+"""Of numbers; words allow their choices."""
+
+COSTS = {
+    "factors": "the factors alone: O((m + n)·R), or one product of them",
+    "core": "QR decompositions of the factors and matrices of size R: O((m + n)·R²)",
+    "entries": "every entry of every ΔW: O(m·n·R), the slowest; most results have full rank and need an SVD to become a LoRA",
+}
+DIFFERENCES = (
+    ("elect_on", "raw", "PEFT", "signs of the trimmed entries, weights aside"),
+    ("elect_on", "weighted", "mergekit", "signs of the trimmed entries times their weights, so a heavy source outvotes a light one"),
+    ("majority", "total", "the TIES paper; PEFT's and mergekit's default", "the sum of the entries"),
+    ("majority", "frequency", 'PEFT `majority_sign_method="frequency"`; mergekit\'s `count`', "one vote a source"),
+    ("normalise", "count", "the TIES paper, PEFT", "divided by the number of agreeing sources"),
+    ("normalise", "weight", "mergekit `normalize: true`, at positive weights", "divided by the sum of their weights' magnitudes"),
+    ("normalise", "none", "mergekit `normalize: false`", "the plain sum"),
+    ("rescale", "inverse", "the DARE paper, PEFT", "divided by the probability of survival: the expectation stays"),
+    ("rescale", "l1", "mergekit `rescale: true`", "times what restores the L1 norm of ΔW"),
+    ("rescale", "none", "mergekit `rescale: false`", "left as they are"),
+    ("epsilon", "half the window", "mergekit; it refuses a window that leaves (0, 1), here it shrinks", "density ± ε"),
+    (
+        "gamma",
+        "0",
+        "nobody: mergekit's mask is empty there, and the merge changes nothing",
+        "none of the largest dropped: `magnitude_prune`",
+    ),
+    ("rank", "r", "PEFT's `…_svd` with `svd_rank` and no clamp", "the best approximation of rank r"),
+    ("rank", "none", "PEFT `cat`, for sums", "the exact result, whatever its rank"),
+    ("rank", "`full`", "merging into a checkpoint", "whole matrices, without loss, stored as `.diff` (in the diffusers dialect as a LoRA of the greatest rank)"),
+)
+"""Option, value, whose it is, what it does."""
+
+MISTAKES = (
+    (
+        "PEFT `linear` and its other types without `_svd`",
+        "adds the factors, so the `up` of one source meets the `down` of another: for two independent sources the result is off by about "
+        "75 % of its norm. Needs equal ranks. Its `ties`, `dare_…`, `magnitude_prune` work on entries of the factors, which mean nothing",
+        "`linear`, exact at any ranks; every method works on ΔW",
+    ),
+    (
+        "kohya `merge_lora`",
+        "multiplies both factors by the ratio, which squares the strength, and has the same cross terms",
+        "`linear`: a weight is the strength, negative ones too",
+    ),
+    (
+        "kohya `--concat`",
+        "keeps the first source's alpha while the rank grows to the sum: two equal LoRAs come out at half strength",
+        "`concat`: each module's alpha is its rank",
+    ),
+    (
+        "kohya `svd_merge_lora`",
+        "cuts off entries of the new factors at their 0.99 quantile: about 10 % lost even where the rank would hold everything",
+        "`svd`: the best approximation of its rank; the report says what the rank costs",
+    ),
+    (
+        "kohya `--lbws` between LoRAs, LoRA Block Weight (LBW)",
+        "a block weight multiplies both factors, so 0.5 acts as 0.25 and −1 as 1",
+        "block weights multiply ΔW, in every method",
+    ),
+    (
+        "mergekit `breadcrumbs` with γ = 0",
+        "an empty slice drops every entry; so does a γ too small to drop one entry",
+        "`breadcrumbs`: γ = 0 drops none of the largest",
+    ),
+    (
+        "DARE in some LoRA mergers",
+        "divide by the drop rate instead of the keep rate, or set alpha to 1",
+        "`dare_linear`: kept with probability density, divided by it",
+    ),
+)
+"""Whose, what goes wrong, what happens here."""
+
+
+def page() -> str:
+    """docs/methods.md."""
+    return "\n".join(
+        [
+            "# Merge methods",
+            "",
+            "What each method computes, with which settings, and which other tool computes the same. ΔWᵢ is what source i changes at",
+            "strength 1, wᵢ its weight times its block weight. A weight may be negative; a source of weight 0 takes no part. Each method",
+            "works on ΔW, never on the two factors apart, and each is tested against a second implementation, straight from the formula",
+            "(`tests/merging/references.py`). `python -m tests.methods` makes this page from the table in the code.",
+            "",
+            "The search tries methods, weights and the parameters marked below; a recipe sets them by hand:",
+            "",
+            "    method: ties",
+            "    weights: [0.7, 0.5]",
+            "    density: 0.4",
+            "    rank: 32",
+            "",
+            *_table(["method", "what it computes", "parameters", "sources", "cost", "rank of the result"], [_row(m) for m in _methods()]),
+            "",
+            "Block weights go with every method. **Cost**, for a weight of shape m × n and R = the sum of the sources' ranks:",
+            "",
+            *(f"- *{cost}*: {what}." for cost, what in COSTS.items()),
+            "",
+            "**Rank**: *Σ rᵢ* is exact as it stands; a lower `rank` cuts it. *full* is a whole matrix, and `rank` makes a LoRA of it.",
+            "`rank_energy`, `prune` and `target_mb` choose ranks by what they keep or by the size of the file.",
+            "",
+            "## How they behave",
+            "",
+            "*Linear*: the merges of two sets of weights add up, before a cut to a rank. *Homogeneous*: half of all weights is half the",
+            "change. *Commutes*: the order of the sources does not matter. *Seeded*: draws random numbers, from seed, source and module",
+            "alone, so the same recipe gives the same file.",
+            "",
+            *_table(["method", "linear", "homogeneous", "commutes", "seeded"], [_traits(m) for m in _methods()]),
+            "",
+            "With `normalise: weight`, no method that votes is homogeneous: only the ratios of the weights count.",
+            "",
+            "## Parameters",
+            "",
+            "What a method does not read, a recipe must not set. *Start* is where a search begins.",
+            "",
+            *_table(
+                ["parameter", "what it does", "allowed", "default", "searched", "start", "read by"], [_parameter(p) for p in _parameters()]
+            ),
+            "",
+            "## Sources, and other tools",
+            "",
+            "Where a tool is named, the settings given yield the same ΔW; formulas of tools that draw random numbers agree but for those.",
+            "",
+            *_table(["method", "source", "other tools"], [[f"`{m.name}`", m.citation, _reproduced(m)] for m in _methods()]),
+            "",
+            "## Where tools differ",
+            "",
+            "Tools give one name to different formulas. Each is an option here:",
+            "",
+            *_table(["option", "value", "as in", "what it does"], [[f"`{o}`", v, tool, what] for o, v, tool, what in DIFFERENCES]),
+            "",
+            "DARE and DELLA drop entries at random, and a cut to the sources' own rank undoes most of that: the merge report gives the",
+            "cosine to the plain sum. `core` works between bases of both sides and `knots` in a basis of one side: they are not `ties`",
+            "done faster, but other merges. `iso` takes the mean over the singular values that the sum has, the paper over all of a",
+            "full matrix.",
+            "",
+            "## What other tools get wrong",
+            "",
+            *_table(["tool", "what happens", "here"], [list(row) for row in MISTAKES]),
+            "",
+        ]
+    )
+
+
+def _methods() -> Iterable[Method]:
+    return METHODS.values()
+
+
+def _parameters() -> list[Parameter]:
+    """Each parameter once; methods agree on them."""
+    return list({p: None for m in _methods() for p in m.parameters})
+
+
+def _row(method: Method) -> list[str]:
+    names = ", ".join(f"`{p.name}`" for p in method.parameters) or "–"
+    count = f"up to {method.most}" if method.most else "any"
+    return [f"`{method.name}`", _cell(method.formula), names, count, method.cost, _rank(method)]
+
+
+def _rank(method: Method) -> str:
+    if method.rank == "required":
+        return "`rank`, which it needs"
+    return "full" if method.cost == "entries" else "Σ rᵢ" + (", always" if method.rank == "forbidden" else "")
+
+
+def _traits(method: Method) -> list[str]:
+    values = (method.linear, method.homogeneous, method.commutes, method.seeded)
+    return [f"`{method.name}`", *("yes" if value else "no" for value in values)]
+
+
+def _parameter(parameter: Parameter) -> list[str]:
+    readers = ", ".join(f"`{m.name}`" for m in _methods() if parameter in m.parameters)
+    words = ", ".join(map(str, parameter.choices))
+    searched = (words or f"{parameter.low:g} to {parameter.high:g}") if parameter.searched else "no"
+    default = Recipe.model_fields[parameter.name].default
+    return [
+        f"`{parameter.name}`",
+        MEANINGS[parameter.name],
+        ALLOWED.get(parameter.name) or words,
+        f"{default:g}" if isinstance(default, float) else str(default),
+        searched,
+        f"{parameter.default:g}" if isinstance(parameter.default, float) else str(parameter.default),
+        readers,
+    ]
+
+
+def _reproduced(method: Method) -> str:
+    return "<br>".join(_cell(line) for line in method.reproduces) or "–"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _table(head: list[str], rows: Iterable[list[str]]) -> list[str]:
+    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+
+
+if __name__ == "__main__":
+    print(page(), end="")
