@@ -56,7 +56,12 @@ DIFFERENCES = (
     ),
     ("rank", "r", "PEFT's `…_svd` with `svd_rank` and no clamp", "the best approximation of rank r"),
     ("rank", "none", "PEFT `cat`, for sums", "the exact result, whatever its rank"),
-    ("rank", "`full`", "merging into a checkpoint", "whole matrices, without loss, stored as `.diff` (in the diffusers dialect as a LoRA of the greatest rank)"),
+    (
+        "rank",
+        "`full`",
+        "merging into a checkpoint",
+        "whole matrices, without loss, stored as `.diff` (`diffusers`: as a LoRA of the greatest rank)",
+    ),
 )
 """Option, value, whose it is, what it does."""
 

@@ -79,10 +79,10 @@ class Recipe(BaseModel):
         side: the directions in which ``orthogonalize`` works: what sources read (``input``) or write (``output``).
         strength: share of the common directions that ``orthogonalize`` takes away, in [0, 1].
         scale: factor on the whole merged change, the λ of TIES.
-        rank: rank of the merged factors, at most; ``full`` for whole matrices, without loss, which files hold as ``.diff`` (in
-            the diffusers dialect as a LoRA of the greatest rank). None means the method's own result, exactly: the sum of the sources' ranks for those
-            that work on factors, whole matrices for those that work on the entries of ΔW. ``concat`` is exact by definition and takes
-            no rank; ``svd`` needs one.
+        rank: rank of the merged factors, at most; ``full`` for whole matrices, without loss, which files hold as ``.diff`` (in the diffusers
+            dialect as a LoRA of the greatest rank). None means the method's own result, exactly: the sum of the sources' ranks for
+            those that work on factors, whole matrices for those that work on the entries of ΔW. ``concat`` is exact by definition and
+            takes no rank; ``svd`` needs one.
         rank_energy: share of each module's Σσ² that has to stay, in (0, 1]; the least rank that keeps it is taken.
         prune: share of all modules' Σσ² that may go, in [0, 1); components go first that hold least energy a number stored.
         target_mb: greatest size of the file in megabytes of 10⁶ bytes, in any dialect; as with ``prune``, the components stay that hold
