@@ -79,8 +79,8 @@ class Recipe(BaseModel):
         side: the directions in which ``orthogonalize`` works: what sources read (``input``) or write (``output``).
         strength: share of the common directions that ``orthogonalize`` takes away, in [0, 1].
         scale: factor on the whole merged change, the λ of TIES.
-        rank: rank of the merged factors, at most; ``full`` for whole matrices, without loss, which files hold as ``.diff`` (in the diffusers
-            dialect as a LoRA of the greatest rank). None means the method's own result, exactly: the sum of the sources' ranks for
+        rank: rank of the merged factors, at most; ``full`` for whole matrices, without loss, which files hold as ``.diff`` (diffusers
+            files as a LoRA of the greatest rank). None means the method's own result, exactly: the sum of the sources' ranks for
             those that work on factors, whole matrices for those that work on the entries of ΔW. ``concat`` is exact by definition and
             takes no rank; ``svd`` needs one.
         rank_energy: share of each module's Σσ² that has to stay, in (0, 1]; the least rank that keeps it is taken.
