@@ -23,7 +23,7 @@ def sdxl_shapes() -> dict[str, tuple[int, ...]]:
     """Canonical path → weight shape of what a LoRA for Stable Diffusion XL usually changes: 722 modules of the U-Net, all linear ones in
     its transformers with proj_in and proj_out, and 72 + 192 of the text encoders."""
     with torch.device("meta"):
-        models = {"unet": _sdxl_unet(), "text_encoder": _text(768, 12, "quick_gelu"), "text_encoder_2": _text(1280, 32, "gelu")}
+        models = {"unet": sdxl_unet(), "text_encoder": _text(768, 12, "quick_gelu"), "text_encoder_2": _text(1280, 32, "gelu")}
     return {path: tuple(module.weight.shape) for path, module in live_modules(models).items() if _usual(path)}
 
 
@@ -128,7 +128,7 @@ def _usual(path: str) -> bool:
     return ".attentions." in path or ".self_attn." in path or ".mlp." in path
 
 
-def _sdxl_unet() -> nn.Module:
+def sdxl_unet() -> nn.Module:
     """The U-Net of stabilityai/stable-diffusion-xl-base-1.0 (its unet/config.json)."""
     model: nn.Module = UNet2DConditionModel(  # type: ignore[assignment, no-untyped-call]
         sample_size=128,
