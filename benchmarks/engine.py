@@ -1,6 +1,6 @@
 """How long merges of Stable Diffusion XL's size take, and how exact they are, beside PEFT and a dense SVD.
 
-Run ``python -m benchmarks.engine [--threads 2] [--one-in 60] [--rank 32]``. Three random sources have the true shapes, of which one
+Run ``python -m benchmarks.engine [--threads 2] [--one-in 100] [--rank 32]``. Three random sources have the true shapes, of which one
 module in so many is taken, so that the sample has the proportions of the file. PEFT's ``add_weighted_adapter`` merges the same factors,
 as it does by default and, kinder, with ``svd_full_matrices=False``; the dense SVD is ``torch.linalg.svd`` of the same ΔW, whose making
 is not even counted. Errors are relative Frobenius errors over all modules: of the sum against ΔW in double precision, else against what
@@ -32,7 +32,7 @@ def main() -> None:
     """Print the peers, then every method."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.engine", description=__doc__)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--one-in", type=int, default=60, help="take one module in so many of each shape, at least one")
+    parser.add_argument("--one-in", type=int, default=100, help="take one module in so many of each shape, at least one")
     parser.add_argument("--rank", type=int, default=32)
     parser.add_argument("--decay", type=float, default=0.0, help="singular values fall as k to this power")
     asked = parser.parse_args()
