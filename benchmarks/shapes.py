@@ -23,7 +23,7 @@ def sdxl_shapes() -> dict[str, tuple[int, ...]]:
     """Canonical path → weight shape of what a LoRA for Stable Diffusion XL usually changes: 722 modules of the U-Net, all linear ones in
     its transformers with proj_in and proj_out, and 72 + 192 of the text encoders."""
     with torch.device("meta"):
-        models = {"unet": _sdxl_unet(), "text_encoder": _text(768, 12, "quick_gelu"), "text_encoder_2": _text(1280, 32, "gelu")}
+        models = {"unet": sdxl_unet(), "text_encoder": _text(768, 12, "quick_gelu"), "text_encoder_2": _text(1280, 32, "gelu")}
     return {path: tuple(module.weight.shape) for path, module in live_modules(models).items() if _usual(path)}
 
 
@@ -97,6 +97,26 @@ def random_file(path: Path, shapes: Shapes, rank: int, seed: int, base: str = "s
     return path
 
 
+def random_adapter(name: str, shapes: Shapes, rank: int, seed: int, *, decay: float = 0.0, base: str = "sdxl") -> Adapter:
+    """Random factors in fp32 in memory; the k-th singular value of each module falls about as (k + 1)^−decay."""
+    generator = torch.Generator().manual_seed(seed)
+    fall = torch.arange(1, rank + 1, dtype=torch.float32).pow(-decay)
+    modules = {}
+    for module, (out, *rest) in shapes.items():
+        up = torch.randn((out, rank), generator=generator) * 0.02 * fall
+        down = torch.randn((rank, math.prod(rest)), generator=generator) * 0.02
+        modules[module] = Factors(up, down, rank / 2, (out, *rest))
+    return Adapter(name, modules, base=base)
+
+
+def sampled(shapes: Shapes, one_in: int) -> dict[str, tuple[int, ...]]:
+    """One module in so many of each shape, at least one, so that what all of them cost together is about as many times as much."""
+    groups: dict[tuple[int, ...], list[str]] = {}
+    for path, shape in shapes.items():
+        groups.setdefault(shape, []).append(path)
+    return {path: shape for shape, paths in groups.items() for path in paths[: max(1, round(len(paths) / one_in))]}
+
+
 def _together(path: str, base: str) -> str:
     """The same text for projections that the original code of a transformer keeps in one weight."""
     if not path.startswith("transformer.") or base not in ("sd3", "flux1"):
@@ -108,7 +128,7 @@ def _usual(path: str) -> bool:
     return ".attentions." in path or ".self_attn." in path or ".mlp." in path
 
 
-def _sdxl_unet() -> nn.Module:
+def sdxl_unet() -> nn.Module:
     """The U-Net of stabilityai/stable-diffusion-xl-base-1.0 (its unet/config.json)."""
     model: nn.Module = UNet2DConditionModel(  # type: ignore[assignment, no-untyped-call]
         sample_size=128,

@@ -28,14 +28,19 @@ class Deltas:
         terms: ΔWᵢ at reference strength, on the device that computes; one or more, in the sources' order.
         weights: (n, b), fp32: the signed weight of each source times its block weight at each module, never 0.
         sources: SHA-256 of each source.
-        total: (b,), fp32: Σ |wᵢ| over all sources of the recipe, also those that lack the module.
+        every: (N, b), fp32: the same of all sources of the recipe, also those that lack the modules.
     """
 
     paths: tuple[str, ...]
     terms: tuple[LowRank, ...]
     weights: Tensor
     sources: tuple[str, ...]
-    total: Tensor
+    every: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """Σ |wᵢ| over all sources of the recipe, (b,), fp32."""
+        return self.every.abs().sum(dim=0)
 
     @property
     def columns(self) -> Tensor:

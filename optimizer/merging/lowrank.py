@@ -37,6 +37,10 @@ class LowRank:
         """ΔW, (b, out, fan_in), fp32."""
         return self.up @ self.down
 
+    def to(self, dtype: torch.dtype) -> LowRank:
+        """The factors in a file's number format."""
+        return LowRank(self.up.to(dtype), self.down.to(dtype))
+
 
 Change = LowRank | Tensor
 """What a merge adds to ``b`` modules: as factors where it is known to have low rank, else dense, (b, out, fan_in), fp32."""
@@ -88,7 +92,8 @@ def concatenated(terms: Sequence[LowRank], weights: Tensor) -> LowRank:
         weights: (n, b), signed.
     """
     up = torch.cat([term.up for term in terms], dim=-1)
-    return LowRank(up, torch.cat([w[:, None, None] * term.down for term, w in zip(terms, weights, strict=True)], dim=-2))
+    columns = weights[..., None, None].unbind()
+    return LowRank(up, torch.cat([w * term.down for term, w in zip(terms, columns, strict=True)], dim=-2))
 
 
 def svd(change: LowRank) -> Svd:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
@@ -37,17 +38,24 @@ class Merger:
         self._kept = tuple(stacks(adapters, device)) if keep else None
 
     @torch.no_grad()
-    def merge(self, recipe: Recipe) -> Adapter:
-        """As ``merge`` of these sources."""
+    def merge(self, recipe: Recipe, *, dtype: torch.dtype = torch.float32) -> Adapter:
+        """As ``merge`` of these sources.
+
+        Args:
+            recipe: what to do.
+            dtype: what the result's factors are rounded to, as those of a file are.
+        """
         modules: dict[str, Factors] = {}
         spectra: dict[str, Spectrum] = {}
         for shape, deltas in self.deltas(recipe):
             change, factors = _merged(deltas, recipe)
-            found = dict(zip(deltas.paths, unstacked(factors, shape), strict=True))
             if recipe.sized:
+                found = dict(zip(deltas.paths, unstacked(factors, shape), strict=True))
                 found, held = _measured(found, inner(change, change), recipe, self.base)
                 spectra |= held
-            modules |= found
+                modules |= found
+            else:
+                modules.update(zip(deltas.paths, unstacked(factors.to(dtype), shape), strict=True))
         if not modules:
             raise RecipeError(
                 "nothing is left to merge: every module's weight is 0",
@@ -55,7 +63,7 @@ class Merger:
                 remedy="give a source a weight other than 0",
             )
         if spectra:
-            modules = {path: _cut(modules[path], rank) for path, rank in allotted(spectra, recipe).items()}
+            modules = {path: _cut(modules[path], rank, dtype) for path, rank in allotted(spectra, recipe).items()}
         return Adapter(name="-".join(a.name for a in self.adapters), modules=dict(sorted(modules.items())), base=self.base)
 
     def deltas(self, recipe: Recipe) -> Iterator[tuple[tuple[int, ...], Deltas]]:
@@ -77,12 +85,11 @@ class Merger:
 
     def weights(self, recipe: Recipe, stack: Stack) -> Tensor:
         """The weight of every source at every module of a stack, (N, b), fp32."""
-        method = recipe.method_record
-        weights = torch.tensor([method.sign(i) * w for i, w in enumerate(recipe.weights)])[:, None].repeat(1, len(stack.paths))
-        for i, blocks in enumerate(recipe.blocks):
-            if blocks:
-                weights[i] *= torch.tensor([block_weight(path, blocks, self.base) for path in stack.paths])
-        return weights
+        sign = recipe.method_record.sign
+        weights = torch.tensor([sign(i) * w for i, w in enumerate(recipe.weights)])[:, None].expand(-1, len(stack.paths))
+        if not recipe.blocks:
+            return weights
+        return weights * torch.tensor([[block_weight(path, blocks, self.base) for path in stack.paths] for blocks in recipe.blocks])
 
 
 def merge(adapters: Sequence[Adapter], recipe: Recipe, *, device: str | torch.device = "cpu") -> Adapter:
@@ -155,20 +162,18 @@ def _measured(found: dict[str, Factors], whole: Tensor, recipe: Recipe, base: st
     for (path, factors), total in zip(found.items(), whole.tolist(), strict=True):
         energy = (factors.up.double().square().sum(dim=0) * factors.down.double().square().sum(dim=1)).cpu()
         if recipe.rank_energy is not None:
-            found[path] = _cut(factors, rank_within(energy, recipe.rank_energy, total))
+            found[path] = _cut(factors, rank_within(energy, recipe.rank_energy, total), factors.up.dtype)
         spectra[path] = Spectrum(energy[: found[path].rank], written_rows(path, factors.shape, base) + factors.down.shape[1])
     return found, spectra
 
 
-def _cut(factors: Factors, rank: int) -> Factors:
+def _cut(factors: Factors, rank: int, dtype: torch.dtype) -> Factors:
     """The first components."""
-    if rank == factors.rank:
-        return factors
-    return Factors(factors.up[:, :rank].contiguous(), factors.down[:rank].contiguous(), float(rank), factors.shape)
+    return Factors(factors.up[:, :rank].to(dtype).contiguous(), factors.down[:rank].to(dtype).contiguous(), float(rank), factors.shape)
 
 
 def _check_finite(factors: LowRank, paths: Sequence[str]) -> None:
-    if bool(torch.isfinite(factors.up.sum() + factors.down.sum())):
+    if math.isfinite(float(factors.up.sum() + factors.down.sum())):
         return
     for path, up, down in zip(paths, factors.up, factors.down, strict=True):
         if not bool(torch.isfinite(up).all() & torch.isfinite(down).all()):

@@ -43,16 +43,16 @@ class Stack:
             weights: of all sources at these modules, (N, b), fp32, on the CPU; 0 where a source takes no part.
             sources: SHA-256 of all sources.
         """
-        total, own = weights.abs().sum(dim=0), weights[list(self.members)]
-        live = own != 0
-        if bool(live.all()):
-            yield self._deltas(own, total, sources)
+        own = weights if len(self.members) == len(weights) else weights[list(self.members)]
+        if bool(own.all()):
+            yield self._deltas(own, weights, sources)
             return
+        live = own != 0
         for pattern in torch.unique(live, dim=1).T:
             where = (live == pattern[:, None]).all(dim=0).nonzero().flatten()
             if bool(pattern.any()):
                 kept = pattern.nonzero().flatten().tolist()
-                yield self._part(where, kept)._deltas(own[kept][:, where], total[where], sources)
+                yield self._part(where, kept)._deltas(own[kept][:, where], weights[:, where], sources)
 
     def _part(self, where: Tensor, kept: list[int]) -> Stack:
         """Some of the modules, some of the members."""
@@ -64,9 +64,9 @@ class Stack:
             terms=tuple(LowRank(self.terms[i].up[near], self.terms[i].down[near]) for i in kept),
         )
 
-    def _deltas(self, weights: Tensor, total: Tensor, sources: Sequence[str]) -> Deltas:
+    def _deltas(self, weights: Tensor, every: Tensor, sources: Sequence[str]) -> Deltas:
         device = self.terms[0].up.device
-        return Deltas(self.paths, self.terms, weights.to(device), tuple(sources[i] for i in self.members), total.to(device))
+        return Deltas(self.paths, self.terms, weights.to(device), tuple(sources[i] for i in self.members), every.to(device))
 
 
 def stacks(adapters: Sequence[Adapter], device: str | torch.device = "cpu") -> Iterator[Stack]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -136,22 +136,15 @@ class Evaluator:
         return Measured(evaluation, images, moments(vectors, baselines.effects), merged)
 
     def _merged(self, recipe: Recipe) -> Adapter:
-        """The merge as its file would hold it; of no source at all one without modules: such a proposal is worth nothing, and a
-        sampler that is told so does not come back to it."""
+        """The merge as its file would hold it, so that what is scored is what is shipped.
+
+        Of no source at all it has no modules: such a proposal is worth nothing, and a sampler that is told so does not come back to it.
+        """
         if not any(recipe.weights):
             return Adapter(name="nothing", modules={}, base=self.adapters[0].base)
         if self._merger is None:
             self._merger = Merger(self.adapters, self.renderer.device)
-        return rounded(self._merger.merge(recipe), DTYPES[recipe.dtype])
+        return self._merger.merge(recipe, dtype=DTYPES[recipe.dtype])
 
     def _render(self, adapter: Adapter | None) -> Tensor:
         return self.renderer.render(self.prompts.prompts, adapter, tick=self.tick)
-
-
-def rounded(adapter: Adapter, dtype: torch.dtype) -> Adapter:
-    """The adapter as a file of this dtype would hold it, so that what is scored is what is shipped."""
-    modules = {
-        path: replace(f, up=f.up.to(dtype).to(torch.float32), down=f.down.to(dtype).to(torch.float32))
-        for path, f in adapter.modules.items()
-    }
-    return replace(adapter, modules=modules)

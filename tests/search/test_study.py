@@ -13,11 +13,12 @@ import yaml
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 
-from optimizer import Recipe, Study, load_adapter, merge, optimize
+from optimizer import Recipe, Study, load_adapter, optimize
 from optimizer.adapters.container import read_header
 from optimizer.export import RECIPE_KEY
+from optimizer.merging import Merger
 from optimizer.rendering import Prompt
-from optimizer.search.evaluate import Evaluator, rounded
+from optimizer.search.evaluate import Evaluator
 from tests.studio import Studio
 
 
@@ -80,7 +81,7 @@ def test_the_file_is_the_merge_that_was_scored(study: Study, studio: Studio) -> 
     assert shipped is not None
     assert shipped.evaluation is not None
     assert recipe.hash == shipped.evaluation.recipe_hash
-    expected = rounded(merge([load_adapter(path) for path in studio.sources[:2]], recipe), torch.float16)
+    expected = Merger([load_adapter(path) for path in studio.sources[:2]]).merge(recipe, dtype=torch.float16)
     found = load_adapter(study.best)
     assert found.modules.keys() == expected.modules.keys()
     for path, factors in expected.modules.items():
