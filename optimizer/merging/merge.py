@@ -16,9 +16,11 @@ from optimizer.merging.blocks import block_weight, check_block_names
 from optimizer.merging.compress import compressed
 from optimizer.merging.deltas import Deltas
 from optimizer.merging.lowrank import Change, LowRank, inner, unstacked
+from optimizer.merging.methods.weighted_sum import weighted_sum
 from optimizer.merging.recipe import Recipe
 from optimizer.merging.sizes import Spectrum, allotted, rank_within
 from optimizer.merging.stacks import Stack, stacks
+from optimizer.merging.sums import Sums
 
 
 class Merger:
@@ -36,6 +38,7 @@ class Merger:
     def __init__(self, adapters: Sequence[Adapter], device: str | torch.device = "cpu", *, keep: bool = True) -> None:
         self.adapters, self.device, self.base = tuple(adapters), device, common_base(adapters)
         self._kept = tuple(stacks(adapters, device)) if keep else None
+        self._prepared: dict[torch.dtype, Sums] = {}
 
     @torch.no_grad()
     def merge(self, recipe: Recipe, *, dtype: torch.dtype = torch.float32) -> Adapter:
@@ -45,6 +48,10 @@ class Merger:
             recipe: what to do.
             dtype: what the result's factors are rounded to, as those of a file are.
         """
+        if recipe.method_record.function is weighted_sum and recipe.rank is None and not recipe.sized and self._kept is not None:
+            sums = self._sums(dtype)
+            if sums.allows(recipe):
+                return self._adapter(self._summed(sums, self._bound(recipe)))
         modules: dict[str, Factors] = {}
         spectra: dict[str, Spectrum] = {}
         for shape, deltas in self.deltas(recipe):
@@ -64,7 +71,26 @@ class Merger:
             )
         if spectra:
             modules = {path: _cut(modules[path], rank, dtype) for path, rank in allotted(spectra, recipe).items()}
+        return self._adapter(modules)
+
+    def _adapter(self, modules: dict[str, Factors]) -> Adapter:
         return Adapter(name="-".join(a.name for a in self.adapters), modules=dict(sorted(modules.items())), base=self.base)
+
+    def _sums(self, dtype: torch.dtype) -> Sums:
+        assert self._kept is not None
+        if dtype not in self._prepared:
+            self._prepared[dtype] = Sums(self._kept, dtype)
+        return self._prepared[dtype]
+
+    def _summed(self, sums: Sums, bound: Recipe) -> dict[str, Factors]:
+        factors = (lambda stack: self._block_factors(bound, stack).to(self.device)) if bound.blocks else None
+        return sums.at(self._signed(bound).to(self.device), factors)
+
+    def _bound(self, recipe: Recipe) -> Recipe:
+        bound = recipe.bound_to(self.adapters)
+        for i, names in enumerate(bound.blocks):
+            check_block_names(names, where=f"recipe: blocks.{i}", base=self.base)
+        return bound
 
     def deltas(self, recipe: Recipe) -> Iterator[tuple[tuple[int, ...], Deltas]]:
         """The input of the recipe's method, stack by stack, with the shape of the modules; those without a live source are left out.
@@ -72,9 +98,7 @@ class Merger:
         Raises:
             RecipeError: recipe and sources do not fit.
         """
-        bound = recipe.bound_to(self.adapters)
-        for i, names in enumerate(bound.blocks):
-            check_block_names(names, where=f"recipe: blocks.{i}", base=self.base)
+        bound = self._bound(recipe)
         for stack in self.stacks():
             for deltas in stack.deltas(self.weights(bound, stack), bound.sources):
                 yield stack.shape, deltas
@@ -85,11 +109,15 @@ class Merger:
 
     def weights(self, recipe: Recipe, stack: Stack) -> Tensor:
         """The weight of every source at every module of a stack, (N, b), fp32."""
+        weights = self._signed(recipe)[:, None].expand(-1, len(stack.paths))
+        return weights * self._block_factors(recipe, stack) if recipe.blocks else weights
+
+    def _signed(self, recipe: Recipe) -> Tensor:
         sign = recipe.method_record.sign
-        weights = torch.tensor([sign(i) * w for i, w in enumerate(recipe.weights)])[:, None].expand(-1, len(stack.paths))
-        if not recipe.blocks:
-            return weights
-        return weights * torch.tensor([[block_weight(path, blocks, self.base) for path in stack.paths] for blocks in recipe.blocks])
+        return torch.tensor([sign(i) * w for i, w in enumerate(recipe.weights)])
+
+    def _block_factors(self, recipe: Recipe, stack: Stack) -> Tensor:
+        return torch.tensor([[block_weight(path, blocks, self.base) for path in stack.paths] for blocks in recipe.blocks])
 
 
 def merge(adapters: Sequence[Adapter], recipe: Recipe, *, device: str | torch.device = "cpu") -> Adapter:
