@@ -9,6 +9,7 @@ from optimizer.merging.lowrank import Change, LowRank, svd
 
 _OVERSAMPLING = 16
 _RESIDUAL = 0.01
+_COLUMNS = 1024
 
 
 def compressed(change: Change, rank: int | None, *, ordered: bool = False) -> LowRank:
@@ -52,8 +53,11 @@ def _exact(short: Tensor, rank: int) -> Tensor:
 
     In double precision: the Gram matrix squares the singular values. Several times faster than an SVD of the matrix.
     """
-    exact = short.double()
-    vectors: Tensor = torch.linalg.eigh(exact @ exact.mT).eigenvectors
+    gram = torch.zeros(*short.shape[:-1], short.shape[-2], dtype=torch.float64, device=short.device)
+    for part in short.split(_COLUMNS, dim=-1):  # a copy of the whole in double precision would be the greatest of a merge
+        exact = part.double()
+        gram.baddbmm_(exact, exact.mT)
+    vectors: Tensor = torch.linalg.eigh(gram).eigenvectors
     return vectors[..., -rank:].flip(-1).float()
 
 
