@@ -54,7 +54,7 @@ def _exact(short: Tensor, rank: int) -> Tensor:
     In double precision: the Gram matrix squares the singular values. Several times faster than an SVD of the matrix.
     """
     gram = torch.zeros(*short.shape[:-1], short.shape[-2], dtype=torch.float64, device=short.device)
-    for part in short.split(_COLUMNS, dim=-1):  # a copy of the whole in double precision would be the greatest of a merge
+    for part in torch.split(short, _COLUMNS, dim=-1):  # a copy of the whole in double precision would be the greatest of a merge
         exact = part.double()
         gram.baddbmm_(exact, exact.mT)
     vectors: Tensor = torch.linalg.eigh(gram).eigenvectors

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from optimizer.merging.lowrank import LowRank
-
-Values = Callable[[], Iterator[Tensor]]
-"""The sources' changes one after another, each a fresh (b, rows, columns) in fp32 that whoever takes it may overwrite.
-
-They can be asked for as often as needed: computing a dense ΔW anew costs less than keeping those of all sources.
-"""
+from optimizer.merging.slabs import Slabs
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,21 +39,33 @@ class Deltas:
 
     @property
     def columns(self) -> Tensor:
-        """The weights in a shape that multiplies ``dense()`` term by term: (n, b, 1, 1), fp32."""
+        """The weights in a shape that multiplies ``dense`` source by source: (n, b, 1, 1), fp32."""
         return self.weights[..., None, None]
 
-    def dense(self) -> Iterator[Tensor]:
-        """Each ΔWᵢ at reference strength, unweighted, (b, out, fan_in), fp32; a ``Values``."""
-        return (term.dense() for term in self.terms)
+    @property
+    def dense(self) -> Slabs:
+        """Each ΔWᵢ at reference strength, unweighted, (b, out, fan_in)."""
+        up, down = self.terms[0].up, self.terms[0].down
+        shape = (len(self.paths), up.shape[1], down.shape[2])
+        return Slabs(len(self.terms), shape, up.device, lambda i, rows: self.terms[i].up[:, rows] @ self.terms[i].down)
 
-    def uniform(self, seed: int, source: int, like: Tensor) -> Tensor:
-        """Random numbers in [0, 1) of the shape of ``like``, (b, rows, columns), fp32: a function of (seed, source's SHA-256, module
-        path) alone.
+    def uniform(self, seed: int, source: int) -> Callable[[slice, int], Tensor]:
+        """Random numbers in [0, 1) for some rows and the number of columns, (b, rows, columns), fp32: a function of (seed, source's
+        SHA-256, module path) alone.
 
-        They are drawn on the CPU, module by module, so that order, device, batch and the other sources change nothing.
+        They are drawn on the CPU, module by module, so that device, batch and the other sources change nothing; the rows have to be
+        asked for in order, which starts anew with the first.
         """
-        seeds = [_seed(seed, self.sources[source], path) for path in self.paths]
-        return torch.stack([torch.rand(like.shape[1:], generator=torch.Generator().manual_seed(s)) for s in seeds]).to(like.device)
+        generators = [torch.Generator() for _ in self.paths]
+
+        def draw(rows: slice, columns: int) -> Tensor:
+            if rows.start == 0:
+                for generator, path in zip(generators, self.paths, strict=True):
+                    generator.manual_seed(_seed(seed, self.sources[source], path))
+            drawn = [torch.rand((rows.stop - rows.start, columns), generator=generator) for generator in generators]
+            return torch.stack(drawn).to(self.weights.device)
+
+        return draw
 
 
 def _seed(seed: int, source: str, path: str) -> int:

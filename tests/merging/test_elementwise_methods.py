@@ -17,6 +17,7 @@ from optimizer.adapters.adapter import Adapter
 from optimizer.merging import METHODS, Deltas, Recipe, merge
 from optimizer.merging.lowrank import low_rank
 from optimizer.merging.methods.magnitude import trimmed
+from optimizer.merging.slabs import Slabs
 from tests.merging.samples import PATHS, make_adapter, recipe, relative_error
 
 few = settings(max_examples=20, deadline=None)
@@ -91,7 +92,8 @@ def test_magnitude_prune_is_pefts_and_the_papers(seed: int, density: float, weig
 
 def test_trimming_keeps_at_least_one_entry_and_all_that_equal_the_smallest_kept() -> None:
     values = torch.tensor([[[1.0, -3.0], [2.0, 2.0]]])
-    kept = {density: next(trimmed(lambda: iter([values.clone()]), density)()).tolist() for density in (0.01, 0.5, 1.0)}
+    slabs = Slabs(1, (1, 2, 2), values.device, lambda i, rows: values[:, rows].clone())
+    kept = {density: trimmed(slabs, density).rows(0, slice(0, 2)).tolist() for density in (0.01, 0.5, 1.0)}
     assert kept[0.01] == [[[0.0, -3.0], [0.0, 0.0]]]
     assert kept[0.5] == [[[0.0, -3.0], [2.0, 2.0]]]
     assert kept[1.0] == values.tolist()
@@ -109,8 +111,9 @@ def masks_of(sources: list[Adapter], path: str, r: Recipe) -> Tensor:
     """Which entries DARE keeps, (n, out, fan_in), bool, for the factors of the module ``path``."""
     terms = tuple(low_rank(s.modules[path]) for s in sources)
     weights = torch.tensor(r.weights)[:, None]
-    deltas = Deltas((path,), terms, weights, tuple(s.sha256 for s in sources), weights.abs().sum(dim=0))
-    return torch.cat([deltas.uniform(r.seed, i, value) for i, value in enumerate(deltas.dense())]) < r.density
+    deltas = Deltas((path,), terms, weights, tuple(s.sha256 for s in sources), weights)
+    _, rows, columns = deltas.dense.shape
+    return torch.cat([deltas.uniform(r.seed, i)(slice(0, rows), columns) for i in range(len(sources))]) < r.density
 
 
 def drawn(sources: list[Adapter], path: str, r: Recipe) -> Drawn:

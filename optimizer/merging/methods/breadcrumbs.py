@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from optimizer.merging.deltas import Deltas, Values
+from optimizer.merging.deltas import Deltas
 from optimizer.merging.methods.magnitude import ranked
 from optimizer.merging.methods.method import Settings
 from optimizer.merging.methods.ties import agreed
 from optimizer.merging.methods.weighted_sum import summed
+from optimizer.merging.slabs import Slabs
 
 
 def breadcrumbs(deltas: Deltas, settings: Settings, /) -> Tensor:
@@ -27,26 +28,26 @@ def breadcrumbs_ties(deltas: Deltas, settings: Settings, /) -> Tensor:
     return agreed(crumbs(deltas.dense, settings), deltas.columns, settings)
 
 
-def crumbs(values: Values, settings: Settings) -> Values:
+def crumbs(values: Slabs, settings: Settings) -> Slabs:
     """Each source's entries but the ⌊γ · entries⌋ largest and as many of the smallest that ⌊density · entries⌋ remain.
 
     Where density and γ together exceed 1, fewer of the largest are dropped. γ = 0 drops none of them.
     """
-    bounds = [_bounds(value, settings) for value in values()]
+    bounds = [_bounds(values.magnitudes(source), settings) for source in range(values.count)]
 
-    def keep() -> Iterator[Tensor]:
-        for value, (low, high) in zip(values(), bounds, strict=True):
-            size = value.abs()
-            yield value.mul_((size >= low) & (size < high))
+    def keep(source: int, rows: slice) -> Tensor:
+        value, (low, high) = values.rows(source, rows), bounds[source]
+        size = value.abs()
+        return value.mul_((size >= low) & (size < high))
 
-    return keep
+    return replace(values, rows=keep)
 
 
-def _bounds(value: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
+def _bounds(magnitudes: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
     """The least magnitude that stays and the least that is too large, (b, 1, 1) each."""
-    count = value[0].numel()
+    count = magnitudes.shape[1]
     kept = max(1, int(settings.density * count))
     dropped = min(int(settings.gamma * count), count - kept)
-    low = ranked(value, dropped + kept)
+    low = ranked(magnitudes, dropped + kept)
     # The entry above the greatest that stays bounds it from outside, so that equal magnitudes share their fate.
-    return low, ranked(value, dropped) if dropped else torch.full_like(low, torch.inf)
+    return low, ranked(magnitudes, dropped) if dropped else torch.full_like(low, torch.inf)

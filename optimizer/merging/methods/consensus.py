@@ -7,7 +7,6 @@ from torch import Tensor
 
 from optimizer.merging.deltas import Deltas
 from optimizer.merging.methods.method import Settings
-from optimizer.merging.methods.weighted_sum import summed
 
 
 def consensus(deltas: Deltas, settings: Settings, /) -> Tensor:
@@ -18,9 +17,14 @@ def consensus(deltas: Deltas, settings: Settings, /) -> Tensor:
 
     Reads ``mask_scale`` (the paper's λ), ``quorum`` and ``scale``.
     """
-    whole = summed(deltas.dense, deltas.columns)
-    wanted = torch.zeros(whole.shape, dtype=torch.uint8, device=whole.device)
-    for value, weight in zip(deltas.dense(), deltas.columns, strict=True):
-        own = value.mul_(weight)
-        wanted += own.abs() >= (whole - own).abs_().mul_(settings.mask_scale)
-    return whole.mul_(wanted >= min(settings.quorum, len(deltas.terms))).mul_(settings.scale)
+    return deltas.dense.merged(lambda parts: _wanted(parts, deltas.columns, settings))
+
+
+def _wanted(parts: list[Tensor], columns: Tensor, settings: Settings) -> Tensor:
+    """The same of one slab."""
+    owns = [part.mul_(weight) for part, weight in zip(parts, columns, strict=True)]
+    whole = torch.stack(owns).sum(dim=0)
+    votes = torch.zeros(whole.shape, dtype=torch.uint8, device=whole.device)
+    for own in owns:
+        votes += own.abs() >= (whole - own).abs_().mul_(settings.mask_scale)
+    return whole.mul_(votes >= min(settings.quorum, len(parts))).mul_(settings.scale)

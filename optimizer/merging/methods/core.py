@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from optimizer.merging.deltas import Deltas
@@ -25,5 +27,5 @@ def core(deltas: Deltas, settings: Settings, /) -> LowRank:
     left = oriented(torch.linalg.svd(torch.cat([term.up for term in canonical], dim=-1), full_matrices=False).U).float()
     right = oriented(torch.linalg.svd(torch.cat([term.down for term in canonical], dim=-2), full_matrices=False).Vh.mT).mT.float()
     cores = [((left.mT @ term.up) @ (term.down @ right.mT)) for term in deltas.terms]
-    values = trimmed(lambda: (core.clone() for core in cores), settings.density)
-    return LowRank(left @ agreed(values, deltas.columns, settings), right)
+    values = replace(deltas.dense, shape=(len(left), left.shape[2], right.shape[1]), rows=lambda i, rows: cores[i][:, rows].clone())
+    return LowRank(left @ agreed(trimmed(values, settings.density), deltas.columns, settings), right)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import replace
 
 from torch import Tensor
 
-from optimizer.merging.deltas import Deltas, Values
+from optimizer.merging.deltas import Deltas
 from optimizer.merging.methods.method import Settings
 from optimizer.merging.methods.ties import agreed
 from optimizer.merging.methods.weighted_sum import summed
+from optimizer.merging.slabs import Slabs
 
 
 def dare_linear(deltas: Deltas, settings: Settings, /) -> Tensor:
@@ -28,33 +29,27 @@ def dare_ties(deltas: Deltas, settings: Settings, /) -> Tensor:
     return agreed(dropped(deltas.dense, deltas, settings), deltas.columns, settings)
 
 
-def dropped(values: Values, deltas: Deltas, settings: Settings) -> Values:
+def dropped(values: Slabs, deltas: Deltas, settings: Settings) -> Slabs:
     """The sources' values with entries dropped at random: Bernoulli(density), drawn for each source and module apart.
 
     ``rescale`` says how survivors make up for the dropped: ``inverse`` divides by the density, which keeps the expectation (the
     paper); ``l1`` restores each source's L1 norm (mergekit); ``none`` leaves them as they are.
     """
+    draws = [deltas.uniform(settings.seed, source) for source in range(values.count)]
+    factor = 1 / settings.density if settings.rescale == "inverse" else 1.0
 
-    def drop() -> Iterator[Tensor]:
-        for source, value in enumerate(values()):
-            kept = deltas.uniform(settings.seed, source, value) < settings.density
-            yield rescaled(value, kept, settings, 1 / settings.density)
+    def drop(source: int, rows: slice) -> Tensor:
+        value = values.rows(source, rows)
+        return value.mul_(draws[source](rows, value.shape[2]) < settings.density).mul_(factor)
 
-    return drop
+    kept = replace(values, rows=drop)
+    return restored(kept, values) if settings.rescale == "l1" else kept
 
 
-def rescaled(value: Tensor, kept: Tensor, settings: Settings, inverse: Tensor | float) -> Tensor:
-    """The kept entries, times what ``rescale`` asks for.
-
-    Args:
-        value: (b, rows, columns), overwritten.
-        kept: the same shape, bool.
-        settings: the recipe.
-        inverse: 1 / the probability with which an entry was kept.
-    """
-    before = value.abs().sum(dim=(1, 2), keepdim=True) if settings.rescale == "l1" else None
-    value.mul_(kept)
-    if before is not None:
-        after = value.abs().sum(dim=(1, 2), keepdim=True)
-        return value.mul_(before / after.masked_fill(after == 0, 1))
-    return value.mul_(inverse) if settings.rescale == "inverse" else value
+def restored(kept: Slabs, values: Slabs) -> Slabs:
+    """The kept entries, times what gives each source and module its L1 norm back."""
+    factors = []
+    for source in range(values.count):
+        after = kept.l1(source)
+        factors.append(values.l1(source) / after.masked_fill(after == 0, 1))
+    return replace(kept, rows=lambda source, rows: kept.rows(source, rows).mul_(factors[source]))

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from optimizer.merging.deltas import Deltas, Values
-from optimizer.merging.methods.dare import rescaled
+from optimizer.merging.deltas import Deltas
+from optimizer.merging.methods.dare import restored
 from optimizer.merging.methods.method import Settings
 from optimizer.merging.methods.ties import agreed
 from optimizer.merging.methods.weighted_sum import summed
-
-_ROWS = 1024  # sorted at once: indices take twice the memory of what they sort
+from optimizer.merging.slabs import Slabs
 
 
 def della_linear(deltas: Deltas, settings: Settings, /) -> Tensor:
@@ -32,20 +31,22 @@ def della_ties(deltas: Deltas, settings: Settings, /) -> Tensor:
     return agreed(sampled(deltas.dense, deltas, settings), deltas.columns, settings)
 
 
-def sampled(values: Values, deltas: Deltas, settings: Settings) -> Values:
+def sampled(values: Slabs, deltas: Deltas, settings: Settings) -> Slabs:
     """The sources' values with entries dropped at random, each kept with the probability that its rank in its row gives it.
 
     ``rescale`` = ``inverse`` divides every survivor by its own probability (the paper), ``l1`` restores each source's
     L1 norm (mergekit), ``none`` leaves it.
     """
+    draws = [deltas.uniform(settings.seed, source) for source in range(values.count)]
 
-    def sample() -> Iterator[Tensor]:
-        for source, value in enumerate(values()):
-            chance = keep_probabilities(value, settings.density, settings.epsilon)
-            kept = deltas.uniform(settings.seed, source, value) < chance
-            yield rescaled(value, kept, settings, chance.reciprocal_().nan_to_num_(posinf=0.0))
+    def sample(source: int, rows: slice) -> Tensor:
+        value = values.rows(source, rows)
+        chance = keep_probabilities(value, settings.density, settings.epsilon)
+        value.mul_(draws[source](rows, value.shape[2]) < chance)
+        return value.mul_(chance.reciprocal_().nan_to_num_(posinf=0.0)) if settings.rescale == "inverse" else value
 
-    return sample
+    kept = replace(values, rows=sample)
+    return restored(kept, values) if settings.rescale == "l1" else kept
 
 
 def keep_probabilities(value: Tensor, density: float, epsilon: float) -> Tensor:
@@ -60,8 +61,5 @@ def keep_probabilities(value: Tensor, density: float, epsilon: float) -> Tensor:
     """
     half, columns = min(epsilon, density, 1 - density), value.shape[-1]
     chances = torch.linspace(density - half, density + half, columns, device=value.device) if columns > 1 else value.new_tensor([density])
-    chance = torch.empty_like(value)
-    for rows, out in zip(torch.split(value.flatten(0, 1), _ROWS), torch.split(chance.flatten(0, 1), _ROWS), strict=True):
-        order = rows.abs().argsort(dim=1, stable=True)
-        out.scatter_(1, order, chances.expand(len(rows), -1))
-    return chance
+    order = value.abs().argsort(dim=2, stable=True)
+    return torch.empty_like(value).scatter_(2, order, chances.expand(value.shape))

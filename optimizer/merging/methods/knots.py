@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-from optimizer.merging.deltas import Deltas, Values
+from optimizer.merging.deltas import Deltas
 from optimizer.merging.lowrank import LowRank
 from optimizer.merging.methods.bases import oriented
 from optimizer.merging.methods.dare import dropped
 from optimizer.merging.methods.magnitude import trimmed
 from optimizer.merging.methods.method import Settings
 from optimizer.merging.methods.ties import agreed
+from optimizer.merging.slabs import Slabs
 
 
 def knots(deltas: Deltas, settings: Settings, /) -> LowRank:
@@ -30,7 +33,7 @@ def knots_dare(deltas: Deltas, settings: Settings, /) -> LowRank:
     return LowRank(basis, agreed(dropped(values, deltas, settings), deltas.columns, settings))
 
 
-def shared_basis(deltas: Deltas) -> tuple[Tensor, Values]:
+def shared_basis(deltas: Deltas) -> tuple[Tensor, Slabs]:
     """U, (b, out, p), and the sources' coordinates UᵀΔWᵢ = ΣVᵢᵀ, (b, p, fan_in) each.
 
     With QR of [upᵢ] and of every downᵢᵀ, U is that of a matrix of the size of the sum of ranks. In double precision: what is trimmed
@@ -41,4 +44,6 @@ def shared_basis(deltas: Deltas) -> tuple[Tensor, Values]:
     triangles = [torch.linalg.qr(term.down.mT.double(), mode="r").R for term in deltas.terms]
     core = torch.cat([part @ triangle.mT for part, triangle in zip(parts, triangles, strict=True)], dim=-1)
     basis = oriented(q @ torch.linalg.svd(core, full_matrices=False).U).float()
-    return basis, lambda: ((basis.mT @ term.up) @ term.down for term in deltas.terms)
+    ups = [basis.mT @ term.up for term in deltas.terms]
+    shape = (len(basis), basis.shape[2], deltas.terms[0].down.shape[2])
+    return basis, replace(deltas.dense, shape=shape, rows=lambda i, rows: ups[i][:, rows] @ deltas.terms[i].down)

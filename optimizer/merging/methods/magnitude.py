@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from optimizer.merging.deltas import Deltas, Values
+from optimizer.merging.deltas import Deltas
 from optimizer.merging.methods.method import Settings
 from optimizer.merging.methods.weighted_sum import summed
+from optimizer.merging.slabs import Slabs
 
 
 def magnitude_prune(deltas: Deltas, settings: Settings, /) -> Tensor:
@@ -20,7 +21,7 @@ def magnitude_prune(deltas: Deltas, settings: Settings, /) -> Tensor:
     return summed(trimmed(deltas.dense, settings.density), deltas.columns)
 
 
-def trimmed(values: Values, density: float) -> Values:
+def trimmed(values: Slabs, density: float) -> Slabs:
     """Each source's entries of largest magnitude, the rest 0.
 
     ⌊density · entries⌋ of each source and module survive, at least one; all that equal the smallest survivor survive with it, so
@@ -28,25 +29,25 @@ def trimmed(values: Values, density: float) -> Values:
     """
     if density == 1:
         return values
-    limits = [ranked(value, max(1, int(density * value[0].numel()))) for value in values()]
+    kept = max(1, int(density * values.shape[1] * values.shape[2]))
+    limits = [ranked(values.magnitudes(source), kept) for source in range(values.count)]
 
-    def trim() -> Iterator[Tensor]:
-        for value, limit in zip(values(), limits, strict=True):
-            yield value.mul_(value.abs() >= limit)
+    def trim(source: int, rows: slice) -> Tensor:
+        value = values.rows(source, rows)
+        return value.mul_(value.abs() >= limits[source])
 
-    return trim
+    return replace(values, rows=trim)
 
 
-def ranked(value: Tensor, place: int) -> Tensor:
-    """The place-th largest magnitude, counted from 1, of each matrix: (b, rows, columns) → (b, 1, 1).
+def ranked(magnitudes: Tensor, place: int) -> Tensor:
+    """The place-th largest magnitude, counted from 1, of each module: (b, entries), reordered, → (b, 1, 1).
 
     On the CPU by NumPy's introselect, which takes half the time and a quarter of the memory of ``torch.kthvalue``.
     """
-    magnitude = value.abs().flatten(1)
-    index = magnitude.shape[1] - place
-    if value.device.type == "cpu":
-        magnitude.numpy().partition(index, axis=1)
-        found = magnitude[:, index].clone()
+    index = magnitudes.shape[1] - place
+    if magnitudes.device.type == "cpu":
+        magnitudes.numpy().partition(index, axis=1)
+        found = magnitudes[:, index].clone()
     else:
-        found = torch.kthvalue(magnitude, index + 1, dim=1).values
+        found = torch.kthvalue(magnitudes, index + 1, dim=1).values
     return found[:, None, None]

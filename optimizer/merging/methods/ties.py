@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from optimizer.merging.deltas import Deltas, Values
+from optimizer.merging.deltas import Deltas
 from optimizer.merging.methods.magnitude import trimmed
 from optimizer.merging.methods.method import Settings
+from optimizer.merging.slabs import Slabs
 
 
 def ties(deltas: Deltas, settings: Settings, /) -> Tensor:
@@ -18,7 +19,7 @@ def ties(deltas: Deltas, settings: Settings, /) -> Tensor:
     return agreed(trimmed(deltas.dense, settings.density), deltas.columns, settings)
 
 
-def agreed(values: Values, columns: Tensor, settings: Settings) -> Tensor:
+def agreed(values: Slabs, columns: Tensor, settings: Settings) -> Tensor:
     """Elect a sign for every entry and merge the sources that have it (algorithm 1, steps 2 and 3).
 
     The elected sign is that of a sum over sources, + where the sum is 0. ``elect_on`` says what is summed: the entries as they are
@@ -35,27 +36,29 @@ def agreed(values: Values, columns: Tensor, settings: Settings) -> Tensor:
     Returns:
         (b, rows, columns), times ``scale``.
     """
-    positive = _elected(values, columns, settings)
-    merged = torch.zeros(positive.shape, device=positive.device)
-    divisor = torch.zeros_like(merged) if settings.normalise != "none" else None
-    for value, weight in zip(values(), columns, strict=True):
-        turned = weight < 0 if settings.elect_on == "weighted" else torch.zeros_like(weight, dtype=torch.bool)
-        chosen = torch.where(positive ^ turned, value > 0, value < 0)
+    return values.merged(lambda parts: _agreed(parts, columns, settings))
+
+
+def _agreed(parts: list[Tensor], columns: Tensor, settings: Settings) -> Tensor:
+    """The same of one slab."""
+    voices = columns.sign() if settings.elect_on == "weighted" else torch.ones_like(columns)
+    elected = _elected(parts, columns, settings)
+    merged = torch.zeros_like(elected)
+    divisor = torch.zeros_like(elected) if settings.normalise != "none" else None
+    for part, weight, voice in zip(parts, columns, voices, strict=True):
+        own = part.mul_(elected).mul_(voice).relu_()  # the entry's magnitude where it has the elected sign
+        merged.addcmul_(own, weight * voice)
         if divisor is not None:
-            divisor += chosen if settings.normalise == "count" else chosen * weight.abs()
-        merged += value.mul_(chosen).mul_(weight)
+            divisor.addcmul_(own.sign_(), weight.abs() if settings.normalise == "weight" else torch.ones_like(weight))
     if divisor is not None:
         merged /= divisor.masked_fill_(divisor == 0, 1)
-    return merged.mul_(settings.scale)
+    return merged.mul_(elected).mul_(settings.scale)
 
 
-def _elected(values: Values, columns: Tensor, settings: Settings) -> Tensor:
-    """Where the elected sign is +, (b, rows, columns), bool."""
-    total: Tensor | None = None
-    for value, weight in zip(values(), columns, strict=True):
-        vote = value.mul_(weight) if settings.elect_on == "weighted" else value
-        if settings.majority == "frequency":
-            vote.sign_()
-        total = vote if total is None else total.add_(vote)
-    assert total is not None
-    return total >= 0
+def _elected(parts: list[Tensor], columns: Tensor, settings: Settings) -> Tensor:
+    """The elected sign, 1 or −1, (b, rows, columns), fp32."""
+    weighted = settings.elect_on == "weighted"
+    votes = [part * weight for part, weight in zip(parts, columns, strict=True)] if weighted else parts
+    if settings.majority == "frequency":
+        votes = [vote.sign() for vote in votes]
+    return torch.where(torch.stack(votes).sum(dim=0) >= 0, 1.0, -1.0)

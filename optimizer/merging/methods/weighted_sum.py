@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from optimizer.merging.deltas import Deltas, Values
+from optimizer.merging.deltas import Deltas
 from optimizer.merging.lowrank import LowRank, concatenated
 from optimizer.merging.methods.method import Settings
+from optimizer.merging.slabs import Slabs
 
 
 def weighted_sum(deltas: Deltas, settings: Settings, /) -> LowRank:
@@ -22,16 +23,19 @@ def model_soup(deltas: Deltas, settings: Settings, /) -> LowRank:
     return concatenated(deltas.terms, deltas.weights / deltas.total)
 
 
-def summed(values: Values, columns: Tensor) -> Tensor:
+def summed(values: Slabs, columns: Tensor) -> Tensor:
     """Σ wᵢ · xᵢ of dense values, (b, rows, columns).
 
     Args:
         values: n sources' values.
         columns: (n, b, 1, 1), their weights.
     """
-    terms = zip(values(), columns, strict=True)
-    first, weight = next(terms)
-    merged = first.mul_(weight)
-    for value, weight in terms:
-        merged += value.mul_(weight)
-    return merged
+    return values.merged(lambda parts: total(parts, columns))
+
+
+def total(parts: list[Tensor], columns: Tensor) -> Tensor:
+    """The same of one slab, in the first source's place."""
+    whole = parts[0].mul_(columns[0])
+    for part, weight in zip(parts[1:], columns[1:], strict=True):
+        whole.addcmul_(part, weight)
+    return whole
