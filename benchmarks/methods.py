@@ -1,7 +1,7 @@
 """Which method shows two sources best at equal weights: ``python -m benchmarks.methods``.
 
-Every method of the table at its default parameters merges pairs of demo sources at weights 1 and at weights 1/√2; probes read the
-pictures, on prompts outside every training set. Printed is the probe truth of each pair (its weaker source), the mean over the pairs
+Every method of the table at its default parameters merges pairs of demo sources at equal weights of 0.7, 1 and 1.4, since methods
+differ in how large their result is; probes read the pictures, on prompts outside every training set. Printed is the probe truth of each pair (its weaker source), the mean over the pairs
 and the gain over the plain sum at the same weights. The control puts noise of the same norm, module by module, in the second source's
 place, in the plain sum: what its probe then reads is the floor, and what is left of the first source tells how much of a fight is only
 loudness.
@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from math import sqrt
 from time import perf_counter
 from typing import Any
 
@@ -31,7 +30,7 @@ CHOOSE = tuple("+".join(group) for group in GROUPS)
 REPORT = ("neon+hat", "mosaic+hat", "pencil+octopus", "robot+octopus")
 SETS = {"choose": CHOOSE, "report": REPORT}
 CONTROL = "(noise as second)"
-SCALES = {"1": 1.0, "1/√N": 1 / sqrt(2)}
+WEIGHTS = (0.7, 1.0, 1.4)
 
 
 def main() -> None:
@@ -40,18 +39,20 @@ def main() -> None:
     parser.add_argument("--pairs", nargs="+", default=["choose"], help=f"{' or '.join(SETS)}, or names like {CHOOSE[0]}")
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS), help="beside linear, which is always first")
     parser.add_argument("--each", type=int, default=6, help="prompts of each kind: each source's own, and joint ones")
+    parser.add_argument("--weights", nargs="+", type=float, default=WEIGHTS)
     parser.add_argument("--threads", type=int, default=2)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     pairs = [tuple(pair.split("+")) for name in asked.pairs for pair in SETS.get(name, (name,))]
-    table(load_judge(), pairs, list(dict.fromkeys(["linear", *asked.methods])), asked.each)
+    table(load_judge(), pairs, list(dict.fromkeys(["linear", *asked.methods])), asked.weights, asked.each)
 
 
-def table(judge: Judge, pairs: Sequence[tuple[str, ...]], methods: Sequence[str], each: int) -> None:
+def table(judge: Judge, pairs: Sequence[tuple[str, ...]], methods: Sequence[str], weights: Sequence[float], each: int) -> None:
     """Print a row a method and weight, and of each weight the control."""
     sources = [demo_sources_of(pair, judge) for pair in pairs]
     print(f"{'method':<20}{'weights':<9}" + "".join(f"{'+'.join(pair):>16}" for pair in pairs) + f"{'mean':>8}{'gain':>8}", flush=True)
-    for label, weight in SCALES.items():
+    for weight in weights:
+        label = f"{weight:g}"
         plain: float | None = None
         for method in methods:
             truths = [read(judge, pair, merged_by(method, pair, weight), each, f"{method} at {label}") for pair in sources]
