@@ -1,10 +1,10 @@
 """Which method shows two sources best at equal weights: ``python -m benchmarks.methods``.
 
 Every method of the table at its default parameters merges pairs of demo sources at equal weights of 0.7, 1 and 1.4, since methods
-differ in how large their result is; probes read the pictures, on prompts outside every training set. Printed is the probe truth of each pair (its weaker source), the mean over the pairs
-and the gain over the plain sum at the same weights. The control puts noise of the same norm, module by module, in the second source's
-place, in the plain sum: what its probe then reads is the floor, and what is left of the first source tells how much of a fight is only
-loudness.
+differ in how large their result is; probes read the pictures, on prompts outside every training set. Printed is the probe truth of
+each pair (its weaker source), the mean over the pairs and the gain over the plain sum at the same weights. The control puts noise of
+the same norm, module by module, in the second source's place, in the plain sum: what its probe then reads is the floor, and what is
+left of the first source tells how much of a fight is only loudness.
 
 A default has to be chosen on one set of pairs, those of ``benchmarks.correlation``, and reported on another: ``--pairs choose``,
 ``--pairs report``, or names such as ``neon+hat``. Rows are printed as they come.
