@@ -135,8 +135,8 @@ def test_a_large_change_of_clear_rank_is_compressed_by_a_sketch() -> None:
 def test_a_sketch_that_does_not_converge_is_not_used() -> None:
     """One module of the stack has a spectrum that a sketch finds, the other has none: each gets as good a result as alone."""
     generator = torch.Generator().manual_seed(0)
-    clear = torch.randn(400, 8, generator=generator) @ torch.randn(8, 500, generator=generator)
-    noise = torch.randn(400, 500, generator=generator)
+    clear = torch.randn(440, 8, generator=generator) @ torch.randn(8, 500, generator=generator)
+    noise = torch.randn(440, 500, generator=generator)
     found = compressed(torch.stack([clear, noise]), 20).dense()
     assert relative_error(found[0], clear) < 1e-5
     sigma = torch.linalg.svdvals(noise.double())
