@@ -48,8 +48,9 @@ class Merger:
             recipe: what to do.
             dtype: what the result's factors are rounded to, as those of a file are.
         """
-        if recipe.method_record.function is weighted_sum and recipe.rank is None and not recipe.sized and self._kept is not None:
-            sums = self._sums(dtype)
+        plain = recipe.method_record.function is weighted_sum and recipe.rank is None and not recipe.sized
+        if plain and self._kept:
+            sums = self._sums(self._kept, dtype)
             if sums.allows(recipe):
                 return self._adapter(self._summed(sums, self._bound(recipe)))
         modules: dict[str, Factors] = {}
@@ -76,10 +77,9 @@ class Merger:
     def _adapter(self, modules: dict[str, Factors]) -> Adapter:
         return Adapter(name="-".join(a.name for a in self.adapters), modules=dict(sorted(modules.items())), base=self.base)
 
-    def _sums(self, dtype: torch.dtype) -> Sums:
-        assert self._kept is not None
+    def _sums(self, kept: Sequence[Stack], dtype: torch.dtype) -> Sums:
         if dtype not in self._prepared:
-            self._prepared[dtype] = Sums(self._kept, dtype)
+            self._prepared[dtype] = Sums(kept, dtype)
         return self._prepared[dtype]
 
     def _summed(self, sums: Sums, bound: Recipe) -> dict[str, Factors]:

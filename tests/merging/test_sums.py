@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from optimizer.adapters.adapter import Adapter
 from optimizer.errors import RecipeError
 from optimizer.merging import Merger, Recipe, merge
 from tests.merging.samples import PATHS, make_adapter
@@ -50,3 +51,9 @@ def test_what_is_not_finite_is_named_all_the_same(weight: float) -> None:
     kept = Merger([broken, make_adapter(6)])
     with pytest.raises(RecipeError, match=f"^{PATHS[2]}: the merged change is not finite"):
         kept.merge(Recipe(method="linear", weights=(weight, 1.0)))
+
+
+def test_sources_without_modules_leave_nothing_to_merge() -> None:
+    empty = Adapter("empty", {})
+    with pytest.raises(RecipeError, match="nothing is left to merge"):
+        Merger([empty, empty]).merge(Recipe(method="linear", weights=(1.0, 1.0)))
