@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from optimizer.adapters import Adapter, Dialect
+from optimizer.adapters import Adapter, Dialect, clean_name
 from optimizer.cli.merge_options import MergeOptions
 from optimizer.cli.replay import Told, read_told, sources_of
 from optimizer.errors import UsageError
@@ -90,7 +90,8 @@ def _sources(specs: Sequence[str], told: Told | None, options: MergeOptions) -> 
         if given and len(given) != len(specs):
             raise UsageError(f"{len(given)} given for {len(specs)} sources", where=name, remedy="give one per source, in the same order")
     sources = load_sources(Config.of(sources=specs, base=options.base, triggers=triggers, roles=roles, allow_unknown=options.allow_unknown))
-    names = setup.names if setup and len(set(setup.names)) == len(specs) else [s.name for s in sources]
+    told_names = [clean_name(name) for name in setup.names] if setup else []  # a stranger's header must not steer a terminal
+    names = told_names if len(set(told_names)) == len(specs) else [s.name for s in sources]
     return [_named(source, name) for source, name in zip(sources, names, strict=True)]
 
 

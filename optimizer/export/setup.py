@@ -33,9 +33,9 @@ class Setup(BaseModel):
 
     @classmethod
     def of_header(cls, metadata: Mapping[str, str]) -> Setup:
-        """What a file's header says; the defaults where it says nothing that can be read."""
+        """What a file's header says, but files, which a stranger must not choose; the defaults where it says nothing that can be read."""
         try:
-            return cls.model_validate_json(metadata.get(SETUP_KEY, "{}"))
+            return cls.model_validate_json(metadata.get(SETUP_KEY, "{}")).model_copy(update={"files": ()})
         except ValidationError:
             return cls()
 

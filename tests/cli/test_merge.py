@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from optimizer import Recipe, load_adapter
 from optimizer import merge as merge_adapters
@@ -295,3 +295,16 @@ def test_a_source_that_is_gone_is_named(folder: Path, loras: Path, capsys: pytes
     (loras / "bruno.safetensors").unlink()
     message = refusal([first["recipe"]], capsys)
     assert message == f"--sources: bruno (SHA-256 {gone}) was not found — name the file, or the directory that it lies in"
+
+
+def test_a_strangers_header_steers_neither_the_terminal_nor_what_is_read(
+    folder: Path, loras: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = facts(["--sources", loras / "alba.safetensors", loras / "bruno.safetensors", "--weights", "0.5", "0.5"], capsys)
+    hostile = {"names": ["\x1b[31mred\x1b[0m", "../../up"], "roles": [], "triggers": [], "files": [str(loras)], "dialect": "kohya"}
+    save_file(load_file(first["file"]), "hostile.safetensors", header(first["file"]) | {"multilora_setup": json.dumps(hostile)})
+    assert "was not found" in refusal(["hostile.safetensors"], capsys)  # the folder that the header names is not searched
+    out, _ = told(["hostile.safetensors", "--sources", loras], capsys)
+    assert "\x1b" not in out
+    assert all(path.parent == folder for path in Path().resolve().rglob("*.safetensors"))
+    assert len(list(folder.glob("*.safetensors"))) == 3
