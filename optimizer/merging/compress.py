@@ -1,14 +1,13 @@
-"""Compression: the best approximation of a change at a rank, exactly for factors, by a checked randomised SVD for dense matrices."""
+"""Compression: the best approximation of a change at a rank, exactly for factors, by checked Krylov iteration for dense matrices."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from optimizer.merging.krylov import WIDTH, leading
 from optimizer.merging.lowrank import Change, LowRank, svd
 
-_OVERSAMPLING = 32
-_RESIDUAL = 0.01
 _COLUMNS = 1024
 
 
@@ -39,7 +38,7 @@ def _whole(matrix: Tensor) -> LowRank:
 def _truncated(matrix: Tensor, rank: int) -> LowRank:
     wide = matrix.shape[-2] <= matrix.shape[-1]
     short = matrix if wide else matrix.mT
-    basis = _sketched(short, rank) if 8 * (rank + _OVERSAMPLING) <= short.shape[-2] else _exact(short, rank)
+    basis = _found(short, rank) if 8 * max(rank, WIDTH) <= short.shape[-2] else _exact(short, rank)
     rest = basis.mT @ short
     sigma = torch.linalg.vector_norm(rest, dim=-1)
     seen = sigma > torch.finfo(sigma.dtype).eps * sigma.amax(dim=1, keepdim=True)  # less is rounding, and its norm may even underflow
@@ -48,10 +47,18 @@ def _truncated(matrix: Tensor, rank: int) -> LowRank:
     return LowRank(left, right) if wide else LowRank(right.mT.contiguous(), left.mT.contiguous())
 
 
-def _exact(short: Tensor, rank: int) -> Tensor:
-    """The leading left singular vectors of matrices with few rows, (b, rows, rank), as eigenvectors of their Gram matrices.
+def _found(short: Tensor, rank: int) -> Tensor:
+    """The leading left singular vectors of large matrices, (b, rows, rank): by iteration, and exactly where that does not converge."""
+    basis, converged = leading(short, rank)
+    for index in (~converged).nonzero().flatten().tolist():
+        basis[index] = _exact(short[index : index + 1], rank)[0]
+    return basis
 
-    In double precision: the Gram matrix squares the singular values. Several times faster than an SVD of the matrix.
+
+def _exact(short: Tensor, rank: int) -> Tensor:
+    """The same from eigenvectors of the Gram matrices.
+
+    In double precision: a Gram matrix squares the singular values. Several times faster than an SVD of the matrix.
     """
     gram = torch.zeros(*short.shape[:-1], short.shape[-2], dtype=torch.float64, device=short.device)
     for part in torch.split(short, _COLUMNS, dim=-1):  # a copy of the whole in double precision would be the greatest of a merge
@@ -59,22 +66,3 @@ def _exact(short: Tensor, rank: int) -> Tensor:
         gram.baddbmm_(exact, exact.mT)
     vectors: Tensor = torch.linalg.eigh(gram).eigenvectors
     return vectors[..., -rank:].flip(-1).float()
-
-
-def _sketched(short: Tensor, rank: int) -> Tensor:
-    """The same by randomised SVD (Halko, Martinsson & Tropp 2011, algorithm 4.4), some twenty times faster for a large matrix.
-
-    Only converged modules keep it: their singular pairs are true ones, Av = σu and Aᵀu = σv, up to a residual that is checked; the
-    others get the exact basis. With the oversampling, the iterations and the limit set here, TIES and DARE-TIES merges of 1280 × 1280
-    weights converged, also where the sources' spectra are flat, and their error exceeded the best possible by less than 10⁻⁴.
-    """
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(0)  # the same file for the same input
-        u, sigma, v = torch.svd_lowrank(short, q=rank + _OVERSAMPLING, niter=8)
-    u, sigma, v = u[..., :rank], sigma[:, :rank], v[..., :rank]
-    root = sigma[:, None, :]
-    residual = torch.maximum(torch.linalg.matrix_norm(short @ v - u * root), torch.linalg.matrix_norm(short.mT @ u - v * root))
-    failed = (residual > _RESIDUAL * torch.linalg.vector_norm(sigma, dim=1)).nonzero().flatten().tolist()
-    for index in failed:
-        u[index] = _exact(short[index : index + 1], rank)[0]
-    return u

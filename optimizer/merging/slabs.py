@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 # Entries of a slab: few enough for a CPU's cache, enough to keep a GPU busy.
-_FEW, _MANY = 2**16, 2**24
+_FEW, _MANY = 2**17, 2**24
 
 Rows = Callable[[int, slice], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
 class Slabs:
-    """The sources' changes of some modules as dense matrices, of which no whole one is ever held.
+    """The sources' changes of some modules as dense matrices, made as they are needed and not kept.
 
     They can be gone through as often as needed: computing a slab anew costs less than keeping all of them.
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from optimizer.adapters.adapter import Adapter
@@ -53,10 +52,13 @@ def case(sources: Sequence[Adapter], path: str, r: Recipe) -> Case:
 
 
 def uniforms(seed: int, source: str, path: str, shape: tuple[int, ...]) -> Array:
-    """What decides a random mask, by the promise that it is a function of seed, source and module alone: torch's generator, seeded with
-    63 bits of the SHA-256 of the three."""
+    """What decides a random mask, by the promise that it is a function of seed, source and module alone: SFC64, seeded with
+    63 bits of the SHA-256 of the three; a row takes whole words of 64 bits, and each half gives a number of 24 bits."""
     number = int.from_bytes(hashlib.sha256(f"{seed}\n{source}\n{path}".encode()).digest()[:8], "big") // 2
-    drawn: Array = torch.rand(shape, generator=torch.Generator().manual_seed(number)).double().numpy()
+    rows, columns = shape
+    words = np.random.SFC64(number).random_raw(rows * -(-columns // 2)).reshape(rows, -1)
+    halves = np.stack([words & 0xFFFFFFFF, words >> np.uint64(32)], axis=-1).reshape(rows, -1)[:, :columns]
+    drawn: Array = ((halves >> np.uint64(8)) ^ np.uint64(2**23)) / 2.0**24
     return drawn
 
 

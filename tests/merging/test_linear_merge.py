@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from optimizer.adapters.factors import Factors
 from optimizer.merging import LowRank, low_rank, merge, spectrum, truncation_error
-from optimizer.merging.compress import _sketched, compressed
+from optimizer.merging.compress import compressed
 from optimizer.merging.lowrank import inner
 from tests.merging.samples import PATHS, assert_same_change, make_adapter, recipe, relative_error
 
@@ -117,31 +117,6 @@ def test_a_dense_change_is_compressed_as_well_as_by_a_dense_svd(shape: tuple[int
 def test_a_dense_change_without_a_rank_is_kept_to_the_bit(shape: tuple[int, int]) -> None:
     matrix = torch.randn(shape)
     assert torch.equal(compressed(matrix[None], None).dense()[0], matrix)
-
-
-def test_a_large_change_of_clear_rank_is_compressed_by_a_sketch() -> None:
-    generator = torch.Generator().manual_seed(0)
-    signal = torch.randn(400, 8, generator=generator) @ torch.randn(8, 500, generator=generator)
-    matrix = signal + 0.1 * torch.randn(400, 500, generator=generator)
-    assert torch.equal(_sketched(matrix[None], 8), _sketched(torch.stack([matrix, -matrix]), 8)[:1])
-    sigma = torch.linalg.svdvals(matrix.double())
-    state = torch.random.get_rng_state()
-    for turned in (matrix, matrix.T):
-        error = relative_error(compressed(turned[None], 8).dense()[0], turned)
-        assert error == pytest.approx(float((sigma[8:].square().sum() / sigma.square().sum()).sqrt()), rel=1e-4)
-    assert torch.equal(state, torch.random.get_rng_state())
-
-
-def test_a_sketch_that_does_not_converge_is_not_used() -> None:
-    """One module of the stack has a spectrum that a sketch finds, the other has none: each gets as good a result as alone."""
-    generator = torch.Generator().manual_seed(0)
-    clear = torch.randn(440, 8, generator=generator) @ torch.randn(8, 500, generator=generator)
-    noise = torch.randn(440, 500, generator=generator)
-    found = compressed(torch.stack([clear, noise]), 20).dense()
-    assert relative_error(found[0], clear) < 1e-5
-    sigma = torch.linalg.svdvals(noise.double())
-    best = float((sigma[20:].square().sum() / sigma.square().sum()).sqrt())
-    assert relative_error(found[1], noise) == pytest.approx(best, rel=1e-5)
 
 
 def test_components_that_are_only_rounding_are_zero_not_huge() -> None:

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from optimizer.merging.deltas import Deltas
-from optimizer.merging.methods.magnitude import ranked
 from optimizer.merging.methods.method import Settings
 from optimizer.merging.methods.ties import agreed
 from optimizer.merging.methods.weighted_sum import summed
+from optimizer.merging.selection import ranked
 from optimizer.merging.slabs import Slabs
 
 
@@ -38,7 +38,7 @@ def crumbs(values: Slabs, settings: Settings) -> Slabs:
     def keep(source: int, rows: slice) -> Tensor:
         value, (low, high) = values.rows(source, rows), bounds[source]
         size = value.abs()
-        return value.mul_((size >= low) & (size < high))
+        return value.mul_(size.clone().ge_(low)).mul_(size.lt_(high))
 
     return replace(values, rows=keep)
 

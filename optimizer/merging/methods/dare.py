@@ -40,7 +40,7 @@ def dropped(values: Slabs, deltas: Deltas, settings: Settings) -> Slabs:
 
     def drop(source: int, rows: slice) -> Tensor:
         value = values.rows(source, rows)
-        return value.mul_(draws[source](rows, value.shape[2]) < settings.density).mul_(factor)
+        return value.mul_(draws[source](rows, value.shape[2]).lt_(settings.density)).mul_(factor)
 
     kept = replace(values, rows=drop)
     return restored(kept, values) if settings.rescale == "l1" else kept

@@ -42,7 +42,7 @@ def sampled(values: Slabs, deltas: Deltas, settings: Settings) -> Slabs:
     def sample(source: int, rows: slice) -> Tensor:
         value = values.rows(source, rows)
         chance = keep_probabilities(value, settings.density, settings.epsilon)
-        value.mul_(draws[source](rows, value.shape[2]) < chance)
+        value.mul_(draws[source](rows, value.shape[2]).lt_(chance))
         return value.mul_(chance.reciprocal_().nan_to_num_(posinf=0.0)) if settings.rescale == "inverse" else value
 
     kept = replace(values, rows=sample)

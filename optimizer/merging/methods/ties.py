@@ -51,14 +51,17 @@ def _agreed(parts: list[Tensor], columns: Tensor, settings: Settings) -> Tensor:
         if divisor is not None:
             divisor.addcmul_(own.sign_(), weight.abs() if settings.normalise == "weight" else torch.ones_like(weight))
     if divisor is not None:
-        merged /= divisor.masked_fill_(divisor == 0, 1)
+        merged /= divisor.add_(divisor.clone().eq_(0))
     return merged.mul_(elected).mul_(settings.scale)
 
 
 def _elected(parts: list[Tensor], columns: Tensor, settings: Settings) -> Tensor:
     """The elected sign, 1 or −1, (b, rows, columns), fp32."""
-    weighted = settings.elect_on == "weighted"
-    votes = [part * weight for part, weight in zip(parts, columns, strict=True)] if weighted else parts
-    if settings.majority == "frequency":
-        votes = [vote.sign() for vote in votes]
-    return torch.where(torch.stack(votes).sum(dim=0) >= 0, 1.0, -1.0)
+    ballot = torch.zeros_like(parts[0])
+    for part, weight in zip(parts, columns, strict=True):
+        vote = part.sign() if settings.majority == "frequency" else part
+        if settings.elect_on == "weighted":
+            ballot.addcmul_(vote, weight.sign() if settings.majority == "frequency" else weight)
+        else:
+            ballot.add_(vote)
+    return ballot.ge_(0).mul_(2).sub_(1)
