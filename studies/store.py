@@ -1,0 +1,72 @@
+"""Stores: where evaluations, pictures and sources of a study lie, so that many machines can share them; a folder, or a bucket."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+from studies.atomic import TEMPORARY, flush_folder, write_bytes
+
+
+class Store(Protocol):
+    """Named bytes. Names are relative, with ``/`` between folders: ``evaluations/0a….json``.
+
+    What ``write`` has returned for is durable, and no reader ever sees half of it. All methods raise OSError where the store does not
+    answer or refuses.
+    """
+
+    def read(self, name: str) -> bytes | None:
+        """The bytes of this name, or None."""
+
+    def write(self, name: str, data: bytes) -> None:
+        """Store bytes; those of the same name before are replaced."""
+
+    def names(self, folder: str) -> Iterator[str]:
+        """All names in a folder and the folders in it, sorted."""
+
+    def remove(self, name: str) -> None:
+        """Remove what has this name, if there is any."""
+
+
+@dataclass(frozen=True)
+class FolderStore:
+    """A folder of this machine or of a file server: names are paths in it.
+
+    Attributes:
+        path: the folder; it and folders in it are made when something is written.
+    """
+
+    path: Path
+
+    def read(self, name: str) -> bytes | None:
+        """See ``Store``."""
+        try:
+            return self._file(name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def write(self, name: str, data: bytes) -> None:
+        """See ``Store``."""
+        file = self._file(name)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(file, data)
+
+    def names(self, folder: str) -> Iterator[str]:
+        """See ``Store``."""
+        files = (p for p in self._file(folder).rglob("*") if p.is_file() and not p.name.startswith(TEMPORARY))
+        return iter(sorted(p.relative_to(self.path).as_posix() for p in files))
+
+    def remove(self, name: str) -> None:
+        """See ``Store``."""
+        file = self._file(name)
+        if file.exists():
+            file.unlink(missing_ok=True)
+            flush_folder(file.parent)
+
+    def _file(self, name: str) -> Path:
+        parts = PurePosixPath(name).parts
+        if not parts or name.startswith("/") or ".." in parts or "\\" in name or "\0" in name:
+            raise ValueError(f"{name!r} is no name in a store")
+        return self.path.joinpath(*parts)
