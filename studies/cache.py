@@ -12,15 +12,15 @@ import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from studies.atomic import flush_folder, write_text
 from studies.records import Evaluation
+from studies.store import Store
 
 FORMAT = "evaluation/1"
+FOLDER = "evaluations"
 _KEY = re.compile(r"[0-9a-f]{64}")
 
 
@@ -53,16 +53,13 @@ def evaluation_key(**parts: object) -> str:
 
 @dataclass(frozen=True)
 class EvaluationCache:
-    """A folder of evaluations, one JSON file per key, safe to share between processes.
+    """Evaluations in a store, one JSON file per key, safe to share between processes and machines.
 
     Attributes:
-        folder: where the files lie; it must exist. ``KEY.json`` holds the format, the key, a checksum and the evaluation.
+        store: where they lie. ``evaluations/KEY.json`` holds the format, the key, a checksum and the evaluation.
     """
 
-    folder: Path
-
-    def __init__(self, folder: str | Path) -> None:
-        object.__setattr__(self, "folder", Path(folder))
+    store: Store
 
     def get(self, key: str) -> Evaluation | None:
         """The evaluation stored under ``key``, or None.
@@ -72,18 +69,17 @@ class EvaluationCache:
 
         Raises:
             ValueError: ``key`` is not 64 hexadecimal digits.
-            OSError: the file is there and cannot be read.
+            OSError: the store cannot be read.
         """
-        path = self._path(key)
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError:
+        name = _name(key)
+        data = self.store.read(name)
+        if data is None:
             return None
         try:
             return _decode(data, key)
         except ValueError as error:
-            moved = _move_aside(path)
-            notice = f"{path}: {error}; the evaluation will be repeated and the file is kept as {moved.name}"
+            moved = self._move_aside(name, data)
+            notice = f"{name}: {error}; the evaluation will be repeated and the file is kept as {moved}"
             warnings.warn(notice, BrokenEvaluationWarning, stacklevel=2)
             return None
 
@@ -92,25 +88,32 @@ class EvaluationCache:
 
         Raises:
             ValueError: ``key`` is not 64 hexadecimal digits, or the recipe is not JSON-ready.
-            OSError: the folder cannot be written.
+            OSError: the store cannot be written.
         """
-        path = self._path(key)
+        name = _name(key)
         _check(evaluation.recipe, "recipe")
         stored = json.loads(evaluation.model_dump_json())
         envelope = {"format": FORMAT, "key": key, "checksum": _digest(stored), "evaluation": stored}
-        write_text(path, json.dumps(envelope, indent=1, allow_nan=False) + "\n")
+        self.store.write(name, f"{json.dumps(envelope, indent=1, allow_nan=False)}\n".encode())
 
     def keys(self) -> Iterator[str]:
         """The keys of all stored evaluations, sorted; whether each file is whole is found out by ``get``."""
-        return iter(sorted(p.stem for p in self.folder.glob("*.json") if _KEY.fullmatch(p.stem)))
+        stems = (name.removeprefix(f"{FOLDER}/").removesuffix(".json") for name in self.store.names(FOLDER) if name.endswith(".json"))
+        return (stem for stem in stems if _KEY.fullmatch(stem))
 
-    def __contains__(self, key: str) -> bool:
-        return self._path(key).is_file()
+    def _move_aside(self, name: str, data: bytes) -> str:
+        number, stem = 1, name.removesuffix(".json")
+        while self.store.read(moved := f"{stem}.{number}.broken") is not None:
+            number += 1
+        self.store.write(moved, data)
+        self.store.remove(name)
+        return moved
 
-    def _path(self, key: str) -> Path:
-        if not _KEY.fullmatch(key):
-            raise ValueError(f"{key!r} is not an evaluation key; make one with evaluation_key(...)")
-        return self.folder / f"{key}.json"
+
+def _name(key: str) -> str:
+    if not _KEY.fullmatch(key):
+        raise ValueError(f"{key!r} is not an evaluation key; make one with evaluation_key(...)")
+    return f"{FOLDER}/{key}.json"
 
 
 def _decode(data: bytes, key: str) -> Evaluation:
@@ -130,18 +133,6 @@ def _decode(data: bytes, key: str) -> Evaluation:
         return Evaluation.model_validate(stored)
     except ValidationError as error:
         raise ValueError(f"the file does not hold an evaluation ({error.error_count()} fields do not fit)") from None
-
-
-def _move_aside(path: Path) -> Path:
-    number = 1
-    while (moved := path.with_name(f"{path.stem}.{number}.broken")).exists():
-        number += 1
-    try:
-        path.rename(moved)
-        flush_folder(path.parent)
-    except FileNotFoundError:
-        pass  # another worker found it first
-    return moved
 
 
 def _check(value: Any, where: str) -> None:

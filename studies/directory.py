@@ -11,7 +11,7 @@ from typing import Self
 from studies.atomic import TEMPORARY, write_bytes
 
 _LAYOUT = frozenset(
-    ["study.yaml", "journal.log", "evaluations", "images", "trials.csv", "trials.parquet", "summary.json", "report.html", "best"]
+    ["study.yaml", "journal.log", "evaluations", "images", "trials.csv", "trials.parquet", "summary.json", "report.html", "best", "workers"]
 )
 
 
@@ -36,9 +36,10 @@ class StudyDirectory:
     ::
 
         study.yaml            resolved configuration          journal.log   Optuna storage of one host (and its lock files)
-        evaluations/          evaluation cache                images/       baselines, trials, confirmation (lossless)
+        evaluations/          evaluation cache, trial log     images/       baselines, trials, confirmation (lossless)
         trials.csv .parquet   one row per trial               summary.json  what the report shows, as data
         report.html           the report                      best/         the winner: LoRA file, recipe, model card
+        workers/              who works on it, while they do
 
     Attributes:
         path: the directory.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from queue import SimpleQueue
@@ -26,6 +27,7 @@ class Display:
         self._progress: Progress | None = None
         self._task: TaskID | None = None
         self._trials = 0
+        self._ended = 0
         self._part = 0.0
         self._searching = False
         self._best: float | None = None
@@ -54,7 +56,7 @@ class Display:
 
     def stage(self, name: str, total: int) -> None:
         """A new bar for a new stage."""
-        self._trials, self._searching = total, name == "search"
+        self._trials, self._ended, self._searching = total, 0, name == "search"
         if self._progress:
             if self._task is not None:
                 self._progress.remove_task(self._task)
@@ -74,18 +76,28 @@ class Display:
             self._answered.wait()
             raise Stopped
 
+    def waiting(self, seconds: float) -> None:
+        """Sleep, unless a stop was or is asked for."""
+        until = time.monotonic() + seconds
+        while self.stopping is None and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, 0.1))
+        if self.stopping is not None:
+            self._answered.wait()
+            raise Stopped
+
     def trial(self, record: TrialRecord) -> None:
         """One more trial is on disk."""
         value = record.evaluation.score if record.evaluation else None
+        self._ended += 1
         if value is not None and not is_alone(record.label):
             self._best = value if self._best is None else max(self._best, value)
         if record.label == NAIVE:
             self._naive = value
         if self._progress and self._task is not None:
-            self._progress.update(self._task, completed=record.number + 1, detail=self._standing(), refresh=True)
+            self._progress.update(self._task, completed=self._ended, detail=self._standing(), refresh=True)
         else:
             result = f"{value:.3f}" if value is not None else f"failed: {record.error}"
-            self.note(f"{record.number + 1}/{self._trials} {record.label or f'trial {record.number}'}: {result}")
+            self.note(f"{self._ended}/{self._trials} {record.label or f'trial {record.number}'}: {result}")
 
     def note(self, message: str) -> None:
         """A line above the bar; one line, however narrow the terminal."""

@@ -73,6 +73,10 @@ class Config(BaseModel):
         None, gt=0, description="Start no trial after this time: seconds, or 8h, 90m, 1h30m."
     )
     force: bool = Field(False, description="Allow more than five sources.")
+    workers: int = Field(1, ge=1, description="Processes that evaluate recipes on this machine, one a GPU.")
+    storage: str = Field("", description="postgresql://… database in which workers of many machines share the study.")
+    study: str = Field("", description="The study's name in the database; the name of its directory where not given.")
+    artifacts: PathText = Field("", description="Folder or s3://BUCKET/PREFIX that all machines reach, for evaluations and pictures.")
 
     @classmethod
     def of(cls, **options: Any) -> Config:

@@ -17,7 +17,8 @@ from optimizer.search.sources import Source
 
 # Raise it whenever the same pictures would be scored differently.
 SCORER = 1
-_FREE = {"budget", "out", "timeout", "force", "confirm", "finalists", "batch", "dialect"}
+_PLACES = {"out", "workers", "storage", "study", "artifacts"}
+_FREE = _PLACES | {"budget", "timeout", "force", "confirm", "finalists", "batch", "dialect"}
 _SAMPLE = 1 << 20
 
 

@@ -1,91 +1,146 @@
-"""The ledger: what is written to disk for every trial, and in which order, so that nothing is lost."""
+"""The ledger: what is written for every trial, where, and in which order, so that nothing is lost."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 
 import optuna
 from filelock import FileLock, Timeout
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.distributions import distribution_to_json
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 from PIL import Image
 from torch import Tensor
 
 from optimizer.errors import OptimizerError, StudyError
 from optimizer.merging import Recipe
+from optimizer.search.workers.claims import Claims, Idle, counted
+from optimizer.search.workers.patience import OUTAGES, Patience
+from optimizer.search.workers.presence import Presence
 from studies import EvaluationCache, StudyDirectory, evaluation_key
-from studies.atomic import replacing
 from studies.records import Evaluation, TrialRecord
+from studies.store import Store
+from studies.trial_log import StudyEntry, TrialEntry, TrialLog
 
 _KEY, _LABEL, _ERROR = "evaluation", "label", "error"
-_BUDGET, _INPUTS = "budget", "inputs"
+_BUDGET, _INPUTS, _TOTAL = "budget", "inputs", "total"
 
 
 @dataclass(frozen=True)
 class Ledger:
-    """One study on disk: Optuna's journal, the evaluation cache, the pictures.
+    """One study: Optuna's storage, the evaluation cache, the trial log, the pictures.
+
+    An evaluation is written to the store before Optuna is told of it. Every call to Optuna may be repeated, and is, when a database is
+    away for a while.
 
     Attributes:
-        directory: where everything lies.
         study: the Optuna study.
+        store: evaluations, trial log, pictures.
         context: everything besides the recipe that an evaluation depends on.
+        claims: who evaluates what.
+        presence: this worker, as others see it.
+        patience: waits for the storage.
     """
 
-    directory: StudyDirectory
     study: optuna.Study
+    store: Store
     context: Mapping[str, object]
+    claims: Claims
+    presence: Presence
+    patience: Patience
+    _known: dict[int, TrialRecord] = field(default_factory=dict)
 
     @property
     def cache(self) -> EvaluationCache:
         """The evaluations, the source of truth."""
-        return EvaluationCache(self.directory.evaluations)
+        return EvaluationCache(self.store)
 
     @property
     def planned_budget(self) -> int:
         """The budget that the study began with. Search space and first trials follow from it, and stay when the budget grows."""
-        return int(self.study.user_attrs[_BUDGET])
+        return int(self.patience(lambda: self.study.user_attrs)[_BUDGET])
 
     @property
-    def inputs(self) -> Mapping[str, str]:
-        """Digests of the files that the study began with."""
-        return dict(self.study.user_attrs[_INPUTS])
+    def total(self) -> int:
+        """Trials that the study may have at present, baselines included."""
+        return int(self.patience(lambda: self.study.user_attrs).get(_TOTAL, 0))
+
+    def allow(self, total: int) -> None:
+        """Let the study have so many trials."""
+        self.patience(lambda: self.study.set_user_attr(_TOTAL, total))
 
     def known(self, recipe: Recipe) -> Evaluation | None:
-        """The evaluation of a recipe that was evaluated before, by this or an interrupted run."""
+        """The evaluation of a recipe that was evaluated before, by this or another worker, or by an interrupted run."""
         return self.cache.get(self._key(recipe))
 
     def keep(self, recipe: Recipe, evaluation: Evaluation, images: Tensor) -> Evaluation:
         """Write the pictures, then the evaluation that names them; when this returns both are durable."""
-        files = save_images(self.directory, f"trials/{recipe.hash[:16]}", images)
+        files = save_images(self.store, f"trials/{recipe.hash[:16]}", images)
         stored = evaluation.model_copy(update={"images": files})
         self.cache.put(self._key(recipe), stored)
         return stored
 
+    def enqueue(self, starts: Sequence[tuple[str, Mapping[str, object]]]) -> None:
+        """Queue the labelled trials that a study begins with; those that an interrupted call has queued are not queued again."""
+        with self.claims.gate.passing():
+            queued = len(self.study.get_trials(deepcopy=False))
+            for label, values in starts[queued:]:
+                self.study.enqueue_trial(dict(values), user_attrs={_LABEL: label})
+
+    def take(self, sampler: Callable[[int], BaseSampler]) -> optuna.Trial | Idle:
+        """The next trial of this worker; see ``Claims.take``."""
+        return self.patience(lambda: self.claims.take(self.total, sampler))
+
     def tell(self, trial: optuna.Trial, recipe: Recipe, evaluation: Evaluation) -> TrialRecord:
-        """Tell Optuna of an evaluation that is in the cache."""
-        trial.set_user_attr(_KEY, self._key(recipe))
-        self.study.tell(trial, evaluation.score)
-        return TrialRecord(number=trial.number, label=trial.user_attrs.get(_LABEL, ""), evaluation=evaluation)
+        """Write down that a trial has ended with an evaluation that is in the cache, and tell Optuna.
+
+        Where another worker, which took this one for dead, was first, its result stands.
+        """
+        key = self._key(recipe)
+        self.log.add(_entry(trial, key=key))
+        self.patience(lambda: self._tell(trial, {_KEY: key}, evaluation.score))
+        return self._ended(trial)
+
+    def give_back(self, trial: optuna.Trial) -> None:
+        """Leave a trial to whoever claims it next, this run or another."""
+        with suppress(*OUTAGES, OSError):
+            self.claims.give_back(trial)
 
     def fail(self, trial: optuna.Trial, error: Exception) -> TrialRecord:
         """Record a failed trial with its reason."""
         reason = reason_of(error)
-        trial.set_user_attr(_ERROR, reason)
-        self.study.tell(trial, state=TrialState.FAIL)
-        return TrialRecord(number=trial.number, label=trial.user_attrs.get(_LABEL, ""), state="FAIL", error=reason)
+        self.log.add(_entry(trial, error=reason))
+        self.patience(lambda: self._tell(trial, {_ERROR: reason}, None))
+        return self._ended(trial)
+
+    @property
+    def log(self) -> TrialLog:
+        """What became of every trial."""
+        return TrialLog(self.store)
 
     def records(self) -> list[TrialRecord]:
         """All finished trials, by number."""
-        return [self._record(t) for t in self.study.get_trials(deepcopy=False) if t.state.is_finished()]
+        finished = [t for t in self.patience(lambda: counted(self.study)) if t.state.is_finished()]
+        for trial in finished:
+            if trial.number not in self._known:
+                self._known[trial.number] = self._record(trial)
+        return [self._known[trial.number] for trial in finished]
 
-    def pending(self) -> FrozenTrial | None:
-        """The trial that an interrupted run left behind, if there is one."""
-        running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        return running[0] if running else None
+    def _tell(self, trial: optuna.Trial, attributes: Mapping[str, str], score: float | None) -> None:
+        try:
+            for name, value in attributes.items():
+                trial.set_user_attr(name, value)
+            self.study.tell(trial, score, state=TrialState.FAIL if score is None else None, skip_if_finished=True)
+        except UpdateFinishedTrialError:
+            return
+
+    def _ended(self, trial: optuna.Trial) -> TrialRecord:
+        frozen = self.patience(lambda: self.study._storage.get_trial(trial._trial_id))
+        return self._known.setdefault(trial.number, self._record(frozen))
 
     def _record(self, trial: FrozenTrial) -> TrialRecord:
         label = trial.user_attrs.get(_LABEL, "")
@@ -99,19 +154,17 @@ class Ledger:
         return evaluation_key(recipe=recipe.data(), **self.context)
 
 
-def open_ledger(directory: StudyDirectory, context: Mapping[str, object], *, budget: int, inputs: Mapping[str, str]) -> Ledger:
-    """Open the study's journal, or begin it with this budget and these inputs.
-
-    Call it only inside ``alone_in``: it repairs what a process that was killed while writing has left.
-    """
-    directory.journal.with_name(f"{directory.journal.name}.lock").unlink(missing_ok=True)
-    _cut_torn_line(directory.journal)
-    storage = JournalStorage(JournalFileBackend(str(directory.journal)))
-    study = optuna.create_study(study_name="search", storage=storage, direction="maximize", load_if_exists=True)
+def begin(study: optuna.Study, log: TrialLog, *, budget: int, inputs: Mapping[str, str]) -> None:
+    """Write down, once, what a study begins with."""
     if _INPUTS not in study.user_attrs:
+        log.begin(StudyEntry(budget=budget, inputs=dict(inputs)))
         study.set_user_attr(_BUDGET, budget)
         study.set_user_attr(_INPUTS, dict(inputs))
-    return Ledger(directory, study, context)
+
+
+def inputs_of(study: optuna.Study) -> Mapping[str, str]:
+    """Digests of the files that the study began with."""
+    return dict(study.user_attrs.get(_INPUTS, {}))
 
 
 @contextmanager
@@ -133,21 +186,14 @@ def alone_in(directory: StudyDirectory) -> Iterator[None]:
         lock.release()
 
 
-def enqueue(ledger: Ledger, starts: Sequence[tuple[str, Mapping[str, object]]]) -> None:
-    """Queue the labelled trials that a study begins with; those that an interrupted call has queued are not queued again."""
-    queued = len(ledger.study.get_trials(deepcopy=False))
-    for label, values in starts[queued:]:
-        ledger.study.enqueue_trial(dict(values), user_attrs={_LABEL: label})
-
-
-def save_images(directory: StudyDirectory, name: str, images: Tensor) -> tuple[str, ...]:
-    """Write pictures, uint8 (n, 3, height, width), durably as ``images/NAME/INDEX.png``; returns the names relative to the study."""
-    folder = Path(directory.images) / name
-    folder.mkdir(parents=True, exist_ok=True)
-    for index, picture in enumerate(images):
-        with replacing(folder / f"{index:03d}.png") as temporary:
-            Image.fromarray(picture.permute(1, 2, 0).numpy()).save(temporary)
-    return tuple(f"images/{name}/{index:03d}.png" for index in range(len(images)))
+def save_images(store: Store, name: str, images: Tensor) -> tuple[str, ...]:
+    """Write pictures, uint8 (n, 3, height, width), durably as ``images/NAME/INDEX.png``; returns these names."""
+    files = tuple(f"images/{name}/{index:03d}.png" for index in range(len(images)))
+    for file, picture in zip(files, images, strict=True):
+        packed = io.BytesIO()
+        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(packed, "PNG")
+        store.write(file, packed.getvalue())
+    return files
 
 
 def reason_of(error: Exception) -> str:
@@ -156,11 +202,7 @@ def reason_of(error: Exception) -> str:
     return text if isinstance(error, OptimizerError) else f"{type(error).__name__}: {text}".rstrip(": ")
 
 
-def _cut_torn_line(journal: Path) -> None:
-    """Remove a last line without an end, as a power cut leaves it: Optuna would append to it and could read neither."""
-    if journal.is_file():
-        data = journal.read_bytes()
-        whole = data.rfind(b"\n") + 1
-        if whole < len(data):
-            with journal.open("r+b") as file:
-                file.truncate(whole)
+def _entry(trial: optuna.Trial, *, key: str = "", error: str = "") -> TrialEntry:
+    spaces = {name: distribution_to_json(space) for name, space in trial.distributions.items()}
+    label = trial.user_attrs.get(_LABEL, "")
+    return TrialEntry(number=trial.number, label=label, values=trial.params, spaces=spaces, key=key, error=error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Protocol
 
 from studies.records import TrialRecord
@@ -20,8 +21,11 @@ class Observer(Protocol):
     def pictures(self, done: int, total: int) -> None:
         """Pictures of the current trial or set that are finished; the place to raise ``Stopped``."""
 
+    def waiting(self, seconds: float) -> None:
+        """There is nothing to do for so long; sleeps, and may raise ``Stopped``."""
+
     def trial(self, record: TrialRecord) -> None:
-        """A trial has ended and is on disk."""
+        """A trial has ended and is on disk, be it this worker's or another's."""
 
     def note(self, message: str) -> None:
         """Something the user should know."""
@@ -33,6 +37,9 @@ class Silent:
     def stage(self, name: str, total: int) -> None: ...
 
     def pictures(self, done: int, total: int) -> None: ...
+
+    def waiting(self, seconds: float) -> None:
+        time.sleep(seconds)
 
     def trial(self, record: TrialRecord) -> None: ...
 

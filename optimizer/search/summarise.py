@@ -19,6 +19,7 @@ from optimizer.search.sources import Source
 from optimizer.search.warmstart import NAIVE, STACK, is_alone
 from studies import DEMO_BASE, ConfirmedScore, PictureColumn, PromptInfo, SourceInfo, StudyDirectory, StudySummary, Verdict
 from studies.records import TrialRecord
+from studies.store import FolderStore
 
 _LIBRARIES = ("torch", "diffusers", "peft", "open-clip-torch", "optuna", "torchmetrics", "transformers")
 
@@ -149,10 +150,11 @@ def _columns(found: Confirmation, directory: StudyDirectory) -> tuple[PictureCol
     alone = [(c, "source") for c in found.contenders if c.recipe is None]
     fixed = [(c, c.label) for label in (STACK, NAIVE) for c in found.contenders if c.label == label and c is not found.shipped]
     tail = [(found.leader, "leader")] if found.leader is not found.shipped and found.leader.label not in (STACK, NAIVE) else []
-    columns = [PictureColumn(label="base", kind="base", files=save_images(directory, "confirmation/base", found.base))]
+    store = FolderStore(directory.path)
+    columns = [PictureColumn(label="base", kind="base", files=save_images(store, "confirmation/base", found.base))]
     for index, (contender, kind) in enumerate([*alone, *fixed, *tail, (found.shipped, "best")]):
         label = f"best ({contender.label})" if kind == "best" else contender.label
-        columns.append(PictureColumn(label=label, kind=kind, files=save_images(directory, f"confirmation/{index:02d}", contender.images)))
+        columns.append(PictureColumn(label=label, kind=kind, files=save_images(store, f"confirmation/{index:02d}", contender.images)))
     return tuple(columns)
 
 

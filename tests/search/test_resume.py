@@ -118,6 +118,7 @@ def test_a_torn_journal_and_the_locks_of_a_dead_process(whole: Study, options: d
     optimize(**options, out=tmp_path, observer=After(3, rendering=True))
     with (tmp_path / "journal.log").open("ab") as journal:
         journal.write(b'{"op_code":5,"worker_id":"a')
+    (tmp_path / "journal.log.lock").unlink()
     (tmp_path / "journal.log.lock").symlink_to(tmp_path / "journal.log")
     (tmp_path / "journal.log.run").touch()
     assert trials(optimize(**options, out=tmp_path).trials) == trials(whole.trials)

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from studies import BrokenEvaluationWarning, Evaluation, EvaluationCache, SourceScore, evaluation_key
+from studies.store import FolderStore
 
 FLOATS = st.floats(allow_nan=False)
 JSON = st.recursive(
@@ -74,33 +75,32 @@ def test_a_key_of_nothing_is_refused() -> None:
 @settings(max_examples=40, deadline=None)
 @given(EVALUATIONS)
 def test_round_trip(tmp_path_factory: pytest.TempPathFactory, found: Evaluation) -> None:
-    cache = EvaluationCache(tmp_path_factory.mktemp("cache"))
+    cache = EvaluationCache(FolderStore(tmp_path_factory.mktemp("cache")))
     cache.put(KEY, found)
     assert cache.get(KEY) == found
 
 
 def test_nan_survives(tmp_path: Path) -> None:
-    cache = EvaluationCache(tmp_path)
+    cache = EvaluationCache(FolderStore(tmp_path))
     cache.put(KEY, example(math.nan))
     found = cache.get(KEY)
     assert found is not None
     assert math.isnan(found.score)
-    assert "NaN" in (tmp_path / f"{KEY}.json").read_text()
+    assert "NaN" in (tmp_path / "evaluations" / f"{KEY}.json").read_text()
 
 
 def test_absent_and_present(tmp_path: Path) -> None:
-    cache, other = EvaluationCache(tmp_path), evaluation_key(seed=2)
+    cache, other = EvaluationCache(FolderStore(tmp_path)), evaluation_key(seed=2)
     assert cache.get(KEY) is None
     cache.put(KEY, example())
     cache.put(KEY, example(0.7))
     assert cache.get(KEY) == example(0.7)
-    assert KEY in cache
-    assert other not in cache
+    assert cache.get(other) is None
     assert list(cache.keys()) == [KEY]
 
 
 def test_keys_of_any_other_form_never_become_paths(tmp_path: Path) -> None:
-    cache = EvaluationCache(tmp_path)
+    cache = EvaluationCache(FolderStore(tmp_path))
     for key in ("../x", "A" * 64, "", KEY + "0"):
         with pytest.raises(ValueError, match="is not an evaluation key"):
             cache.get(key)
@@ -110,14 +110,14 @@ def test_keys_of_any_other_form_never_become_paths(tmp_path: Path) -> None:
 
 def test_a_recipe_that_json_cannot_hold_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"recipe\['weights'\]\[0\] is inf"):
-        EvaluationCache(tmp_path).put(KEY, example().model_copy(update={"recipe": {"weights": [math.inf]}}))
+        EvaluationCache(FolderStore(tmp_path)).put(KEY, example().model_copy(update={"recipe": {"weights": [math.inf]}}))
     assert list(tmp_path.iterdir()) == []
 
 
 def stored(tmp_path: Path) -> tuple[EvaluationCache, Path, bytes]:
-    cache = EvaluationCache(tmp_path)
+    cache = EvaluationCache(FolderStore(tmp_path))
     cache.put(KEY, example())
-    path = tmp_path / f"{KEY}.json"
+    path = tmp_path / "evaluations" / f"{KEY}.json"
     return cache, path, path.read_bytes()
 
 
@@ -128,7 +128,7 @@ def test_every_torn_file_is_detected(tmp_path: Path) -> None:
         path.write_bytes(whole[:length])
         with pytest.warns(BrokenEvaluationWarning, match="torn or not JSON"):
             assert cache.get(KEY) is None
-    assert len(list(tmp_path.glob("*.broken"))) == len(lengths)
+    assert len(list(tmp_path.glob("evaluations/*.broken"))) == len(lengths)
 
 
 def test_a_broken_file_is_named_and_kept(tmp_path: Path) -> None:
@@ -136,9 +136,12 @@ def test_a_broken_file_is_named_and_kept(tmp_path: Path) -> None:
     path.write_bytes(b"half an evalu")
     with pytest.warns(BrokenEvaluationWarning) as caught:
         assert cache.get(KEY) is None
-    expected = f"{path}: the file is torn or not JSON; the evaluation will be repeated and the file is kept as {KEY}.1.broken"
+    expected = (
+        f"evaluations/{KEY}.json: the file is torn or not JSON; "
+        f"the evaluation will be repeated and the file is kept as evaluations/{KEY}.1.broken"
+    )
     assert str(caught[0].message) == expected
-    assert (tmp_path / f"{KEY}.1.broken").read_bytes() == b"half an evalu"
+    assert (tmp_path / "evaluations" / f"{KEY}.1.broken").read_bytes() == b"half an evalu"
     assert list(cache.keys()) == []
     cache.put(KEY, example())
     assert cache.get(KEY) == example()
@@ -173,6 +176,7 @@ def test_foreign_files_are_moved_aside(tmp_path: Path, change: object, reason: s
 
 
 def test_other_files_in_the_folder_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "evaluations").mkdir()
     for name in ("readme.json", ".tmp-abc.json", f"{KEY}.1.broken"):
-        (tmp_path / name).write_text("x")
-    assert list(EvaluationCache(tmp_path).keys()) == []
+        (tmp_path / "evaluations" / name).write_text("x")
+    assert list(EvaluationCache(FolderStore(tmp_path)).keys()) == []

@@ -1,0 +1,82 @@
+"""The bench: everything that evaluating candidates takes, loaded and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from objectives import EmbedderError, load_embedder
+from optimizer.errors import UsageError
+from optimizer.merging import DTYPES
+from optimizer.rendering import PromptSet, Renderer, RenderSettings, load_pipeline
+from optimizer.search.config import Config
+from optimizer.search.evaluate import Evaluator
+from optimizer.search.progress import Observer
+from optimizer.search.sources import Source, load_sources
+from optimizer.search.space import SearchSpace, known_methods, space_for
+from studies.demo.world import GUIDANCE, STEPS, demo_base, demo_embedder
+
+EMBEDDER = "ViT-B-32/laion2b_s34b_b79k"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every evaluation of a run shares, loaded once."""
+
+    config: Config
+    sources: Sequence[Source]
+    renderer: Renderer
+    embedder: Any
+    base: Path
+
+    def evaluator(self, prompts: PromptSet, observer: Observer) -> Evaluator:
+        """An evaluator on these prompts, which reports pictures to the observer."""
+        return Evaluator(self.sources, self.renderer, self.embedder, prompts, lambda done: observer.pictures(done, len(prompts)))
+
+    def space(self, budget: int) -> SearchSpace:
+        """What a study of this budget searches."""
+        config = self.config
+        adapters = [s.adapter for s in self.sources]
+        return space_for(adapters, budget=budget, methods=config.methods, rank=config.rank, dtype=config.dtype, seed=config.seed)
+
+    @property
+    def precision(self) -> str:
+        """Device and number format of the denoiser, on which pictures depend."""
+        return f"{self.renderer.device.type} {self.renderer.pipeline.dtype}"
+
+
+def prepare(config: Config) -> Bench:
+    """Load and check everything that a run needs, before anything is written.
+
+    Raises:
+        UsageError: a source, the base, the embedder or a method cannot be used, or they do not fit each other.
+    """
+    known_methods(config.methods, len(config.sources))
+    sources = load_sources(config)
+    base = Path(config.base) if config.base else demo_base()
+    device = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    precision = config.precision if config.precision != "auto" else "fp16" if device.startswith("cuda") else "fp32"
+    pipeline = load_pipeline(base, device=device, dtype=DTYPES[precision])
+    renderer = Renderer(pipeline, _settings(config))
+    sources = [replace(s, adapter=renderer.fitted(s.adapter)) for s in sources]
+    spec = config.embedder or (EMBEDDER if config.base else str(demo_embedder()))
+    try:
+        embedder = load_embedder(spec, device=device)
+    except EmbedderError as error:
+        raise UsageError(str(error), where="--embedder") from error
+    return Bench(config, sources, renderer, embedder, base)
+
+
+def _settings(config: Config) -> RenderSettings:
+    steps, guidance = (20, 7.0) if config.base else (STEPS, GUIDANCE)
+    return RenderSettings(
+        steps=config.steps or steps,
+        guidance=guidance if config.guidance is None else config.guidance,
+        negative=config.negative,
+        batch=config.batch,
+        resolution=config.resolution,
+    )

@@ -1,0 +1,62 @@
+"""Opening the ledger of a run: its study, on this machine or in a database, as far as it is the same study still."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from optimizer.rendering import PromptSet
+from optimizer.search.bench import Bench
+from optimizer.search.config import Config
+from optimizer.search.context import check_same_inputs, evaluation_context, study_inputs
+from optimizer.search.ledger import Ledger, begin, inputs_of
+from optimizer.search.progress import Observer
+from optimizer.search.workers.claims import Claims
+from optimizer.search.workers.opening import BEAT, Shared, in_database, on_this_machine
+from optimizer.search.workers.patience import Patience
+from optimizer.search.workers.presence import Presence
+from optimizer.search.workers.roster import newcomer
+from studies import StudyDirectory
+from studies.store import FolderStore, Store
+from studies.trial_log import TrialLog
+
+
+@contextmanager
+def open_ledger(
+    bench: Bench, prompts: PromptSet, directory: StudyDirectory, observer: Observer, *, joining: bool = False
+) -> Iterator[Ledger]:
+    """The study's ledger, with this process on its roster while the block runs.
+
+    Args:
+        bench: what evaluates.
+        prompts: of the search.
+        directory: where the study lies, or its report will.
+        observer: is told when the storage is away.
+        joining: only work on a study that has begun.
+
+    Raises:
+        StudyError: the study cannot be opened, or was begun with other inputs.
+    """
+    config = bench.config
+    context = evaluation_context(bench.base, prompts, bench.renderer.settings, bench.embedder.name, bench.precision)
+    inputs = study_inputs(context, bench.sources)
+    shared, store = open_shared(config, directory, create=not joining), open_store_of(config, directory)
+    if not joining:
+        begin(shared.study, TrialLog(store), budget=config.budget, inputs=inputs)
+    check_same_inputs(inputs_of(shared.study), inputs, directory.path)
+    member = newcomer()
+    claims = Claims(shared.study, shared.gate, shared.roster, member.name)
+    with Presence(shared.roster, member, BEAT).shown() as presence:
+        yield Ledger(shared.study, store, context, claims, presence, Patience(observer))
+
+
+def open_shared(config: Config, directory: StudyDirectory, *, create: bool) -> Shared:
+    """The Optuna study of a configuration."""
+    if config.storage:
+        return in_database(config.storage, config.study or config.out.name, create=create)
+    return on_this_machine(directory)
+
+
+def open_store_of(config: Config, directory: StudyDirectory) -> Store:
+    """Where its evaluations, pictures and sources lie."""
+    return FolderStore(directory.path)

@@ -1,0 +1,58 @@
+"""The gate: while trials are given out, one worker at a time."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from filelock import FileLock
+from sqlalchemy import Engine, text
+
+
+class Gate(Protocol):
+    """Whoever is inside is alone there, among all workers of a study; it opens by itself when a worker dies."""
+
+    def passing(self) -> AbstractContextManager[None]:
+        """Wait for the turn, and keep it during the block."""
+
+
+@dataclass(frozen=True)
+class FileGate:
+    """By a lock of the operating system: the processes of one machine.
+
+    Attributes:
+        path: the lock file.
+    """
+
+    path: Path
+
+    @contextmanager
+    def passing(self) -> Iterator[None]:
+        """See ``Gate``."""
+        with FileLock(self.path):
+            yield
+
+
+@dataclass(frozen=True)
+class DatabaseGate:
+    """By a PostgreSQL advisory lock, held by a transaction: ends with it, whatever becomes of the connection.
+
+    Attributes:
+        engine: connections to the database.
+        study: the study's name.
+    """
+
+    engine: Engine
+    study: str
+
+    @contextmanager
+    def passing(self) -> Iterator[None]:
+        """See ``Gate``."""
+        number = int.from_bytes(hashlib.sha256(f"multilora {self.study}".encode()).digest()[:8], "big", signed=True)
+        with self.engine.begin() as connection:
+            connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": number})
+            yield

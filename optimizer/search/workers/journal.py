@@ -1,0 +1,83 @@
+"""The journal: Optuna's log of a study on one machine, which neither a full disk nor a killed process can spoil."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal._file import BaseJournalFileLock
+
+
+class Journal(JournalFileBackend):
+    """Optuna's journal file, with two differences.
+
+    Its lock is the system's own, which ends with the process that holds it. And a line is in the file whole or not at all: what a full
+    disk or a power cut has left of one is cut off before the next is appended, where Optuna would append to it and could read neither.
+
+    Args:
+        path: the log; made where it is missing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._system_lock = _SystemLock(path.with_name(f"{path.name}.lock"))
+        super().__init__(str(path), self._system_lock)
+
+    def append_logs(self, logs: Sequence[dict[str, Any]]) -> None:
+        """Append lines durably.
+
+        Raises:
+            OSError: the disk is full or cannot be written; the log is what it was before.
+        """
+        lines = "".join(f"{json.dumps(log, separators=(',', ':'))}\n" for log in logs).encode()
+        self._system_lock.acquire()
+        try:
+            with self._path.open("r+b", buffering=0) as file:
+                end = whole_length(self._path)
+                file.truncate(end)
+                file.seek(end)
+                try:
+                    if file.write(lines) != len(lines):
+                        raise OSError(28, os.strerror(28), str(self._path))
+                    os.fsync(file.fileno())
+                except OSError:
+                    file.truncate(end)
+                    raise
+        finally:
+            self._system_lock.release()
+
+
+class _SystemLock(BaseJournalFileLock):
+    """Advisory locking by the operating system in the form that Optuna wants."""
+
+    def __init__(self, path: Path) -> None:
+        if path.is_symlink():
+            path.unlink()  # of a process that died while it wrote with Optuna's own lock
+        self._lock = FileLock(path)
+
+    def acquire(self) -> bool:
+        self._lock.acquire()
+        return True
+
+    def release(self) -> None:
+        self._lock.release()
+
+
+def whole_length(path: Path) -> int:
+    """Bytes of a file up to the end of its last whole line."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        end = size
+        while end > 0:
+            start = max(0, end - 4096)
+            file.seek(start)
+            found = file.read(end - start).rfind(b"\n")
+            if found >= 0:
+                return start + found + 1
+            end = start
+    return 0
