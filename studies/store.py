@@ -10,8 +10,21 @@ from typing import Protocol
 from studies.atomic import TEMPORARY, flush_folder, write_bytes
 
 
+class StoreError(OSError):
+    """A store does not answer, or refuses.
+
+    Args:
+        problem: what failed and why, in one line and without credentials.
+        where: the store.
+    """
+
+    def __init__(self, problem: str, *, where: str) -> None:
+        self.problem, self.where = problem, where
+        super().__init__(f"{where}: {problem}")
+
+
 class Store(Protocol):
-    """Named bytes. Names are relative, with ``/`` between folders: ``evaluations/0a….json``.
+    """Named bytes. ``str`` of a store says where it lies. Names are relative, with ``/`` between folders: ``evaluations/0a….json``.
 
     What ``write`` has returned for is durable, and no reader ever sees half of it. All methods raise OSError where the store does not
     answer or refuses.
@@ -40,6 +53,9 @@ class FolderStore:
 
     path: Path
 
+    def __str__(self) -> str:
+        return str(self.path)
+
     def read(self, name: str) -> bytes | None:
         """See ``Store``."""
         try:
@@ -66,7 +82,16 @@ class FolderStore:
             flush_folder(file.parent)
 
     def _file(self, name: str) -> Path:
-        parts = PurePosixPath(name).parts
-        if not parts or name.startswith("/") or ".." in parts or "\\" in name or "\0" in name:
-            raise ValueError(f"{name!r} is no name in a store")
-        return self.path.joinpath(*parts)
+        return self.path.joinpath(*parts_of(name))
+
+
+def parts_of(name: str) -> tuple[str, ...]:
+    """The folders of a name and what it ends in, outermost first.
+
+    Raises:
+        ValueError: the name is empty, absolute, leads out of the store, or holds a backslash or NUL.
+    """
+    parts = PurePosixPath(name).parts
+    if not parts or name.startswith("/") or ".." in parts or "\\" in name or "\0" in name:
+        raise ValueError(f"{name!r} is no name in a store")
+    return parts
