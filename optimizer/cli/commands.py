@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from optimizer.cli.hush import hush
-from optimizer.errors import StudyError
+from optimizer.errors import StudyError, UsageError
 from optimizer.search.config import Config
+from optimizer.search.workers.tied import leave_with_parent
 from studies import StudyDirectory, StudyDirectoryError, StudySummary, load_summary
 from studies.demo.world import GUIDANCE, STEPS, DemoSource, demo_base, demo_embedder, demo_sources, demo_words
 
@@ -47,6 +48,46 @@ def resume(directory: Path, *, budget: int | None = None) -> int:
     """
     config = Config.from_yaml(_study(directory).settings)
     return run_and_tell(config.model_copy(update={"out": directory} | ({} if budget is None else {"budget": budget})))
+
+
+def worker(
+    directory: Path | None = None,
+    *,
+    storage: str = "",
+    study: str = "",
+    artifacts: str = "",
+    base: str = "",
+    device: str = "auto",
+    batch: int | None = None,
+) -> int:
+    """Work on a study that has begun, in its directory on this machine or in a database, until it has no trials left.
+
+    Args:
+        directory: the study directory, for a study on this machine.
+        storage: the postgresql://… database of the study.
+        study: its name there.
+        artifacts: folder or s3://BUCKET/PREFIX where its evaluations, pictures and sources lie.
+        base: where the base model lies on this machine, if elsewhere than where the study began.
+        device: Torch device.
+        batch: pictures per forward pass.
+    """
+    config = _place_of_work(directory, storage, study, artifacts)
+    own = {"base": base or config.base, "device": device} | ({} if batch is None else {"batch": batch})
+    errors = Console(stderr=True, highlight=False)
+    hush(errors)
+    from optimizer.cli.display import Display
+    from optimizer.search.progress import Stopped
+    from optimizer.search.work import work
+
+    display = Display(errors)
+    leave_with_parent()
+    with display.watching():
+        try:
+            done = work(config.model_copy(update=own), display)
+        except Stopped:
+            return 128 + (display.stopping or 0)
+    print(f"{done} trials evaluated here; the study has none left")
+    return 0
 
 
 def report(directory: Path) -> int:
@@ -94,6 +135,15 @@ def _in_full(*sources: DemoSource) -> list[str]:
     folders = ["--base", str(demo_base()), "--embedder", str(demo_embedder()), "--prompts", str(demo_words())]
     asked = ["--roles", *(s.role for s in sources), "--triggers", *(s.trigger for s in sources)]
     return ["optimize", "--sources", *files, *folders, *asked, "--steps", str(STEPS), "--guidance", str(GUIDANCE)]
+
+
+def _place_of_work(directory: Path | None, storage: str, study: str, artifacts: str) -> Config:
+    if storage and study and artifacts and directory is None:
+        return Config.of(storage=storage, study=study, artifacts=artifacts)
+    if directory is None or storage or study or artifacts:
+        remedy = "give the study's directory, or --storage, --study and --artifacts together"
+        raise UsageError("where the study is cannot be told", remedy=remedy)
+    return Config.from_yaml(_study(directory).settings).model_copy(update={"out": directory})
 
 
 def _study(directory: Path) -> StudyDirectory:

@@ -23,7 +23,7 @@ HELP = """Find, unattended, the one merged LoRA that keeps what each of your LoR
 
 --config FILE.yaml holds any of the options; a flag wins over the environment, which wins over the file.
 """
-_COMMANDS = (commands.resume, commands.status, commands.report, commands.demo, merge, inspect, ls)
+_COMMANDS = (commands.resume, commands.worker, commands.status, commands.report, commands.demo, merge, inspect, ls)
 _CONFIG = "--config"
 _DEFAULTS = Config.of()
 

@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit, urlunsplit
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -99,10 +100,14 @@ class Config(BaseModel):
         if self.budget <= 0:
             raise UsageError(f"the budget is {self.budget}", where="--budget", remedy="give the number of recipes to try, 1 or more")
         check_count(len(self.sources), force=self.force)
-        for option, given in (("--roles", self.roles), ("--triggers", self.triggers)):
-            if given and len(given) != len(self.sources):
+        if bool(self.storage) != bool(self.artifacts):
+            lacking, given = ("--artifacts", "--storage") if self.storage else ("--storage", "--artifacts")
+            remedy = "a database keeps the trials, and a place that all machines reach their pictures: give both or none"
+            raise UsageError(f"goes with {given}", where=lacking, remedy=remedy)
+        for option, each in (("--roles", self.roles), ("--triggers", self.triggers)):
+            if each and len(each) != len(self.sources):
                 remedy = "give one per source, in the same order"
-                raise UsageError(f"{len(given)} given for {len(self.sources)} sources", where=option, remedy=remedy)
+                raise UsageError(f"{len(each)} given for {len(self.sources)} sources", where=option, remedy=remedy)
         files = [source for source in self.sources if not source.startswith(DEMO)]
         if not self.base and (missing := [file for file in files if not os.path.exists(_absolute(file))]):
             remedy = "check the path; a source that ships with this package is written demo:NAME, see optimize demo"
@@ -121,12 +126,14 @@ class Config(BaseModel):
                 "sources": tuple(source if source.startswith(DEMO) else _absolute(source) for source in self.sources),
                 "prompts": _absolute(self.prompts) if self.prompts else "",
                 "out": Path(_absolute(str(self.out))),
+                "artifacts": self.artifacts if "://" in self.artifacts or not self.artifacts else _absolute(self.artifacts),
             }
         )
 
     def to_yaml(self) -> str:
         """As YAML, every option with its resolved value."""
-        return str(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+        shown = self.model_copy(update={"storage": without_password(self.storage)})
+        return str(yaml.safe_dump(shown.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
 
     @classmethod
     def from_yaml(cls, path: Path) -> Config:
@@ -143,6 +150,15 @@ class Config(BaseModel):
         except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
             problem = f"the configuration cannot be read: {' '.join(str(error).split())}"
             raise UsageError(problem, where=path, remedy="restore the file, or start a new study") from error
+
+
+def without_password(url: str) -> str:
+    """The address of a database with nothing in it that must not be written down or shown."""
+    parts = urlsplit(url)
+    user, _, host = parts.netloc.rpartition("@")
+    name = user.split(":")[0]
+    query = "&".join(item for item in parts.query.split("&") if not item.lower().startswith(("password", "sslpassword")))
+    return urlunsplit(parts._replace(netloc=f"{name}@{host}" if name else host, query=query)) if url else ""
 
 
 def check_count(sources: int, *, force: bool) -> None:

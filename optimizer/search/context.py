@@ -63,7 +63,7 @@ def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
-def check_same_inputs(saved: Mapping[str, str], found: Mapping[str, str], where: Path) -> None:
+def check_same_inputs(saved: Mapping[str, str], found: Mapping[str, str], where: str | Path) -> None:
     """Raise unless sources, base, embedder and prompts are those that the study began with.
 
     Raises:

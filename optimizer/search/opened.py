@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from optimizer.errors import StudyError
 from optimizer.rendering import PromptSet
 from optimizer.search.bench import Bench
 from optimizer.search.config import Config
 from optimizer.search.context import check_same_inputs, evaluation_context, study_inputs
 from optimizer.search.ledger import Ledger, begin, inputs_of
 from optimizer.search.progress import Observer
+from optimizer.search.travel import send
 from optimizer.search.workers.claims import Claims
 from optimizer.search.workers.opening import BEAT, Shared, in_database, on_this_machine
 from optimizer.search.workers.patience import Patience
 from optimizer.search.workers.presence import Presence
 from optimizer.search.workers.roster import newcomer
-from studies import StudyDirectory
+from studies import StudyDirectory, StudyDirectoryError
+from studies.places import check, open_store
 from studies.store import FolderStore, Store
 from studies.trial_log import TrialLog
 
@@ -43,7 +46,9 @@ def open_ledger(
     shared, store = open_shared(config, directory, create=not joining), open_store_of(config, directory)
     if not joining:
         begin(shared.study, TrialLog(store), budget=config.budget, inputs=inputs)
-    check_same_inputs(inputs_of(shared.study), inputs, directory.path)
+    check_same_inputs(inputs_of(shared.study), inputs, "--study" if joining and config.storage else directory.path)
+    if config.storage and not joining:
+        send(config, bench.sources, shared.study, store)
     member = newcomer()
     claims = Claims(shared.study, shared.gate, shared.roster, member.name)
     with Presence(shared.roster, member, BEAT).shown() as presence:
@@ -58,5 +63,16 @@ def open_shared(config: Config, directory: StudyDirectory, *, create: bool) -> S
 
 
 def open_store_of(config: Config, directory: StudyDirectory) -> Store:
-    """Where its evaluations, pictures and sources lie."""
-    return FolderStore(directory.path)
+    """Where its evaluations, pictures and sources lie.
+
+    Raises:
+        StudyError: the place cannot be used.
+    """
+    if not config.storage:
+        return FolderStore(directory.path)
+    try:
+        store = open_store(config.artifacts)
+        check(store)
+    except StudyDirectoryError as error:
+        raise StudyError(error.problem, where="--artifacts", remedy=error.remedy) from error
+    return store

@@ -15,6 +15,7 @@ from optimizer.search.bench import Bench, prepare
 from optimizer.search.config import Config
 from optimizer.search.confirm import Confirmation, confirm, finalists
 from optimizer.search.context import check_same_run
+from optimizer.search.crew import Crew
 from optimizer.search.ledger import Ledger, alone_in
 from optimizer.search.loop import begin_search, search
 from optimizer.search.opened import open_ledger
@@ -87,7 +88,7 @@ def run(config: Config, observer: Observer) -> Study:
         write_text(directory.settings, config.to_yaml())
         confirmation, complete = None, False
         try:
-            complete = _search(bench, prompts, ledger, observer)
+            complete = _search(bench, prompts, ledger, directory, observer)
             if finalists(ledger.records(), 1):
                 evaluator = bench.evaluator(unseen, observer)
                 confirmation = confirm(ledger.records(), evaluator, count=config.finalists, seed=config.seed, observer=observer)
@@ -122,11 +123,12 @@ def _finished(config: Config, ledger: Ledger, directory: StudyDirectory) -> Stud
     return Study(directory.path, summary, best, complete=True) if same and best.is_file() and directory.report.is_file() else None
 
 
-def _search(bench: Bench, prompts: PromptSet, ledger: Ledger, observer: Observer) -> bool:
+def _search(bench: Bench, prompts: PromptSet, ledger: Ledger, directory: StudyDirectory, observer: Observer) -> bool:
     config, space = bench.config, bench.space(ledger.planned_budget)
     begin_search(ledger, space, config.budget)
     deadline = time.monotonic() + config.timeout if config.timeout else None
-    return search(ledger, space, bench.evaluator(prompts, observer), deadline=deadline, seed=config.seed, observer=observer)
+    with Crew(config, directory.path, observer):
+        return search(ledger, space, bench.evaluator(prompts, observer), deadline=deadline, seed=config.seed, observer=observer)
 
 
 def _closed(

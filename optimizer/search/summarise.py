@@ -12,7 +12,7 @@ from importlib.metadata import version
 import torch
 
 from optimizer.rendering import PromptSet
-from optimizer.search.config import Config
+from optimizer.search.config import Config, without_password
 from optimizer.search.confirm import CONFIDENCE, Confirmation, Contender
 from optimizer.search.ledger import save_images
 from optimizer.search.sources import Source
@@ -101,6 +101,7 @@ def verdict(found: Confirmation) -> Verdict:
 def command_line(config: Config) -> str:
     """The command that repeats a run: every option that is not at its default."""
     words = ["optimize", "--sources", *config.sources]
+    config = config.model_copy(update={"storage": without_password(config.storage)})
     for name, field in Config.model_fields.items():
         value = getattr(config, name)
         if name == "sources" or value == field.default:

@@ -1,0 +1,119 @@
+"""The crew: more processes on this machine that work on the same study, one a GPU, started and kept alive by the run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event, Thread
+from typing import IO, Self
+
+import torch
+
+from optimizer.search.config import Config
+from optimizer.search.progress import Observer
+from optimizer.search.workers.tied import TIED
+
+_RESTARTS, _PATIENCE, _POLL = 3, 20.0, 0.5
+
+
+@dataclass
+class Crew:
+    """Workers beside this process; a context in which they work.
+
+    Attributes:
+        config: of the run; ``workers`` counts this process too.
+        directory: of the study; a worker's output goes to ``workers/NUMBER.log`` there.
+        observer: is told of a worker that ended too early.
+    """
+
+    config: Config
+    directory: Path
+    observer: Observer
+    _processes: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
+    _logs: list[IO[bytes]] = field(default_factory=list)
+    _over: Event = field(default_factory=Event)
+    _keeper: Thread | None = None
+
+    def __enter__(self) -> Self:
+        if self.config.workers > 1:
+            torch.set_num_threads(threads_each(self.config.workers))
+            for number in range(1, self.config.workers):
+                self._start(number)
+            self._keeper = Thread(target=self._keep, daemon=True)
+            self._keeper.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Ask the workers to stop, and wait until they have."""
+        self._over.set()
+        if self._keeper:
+            self._keeper.join()
+        for process in self._processes.values():
+            process.terminate()
+        for process in self._processes.values():
+            try:
+                process.wait(_PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        for log in self._logs:
+            log.close()
+
+    def _start(self, number: int) -> None:
+        path = self.directory / "workers" / f"{number}.log"
+        path.parent.mkdir(exist_ok=True)
+        log = path.open("ab")
+        self._logs.append(log)
+        self._processes[number] = subprocess.Popen(
+            self._command(), stdin=subprocess.PIPE, stdout=log, stderr=log, env=self._environment(number), start_new_session=True
+        )
+
+    def _keep(self) -> None:
+        """Start a worker that ended too early again, a few times."""
+        left = dict.fromkeys(self._processes, _RESTARTS)
+        while not self._over.wait(_POLL):
+            for number, process in list(self._processes.items()):
+                if process.poll() in (None, 0):
+                    continue
+                if left[number]:
+                    left[number] -= 1
+                    self.observer.note(f"worker {number} {_ending(process.returncode)}; it is started again")
+                    self._start(number)
+                else:
+                    self.observer.note(f"worker {number} {_ending(process.returncode)} again; the others go on, see workers/{number}.log")
+                    del self._processes[number]
+
+    def _command(self) -> Sequence[str]:
+        place = ["--study", self.config.study or self.config.out.name] if self.config.storage else [str(self.directory)]
+        device = [] if self.config.device == "auto" else ["--device", self.config.device]
+        return [sys.executable, "-m", "optimizer", "worker", *place, *device]
+
+    def _environment(self, number: int) -> dict[str, str]:
+        """Where the address of a database, which may hold a password, is seen by nobody else."""
+        own = {TIED: "1", "OMP_NUM_THREADS": str(threads_each(self.config.workers))}
+        if self.config.storage:
+            own |= {"OPTIMIZE_STORAGE": self.config.storage, "OPTIMIZE_ARTIFACTS": self.config.artifacts}
+        if devices := visible_devices():
+            own["CUDA_VISIBLE_DEVICES"] = devices[number % len(devices)]
+        return os.environ | own
+
+
+def visible_devices() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    if not torch.cuda.is_available():
+        return []
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return named.split(",") if named else [str(i) for i in range(torch.cuda.device_count())]
+
+
+def threads_each(workers: int) -> int:
+    """CPU threads for each of so many processes."""
+    return max(1, (os.cpu_count() or 1) // workers)
+
+
+def _ending(code: int) -> str:
+    return f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"

@@ -1,0 +1,95 @@
+"""Travel: what a worker on another machine needs of a run comes to it through the database and the store, by content."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from optimizer.errors import StudyError
+from optimizer.search.config import DEMO, Config
+from optimizer.search.sources import Source
+from studies.atomic import write_bytes
+from studies.store import Store
+
+_CONFIG, _FILES, _VERSION = "config", "files", "version"
+_FOLDER = "sources"
+# What each machine decides for itself.
+_OWN = {"out", "storage", "study", "artifacts", "workers", "device", "batch", "timeout", "budget"}
+
+
+def send(config: Config, sources: Sequence[Source], study: optuna.Study, store: Store) -> None:
+    """Put the sources' files and the words of the prompts into the store, and the configuration into the study; harmless when repeated."""
+    files = {spec: source.file for spec, source in zip(config.sources, sources, strict=True) if not spec.startswith(DEMO)}
+    if config.prompts:
+        files[config.prompts] = Path(config.prompts)
+    named = {spec: _sent(path, store) for spec, path in files.items()}
+    study.set_user_attr(_FILES, named)
+    study.set_user_attr(_VERSION, _version())
+    study.set_user_attr(_CONFIG, config.model_dump(mode="json", exclude=_OWN))
+
+
+def fetched(config: Config, study: optuna.Study, store: Store) -> Config:
+    """The study's configuration as it holds on this machine, with files from the store instead of those of the machine that began it.
+
+    Args:
+        config: what is different here: device, batch, and the base where it lies elsewhere.
+        study: the Optuna study.
+        store: where the sources lie.
+
+    Raises:
+        StudyError: the study was not begun for other machines, is of another version, or a file is missing from the store.
+    """
+    attrs = study.user_attrs
+    if _CONFIG not in attrs:
+        raise StudyError("the study has not been begun yet", where="--study", remedy="start optimize --storage … first, or wait for it")
+    if attrs.get(_VERSION) != _version():
+        problem = f"the study was begun with {attrs.get(_VERSION)}, here is {_version()}"
+        raise StudyError(problem, where="--study", remedy="install the same versions on all machines")
+    saved: dict[str, Any] = dict(attrs[_CONFIG])
+    own = config.model_dump(include=_OWN)
+    places = {spec: str(_received(name, store)) for spec, name in attrs[_FILES].items()}
+    saved["sources"] = [places.get(spec, spec) for spec in saved["sources"]]
+    saved["prompts"] = places.get(saved["prompts"], saved["prompts"])
+    saved["base"] = config.base or saved["base"]
+    return Config.of(**saved | own)
+
+
+def _sent(path: Path, store: Store) -> str:
+    """Store a file under its content's hash and its own name, unless it is there; returns the name."""
+    data = path.read_bytes()
+    name = f"{_FOLDER}/{hashlib.sha256(data).hexdigest()}/{path.name}"
+    if store.read(name) != data:
+        store.write(name, data)
+    return name
+
+
+def _received(name: str, store: Store) -> Path:
+    """The file of this name in the store, kept on this machine from one run to the next."""
+    digest = name.split("/")[1]
+    path = cache_folder() / digest / Path(name).name
+    if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == digest:
+        return path
+    data = store.read(name)
+    if data is None or hashlib.sha256(data).hexdigest() != digest:
+        problem = "is missing from the store" if data is None else "is damaged in the store"
+        raise StudyError(
+            f"{Path(name).name} {problem}", where=name, remedy="run the command that began the study again: it sends its files"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, data)
+    return path
+
+
+def cache_folder(environment: Mapping[str, str] = os.environ) -> Path:
+    """Where files that came from a store are kept: under ``XDG_CACHE_HOME``, or ``~/.cache``."""
+    return Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "multilora" / _FOLDER
+
+
+def _version() -> str:
+    return ", ".join(f"{name} {version(name).split('+')[0]}" for name in ("multilora-optimizer", "torch", "diffusers"))

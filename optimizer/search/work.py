@@ -1,0 +1,43 @@
+"""Working on a study that another process has begun: here, or on any machine that reaches its database."""
+
+from __future__ import annotations
+
+from optimizer.search.bench import prepare
+from optimizer.search.config import Config
+from optimizer.search.loop import search
+from optimizer.search.opened import open_ledger, open_shared, open_store_of
+from optimizer.search.progress import Observer
+from optimizer.search.prompting import search_prompts
+from optimizer.search.sampler import quiet
+from optimizer.search.travel import fetched
+from studies import StudyDirectory
+
+
+def work(config: Config, observer: Observer) -> int:
+    """Evaluate trials until the study has none left, and return how many this process has evaluated.
+
+    Args:
+        config: the study's, or one that says which database it is in and what is different on this machine.
+        observer: is told of every trial, and may raise ``Stopped``.
+
+    Raises:
+        UsageError: something that the study needs cannot be used here.
+        StudyError: there is no such study, or what it needs is not the same here.
+    """
+    quiet()
+    directory = StudyDirectory(config.out)
+    if config.storage:
+        shared = open_shared(config, directory, create=False)
+        config = fetched(config, shared.study, open_store_of(config, directory))
+    bench = prepare(config)
+    prompts = search_prompts(config, bench.sources)
+    with open_ledger(bench, prompts, directory, observer, joining=True) as ledger:
+        search(
+            ledger,
+            bench.space(ledger.planned_budget),
+            bench.evaluator(prompts, observer),
+            deadline=None,
+            seed=config.seed,
+            observer=observer,
+        )
+        return ledger.presence.member.finished
