@@ -9,12 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from objectives import EmbedderError, load_embedder
+from objectives import AnyEmbedder, EmbedderError, load_embedder
 from optimizer.errors import NoFeasibleMerge, OptimizerError, StudyError, UsageError
-from optimizer.merging import DTYPES
-from optimizer.rendering import PromptSet, Renderer, RenderSettings, load_pipeline
+from optimizer.rendering import AnyRenderer, PromptSet, RenderSettings, load_renderer
+from optimizer.rendering.fake_spec import is_fake
 from optimizer.search.config import Config
 from optimizer.search.confirm import Confirmation, confirm, finalists
 from optimizer.search.context import check_same_inputs, check_same_run, evaluation_context, study_inputs
@@ -34,7 +32,7 @@ from studies.atomic import write_text
 from studies.demo.world import GUIDANCE, STEPS, demo_base, demo_embedder
 from studies.records import TrialRecord
 
-EMBEDDER = "ViT-B-32/laion2b_s34b_b79k"
+EMBEDDER, FAKE_EMBEDDER = "ViT-B-32/laion2b_s34b_b79k", "fake:"
 
 
 @dataclass(frozen=True)
@@ -65,9 +63,9 @@ class Bench:
 
     config: Config
     sources: Sequence[Source]
-    renderer: Renderer
-    embedder: Any
-    base: Path
+    renderer: AnyRenderer
+    embedder: AnyEmbedder
+    base: str
 
     def evaluator(self, prompts: PromptSet, observer: Observer) -> Evaluator:
         """An evaluator on these prompts, which reports pictures to the observer."""
@@ -79,7 +77,7 @@ def optimize(sources: Sequence[str | Path], base: str | Path = "", *, observer: 
 
     Args:
         sources: two to five LoRA files, or ``demo:NAME``.
-        base: diffusers pipeline directory; may be left out for demo sources only.
+        base: diffusers pipeline directory; may be left out for demo sources only; ``fake:`` for none.
         observer: is told of every trial; default: nobody.
         options: the fields of ``Config``: ``budget``, ``out``, ``seed``, ``roles``, ``triggers`` …
 
@@ -130,18 +128,20 @@ def prepare(config: Config) -> Bench:
     """
     known_methods(config.methods, len(config.sources))
     sources = load_sources(config)
-    base = Path(config.base) if config.base else demo_base()
-    device = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    precision = config.precision if config.precision != "auto" else "fp16" if device.startswith("cuda") else "fp32"
-    pipeline = load_pipeline(base, device=device, dtype=DTYPES[precision])
-    renderer = Renderer(pipeline, _settings(config))
+    base = config.base or str(demo_base())
+    renderer = load_renderer(base, _settings(config), device=config.device, precision=config.precision)
     sources = [replace(s, adapter=renderer.fitted(s.adapter)) for s in sources]
-    spec = config.embedder or (EMBEDDER if config.base else str(demo_embedder()))
     try:
-        embedder = load_embedder(spec, device=device)
+        embedder = load_embedder(_eye(config), device=str(renderer.device))
     except EmbedderError as error:
         raise UsageError(str(error), where="--embedder") from error
     return Bench(config, sources, renderer, embedder, base)
+
+
+def _eye(config: Config) -> str:
+    """The embedder that is asked for, or the one that suits the base."""
+    suited = FAKE_EMBEDDER if is_fake(config.base) else EMBEDDER if config.base else str(demo_embedder())
+    return config.embedder or suited
 
 
 def _settings(config: Config) -> RenderSettings:
@@ -167,8 +167,8 @@ def _created(config: Config) -> StudyDirectory:
 
 
 def _opened(bench: Bench, prompts: PromptSet, directory: StudyDirectory) -> Ledger:
-    precision = f"{bench.renderer.device.type} {bench.renderer.pipeline.dtype}"
-    context = evaluation_context(bench.base, prompts, bench.renderer.settings, bench.embedder.name, precision)
+    renderer = bench.renderer
+    context = evaluation_context(bench.base, prompts, renderer.settings, bench.embedder.name, renderer.precision)
     inputs = study_inputs(context, bench.sources)
     ledger = open_ledger(directory, context, budget=bench.config.budget, inputs=inputs)
     check_same_inputs(ledger.inputs, inputs, directory.path)
