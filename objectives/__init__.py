@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from objectives.any_embedder import AnyEmbedder, load_embedder
 from objectives.artifacts import Envelope, artifact_level, envelope, image_statistics
-from objectives.embedder import Embedder, EmbedderError, load_embedder
+from objectives.errors import EmbedderError
+from objectives.fake import FakeEmbedder
 from objectives.preservation import JOINT, Effects, Moments, Preservation, moments, preservation, shares
 from objectives.score import balance, score, soundness
 from objectives.statistics import Interval, bootstrap, interval, kept, probability_better, resamples
 
+if TYPE_CHECKING:
+    from objectives.embedder import Embedder
+
 __all__ = [
     "JOINT",
+    "AnyEmbedder",
     "Effects",
     "Embedder",
     "EmbedderError",
     "Envelope",
+    "FakeEmbedder",
     "Interval",
     "Moments",
     "Preservation",
@@ -33,3 +43,10 @@ __all__ = [
     "shares",
     "soundness",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Import open_clip's embedder on first use: it takes seconds, and a fake one does not need it."""
+    if name != "Embedder":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return import_module("objectives.embedder").Embedder

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.image import total_variation
 
 _FLOOR = {"variation": 0.01, "detail": 0.01, "contrast": 0.02, "saturation": 0.02, "clipped": 0.03, "entropy": 0.15}
 _BINS = 32
@@ -50,13 +49,19 @@ def image_statistics(images: Tensor) -> dict[str, Tensor]:
     bins = (luma * (_BINS - 1)).round().long().flatten(1)
     share = torch.zeros(n, _BINS).scatter_add_(1, bins, torch.ones_like(bins, dtype=torch.float32)) / (height * width)
     return {
-        "variation": total_variation(floats, reduction="none") / (3 * height * width),
+        "variation": _total_variation(floats) / (3 * height * width),
         "detail": laplacian.abs().mean(dim=(1, 2)),
         "contrast": luma.flatten(1).std(dim=1),
         "saturation": (floats.amax(dim=1) - floats.amin(dim=1)).mean(dim=(1, 2)),
         "clipped": ((images == 0) | (images == 255)).float().mean(dim=(1, 2, 3)),
         "entropy": -(share * share.clamp(min=1e-9).log2()).sum(dim=1),
     }
+
+
+def _total_variation(floats: Tensor) -> Tensor:
+    """As torchmetrics' function of this name, whose import brings torchvision and transformers along; (n, c, h, w) → (n,)."""
+    down, across = floats.diff(dim=-2), floats.diff(dim=-1)
+    return down.abs().sum(dim=(1, 2, 3)) + across.abs().sum(dim=(1, 2, 3))
 
 
 def envelope(references: list[Tensor]) -> Envelope:

@@ -20,12 +20,10 @@ import torchvision.transforms.v2.functional as vision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from objectives.errors import EmbedderError
+
 _STAGES, _GRID = 4, 8
 _CONFIG = "open_clip_config.json"
-
-
-class EmbedderError(ValueError):
-    """The embedder cannot be loaded."""
 
 
 class Embedder(nn.Module):
@@ -96,8 +94,8 @@ def _places(features: Tensor) -> Tensor:
     return torch.cat([F.normalize(mean, dim=1), differing], dim=2).flatten(1) / math.sqrt(2)
 
 
-def load_embedder(spec: str | Path, *, device: str = "cpu") -> Embedder:
-    """Load an embedder.
+def load_open_clip(spec: str | Path, *, device: str = "cpu") -> Embedder:
+    """Load an open_clip model as an embedder.
 
     Args:
         spec: a folder with ``open_clip_config.json`` and weights, ``MODEL/PRETRAINED`` as open_clip names them, e.g.

@@ -6,15 +6,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from optimizer.rendering.prompts import GENERAL, ROLES, Prompt, PromptSet, Role, Subject, Vocabulary, compose
+from optimizer.rendering.settings import RenderSettings
 
 if TYPE_CHECKING:
+    from optimizer.rendering.any_renderer import AnyRenderer, load_renderer
+    from optimizer.rendering.fake import FakeRenderer
     from optimizer.rendering.live import applied, base_weights
     from optimizer.rendering.load import load_pipeline
-    from optimizer.rendering.renderer import Renderer, RenderSettings
+    from optimizer.rendering.renderer import Renderer
 
 __all__ = [
     "GENERAL",
     "ROLES",
+    "AnyRenderer",
+    "FakeRenderer",
     "Prompt",
     "PromptSet",
     "RenderSettings",
@@ -26,13 +31,22 @@ __all__ = [
     "base_weights",
     "compose",
     "load_pipeline",
+    "load_renderer",
 ]
 
-_HOMES = {"applied": "live", "base_weights": "live", "load_pipeline": "load", "Renderer": "renderer", "RenderSettings": "renderer"}
+_HOMES = {
+    "AnyRenderer": "any_renderer",
+    "FakeRenderer": "fake",
+    "Renderer": "renderer",
+    "applied": "live",
+    "base_weights": "live",
+    "load_pipeline": "load",
+    "load_renderer": "any_renderer",
+}
 
 
 def __getattr__(name: str) -> object:
-    """Import what needs diffusers on first use: who only speaks of prompts and subjects does not wait for it."""
+    """Import what needs torch or diffusers on first use: who only speaks of prompts and subjects does not wait for it."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
@@ -13,27 +12,9 @@ from optimizer.adapters import Adapter, fit_shapes
 from optimizer.errors import TrialError, UsageError
 from optimizer.rendering.live import applied, base_weights
 from optimizer.rendering.prompts import Prompt
+from optimizer.rendering.settings import RenderSettings
 
 Images = Tensor
-
-
-@dataclass(frozen=True)
-class RenderSettings:
-    """How pictures are made.
-
-    Attributes:
-        steps: denoising steps.
-        guidance: classifier-free guidance scale; 1 or less turns it off.
-        negative: negative prompt.
-        batch: pictures per forward pass.
-        resolution: width and height in pixels, a multiple of 8; None takes the base's own.
-    """
-
-    steps: int = 20
-    guidance: float = 7.0
-    negative: str = ""
-    batch: int = 8
-    resolution: int | None = None
 
 
 class Renderer:
@@ -59,6 +40,11 @@ class Renderer:
         """Where the denoiser lives."""
         device: torch.device = self.pipeline.unet.device
         return device
+
+    @property
+    def precision(self) -> str:
+        """Kind of device and number format, e.g. ``cuda torch.float16``: pictures of another one differ in their last bits."""
+        return f"{self.device.type} {self.pipeline.dtype}"
 
     def fitted(self, adapter: Adapter) -> Adapter:
         """The adapter in the shapes of the base's weights; raises BaseModelError where a module is not in the base or differs."""

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
-import torch
-
-from objectives import EmbedderError, load_embedder
+from objectives import AnyEmbedder, EmbedderError, load_embedder
 from optimizer.errors import UsageError
-from optimizer.merging import DTYPES
-from optimizer.rendering import PromptSet, Renderer, RenderSettings, load_pipeline
+from optimizer.rendering import AnyRenderer, PromptSet, RenderSettings, load_renderer
+from optimizer.rendering.fake_spec import is_fake
 from optimizer.search.config import Config
 from optimizer.search.evaluate import Evaluator
 from optimizer.search.progress import Observer
@@ -20,7 +16,7 @@ from optimizer.search.sources import Source, load_sources
 from optimizer.search.space import SearchSpace, known_methods, space_for
 from studies.demo.world import GUIDANCE, STEPS, demo_base, demo_embedder
 
-EMBEDDER = "ViT-B-32/laion2b_s34b_b79k"
+EMBEDDER, FAKE_EMBEDDER = "ViT-B-32/laion2b_s34b_b79k", "fake:"
 
 
 @dataclass(frozen=True)
@@ -29,9 +25,9 @@ class Bench:
 
     config: Config
     sources: Sequence[Source]
-    renderer: Renderer
-    embedder: Any
-    base: Path
+    renderer: AnyRenderer
+    embedder: AnyEmbedder
+    base: str
 
     def evaluator(self, prompts: PromptSet, observer: Observer) -> Evaluator:
         """An evaluator on these prompts, which reports pictures to the observer."""
@@ -43,11 +39,6 @@ class Bench:
         adapters = [s.adapter for s in self.sources]
         return space_for(adapters, budget=budget, methods=config.methods, rank=config.rank, dtype=config.dtype, seed=config.seed)
 
-    @property
-    def precision(self) -> str:
-        """Device and number format of the denoiser, on which pictures depend."""
-        return f"{self.renderer.device.type} {self.renderer.pipeline.dtype}"
-
 
 def prepare(config: Config) -> Bench:
     """Load and check everything that a run needs, before anything is written.
@@ -57,18 +48,20 @@ def prepare(config: Config) -> Bench:
     """
     known_methods(config.methods, len(config.sources))
     sources = load_sources(config)
-    base = Path(config.base) if config.base else demo_base()
-    device = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    precision = config.precision if config.precision != "auto" else "fp16" if device.startswith("cuda") else "fp32"
-    pipeline = load_pipeline(base, device=device, dtype=DTYPES[precision])
-    renderer = Renderer(pipeline, _settings(config))
+    base = config.base or str(demo_base())
+    renderer = load_renderer(base, _settings(config), device=config.device, precision=config.precision)
     sources = [replace(s, adapter=renderer.fitted(s.adapter)) for s in sources]
-    spec = config.embedder or (EMBEDDER if config.base else str(demo_embedder()))
     try:
-        embedder = load_embedder(spec, device=device)
+        embedder = load_embedder(_eye(config), device=str(renderer.device))
     except EmbedderError as error:
         raise UsageError(str(error), where="--embedder") from error
     return Bench(config, sources, renderer, embedder, base)
+
+
+def _eye(config: Config) -> str:
+    """The embedder that is asked for, or the one that suits the base."""
+    suited = FAKE_EMBEDDER if is_fake(config.base) else EMBEDDER if config.base else str(demo_embedder())
+    return config.embedder or suited
 
 
 def _settings(config: Config) -> RenderSettings:

@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from optimizer.errors import UsageError
+from optimizer.rendering.fake_spec import FakeSpec, is_fake
 
 DEMO = "demo:"
 MAX_SOURCES = 5
@@ -108,6 +109,8 @@ class Config(BaseModel):
             if each and len(each) != len(self.sources):
                 remedy = "give one per source, in the same order"
                 raise UsageError(f"{len(each)} given for {len(self.sources)} sources", where=option, remedy=remedy)
+        if is_fake(self.base):
+            FakeSpec.of(self.base)
         files = [source for source in self.sources if not source.startswith(DEMO)]
         if not self.base and (missing := [file for file in files if not os.path.exists(_absolute(file))]):
             remedy = "check the path; a source that ships with this package is written demo:NAME, see optimize demo"
@@ -121,8 +124,8 @@ class Config(BaseModel):
         """The same run with absolute paths, so that the saved configuration means the same from any folder."""
         return self.model_copy(
             update={
-                "base": _absolute_if_there(self.base),
-                "embedder": _absolute_if_there(self.embedder),
+                "base": self.base if is_fake(self.base) else _absolute_if_there(self.base),
+                "embedder": self.embedder if is_fake(self.embedder) else _absolute_if_there(self.embedder),
                 "sources": tuple(source if source.startswith(DEMO) else _absolute(source) for source in self.sources),
                 "prompts": _absolute(self.prompts) if self.prompts else "",
                 "out": Path(_absolute(str(self.out))),

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
-import diffusers
 import torch
 
 from optimizer.errors import StudyError
 from optimizer.rendering import PromptSet, RenderSettings
+from optimizer.rendering.fake_spec import FakeSpec, is_fake
 from optimizer.search.config import Config
 from optimizer.search.sources import Source
 
@@ -22,11 +23,11 @@ _FREE = _PLACES | {"budget", "timeout", "force", "confirm", "finalists", "batch"
 _SAMPLE = 1 << 20
 
 
-def evaluation_context(base: Path, prompts: PromptSet, settings: RenderSettings, embedder: str, precision: str) -> dict[str, object]:
+def evaluation_context(base: str, prompts: PromptSet, settings: RenderSettings, embedder: str, precision: str) -> dict[str, object]:
     """JSON-ready parts of an evaluation's key."""
     return {
         "scorer": SCORER,
-        "base": folder_fingerprint(base),
+        "base": FakeSpec.of(base).identity if is_fake(base) else folder_fingerprint(Path(base)),
         "prompts": [[p.text, p.seed, -1 if p.source is None else p.source] for p in prompts.prompts],
         "steps": settings.steps,
         "guidance": settings.guidance,
@@ -34,7 +35,7 @@ def evaluation_context(base: Path, prompts: PromptSet, settings: RenderSettings,
         "resolution": settings.resolution or 0,
         "embedder": folder_fingerprint(Path(embedder)) if Path(embedder).is_dir() else embedder,
         "precision": precision,
-        "libraries": [torch.__version__.split("+")[0], diffusers.__version__],
+        "libraries": [torch.__version__.split("+")[0], version("diffusers")],
     }
 
 
@@ -82,7 +83,7 @@ def check_same_run(saved: Config, asked: Config, where: Path) -> None:
     Raises:
         StudyError: listing every option that differs, with both values.
     """
-    before, now = (c.model_dump(mode="json", exclude=_FREE) for c in (saved, asked))
+    before, now = _binding(saved), _binding(asked)
     changed = [f"{name}: {before[name]} → {now[name]}" for name in now if before.get(name) != now[name]]
     if changed:
         raise StudyError(
@@ -90,3 +91,9 @@ def check_same_run(saved: Config, asked: Config, where: Path) -> None:
             where=where,
             remedy="choose another --out, or repeat the command that began it",
         )
+
+
+def _binding(config: Config) -> dict[str, object]:
+    """What may not change while a study goes on."""
+    base = {"base": FakeSpec.of(config.base).identity} if is_fake(config.base) else {}
+    return config.model_dump(mode="json", exclude=_FREE) | base

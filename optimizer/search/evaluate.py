@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from objectives import Effects, Embedder, Envelope, Moments, artifact_level, envelope, moments, preservation, score
+from objectives import AnyEmbedder, Effects, Envelope, Moments, artifact_level, envelope, moments, preservation, score
 from optimizer.adapters import Adapter
 from optimizer.errors import TrialError
 from optimizer.merging import DTYPES, Merger, Recipe, merge_report
-from optimizer.rendering import PromptSet, Renderer
+from optimizer.rendering import AnyRenderer, PromptSet
 from optimizer.search.sources import Source
 from studies.records import Evaluation, SourceScore
 
@@ -61,15 +61,15 @@ class Evaluator:
 
     Attributes:
         sources: the run's sources.
-        renderer: the resident pipeline.
+        renderer: draws.
         embedder: the eye.
         prompts: what is rendered for every candidate.
         tick: called with the number of pictures finished.
     """
 
     sources: Sequence[Source]
-    renderer: Renderer
-    embedder: Embedder
+    renderer: AnyRenderer
+    embedder: AnyEmbedder
     prompts: PromptSet
     tick: Tick | None = None
     _baselines: Baselines | None = field(default=None, init=False)

@@ -41,7 +41,7 @@ def open_ledger(
         StudyError: the study cannot be opened, or was begun with other inputs.
     """
     config = bench.config
-    context = evaluation_context(bench.base, prompts, bench.renderer.settings, bench.embedder.name, bench.precision)
+    context = evaluation_context(bench.base, prompts, bench.renderer.settings, bench.embedder.name, bench.renderer.precision)
     inputs = study_inputs(context, bench.sources)
     shared, store = open_shared(config, directory, create=not joining), open_store_of(config, directory)
     if not joining:

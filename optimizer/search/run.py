@@ -58,7 +58,7 @@ def optimize(sources: Sequence[str | Path], base: str | Path = "", *, observer: 
 
     Args:
         sources: two to five LoRA files, or ``demo:NAME``.
-        base: diffusers pipeline directory; may be left out for demo sources only.
+        base: diffusers pipeline directory; may be left out for demo sources only; ``fake:`` for none.
         observer: is told of every trial; default: nobody.
         options: the fields of ``Config``: ``budget``, ``out``, ``seed``, ``roles``, ``triggers`` …
 

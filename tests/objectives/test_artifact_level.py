@@ -11,6 +11,7 @@ import torchvision.transforms.v2.functional as vision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torchmetrics.functional.image import total_variation
 
 from objectives import artifact_level, envelope, image_statistics
 
@@ -125,3 +126,8 @@ def test_statistics_of_known_pictures() -> None:
 def test_another_number_of_pictures() -> None:
     with pytest.raises(ValueError, match=r"^1 pictures do not match an envelope of 6$"):
         artifact_level(REFERENCES[0][:1], envelope(REFERENCES))
+
+
+def test_the_variation_is_that_of_torchmetrics() -> None:
+    expected = total_variation(REFERENCES[0].float() / 255, reduction="none") / (3 * SIDE * SIDE)
+    torch.testing.assert_close(image_statistics(REFERENCES[0])["variation"], expected, rtol=0, atol=0)

@@ -1,0 +1,166 @@
+"""A fake renderer: pictures from arithmetic in place of a diffusion model, for running everything around it.
+
+A picture is a smooth random field of its prompt and seed, to which a change of the weights adds fields of its own. How much of each
+is linear in every module's ΔW: the bilinear forms uᵀ·ΔW·v = (uᵀ·up)(down·v) for fixed random signs u and v, so that neither the
+factorisation nor a matrix of the weight's size matters. A weighted sum of sources moves a picture by the weighted sum of what they
+move it by, until it leaves what a pixel can hold and is cut off there, as in a merge that is too strong.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Sequence
+from functools import cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from optimizer.adapters import Adapter, Factors
+from optimizer.errors import TrialError
+from optimizer.rendering.fake_spec import FakeSpec
+from optimizer.rendering.prompts import Prompt
+from optimizer.rendering.settings import RenderSettings
+
+_FIELDS = 16  # directions in which a change can move a picture
+_GRID = 4  # cells a side of a field before it is smoothed
+_BASE, _MOVED, _GRAIN = 0.15, 0.2, 0.02  # deviations of a base picture, of what a source adds, and of what differs from pixel to pixel
+_SAME = 1e-2  # distance, in units of a source's own change, below which a change counts as that source's
+_DIGITS = 3  # of a change that decide whether it fails: what rounding differs by from machine to machine is far below
+
+
+class FakeRenderer:
+    """Renders without a model; the same bytes for the same sources, prompts and change, in every batch and process.
+
+    Strength is measured in units of the strongest source, and which ones these are is learnt from ``fitted``: alone, that one moves
+    pictures visibly, however small its numbers are. Before the first source the unit is 1.
+
+    Args:
+        spec: latency, failures and size.
+        settings: batch size, and a resolution that wins over the spec's size; all others change nothing.
+    """
+
+    def __init__(self, spec: FakeSpec, settings: RenderSettings) -> None:
+        self.spec, self.settings = spec, settings
+        self._sources: list[Tensor] = []
+        self._size = settings.resolution or spec.size
+
+    @property
+    def device(self) -> torch.device:
+        """The CPU."""
+        return torch.device("cpu")
+
+    @property
+    def precision(self) -> str:
+        """One for all: arithmetic is in double precision, rounded to 8 bits."""
+        return "cpu torch.float64"
+
+    def fitted(self, adapter: Adapter) -> Adapter:
+        """The source itself, for any shape fits; from now on it is known as one, and never fails."""
+        self._sources.append(_change(adapter))
+        return adapter
+
+    def render(self, prompts: Sequence[Prompt], adapter: Adapter | None = None, *, tick: Callable[[int], None] | None = None) -> Tensor:
+        """Render every prompt.
+
+        Args:
+            prompts: what to render.
+            adapter: what to add to the base, or None for the base alone.
+            tick: called with the number of pictures finished so far.
+
+        Returns:
+            Pictures, uint8, (n, 3, size, size).
+
+        Raises:
+            TrialError: for the share ``fail`` of merges; for the same ones in every run, and never for a source.
+            torch.OutOfMemoryError: likewise, for the share ``oom``.
+        """
+        change = (torch.zeros(_FIELDS, dtype=torch.float64) if adapter is None else _change(adapter)) / self._unit
+        chunks: list[Tensor] = []
+        for start in range(0, len(prompts), self.settings.batch):
+            part = prompts[start : start + self.settings.batch]
+            time.sleep(self.spec.latency * len(part) / len(prompts))
+            self._fail_perhaps(change, part)
+            chunks.append(torch.stack([self._picture(prompt, change) for prompt in part]))
+            if tick:
+                tick(start + len(part))
+        return torch.cat(chunks)
+
+    @property
+    def _unit(self) -> float:
+        """What a change of strength 1 measures: the largest root mean square of a source's, or 1."""
+        return max((float(source.square().mean().sqrt()) for source in self._sources), default=1.0) or 1.0
+
+    def _picture(self, prompt: Prompt, change: Tensor) -> Tensor:
+        """uint8, (3, size, size)."""
+        generator = torch.Generator().manual_seed(prompt.noise_seed)
+        drawn = _BASE * _smooth(torch.randn(1, 3, _GRID, _GRID, generator=generator, dtype=torch.float64), self._size)[0]
+        grain = _GRAIN * torch.randn(3, self._size, self._size, generator=generator, dtype=torch.float64)
+        moved = _MOVED / math.sqrt(_FIELDS) * torch.einsum("k,kchw->chw", change * _emphasis(prompt.text), _fields(self._size))
+        return ((0.5 + drawn + grain + moved).clamp(0, 1) * 255).round().to(torch.uint8)
+
+    def _fail_perhaps(self, change: Tensor, prompts: Sequence[Prompt]) -> None:
+        lot = self._lot(change)
+        if lot < self.spec.fail:
+            first, count = prompts[0], len(prompts)
+            raise TrialError(
+                f"{count} of {count} pictures hold NaN, the first is {first.text!r} with seed {first.seed}",
+                remedy="lower fail in the fake base's settings",
+            )
+        if lot < self.spec.fail + self.spec.oom:
+            raise torch.OutOfMemoryError("fake: out of memory")
+
+    def _lot(self, change: Tensor) -> float:
+        """A number in [0, 1) that depends on the change alone; 1 for that of a source or of nothing at all."""
+        known = [torch.zeros_like(change), *(source / self._unit for source in self._sources)]
+        if any(float((change - other).abs().max()) < _SAME for other in known):
+            return 1.0
+        digits = (change * 10**_DIGITS).round().long().tolist()
+        return int.from_bytes(_digest(str(digits))[:6], "big") / 2**48
+
+
+def _change(adapter: Adapter) -> Tensor:
+    """Σ over modules of uᵀ·ΔW·v for every field's u and v, (fields,), float64."""
+    total = torch.zeros(_FIELDS, dtype=torch.float64)
+    for path, factors in adapter.modules.items():
+        total += _projected(path, factors)
+    return total
+
+
+def _projected(path: str, factors: Factors) -> Tensor:
+    left, right = _signs(path, len(factors.up), factors.down.shape[1])
+    up, down = factors.up.cpu().double(), factors.down.cpu().double()
+    return factors.scale * ((left.double() @ up) * (right.double() @ down.T)).sum(dim=1)
+
+
+@cache
+def _signs(path: str, rows: int, columns: int) -> tuple[Tensor, Tensor]:
+    """u and v of a module, ±1, int8, (fields, rows) and (fields, columns)."""
+    signs = torch.randint(0, 2, (_FIELDS, rows + columns), generator=_generator(f"signs {path}"), dtype=torch.int8) * 2 - 1
+    return signs[:, :rows], signs[:, rows:]
+
+
+@cache
+def _fields(size: int) -> Tensor:
+    """What a change can add to a picture, float64, (fields, 3, size, size)."""
+    return _smooth(torch.randn(_FIELDS, 3, _GRID, _GRID, generator=_generator("fields"), dtype=torch.float64), size)
+
+
+@cache
+def _emphasis(text: str) -> Tensor:
+    """How strongly each field shows in pictures of a prompt, 0.75 to 1.25, float64, (fields,)."""
+    return 0.75 + 0.5 * torch.rand(_FIELDS, generator=_generator(f"emphasis {text}"), dtype=torch.float64)
+
+
+def _smooth(cells: Tensor, size: int) -> Tensor:
+    return F.interpolate(cells, size=(size, size), mode="bilinear", align_corners=True)
+
+
+def _generator(name: str) -> torch.Generator:
+    return torch.Generator().manual_seed(int.from_bytes(_digest(name)[:8], "big") >> 1)
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
