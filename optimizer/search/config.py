@@ -12,9 +12,8 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from optimizer.errors import UsageError
-from optimizer.rendering.fake_spec import FakeSpec, is_fake
 
-DEMO = "demo:"
+DEMO, FAKE = "demo:", "fake:"
 MAX_SOURCES = 5
 Dtype = Literal["fp16", "bf16", "fp32"]
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -109,7 +108,9 @@ class Config(BaseModel):
             if each and len(each) != len(self.sources):
                 remedy = "give one per source, in the same order"
                 raise UsageError(f"{len(each)} given for {len(self.sources)} sources", where=option, remedy=remedy)
-        if is_fake(self.base):
+        if self.base.startswith(FAKE):
+            from optimizer.rendering.fake_spec import FakeSpec  # brings numpy along, which the help does without
+
             FakeSpec.of(self.base)
         files = [source for source in self.sources if not source.startswith(DEMO)]
         if not self.base and (missing := [file for file in files if not os.path.exists(_absolute(file))]):
@@ -124,8 +125,8 @@ class Config(BaseModel):
         """The same run with absolute paths, so that the saved configuration means the same from any folder."""
         return self.model_copy(
             update={
-                "base": self.base if is_fake(self.base) else _absolute_if_there(self.base),
-                "embedder": self.embedder if is_fake(self.embedder) else _absolute_if_there(self.embedder),
+                "base": _absolute_if_there(self.base),
+                "embedder": _absolute_if_there(self.embedder),
                 "sources": tuple(source if source.startswith(DEMO) else _absolute(source) for source in self.sources),
                 "prompts": _absolute(self.prompts) if self.prompts else "",
                 "out": Path(_absolute(str(self.out))),
@@ -183,7 +184,7 @@ def _absolute(path: str) -> str:
 
 def _absolute_if_there(path: str) -> str:
     """For what may be a folder or a name that something else resolves."""
-    return _absolute(path) if path and os.path.exists(_absolute(path)) else path
+    return _absolute(path) if path and not path.startswith(FAKE) and os.path.exists(_absolute(path)) else path
 
 
 def refused(error: ValidationError) -> UsageError:
