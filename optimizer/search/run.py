@@ -71,7 +71,9 @@ class Bench:
 
     def evaluator(self, prompts: PromptSet, observer: Observer) -> Evaluator:
         """An evaluator on these prompts, which reports pictures to the observer."""
-        return Evaluator(self.sources, self.renderer, self.embedder, prompts, lambda done: observer.pictures(done, len(prompts)))
+        return Evaluator(
+            self.sources, self.renderer, self.embedder, prompts, lambda done: observer.pictures(done, len(prompts)), observer.note
+        )
 
 
 def optimize(sources: Sequence[str | Path], base: str | Path = "", *, observer: Observer | None = None, **options: Any) -> Study:
@@ -98,7 +100,7 @@ def run(config: Config, observer: Observer) -> Study:
     """Run or continue the study of a configuration; running it again resumes. Raises as ``optimize``."""
     quiet()
     config = config.checked().resolved()
-    bench = prepare(config)
+    bench = prepare(config, observer)
     for line in remarks(bench.sources, config.rank):
         observer.note(f"warning: {line}")
     prompts, unseen = search_prompts(config, bench.sources), confirmation_prompts(config, bench.sources)
@@ -122,8 +124,8 @@ def run(config: Config, observer: Observer) -> Study:
     return study
 
 
-def prepare(config: Config) -> Bench:
-    """Load and check everything that a run needs, before anything is written.
+def prepare(config: Config, observer: Observer) -> Bench:
+    """Load and check everything that a run needs, before anything is written; the observer is told where memory does not do for it.
 
     Raises:
         UsageError: a source, the base, the embedder or a method cannot be used, or they do not fit each other.
@@ -134,7 +136,7 @@ def prepare(config: Config) -> Bench:
     device = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     precision = config.precision if config.precision != "auto" else "fp16" if device.startswith("cuda") else "fp32"
     pipeline = load_pipeline(base, device=device, dtype=DTYPES[precision])
-    renderer = Renderer(pipeline, _settings(config))
+    renderer = Renderer(pipeline, _settings(config), note=observer.note)
     sources = [replace(s, adapter=renderer.fitted(s.adapter)) for s in sources]
     spec = config.embedder or (EMBEDDER if config.base else str(demo_embedder()))
     try:
