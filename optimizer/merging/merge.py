@@ -18,6 +18,7 @@ from optimizer.merging.deltas import Deltas
 from optimizer.merging.lowrank import Change, LowRank, inner, unstacked
 from optimizer.merging.methods.weighted_sum import weighted_sum
 from optimizer.merging.recipe import Recipe
+from optimizer.merging.retry import Computed, LinAlgError, retried
 from optimizer.merging.sizes import Spectrum, allotted, rank_within
 from optimizer.merging.stacks import Stack, stacks
 from optimizer.merging.sums import Sums
@@ -161,21 +162,31 @@ def common_base(adapters: Sequence[Adapter]) -> str:
     return known[0][1] if known else "unknown"
 
 
-def _merged(deltas: Deltas, recipe: Recipe) -> tuple[Change, LowRank]:
-    """What the method computes of some modules, and that compressed.
+def _merged(deltas: Deltas, recipe: Recipe) -> Computed:
+    """What the method computes of some modules, and that compressed; where a decomposition of finite values does not converge, module by
+    module on the CPU, with decompositions in double precision.
 
     Raises:
-        RecipeError: a value is not finite; names the module.
+        RecipeError: a value is not finite, or a decomposition fails in double precision too; names the module.
     """
+    computed = _tried(deltas, recipe) or retried(lambda module: _computed(module, recipe), deltas)
+    _check_finite(computed[1], deltas.paths)
+    return computed
+
+
+def _tried(deltas: Deltas, recipe: Recipe) -> Computed | None:
+    """None where a decomposition of finite values does not converge; raises RecipeError where a value is not finite."""
     try:
-        change = recipe.method_record.function(deltas, recipe)
-        factors = _compressed(change, recipe)
-    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+        return _computed(deltas, recipe)
+    except LinAlgError:
         for term in deltas.terms:
             _check_finite(term, deltas.paths)
-        raise
-    _check_finite(factors, deltas.paths)
-    return change, factors
+    return None
+
+
+def _computed(deltas: Deltas, recipe: Recipe) -> Computed:
+    change = recipe.method_record.function(deltas, recipe)
+    return change, _compressed(change, recipe)
 
 
 def _compressed(change: Change, recipe: Recipe) -> LowRank:

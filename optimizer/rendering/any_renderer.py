@@ -12,6 +12,7 @@ from optimizer.adapters import Adapter
 from optimizer.merging import DTYPES
 from optimizer.rendering.fake import FakeRenderer
 from optimizer.rendering.fake_spec import FakeSpec, is_fake
+from optimizer.rendering.memory import Note
 from optimizer.rendering.prompts import Prompt
 from optimizer.rendering.settings import RenderSettings
 
@@ -44,7 +45,9 @@ class AnyRenderer(Protocol):
         """
 
 
-def load_renderer(base: str, settings: RenderSettings, *, device: str = "auto", precision: str = "auto") -> AnyRenderer:
+def load_renderer(
+    base: str, settings: RenderSettings, *, device: str = "auto", precision: str = "auto", note: Note | None = None
+) -> AnyRenderer:
     """The renderer of a base.
 
     Args:
@@ -52,6 +55,7 @@ def load_renderer(base: str, settings: RenderSettings, *, device: str = "auto", 
         settings: steps, guidance, batch size.
         device: torch device; ``auto`` is cuda where there is one. A fake base computes on the CPU whatever is asked for.
         precision: ``fp32``, ``fp16`` or ``bf16`` for the base's weights; ``auto`` is fp16 on cuda, else fp32.
+        note: is told, in one line, of what is done where memory runs out.
 
     Raises:
         BaseModelError: the base cannot be loaded.
@@ -65,4 +69,4 @@ def load_renderer(base: str, settings: RenderSettings, *, device: str = "auto", 
 
     chosen = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     dtype = precision if precision != "auto" else "fp16" if chosen.startswith("cuda") else "fp32"
-    return Renderer(load_pipeline(base, device=chosen, dtype=DTYPES[dtype]), settings)
+    return Renderer(load_pipeline(base, device=chosen, dtype=DTYPES[dtype]), settings, note=note)

@@ -23,11 +23,17 @@ def base_weights(pipeline: DiffusionPipeline) -> dict[str, nn.Parameter]:
 
 
 @contextmanager
-def applied(adapter: Adapter | None, weights: Mapping[str, nn.Parameter]) -> Iterator[None]:
+def applied(adapter: Adapter | None, weights: Mapping[str, nn.Parameter], device: torch.device | None = None) -> Iterator[None]:
     """Within the block the live weights are base + ΔW; afterwards they are the base's, bit for bit, whatever happened inside.
 
-    The base's tensors are never written to: they are set aside while the sums stand in for them. ΔW is computed in fp32 on the
-    weight's device, added in fp32 and rounded once to the weight's dtype.
+    The base's tensors are never written to: they are set aside while the sums stand in for them. ΔW is computed in fp32, added in fp32
+    and rounded once to the weight's dtype. The sums may be moved to another device inside, as model offload does; the base's tensors
+    come back where they were.
+
+    Args:
+        adapter: what to add; None adds nothing.
+        weights: canonical module path → live weight.
+        device: computes the sums, which lie where the weights are; None has each weight's own compute.
 
     Raises:
         BaseModelError: a module of the adapter is not in the base, or has another shape; nothing was changed.
@@ -36,18 +42,18 @@ def applied(adapter: Adapter | None, weights: Mapping[str, nn.Parameter]) -> Ite
     base = {path: weights[path].data for path in modules}
     try:
         for path, factors in modules.items():
-            _point(weights[path], _sum(base[path], factors))
+            _point(weights[path], _sum(base[path], factors, device or base[path].device))
         yield
     finally:
         for path, original in base.items():
             _point(weights[path], original)
 
 
-def _sum(weight: Tensor, factors: Factors) -> Tensor:
+def _sum(weight: Tensor, factors: Factors, device: torch.device) -> Tensor:
     # Outside of inference mode, or the parameter could never take part in a backward pass again.
     with torch.inference_mode(False), torch.no_grad():
-        near = replace(factors, up=factors.up.to(weight.device), down=factors.down.to(weight.device))
-        return (weight.float() + near.delta()).to(weight.dtype)
+        near = replace(factors, up=factors.up.to(device), down=factors.down.to(device))
+        return (weight.to(device).float() + near.delta()).to(weight.dtype).to(weight.device)
 
 
 def _point(parameter: nn.Parameter, data: Tensor) -> None:

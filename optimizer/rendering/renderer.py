@@ -11,6 +11,7 @@ from torch import Tensor
 from optimizer.adapters import Adapter, fit_shapes
 from optimizer.errors import TrialError, UsageError
 from optimizer.rendering.live import applied, base_weights
+from optimizer.rendering.memory import Ladder, Note, attempt
 from optimizer.rendering.prompts import Prompt
 from optimizer.rendering.settings import RenderSettings
 
@@ -23,23 +24,23 @@ class Renderer:
     Args:
         pipeline: the loaded pipeline; its weights are changed only inside ``render`` and are restored bit for bit.
         settings: steps, guidance, batch size.
+        note: is told, in one line, of every step that was taken because memory ran out.
+
+    Attributes:
+        device: where the denoiser computes; with model offload it lies elsewhere in between.
 
     Raises:
         UsageError: the base cannot draw in this resolution.
     """
 
-    def __init__(self, pipeline: StableDiffusionPipeline, settings: RenderSettings) -> None:
+    def __init__(self, pipeline: StableDiffusionPipeline, settings: RenderSettings, *, note: Note | None = None) -> None:
         self.pipeline, self.settings = pipeline, settings
+        self.device: torch.device = pipeline.unet.device
         self.weights = base_weights(pipeline)
         self._latent = self._latent_shape()
         self._encoded: dict[str, Tensor] = {}
+        self._ladder = Ladder(pipeline, settings.batch, note)
         pipeline.set_progress_bar_config(disable=True)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the denoiser lives."""
-        device: torch.device = self.pipeline.unet.device
-        return device
 
     @property
     def precision(self) -> str:
@@ -50,9 +51,10 @@ class Renderer:
         """The adapter in the shapes of the base's weights; raises BaseModelError where a module is not in the base or differs."""
         return fit_shapes(adapter, {path: tuple(weight.shape) for path, weight in self.weights.items()})
 
-    @torch.inference_mode()
     def render(self, prompts: Sequence[Prompt], adapter: Adapter | None = None, *, tick: Callable[[int], None] | None = None) -> Images:
         """Render every prompt with its own noise.
+
+        Where memory runs out, it goes on with a smaller batch, then with model offload, and so do all later calls.
 
         Args:
             prompts: what to render; prompt and seed determine the starting noise, whatever the batch.
@@ -64,17 +66,35 @@ class Renderer:
 
         Raises:
             BaseModelError: the adapter does not fit the base.
-            TrialError: a picture is not a number, as happens when a delta is far too strong for the dtype.
+            TrialError: a picture is not a number, as happens when a delta is far too strong for the dtype; or memory does not do for a
+                single one.
         """
         chunks: list[Tensor] = []
-        with applied(adapter, self.weights):
-            states, blank = self._text_states(prompts, adapter)
-            for start in range(0, len(prompts), self.settings.batch):
-                part = slice(start, start + self.settings.batch)
-                chunks.append(self._batch(prompts[part], states[part], blank))
-                if tick:
-                    tick(min(start + self.settings.batch, len(prompts)))
+        while not attempt(self._continue, chunks, prompts, adapter, tick):
+            self._ladder.offload()
         return torch.cat(chunks)
+
+    def _continue(
+        self, chunks: list[Tensor], prompts: Sequence[Prompt], adapter: Adapter | None, tick: Callable[[int], None] | None
+    ) -> bool:
+        """Render what is missing and append it; returns whether nothing is missing any more, else memory does not do for one picture."""
+        ladder = self._ladder
+        try:
+            # Model offload moves the weights, and what is moved in inference mode could never take part in a backward pass again.
+            with torch.no_grad(), torch.inference_mode(not ladder.offloaded), applied(adapter, self.weights, self.device):
+                states, blank = self._text_states(prompts, adapter)
+                while (start := sum(map(len, chunks))) < len(prompts):
+                    part = slice(start, start + ladder.batch)
+                    images = attempt(self._batch, prompts[part], states[part], blank)
+                    if images is not None:
+                        chunks.append(images)
+                        if tick:
+                            tick(start + len(images))
+                    elif not ladder.smaller(len(prompts[part])):
+                        return False
+        finally:
+            ladder.settle()
+        return True
 
     def _batch(self, prompts: Sequence[Prompt], states: Tensor, blank: Tensor) -> Images:
         generators = [torch.Generator().manual_seed(prompt.noise_seed) for prompt in prompts]

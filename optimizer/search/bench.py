@@ -31,7 +31,9 @@ class Bench:
 
     def evaluator(self, prompts: PromptSet, observer: Observer) -> Evaluator:
         """An evaluator on these prompts, which reports pictures to the observer."""
-        return Evaluator(self.sources, self.renderer, self.embedder, prompts, lambda done: observer.pictures(done, len(prompts)))
+        return Evaluator(
+            self.sources, self.renderer, self.embedder, prompts, lambda done: observer.pictures(done, len(prompts)), observer.note
+        )
 
     def space(self, budget: int) -> SearchSpace:
         """What a study of this budget searches."""
@@ -40,8 +42,8 @@ class Bench:
         return space_for(adapters, budget=budget, methods=config.methods, rank=config.rank, dtype=config.dtype, seed=config.seed)
 
 
-def prepare(config: Config) -> Bench:
-    """Load and check everything that a run needs, before anything is written.
+def prepare(config: Config, observer: Observer) -> Bench:
+    """Load and check everything that a run needs, before anything is written; the observer is told where memory does not do for it.
 
     Raises:
         UsageError: a source, the base, the embedder or a method cannot be used, or they do not fit each other.
@@ -49,7 +51,7 @@ def prepare(config: Config) -> Bench:
     known_methods(config.methods, len(config.sources))
     sources = load_sources(config)
     base = config.base or str(demo_base())
-    renderer = load_renderer(base, _settings(config), device=config.device, precision=config.precision)
+    renderer = load_renderer(base, _settings(config), device=config.device, precision=config.precision, note=observer.note)
     sources = [replace(s, adapter=renderer.fitted(s.adapter)) for s in sources]
     try:
         embedder = load_embedder(_eye(config), device=str(renderer.device))

@@ -15,6 +15,7 @@ from optimizer.adapters import Adapter
 from optimizer.errors import TrialError
 from optimizer.merging import DTYPES, Merger, Recipe, merge_report
 from optimizer.rendering import AnyRenderer, PromptSet
+from optimizer.rendering.memory import Note, attempt
 from optimizer.search.sources import Source
 from studies.records import Evaluation, SourceScore
 
@@ -65,6 +66,7 @@ class Evaluator:
         embedder: the eye.
         prompts: what is rendered for every candidate.
         tick: called with the number of pictures finished.
+        note: is told where the sources do not fit on the GPU together.
     """
 
     sources: Sequence[Source]
@@ -72,8 +74,10 @@ class Evaluator:
     embedder: AnyEmbedder
     prompts: PromptSet
     tick: Tick | None = None
+    note: Note | None = None
     _baselines: Baselines | None = field(default=None, init=False)
     _merger: Merger | None = field(default=None, init=False)
+    _told: bool = field(default=False, init=False)
 
     @property
     def adapters(self) -> list[Adapter]:
@@ -142,9 +146,22 @@ class Evaluator:
         """
         if not any(recipe.weights):
             return Adapter(name="nothing", modules={}, base=self.adapters[0].base)
+        if self.renderer.device.type == "cpu":
+            return self._merged_here(recipe)
+        return attempt(self._merged_here, recipe) or self._merged_on_cpu(recipe)
+
+    def _merged_here(self, recipe: Recipe) -> Adapter:
+        """Where the renderer computes, with the sources kept there."""
         if self._merger is None:
             self._merger = Merger(self.adapters, self.renderer.device)
         return self._merger.merge(recipe, dtype=DTYPES[recipe.dtype])
+
+    def _merged_on_cpu(self, recipe: Recipe) -> Adapter:
+        """For a candidate that the GPU has no memory for."""
+        if self.note and not self._told:
+            self.note("out of memory while merging: candidates that are too large for the GPU are merged on the CPU")
+        self._told = True
+        return Merger(self.adapters, "cpu", keep=False).merge(recipe, dtype=DTYPES[recipe.dtype])
 
     def _render(self, adapter: Adapter | None) -> Tensor:
         return self.renderer.render(self.prompts.prompts, adapter, tick=self.tick)

@@ -77,7 +77,7 @@ def run(config: Config, observer: Observer) -> Study:
     """Run or continue the study of a configuration; running it again resumes. Raises as ``optimize``."""
     quiet()
     config = config.checked().resolved()
-    bench = prepare(config)
+    bench = prepare(config, observer)
     for line in remarks(bench.sources, config.rank):
         observer.note(f"warning: {line}")
     prompts, unseen = search_prompts(config, bench.sources), confirmation_prompts(config, bench.sources)

@@ -29,7 +29,7 @@ def work(config: Config, observer: Observer) -> int:
     if config.storage:
         shared = open_shared(config, directory, create=False)
         config = fetched(config, shared.study, open_store_of(config, directory))
-    bench = prepare(config)
+    bench = prepare(config, observer)
     prompts = search_prompts(config, bench.sources)
     with open_ledger(bench, prompts, directory, observer, joining=True) as ledger:
         search(

@@ -19,6 +19,7 @@ from optimizer.search.bench import prepare
 from optimizer.search.config import Config
 from optimizer.search.context import evaluation_context
 from optimizer.search.evaluate import Evaluator
+from optimizer.search.progress import Silent
 from optimizer.search.prompting import search_prompts
 from optimizer.search.warmstart import NAIVE, STACK
 from tests.files import LINEAR, kohya_file, random_parts
@@ -95,7 +96,7 @@ def test_a_slower_base_is_the_same_study(files: list[str], tmp_path: Path, monke
 def test_the_fingerprint_knows_everything_but_the_latency(files: list[str], tmp_path: Path) -> None:
     contexts = []
     for base in ("fake:", "fake:latency=3", "fake:size=16&latency=0.1", "fake:size=8", "fake:oom=0.1"):
-        bench = prepare(Config.of(**options(files, tmp_path, base)))
+        bench = prepare(Config.of(**options(files, tmp_path, base)), Silent())
         prompts = search_prompts(bench.config, bench.sources)
         renderer = bench.renderer
         contexts.append(evaluation_context(bench.base, prompts, renderer.settings, bench.embedder.name, renderer.precision))
