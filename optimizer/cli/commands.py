@@ -29,10 +29,14 @@ def run_and_tell(config: Config) -> int:
     hush(errors)
     with errors.status("loading…") if errors.is_terminal else nullcontext():
         from optimizer.cli.display import Display
+        from optimizer.search.progress import Stopped
         from optimizer.search.run import run
     display = Display(errors)
     with display.watching():
-        study = run(config, display)
+        try:
+            study = run(config, display)
+        except Stopped:  # once more, while the storage was away
+            return 128 + (display.stopping or 0)
     _tell(study.summary, study.directory, study.best)
     if study.complete and study.best:
         return 0

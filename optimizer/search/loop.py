@@ -68,10 +68,10 @@ def search(ledger: Ledger, space: SearchSpace, evaluator: Evaluator, *, deadline
             _tell_news(ledger, observer, told)
             return True
         if isinstance(trial, Idle):
-            ledger.presence.sign(state="waiting", trial=None)
+            ledger.presence.show(state="waiting", trial=None)
             observer.waiting(_POLL)
             continue
-        ledger.presence.sign(state="working", trial=trial.number)
+        ledger.presence.show(state="working", trial=trial.number)
         _keep_baselines(ledger, evaluator)
         record = _evaluated(ledger, space, evaluator, trial)
         ledger.presence.count(pictures=len(evaluator.prompts), finished=1, failed=int(record.evaluation is None))

@@ -41,8 +41,7 @@ class Presence:
         finally:
             end.set()
             thread.join()
-            with suppress(OSError, *OUTAGES):
-                self.sign(state="left")
+            self.show(state="left")
 
     def sign(self, **changes: Any) -> None:
         """Change the state and sign at once; raises what the roster raises."""
@@ -51,6 +50,11 @@ class Presence:
             self.member = self.member.model_copy(update=changes | {"beat": self.member.beat + 1, "seconds": seconds})
             self.roster.sign(self.member)
 
+    def show(self, **changes: Any) -> None:
+        """Change the state, and sign if the storage answers; else the next sign of life tells."""
+        with suppress(OSError, *OUTAGES):
+            self.sign(**changes)
+
     def count(self, **more: int) -> None:
         """Count pictures or trials; they are seen at the next sign of life."""
         with self._lock:
@@ -58,5 +62,4 @@ class Presence:
 
     def _beat(self, end: Event) -> None:
         while not end.wait(self.interval):
-            with suppress(OSError, *OUTAGES):  # the next one may get through
-                self.sign()
+            self.show()
