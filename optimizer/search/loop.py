@@ -12,6 +12,7 @@ from optuna.samplers._gp.sampler import _RELATIVE_PARAMS_KEY as _GP_NOTE
 from optimizer.errors import NoFeasibleMerge, StudyError, TrialError
 from optimizer.merging import Recipe
 from optimizer.search.evaluate import Evaluator
+from optimizer.search.housekeeping import tidy
 from optimizer.search.ledger import Ledger, reason_of, save_images
 from optimizer.search.progress import Observer, Stopped
 from optimizer.search.sampler import sampler_for
@@ -75,6 +76,7 @@ def search(ledger: Ledger, space: SearchSpace, evaluator: Evaluator, *, deadline
         _keep_baselines(ledger, evaluator)
         record = _evaluated(ledger, space, evaluator, trial)
         ledger.presence.count(pictures=len(evaluator.prompts), finished=1, failed=int(record.evaluation is None))
+        tidy()
 
 
 def passed(deadline: float | None) -> bool:
