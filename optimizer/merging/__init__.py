@@ -16,7 +16,7 @@ from optimizer.merging.diagnosis import diagnose
 from optimizer.merging.digest import digest
 from optimizer.merging.kinship import Kinship, Likeness, Overlap, kinship, kinships, misfit
 from optimizer.merging.lowrank import Change, LowRank, low_rank, spectrum, truncation_error
-from optimizer.merging.merge import Merger, common_base, merge, shared_modules
+from optimizer.merging.merge import Merged, Merger, common_base, merge, shared_modules
 from optimizer.merging.methods import METHODS, MergeFunction, Method, Parameter
 from optimizer.merging.recipe import DTYPES, BlockWeights, Recipe
 from optimizer.merging.report import Fidelity, MergeReport, merge_report
@@ -41,6 +41,7 @@ __all__ = [
     "LowRank",
     "MergeFunction",
     "MergeReport",
+    "Merged",
     "Merger",
     "Method",
     "Overlap",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -23,6 +24,21 @@ from optimizer.merging.sizes import Spectrum, allotted, rank_within
 from optimizer.merging.stacks import Stack, stacks
 from optimizer.merging.sums import Sums
 
+_ROUNDING = 1e-3
+
+
+@dataclass(frozen=True)
+class Merged:
+    """A merge, and how near it comes to what its method computes.
+
+    Attributes:
+        adapter: the merge.
+        error: what was lost by compression, relative to ‖ΔW‖ over all modules, in [0, 1]; below 10⁻³ that is rounding, and told as 0.
+    """
+
+    adapter: Adapter
+    error: float
+
 
 class Merger:
     """Sources that are merged again and again: their factors stay stacked, in fp32, on the device.
@@ -41,7 +57,6 @@ class Merger:
         self._kept = tuple(stacks(adapters, device)) if keep else None
         self._prepared: dict[torch.dtype, Sums] = {}
 
-    @torch.no_grad()
     def merge(self, recipe: Recipe, *, dtype: torch.dtype = torch.float32) -> Adapter:
         """As ``merge`` of these sources.
 
@@ -49,21 +64,29 @@ class Merger:
             recipe: what to do.
             dtype: what the result's factors are rounded to, as those of a file are.
         """
+        return self.measured(recipe, dtype=dtype).adapter
+
+    @torch.no_grad()
+    def measured(self, recipe: Recipe, *, dtype: torch.dtype = torch.float32) -> Merged:
+        """The same, and its error, at hardly any cost: what is kept of ΔW is orthogonal to what is lost."""
         plain = recipe.method_record.function is weighted_sum and recipe.rank is None and not recipe.sized
         if plain and self._kept:
             sums = self._sums(self._kept, dtype)
             if sums.allows(recipe):
-                return self._adapter(self._summed(sums, self._bound(recipe)))
+                return Merged(self._adapter(self._summed(sums, self._bound(recipe))), 0.0)
         modules: dict[str, Factors] = {}
+        whole, kept = 0.0, 0.0
         spectra: dict[str, Spectrum] = {}
         for shape, deltas in self.deltas(recipe):
             change, factors = _merged(deltas, recipe)
+            whole += (energy := _energy(change))
             if recipe.sized:
                 found = dict(zip(deltas.paths, unstacked(factors, shape), strict=True))
                 found, held = _measured(found, inner(change, change), recipe, self.base)
                 spectra |= held
                 modules |= found
             else:
+                kept += energy if factors is change else _energy(factors)
                 modules.update(zip(deltas.paths, unstacked(factors.to(dtype), shape), strict=True))
         if not modules:
             raise RecipeError(
@@ -72,8 +95,11 @@ class Merger:
                 remedy="give a source a weight other than 0",
             )
         if spectra:
-            modules = {path: _cut(modules[path], rank, dtype) for path, rank in allotted(spectra, recipe).items()}
-        return self._adapter(modules)
+            ranks = allotted(spectra, recipe)
+            kept = sum(float(spectra[path].energy[:rank].sum()) for path, rank in ranks.items())
+            modules = {path: _cut(modules[path], rank, dtype) for path, rank in ranks.items()}
+        lost = max(0.0, 1 - kept / whole) ** 0.5 if whole else 0.0
+        return Merged(self._adapter(modules), lost if lost > _ROUNDING else 0.0)
 
     def _adapter(self, modules: dict[str, Factors]) -> Adapter:
         return Adapter(name="-".join(a.name for a in self.adapters), modules=dict(sorted(modules.items())), base=self.base)
@@ -204,6 +230,13 @@ def _measured(found: dict[str, Factors], whole: Tensor, recipe: Recipe, base: st
             found[path] = _cut(factors, rank_within(energy, recipe.rank_energy, total), factors.up.dtype)
         spectra[path] = Spectrum(energy[: found[path].rank], written_rows(path, factors.shape, base) + factors.down.shape[1])
     return found, spectra
+
+
+def _energy(change: Change) -> float:
+    """‖ΔW‖² over all modules."""
+    if isinstance(change, LowRank):
+        return float(inner(change, change).sum())
+    return float(torch.linalg.vector_norm(change, dim=(1, 2)).double().square().sum())
 
 
 def _cut(factors: Factors, rank: int, dtype: torch.dtype) -> Factors:

@@ -13,7 +13,7 @@ from torch import Tensor
 from objectives import AnyEmbedder, Effects, Envelope, Moments, artifact_level, envelope, moments, preservation, score
 from optimizer.adapters import Adapter
 from optimizer.errors import TrialError
-from optimizer.merging import DTYPES, Merger, Recipe, merge_report
+from optimizer.merging import DTYPES, Merged, Merger, Recipe
 from optimizer.rendering import AnyRenderer, PromptSet
 from optimizer.rendering.memory import Note, attempt
 from optimizer.search.sources import Source
@@ -111,7 +111,7 @@ class Evaluator:
         baselines = self.baselines
         merged = self._merged(recipe)
         merge_seconds = time.perf_counter() - begun
-        images = self._render(merged)
+        images = self._render(merged.adapter)
         render_seconds = time.perf_counter() - begun - merge_seconds
         vectors = self.embedder(images)
         shares = preservation(vectors, baselines.effects)
@@ -119,7 +119,6 @@ class Evaluator:
         value = score(shares, artifacts)
         if not math.isfinite(value):
             raise TrialError(f"the score is {value}", remedy="look at the pictures of the sources alone")
-        fidelity = merge_report(self.adapters, recipe, merged)
         evaluation = Evaluation(
             recipe=recipe.data(),
             recipe_hash=recipe.hash,
@@ -131,37 +130,37 @@ class Evaluator:
             artifacts=artifacts,
             metrics={
                 **{f"artifact_{name}": value for name, value in parts.items()},
-                "relative_error": fidelity.total.error,
+                "relative_error": merged.error,
                 "seconds_merge": merge_seconds,
                 "seconds_render": render_seconds,
             },
             seconds=time.perf_counter() - begun,
         )
-        return Measured(evaluation, images, moments(vectors, baselines.effects), merged)
+        return Measured(evaluation, images, moments(vectors, baselines.effects), merged.adapter)
 
-    def _merged(self, recipe: Recipe) -> Adapter:
+    def _merged(self, recipe: Recipe) -> Merged:
         """The merge as its file would hold it, so that what is scored is what is shipped.
 
         Of no source at all it has no modules: such a proposal is worth nothing, and a sampler that is told so does not come back to it.
         """
         if not any(recipe.weights):
-            return Adapter(name="nothing", modules={}, base=self.adapters[0].base)
+            return Merged(Adapter(name="nothing", modules={}, base=self.adapters[0].base), 0.0)
         if self.renderer.device.type == "cpu":
             return self._merged_here(recipe)
         return attempt(self._merged_here, recipe) or self._merged_on_cpu(recipe)
 
-    def _merged_here(self, recipe: Recipe) -> Adapter:
+    def _merged_here(self, recipe: Recipe) -> Merged:
         """Where the renderer computes, with the sources kept there."""
         if self._merger is None:
             self._merger = Merger(self.adapters, self.renderer.device)
-        return self._merger.merge(recipe, dtype=DTYPES[recipe.dtype])
+        return self._merger.measured(recipe, dtype=DTYPES[recipe.dtype])
 
-    def _merged_on_cpu(self, recipe: Recipe) -> Adapter:
+    def _merged_on_cpu(self, recipe: Recipe) -> Merged:
         """For a candidate that the GPU has no memory for."""
         if self.note and not self._told:
             self.note("out of memory while merging: candidates that are too large for the GPU are merged on the CPU")
         self._told = True
-        return Merger(self.adapters, "cpu", keep=False).merge(recipe, dtype=DTYPES[recipe.dtype])
+        return Merger(self.adapters, "cpu", keep=False).measured(recipe, dtype=DTYPES[recipe.dtype])
 
     def _render(self, adapter: Adapter | None) -> Tensor:
         return self.renderer.render(self.prompts.prompts, adapter, tick=self.tick)

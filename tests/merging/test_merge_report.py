@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from optimizer.adapters.adapter import Adapter
-from optimizer.merging import Recipe, merge, merge_report
+from optimizer.merging import Merger, Recipe, merge, merge_report
 from tests.merging.samples import LOSSY, PATHS, make_adapter, recipe
 
 WEIGHTS = (0.8, -0.5)
@@ -89,3 +89,14 @@ def test_a_merge_of_no_source_loses_nothing_of_what_was_asked_for() -> None:
     sources = [make_adapter(1), make_adapter(2)]
     total = merge_report(sources, Recipe(method="linear", weights=(0.0, 0.0)), Adapter(name="nothing", modules={})).total
     assert (total.norm, total.ideal_norm, total.error, total.cosine_sum, total.cosine_sources) == (0, 0, 0, 0, (0, 0))
+
+
+SIZED = ({"method": "linear"}, {"method": "svd", "prune": 0.05}, {"method": "ties", "density": 0.5, "rank": "full"})
+
+
+@pytest.mark.parametrize("setting", [*LOSSY, *SIZED], ids=lambda s: "-".join(str(v) for v in s.values()))
+def test_the_error_that_a_merge_tells_of_itself_is_that_of_the_report(setting: dict[str, object]) -> None:
+    sources = [make_adapter(1, 4), make_adapter(2, 2, 1.0, paths=PATHS[1:])]
+    r = recipe(setting, *WEIGHTS)
+    found = Merger(sources).measured(r)
+    assert found.error == pytest.approx(merge_report(sources, r, found.adapter).total.error, rel=1e-3, abs=1e-3)
