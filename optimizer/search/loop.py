@@ -68,10 +68,10 @@ def search(ledger: Ledger, space: SearchSpace, evaluator: Evaluator, *, deadline
             _tell_news(ledger, observer, told)
             return True
         if isinstance(trial, Idle):
-            ledger.presence.sign(state="waiting", trial=None)
+            ledger.sign("waiting", None)
             observer.waiting(_POLL)
             continue
-        ledger.presence.sign(state="working", trial=trial.number)
+        ledger.sign("working", trial.number)
         _keep_baselines(ledger, evaluator)
         record = _evaluated(ledger, space, evaluator, trial)
         ledger.presence.count(pictures=len(evaluator.prompts), finished=1, failed=int(record.evaluation is None))
@@ -110,7 +110,7 @@ def _keep_baselines(ledger: Ledger, evaluator: Evaluator) -> None:
 
 def _evaluated(ledger: Ledger, space: SearchSpace, evaluator: Evaluator, trial: optuna.Trial) -> TrialRecord:
     try:
-        if times_lost(trial) >= MOST_LOST:
+        if ledger.patience(lambda: times_lost(trial)) >= MOST_LOST:
             raise TrialError(f"{MOST_LOST} workers ended while they evaluated it", remedy="see their logs")
         recipe = ledger.patience(lambda: _proposed(space, trial))
         evaluation = ledger.known(recipe)
