@@ -1,5 +1,5 @@
 """Fixtures that several suites share, how parallel workers share the processor, and the rule that continuous integration skips no
-browser test."""
+test for want of a browser or a database server."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Where MULTILORA_CI is set, a browser test that is skipped has failed: a missing browser must not look like a sound report."""
+    """Where MULTILORA_CI is set, a test that is skipped for want of a browser or a server has failed: neither may look like success."""
     report = yield
-    if report.skipped and item.get_closest_marker("browser") and os.environ.get("MULTILORA_CI"):
+    needed = item.get_closest_marker("browser") or item.get_closest_marker("postgres")
+    if report.skipped and needed and os.environ.get("MULTILORA_CI"):
         report.outcome, report.longrepr = "failed", f"{item.nodeid} was skipped, and MULTILORA_CI is set: {report.longrepr}"
     return report

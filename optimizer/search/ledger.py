@@ -78,7 +78,12 @@ class Ledger:
         return self.cache.get(self._key(recipe))
 
     def keep(self, recipe: Recipe, evaluation: Evaluation, images: Tensor) -> Evaluation:
-        """Write the pictures, then the evaluation that names them; when this returns both are durable."""
+        """Write the pictures, then the evaluation that names them; when this returns both are durable.
+
+        Where another worker, which took this one for dead, was first, its evaluation stands, and is returned.
+        """
+        if first := self.known(recipe):
+            return first
         files = save_images(self.store, f"trials/{recipe.hash[:16]}", images)
         stored = evaluation.model_copy(update={"images": files})
         self.cache.put(self._key(recipe), stored)
@@ -92,8 +97,9 @@ class Ledger:
                 self.study.enqueue_trial(dict(values), user_attrs={_LABEL: label})
 
     def take(self, sampler: Callable[[int], BaseSampler]) -> optuna.Trial | Idle:
-        """The next trial of this worker; see ``Claims.take``."""
-        return self.patience(lambda: self.claims.take(self.total, sampler))
+        """The next trial of this worker; see ``Claims.take``. Before the run has queued the first trials, there is a wait for them."""
+        total = self.total
+        return self.patience(lambda: self.claims.take(total, sampler)) if total else Idle.WAIT
 
     def tell(self, trial: optuna.Trial, recipe: Recipe, evaluation: Evaluation) -> TrialRecord:
         """Write down that a trial has ended with an evaluation that is in the cache, and tell Optuna.
@@ -101,7 +107,7 @@ class Ledger:
         Where another worker, which took this one for dead, was first, its result stands.
         """
         key = self._key(recipe)
-        self.log.add(_entry(trial, key=key))
+        self.log.add(self.patience(lambda: _entry(trial, key=key)))
         self.patience(lambda: self._tell(trial, {_KEY: key}, evaluation.score))
         return self._ended(trial)
 
@@ -113,7 +119,7 @@ class Ledger:
     def fail(self, trial: optuna.Trial, error: Exception) -> TrialRecord:
         """Record a failed trial with its reason."""
         reason = reason_of(error)
-        self.log.add(_entry(trial, error=reason))
+        self.log.add(self.patience(lambda: _entry(trial, error=reason)))
         self.patience(lambda: self._tell(trial, {_ERROR: reason}, None))
         return self._ended(trial)
 

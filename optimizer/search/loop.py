@@ -112,7 +112,7 @@ def _keep_baselines(ledger: Ledger, evaluator: Evaluator) -> None:
 
 def _evaluated(ledger: Ledger, space: SearchSpace, evaluator: Evaluator, trial: optuna.Trial) -> TrialRecord:
     try:
-        if times_lost(trial) >= MOST_LOST:
+        if ledger.patience(lambda: times_lost(trial)) >= MOST_LOST:
             raise TrialError(f"{MOST_LOST} workers ended while they evaluated it", remedy="see their logs")
         recipe = ledger.patience(lambda: _proposed(space, trial))
         evaluation = ledger.known(recipe)

@@ -44,15 +44,20 @@ def open_ledger(
     context = evaluation_context(bench.base, prompts, bench.renderer.settings, bench.embedder.name, bench.renderer.precision)
     inputs = study_inputs(context, bench.sources)
     shared, store = open_shared(config, directory, create=not joining), open_store_of(config, directory)
-    if not joining:
-        begin(shared.study, TrialLog(store), budget=config.budget, inputs=inputs)
-    check_same_inputs(inputs_of(shared.study), inputs, "--study" if joining and config.storage else directory.path)
-    if config.storage and not joining:
-        send(config, bench.sources, shared.study, store)
-    member = newcomer()
-    claims = Claims(shared.study, shared.gate, shared.roster, member.name)
-    with Presence(shared.roster, member, BEAT).shown() as presence:
-        yield Ledger(shared.study, store, context, claims, presence, Patience(observer))
+    try:
+        patience = Patience(observer)
+        if not joining:
+            patience(lambda: begin(shared.study, TrialLog(store), budget=config.budget, inputs=inputs))
+        begun = patience(lambda: inputs_of(shared.study))
+        check_same_inputs(begun, inputs, "--study" if joining and config.storage else directory.path)
+        if config.storage and not joining:
+            patience(lambda: send(config, bench.sources, shared.study, store))
+        member = newcomer()
+        claims = Claims(shared.study, shared.gate, shared.roster, member.name)
+        with Presence(shared.roster, member, BEAT).shown(patience) as presence:
+            yield Ledger(shared.study, store, context, claims, presence, patience)
+    finally:
+        shared.close()
 
 
 def open_shared(config: Config, directory: StudyDirectory, *, create: bool) -> Shared:

@@ -171,5 +171,5 @@ def _report(story: Story, directory: StudyDirectory) -> StudySummary:
 
 
 def _began(ledger: Ledger) -> datetime:
-    started = [t.datetime_start for t in ledger.study.get_trials(deepcopy=False) if t.datetime_start]
+    started = [t.datetime_start for t in ledger.patience(lambda: ledger.study.get_trials(deepcopy=False)) if t.datetime_start]
     return (min(started) if started else datetime.now()).astimezone(UTC)

@@ -10,6 +10,7 @@ from optimizer.search.progress import Observer
 from optimizer.search.prompting import search_prompts
 from optimizer.search.sampler import quiet
 from optimizer.search.travel import fetched
+from optimizer.search.workers.patience import Patience
 from studies import StudyDirectory
 
 
@@ -28,7 +29,11 @@ def work(config: Config, observer: Observer) -> int:
     directory = StudyDirectory(config.out)
     if config.storage:
         shared = open_shared(config, directory, create=False)
-        config = fetched(config, shared.study, open_store_of(config, directory))
+        store, own = open_store_of(config, directory), config
+        try:
+            config = Patience(observer)(lambda: fetched(own, shared.study, store))
+        finally:
+            shared.close()
     bench = prepare(config, observer)
     prompts = search_prompts(config, bench.sources)
     with open_ledger(bench, prompts, directory, observer, joining=True) as ledger:

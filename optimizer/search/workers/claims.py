@@ -51,6 +51,7 @@ class Claims:
             sampler: the sampler that proposes the trial of a number.
         """
         with self.gate.passing():
+            self._end_surplus()
             trials = counted(self.study)
             for orphan in (t for t in trials if t.state == TrialState.RUNNING and not self._in_hands(t)):
                 return self._adopt(orphan, sampler)
@@ -89,6 +90,12 @@ class Claims:
         trial.set_user_attr(_SURPLUS, True)
         self.study.tell(trial, state=TrialState.FAIL)
         return Idle.WAIT
+
+    def _end_surplus(self) -> None:
+        """End trials whose worker, or the database, went away while they were given up."""
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if trial.user_attrs.get(_SURPLUS):
+                self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
 
 
 def counted(study: optuna.Study) -> Sequence[FrozenTrial]:

@@ -41,18 +41,24 @@ class FileGate:
 class DatabaseGate:
     """By a PostgreSQL advisory lock, held by a transaction: ends with it, whatever becomes of the connection.
 
+    Of a worker that sleeps, or whose machine is cut off, inside the gate, the server ends the connection after a while.
+
     Attributes:
         engine: connections to the database.
         study: the study's name.
+        seconds: how long one may stay inside.
     """
 
     engine: Engine
     study: str
+    seconds: float = 120.0
 
     @contextmanager
     def passing(self) -> Iterator[None]:
         """See ``Gate``."""
         number = int.from_bytes(hashlib.sha256(f"multilora {self.study}".encode()).digest()[:8], "big", signed=True)
+        limit = {"limit": str(max(1, round(self.seconds * 1000)))}
         with self.engine.begin() as connection:
+            connection.execute(text("SELECT set_config('idle_in_transaction_session_timeout', :limit, true)"), limit)
             connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": number})
             yield

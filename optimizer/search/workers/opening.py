@@ -1,7 +1,13 @@
-"""Opening a study where workers share it: a journal on one machine, or a database for many."""
+"""Opening a study where workers share it: a journal on one machine, or a database for many.
+
+MULTILORA_BEAT and MULTILORA_GRACE set the seconds between signs of life, and how long to do without them before a trial is given to
+another worker. They have to be the same on all machines; tests make them short.
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -20,8 +26,25 @@ from studies import StudyDirectory
 
 _LOCAL = "search"
 _TIMEOUT = 10
-# Signs of life, and how long to do without them before a trial is given to another.
-BEAT, GRACE = 10.0, 120.0
+
+
+def seconds_from(environment: Mapping[str, str], name: str, default: float) -> float:
+    """A time that an environment variable may set.
+
+    Raises:
+        UsageError: it is no number above 0.
+    """
+    text = environment.get(name, "")
+    try:
+        seconds = float(text or default)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise UsageError(f"is {text!r}", where=name, remedy="give seconds, a number above 0")
+    return seconds
+
+
+BEAT, GRACE = seconds_from(os.environ, "MULTILORA_BEAT", 10.0), seconds_from(os.environ, "MULTILORA_GRACE", 120.0)
 
 
 @dataclass(frozen=True)
@@ -32,11 +55,18 @@ class Shared:
         study: the Optuna study.
         gate: lets one in at a time.
         roster: who is there.
+        engines: connections to a database, if there is one.
     """
 
     study: optuna.Study
     gate: Gate
     roster: Roster
+    engines: tuple[Engine, ...] = ()
+
+    def close(self) -> None:
+        """Close the connections; the study can still be used, and opens new ones."""
+        for engine in self.engines:
+            engine.dispose()
 
 
 def on_this_machine(directory: StudyDirectory) -> Shared:
@@ -84,7 +114,7 @@ def in_database(url: str, name: str, *, create: bool, grace: float = GRACE) -> S
     except OUTAGES as error:
         remedy = "check the address, PGPASSWORD or the service file, and that the server runs"
         raise StudyError(f"the database cannot be used ({reason(error)})", where="--storage", remedy=remedy) from None
-    return Shared(study, DatabaseGate(engine, name), StudyRoster(study, grace))
+    return Shared(study, DatabaseGate(engine, name, grace), StudyRoster(study, grace), (engine, storage.engine))
 
 
 def _made(storage: BaseStorage, name: str) -> optuna.Study:

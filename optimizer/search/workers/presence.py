@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from threading import Event, Lock, Thread
@@ -30,9 +30,13 @@ class Presence:
     _began: float = field(default_factory=time.monotonic)
 
     @contextmanager
-    def shown(self) -> Iterator[Presence]:
-        """Be on the roster, alive, while the block runs; then sign off."""
-        self.sign(state="loading")
+    def shown(self, patience: Callable[[Callable[[], None]], None]) -> Iterator[Presence]:
+        """Be on the roster, alive, while the block runs; then sign off.
+
+        Args:
+            patience: repeats the first sign until it gets through.
+        """
+        patience(lambda: self.sign(state="loading"))
         end = Event()
         thread = Thread(target=self._beat, args=(end,), daemon=True)
         thread.start()

@@ -1,0 +1,310 @@
+"""Runs of the real command line under random faults; prints what became of their trials.
+
+    python -m tests.workers.chaos --faults 200 [--seed 0]
+
+Needs PostgreSQL's server. Trials are evaluated on a fake base; processes, files, signals, database and connections are real ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.postgres import Server, running
+from tests.workers.ledgers import Findings, Watch, examined, story
+from tests.workers.proxy import Proxy
+from tests.workers.runs import GRACE, Job, Process, Sources, make_sources, until
+
+STOPPED = 143
+
+
+@dataclass
+class Tally:
+    """What was done, and what came of it.
+
+    Attributes:
+        faults: by kind.
+        findings: of the studies.
+    """
+
+    faults: Counter[str] = field(default_factory=Counter)
+    findings: Findings = field(default_factory=Findings)
+
+
+def one_worker(sources: Sources, folder: Path, faults: int, seed: int, *, budget: int = 12) -> Tally:
+    """Kill a run at random instants and start it again until it ends; then the next. Each has to equal the run that nobody killed."""
+    lot, tally, number = random.Random(seed), Tally(), 0
+    undisturbed = Job(sources, folder / "undisturbed", budget, latency=0.01)
+    whole = undisturbed.begin(undisturbed.words(), folder / "undisturbed.log")
+    assert whole.popen.wait() == 0, whole.told
+    while tally.faults.total() < faults:
+        number += 1
+        job = Job(sources, folder / f"one-{number}", budget, latency=0.15)
+        with Watch(job.out / "evaluations") as watch:
+            _killed_until_it_ends(job, lot, tally.faults, faults)
+        tally.findings += examined(job, watch, differing=story(job.out) != story(undisturbed.out))
+        _progress(tally)
+    return tally
+
+
+def _killed_until_it_ends(job: Job, lot: random.Random, faults: Counter[str], most: int) -> None:
+    while True:
+        run = job.begin(job.words(), job.out.with_suffix(".log"))
+        if faults.total() < most:
+            if lot.random() < 0.8:
+                until(lambda run=run: run.searching or run.code is not None)  # type: ignore[misc]
+                _wait(run, lot.uniform(0, 1.2))
+            else:
+                _wait(run, lot.uniform(0, 4))
+            if run.code is None:
+                run.kill()
+                faults["kill -9"] += 1
+                continue
+        assert run.popen.wait() == 0, run.told
+        return
+
+
+def crew(sources: Sources, folder: Path, faults: int, seed: int, *, budget: int = 30) -> Tally:
+    """A run with three workers of its own, which are killed; now and then all of it, and it is started again."""
+    lot, tally, number = random.Random(seed), Tally(), 0
+    while tally.faults.total() < faults:
+        number += 1
+        job = Job(sources, folder / f"crew-{number}", budget, latency=0.5)
+        with Watch(job.out / "evaluations") as watch:
+            _crew_until_it_ends(job, lot, tally.faults, faults)
+        tally.findings += examined(job, watch, differing=_repeated(job, "repeated") != story(job.out))
+        _progress(tally)
+    return tally
+
+
+def _crew_until_it_ends(job: Job, lot: random.Random, faults: Counter[str], most: int) -> None:
+    run = job.begin(job.words("--workers", "3"), job.out.with_suffix(".log"))
+    while run.code is None:
+        _wait(run, lot.uniform(0.3, 2))
+        others = [pid for pid in _members(job.out) if pid != run.popen.pid]
+        if faults.total() >= most or run.code is not None:
+            run.popen.wait()
+        elif lot.random() < 0.15:
+            run.kill()
+            faults["kill -9 of the run"] += 1
+            run = job.begin(job.words("--workers", "3"), job.out.with_suffix(".log"))
+        elif others and _sent(lot.choice(others), signal.SIGKILL):
+            faults["kill -9"] += 1
+    assert run.code == 0, run.told
+
+
+def _members(out: Path) -> list[int]:
+    """Process numbers on the roster."""
+    found = []
+    for file in sorted((out / "workers").glob("*.json")):
+        try:
+            found.append(json.loads(file.read_bytes())["pid"])
+        except FileNotFoundError:
+            continue
+    return found
+
+
+def _sent(pid: int, number: int) -> bool:
+    """Send a signal to a process, if it is one of this program's."""
+    try:
+        if b"optimizer" not in Path(f"/proc/{pid}/cmdline").read_bytes():
+            return False
+        os.kill(pid, number)
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+    return True
+
+
+def database(server: Server, sources: Sources, folder: Path, faults: int, seed: int, *, budget: int = 40, outage: float = 30.0) -> Tally:
+    """A run and workers on a database, and everything that can go wrong there; one long outage a study."""
+    lot, tally, number = random.Random(seed), Tally(), 0
+    while tally.faults.total() < faults:
+        number += 1
+        with ExitStack() as stack:
+            proxy = stack.enter_context(Proxy(server.port))
+            address = server.database()
+            through = server.url(address.rpartition("/")[2], proxy.port)
+            place = folder / f"database-{number}"
+            job = Job(sources, place / "out", budget, latency=1.0, storage=through, artifacts=str(place / "artifacts"))
+            watch = stack.enter_context(Watch(place / "artifacts" / "evaluations"))
+            yard = Yard(job, server, proxy, lot, tally.faults, faults, outage)
+            yard.work()
+        direct = dataclasses.replace(job, storage=address)
+        tally.findings += examined(direct, watch, differing=_repeated(direct, "repeated") != story(job.out))
+        _progress(tally)
+    return tally
+
+
+@dataclass
+class Yard:
+    """Processes that work on a study in a database, are disturbed, and are started again."""
+
+    job: Job
+    server: Server
+    proxy: Proxy
+    lot: random.Random
+    faults: Counter[str]
+    most: int
+    outage: float
+    workers: list[Process] = field(default_factory=list)
+    started: int = 0
+    begun: int = 0
+
+    def work(self) -> None:
+        """Until the run has ended by itself, and its workers with it."""
+        self._run()
+        self.begun = self.faults.total()
+        until(lambda: self.main.searching, 300)
+        deeds = {
+            "kill -9": 6,
+            "kill -9 of the run": 2,
+            "SIGTERM": 3,
+            "SIGSTOP longer than the grace": 2,
+            "restart of the server": 2,
+            "cut connections": 4,
+            "a worker more": 1,
+        }
+        try:
+            while self.main.code != 0:
+                self._tend()
+                time.sleep(self.lot.uniform(0.2, 1.5))
+                if self.faults.total() < self.most and self.main.code is None:
+                    kind = self.lot.choices(list(deeds), list(deeds.values()))[0]
+                    if self.outage and self.faults.total() > self.begun + 3:
+                        kind, outage, self.outage = f"the server away for {self.outage:.0f} s", self.outage, 0.0
+                        self.server.stop()
+                        time.sleep(outage)
+                        self.server.start()
+                        self.faults[kind] += 1
+                    elif self._done(kind):
+                        self.faults[kind] += 1
+            for worker in self.workers:
+                assert worker.popen.wait(120) is not None
+        finally:
+            for process in (self.main, *self.workers):
+                process.kill()
+
+    def _run(self) -> None:
+        self.main = self.job.begin(self.job.words(), self._log("run"))
+
+    def _tend(self) -> None:
+        """Start what has ended too early again."""
+        if self.main.code not in (None, 0):
+            self._run()
+        self.workers = [worker for worker in self.workers if worker.code is None]
+        while len(self.workers) < 2 and self.main.code is None:
+            self._hire()
+
+    def _hire(self) -> None:
+        self.workers.append(self.job.begin(self.job.join(), self._log("worker")))
+
+    def _log(self, kind: str) -> Path:
+        self.started += 1
+        return self.job.out.parent / "logs" / f"{self.started:03d}-{kind}.log"
+
+    def _done(self, kind: str) -> bool:
+        """Do it, where it can be done now."""
+        busy = [worker for worker in self.workers if worker.code is None and worker.searching]
+        if not busy or not self.main.searching:
+            return False
+        match kind:
+            case "kill -9 of the run":
+                self.main.kill()
+            case "restart of the server":
+                self.server.restart()
+            case "cut connections":
+                return self.proxy.cut() > 0
+            case "a worker more":
+                self._hire()
+            case "kill -9":
+                self.lot.choice(busy).kill()
+            case "SIGTERM":
+                worker = self.lot.choice(busy)
+                worker.signal(signal.SIGTERM)
+                code = worker.popen.wait(120)
+                assert code in (STOPPED, 0), worker.told
+            case _:
+                worker = self.lot.choice(busy)
+                worker.signal(signal.SIGSTOP)
+                time.sleep(GRACE + 2)
+                worker.signal(signal.SIGCONT)
+        return True
+
+
+def _repeated(job: Job, name: str) -> object:
+    """The report of a run that finds all trials of a study done, and makes the rest anew."""
+    again = dataclasses.replace(job, out=job.out.with_name(f"{job.out.name}-{name}"), latency=0.0)
+    if not job.storage:
+        shutil.copytree(job.out, again.out)
+        for file in ("summary.json", "report.html", "trials.csv"):
+            (again.out / file).unlink()
+        shutil.rmtree(again.out / "best")
+    run = again.begin(again.words(), again.out.with_suffix(".log"))
+    assert run.popen.wait() == 0, run.told
+    return story(again.out)
+
+
+def _progress(tally: Tally) -> None:
+    print(f"{tally.faults.total()} faults: {tally.findings}", file=sys.stderr, flush=True)
+
+
+def _wait(run: Process, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while run.code is None and time.monotonic() < end:
+        time.sleep(0.01)
+
+
+def table(tallies: dict[str, Tally]) -> str:
+    """The figures, as Markdown."""
+    names = [f.name for f in dataclasses.fields(Findings)]
+    lines = [f"| scenario | faults | {' | '.join(names)} |", f"|---|{'---|' * (len(names) + 1)}"]
+    whole = Tally()
+    for tally in tallies.values():
+        whole.faults, whole.findings = whole.faults + tally.faults, whole.findings + tally.findings
+    for name, tally in {**tallies, "all": whole}.items():
+        lines.append(f"| {name} | {tally.faults.total()} | {' | '.join(str(getattr(tally.findings, n)) for n in names)} |")
+    kinds = ", ".join(f"{count} × {kind}" for kind, count in whole.faults.most_common())
+    return "\n".join([*lines, "", f"Faults: {kinds}."])
+
+
+def main() -> int:
+    """The command; exits with 1 if a promise was broken."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--faults", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", type=Path, help="folder for everything that the runs leave")
+    asked = parser.parse_args()
+    folder = asked.keep or Path(tempfile.mkdtemp(prefix="chaos-"))
+    sources = make_sources(_made(folder / "sources"))
+    quarter, tallies = asked.faults // 4, {}
+    tallies["one worker"] = one_worker(sources, folder, quarter, asked.seed)
+    print(table(tallies), file=sys.stderr, flush=True)
+    tallies["three workers on one machine"] = crew(sources, folder, quarter, asked.seed)
+    print(table(tallies), file=sys.stderr, flush=True)
+    with running() as server:
+        tallies["three workers on a database"] = database(server, sources, folder, asked.faults - 2 * quarter, asked.seed)
+    print(table(tallies))
+    if not asked.keep:
+        shutil.rmtree(folder)
+    return int(any(tally.findings.broken for tally in tallies.values()))
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+if __name__ == "__main__":
+    sys.exit(main())

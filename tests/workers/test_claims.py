@@ -1,0 +1,151 @@
+"""Claims on both backends: each trial to one worker, those of the dead to another, and never more than the budget."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Thread
+
+import optuna
+import pytest
+from optuna.samplers import RandomSampler
+from optuna.trial import TrialState
+
+from optimizer.search.workers.claims import Claims, Idle, counted, times_lost
+from optimizer.search.workers.opening import Shared, in_database, on_this_machine
+from optimizer.search.workers.roster import Member
+from studies import StudyDirectory
+
+OPENED: list[Shared] = []
+SAMPLER = RandomSampler(seed=0)
+
+CLAIMANT = """
+import sys
+from tests.workers.test_claims import claim_all, open_at
+claim_all(open_at(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+"""
+
+
+def open_at(place: str) -> Shared:
+    OPENED.append(in_database(place, "claims", create=True, grace=60) if "://" in place else on_this_machine(StudyDirectory(Path(place))))
+    return OPENED[-1]
+
+
+@pytest.fixture(params=["journal", pytest.param("postgres", marks=pytest.mark.postgres)])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Where the study is: a folder, or the address of a database."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    yield str(request.getfixturevalue("database")) if request.param == "postgres" else str(StudyDirectory(tmp_path).create().path)
+    while OPENED:
+        OPENED.pop().close()
+
+
+def member(name: str) -> Member:
+    return Member(name=name, host="here", pid=1)
+
+
+def worker(place: str, name: str, *, alive: bool = True) -> Claims:
+    shared = open_at(place)
+    if alive:
+        shared.roster.sign(member(name))
+    return Claims(shared.study, shared.gate, shared.roster, name)
+
+
+def taken(claims: Claims, total: int = 3) -> optuna.Trial:
+    trial = claims.take(total, lambda _: SAMPLER)
+    assert isinstance(trial, optuna.Trial), trial
+    return trial
+
+
+def claim_all(shared: Shared, name: str, total: int) -> None:
+    shared.roster.sign(member(name))
+    claims = Claims(shared.study, shared.gate, shared.roster, name)
+    while isinstance(trial := claims.take(total, lambda _: SAMPLER), optuna.Trial):
+        trial.set_user_attr("by", [*trial.user_attrs.get("by", []), name])
+        shared.study.tell(trial, 0.5)
+
+
+def test_a_dead_workers_trial_goes_to_another_and_counts_as_lost(place: str) -> None:
+    lost = taken(worker(place, "dead", alive=False))
+    other = worker(place, "other")
+    found = taken(other)
+    assert found.number == lost.number
+    assert times_lost(found) == 1
+    assert taken(other).number == found.number  # asked again, because the answer was lost: the same one
+    assert times_lost(found) == 1
+
+
+def test_a_living_workers_trial_stays_with_it(place: str) -> None:
+    first, second = worker(place, "first"), worker(place, "second")
+    assert [taken(first, 2).number, taken(second, 2).number] == [0, 1]
+    assert second.study.tell(1, 0.5).number == 1
+    assert second.take(2, lambda _: SAMPLER) is Idle.WAIT
+    first.study.tell(0, 0.5)
+    assert second.take(2, lambda _: SAMPLER) is Idle.DONE
+
+
+def test_a_trial_that_was_given_back_does_not_count_as_lost(place: str) -> None:
+    first, second = worker(place, "first"), worker(place, "second")
+    trial = taken(first)
+    first.give_back(trial)
+    found = taken(second)
+    assert found.number == trial.number
+    assert times_lost(found) == 0
+
+
+def test_a_surplus_trial_is_given_up_and_counts_for_nothing(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    claims = worker(place, "one")
+    real = claims.study.ask
+
+    def late() -> optuna.Trial:  # another gets in between: the gate's connection has broken
+        claims.study.tell(claims.study.ask(), 0.5) if monkeypatch.undo() is None else None
+        return real()
+
+    monkeypatch.setattr(claims.study, "ask", late)
+    assert claims.take(1, lambda _: SAMPLER) is Idle.WAIT
+    assert claims.take(1, lambda _: SAMPLER) is Idle.DONE
+    assert [t.number for t in counted(claims.study)] == [0]
+    assert [t.state for t in claims.study.trials] == [TrialState.COMPLETE, TrialState.FAIL]
+
+
+def test_a_surplus_trial_whose_worker_died_while_it_gave_it_up_is_ended(place: str) -> None:
+    claims = worker(place, "one")
+    claims.study.ask().set_user_attr("surplus", True)
+    claims.study.tell(taken(claims, 1), 0.5)
+    assert claims.take(1, lambda _: SAMPLER) is Idle.DONE
+    assert [t.state for t in claims.study.trials] == [TrialState.FAIL, TrialState.COMPLETE]
+
+
+def test_queued_trials_come_first_and_in_order(place: str) -> None:
+    claims = worker(place, "one")
+    for share in (0.25, 0.75):
+        claims.study.enqueue_trial({"share": share})
+    assert [taken(claims).suggest_float("share", 0, 1), claims.study.tell(0, 0.5).number] == [0.25, 0]
+    assert taken(claims).suggest_float("share", 0, 1) == 0.75
+
+
+def test_the_budget_is_exact_when_eight_threads_ask_at_once(place: str) -> None:
+    threads = [Thread(target=claim_all, args=(open_at(place), f"worker {i}", 30)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    _check_whole(open_at(place).study, 30)
+
+
+def test_the_budget_is_exact_when_four_processes_ask_at_once(place: str) -> None:
+    open_at(place)
+    commands = [[sys.executable, "-c", CLAIMANT, place, f"worker {i}", "24"] for i in range(4)]
+    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for command in commands]
+    for process in processes:
+        _, said = process.communicate()
+        assert process.returncode == 0, said
+    _check_whole(open_at(place).study, 24)
+
+
+def _check_whole(study: optuna.Study, total: int) -> None:
+    assert [t.number for t in counted(study)] == list(range(total))
+    assert {t.state for t in study.trials} == {TrialState.COMPLETE}
+    assert {len(t.user_attrs["by"]) for t in study.trials} == {1}
