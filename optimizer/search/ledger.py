@@ -168,15 +168,23 @@ class Ledger:
 
 
 def begin(study: optuna.Study, log: TrialLog, *, budget: int, inputs: Mapping[str, str]) -> None:
-    """Write down, once, what a study begins with."""
-    if INPUTS not in study.user_attrs:
-        log.begin(StudyEntry(budget=budget, inputs=dict(inputs)))
-        study.set_user_attr(BUDGET, budget)
-        study.set_user_attr(INPUTS, dict(inputs))
+    """Write down, once, what a study begins with; what an older version has not written down is added."""
+    known = inputs_of(study)
+    if inputs.keys() <= known.keys():
+        return
+    budget, inputs = budget_of(study, budget), {**inputs, **known}
+    log.begin(StudyEntry(budget=budget, inputs=inputs))
+    study.set_user_attr(BUDGET, budget)
+    study.set_user_attr(INPUTS, inputs)
+
+
+def budget_of(study: optuna.Study, asked: int) -> int:
+    """The budget that a study began with, or the one that is asked for where it has not begun."""
+    return int(study.user_attrs.get(BUDGET, asked))
 
 
 def inputs_of(study: optuna.Study) -> Mapping[str, str]:
-    """Digests of the files that the study began with."""
+    """Digests and versions of what the study began with."""
     return dict(study.user_attrs.get(INPUTS, {}))
 
 
