@@ -23,6 +23,7 @@ class TrialEntry(BaseModel):
         spaces: each parameter's distribution, as Optuna's JSON.
         key: of the evaluation; empty for a failed trial.
         error: why it failed.
+        imported: it came, finished, from the study that this one was forked from, and is none of the baselines.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,6 +34,7 @@ class TrialEntry(BaseModel):
     spaces: dict[str, str] = {}
     key: str = ""
     error: Text = ""
+    imported: bool = False
 
 
 class StudyEntry(BaseModel):
@@ -65,7 +67,12 @@ class TrialLog:
 
     def add(self, entry: TrialEntry) -> None:
         """Write down a trial's end, before the optimiser is told; raises OSError."""
-        self.store.write(f"{FOLDER}/{entry.number:06d}.json", entry.model_dump_json(indent=1).encode())
+        self.store.write(self.name(entry.number), entry.model_dump_json(indent=1).encode())
+
+    @staticmethod
+    def name(number: int) -> str:
+        """Where the entry of a trial lies in the store."""
+        return f"{FOLDER}/{number:06d}.json"
 
     @property
     def beginning(self) -> StudyEntry | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +16,7 @@ from optimizer.rendering import PromptSet, RenderSettings
 from optimizer.rendering.fake_spec import FakeSpec, is_fake
 from optimizer.search.config import Config
 from optimizer.search.sources import Source
+from optimizer.search.space import SearchSpace
 
 # Raise it whenever the same pictures would be scored differently.
 SCORER = 1
@@ -39,10 +41,24 @@ def evaluation_context(base: str, prompts: PromptSet, settings: RenderSettings, 
     }
 
 
-def study_inputs(context: Mapping[str, object], sources: Sequence[Source]) -> dict[str, str]:
-    """What the files behind a configuration hold, by digest: a study goes on only while none of them changes."""
+def study_inputs(context: Mapping[str, object], sources: Sequence[Source], space: SearchSpace) -> dict[str, str]:
+    """What a study rests on, files by digest, code by version: it goes on only while none of it changes.
+
+    The kind of device is no part of it: pictures of another one differ in their last bits only.
+    """
     inputs = {f"source {s.name}": s.adapter.sha256 for s in sources}
-    return inputs | {name: _digest(context[name]) for name in ("base", "embedder", "prompts")}
+    inputs |= {name: _digest(context[name]) for name in ("base", "embedder", "prompts")}
+    return inputs | {
+        "search space": _digest(space.described()),
+        "rendering": _digest([context[name] for name in ("steps", "guidance", "negative", "resolution")]),
+        "scorer": f"version {context['scorer']}",
+        "libraries": _versions(context["libraries"]),
+    }
+
+
+def _versions(libraries: object) -> str:
+    assert isinstance(libraries, list)
+    return ", ".join(f"{name} {number}" for name, number in zip(("torch", "diffusers"), libraries, strict=True))
 
 
 def folder_fingerprint(folder: Path) -> str:
@@ -65,16 +81,20 @@ def _digest(value: object) -> str:
 
 
 def check_same_inputs(saved: Mapping[str, str], found: Mapping[str, str], where: str | Path) -> None:
-    """Raise unless sources, base, embedder and prompts are those that the study began with.
+    """Raise unless everything that a study rests on is what it began with; what was not written down then is not compared.
 
     Raises:
-        StudyError: naming everything that changed.
+        StudyError: naming everything that changed, before and now.
     """
-    changed = [name for name, digest in found.items() if saved.get(name) != digest]
+    changed = [f"{name}: {_short(saved[name])} → {_short(now)}" for name, now in found.items() if saved.get(name, now) != now]
     if changed:
-        raise StudyError(
-            f"files changed since the study here began ({', '.join(changed)})", where=where, remedy="put them back, or choose another --out"
-        )
+        problem = f"what the study here rests on has changed since it began ({'; '.join(changed)})"
+        raise StudyError(problem, where=where, remedy="put it back, or start a new study with what is still valid: --fork NAME")
+
+
+def _short(value: str) -> str:
+    """As many digits of a digest as people compare; versions in full."""
+    return value[:8] if re.fullmatch(r"[0-9a-f]{64}", value) else value
 
 
 def check_same_run(saved: Config, asked: Config, where: Path) -> None:
@@ -89,7 +109,7 @@ def check_same_run(saved: Config, asked: Config, where: Path) -> None:
         raise StudyError(
             f"the study here was made with other settings ({'; '.join(changed)})",
             where=where,
-            remedy="choose another --out, or repeat the command that began it",
+            remedy="repeat the command that began it, choose another --out, or start a new study with what is still valid: --fork NAME",
         )
 
 

@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import optuna
 from filelock import FileLock, Timeout
@@ -26,8 +27,10 @@ from studies.records import Evaluation, TrialRecord
 from studies.store import Store
 from studies.trial_log import StudyEntry, TrialEntry, TrialLog
 
-_KEY, _LABEL, _ERROR = "evaluation", "label", "error"
-_BUDGET, _INPUTS, _TOTAL = "budget", "inputs", "total"
+KEY, LABEL, ERROR, IMPORTED = "evaluation", "label", "error", "imported"
+BUDGET, INPUTS, TOTAL = "budget", "inputs", "total"
+FIXED = "fixed_params"
+"""Where Optuna keeps the values of a trial that waits."""
 
 
 @dataclass(frozen=True)
@@ -62,16 +65,16 @@ class Ledger:
     @property
     def planned_budget(self) -> int:
         """The budget that the study began with. Search space and first trials follow from it, and stay when the budget grows."""
-        return int(self.patience(lambda: self.study.user_attrs)[_BUDGET])
+        return int(self.patience(lambda: self.study.user_attrs)[BUDGET])
 
     @property
     def total(self) -> int:
         """Trials that the study may have at present, baselines included."""
-        return int(self.patience(lambda: self.study.user_attrs).get(_TOTAL, 0))
+        return int(self.patience(lambda: self.study.user_attrs).get(TOTAL, 0))
 
     def allow(self, total: int) -> None:
         """Let the study have so many trials."""
-        self.patience(lambda: self.study.set_user_attr(_TOTAL, total))
+        self.patience(lambda: self.study.set_user_attr(TOTAL, total))
 
     def known(self, recipe: Recipe) -> Evaluation | None:
         """The evaluation of a recipe that was evaluated before, by this or another worker, or by an interrupted run."""
@@ -90,11 +93,21 @@ class Ledger:
         return stored
 
     def enqueue(self, starts: Sequence[tuple[str, Mapping[str, object]]]) -> None:
-        """Queue the labelled trials that a study begins with; those that an interrupted call has queued are not queued again."""
+        """Queue the labelled trials that a study begins with; those that an interrupted call has queued are not queued again.
+
+        One that a repair has found unfinished, and could not name, gets its label and its values back.
+        """
         with self.claims.gate.passing():
-            queued = len(self.study.get_trials(deepcopy=False))
-            for label, values in starts[queued:]:
-                self.study.enqueue_trial(dict(values), user_attrs={_LABEL: label})
+            queued = self.study.get_trials(deepcopy=False)
+            for trial, (label, values) in zip(queued, starts, strict=False):
+                if trial.state == TrialState.WAITING and FIXED not in trial.system_attrs:
+                    self._name(trial, label, values)
+            for label, values in starts[len(queued) :]:
+                self.study.enqueue_trial(dict(values), user_attrs={LABEL: label})
+
+    def _name(self, trial: FrozenTrial, label: str, values: Mapping[str, Any]) -> None:
+        self.study._storage.set_trial_user_attr(trial._trial_id, LABEL, label)
+        self.study._storage.set_trial_system_attr(trial._trial_id, FIXED, dict(values))
 
     def take(self, sampler: Callable[[int], BaseSampler]) -> optuna.Trial | Idle:
         """The next trial of this worker; see ``Claims.take``. Before the run has queued the first trials, there is a wait for them."""
@@ -107,8 +120,8 @@ class Ledger:
         Where another worker, which took this one for dead, was first, its result stands.
         """
         key = self._key(recipe)
-        self.log.add(self.patience(lambda: _entry(trial, key=key)))
-        self.patience(lambda: self._tell(trial, {_KEY: key}, evaluation.score))
+        self.log.add(self.patience(lambda: entry_of(trial, key=key)))
+        self.patience(lambda: self._tell(trial, {KEY: key}, evaluation.score))
         return self._ended(trial)
 
     def give_back(self, trial: optuna.Trial) -> None:
@@ -119,8 +132,8 @@ class Ledger:
     def fail(self, trial: optuna.Trial, error: Exception) -> TrialRecord:
         """Record a failed trial with its reason."""
         reason = reason_of(error)
-        self.log.add(self.patience(lambda: _entry(trial, error=reason)))
-        self.patience(lambda: self._tell(trial, {_ERROR: reason}, None))
+        self.log.add(self.patience(lambda: entry_of(trial, error=reason)))
+        self.patience(lambda: self._tell(trial, {ERROR: reason}, None))
         return self._ended(trial)
 
     @property
@@ -149,10 +162,10 @@ class Ledger:
         return self._known.setdefault(trial.number, self._record(frozen))
 
     def _record(self, trial: FrozenTrial) -> TrialRecord:
-        label = trial.user_attrs.get(_LABEL, "")
-        evaluation = self.cache.get(trial.user_attrs[_KEY]) if trial.state == TrialState.COMPLETE else None
+        label = trial.user_attrs.get(LABEL, "")
+        evaluation = self.cache.get(trial.user_attrs[KEY]) if trial.state == TrialState.COMPLETE else None
         if evaluation is None:
-            reason = trial.user_attrs.get(_ERROR, "the evaluation is missing from the cache")
+            reason = trial.user_attrs.get(ERROR, "the evaluation is missing from the cache")
             return TrialRecord(number=trial.number, label=label, state="FAIL", error=reason)
         return TrialRecord(number=trial.number, label=label, evaluation=evaluation)
 
@@ -161,16 +174,24 @@ class Ledger:
 
 
 def begin(study: optuna.Study, log: TrialLog, *, budget: int, inputs: Mapping[str, str]) -> None:
-    """Write down, once, what a study begins with."""
-    if _INPUTS not in study.user_attrs:
-        log.begin(StudyEntry(budget=budget, inputs=dict(inputs)))
-        study.set_user_attr(_BUDGET, budget)
-        study.set_user_attr(_INPUTS, dict(inputs))
+    """Write down, once, what a study begins with; what an older version has not written down is added."""
+    known = inputs_of(study)
+    if inputs.keys() <= known.keys():
+        return
+    budget, inputs = budget_of(study, budget), {**inputs, **known}
+    log.begin(StudyEntry(budget=budget, inputs=inputs))
+    study.set_user_attr(BUDGET, budget)
+    study.set_user_attr(INPUTS, inputs)
+
+
+def budget_of(study: optuna.Study, asked: int) -> int:
+    """The budget that a study began with, or the one that is asked for where it has not begun."""
+    return int(study.user_attrs.get(BUDGET, asked))
 
 
 def inputs_of(study: optuna.Study) -> Mapping[str, str]:
-    """Digests of the files that the study began with."""
-    return dict(study.user_attrs.get(_INPUTS, {}))
+    """Digests and versions of what the study began with."""
+    return dict(study.user_attrs.get(INPUTS, {}))
 
 
 @contextmanager
@@ -208,7 +229,16 @@ def reason_of(error: Exception) -> str:
     return text if isinstance(error, OptimizerError) else f"{type(error).__name__}: {text}".rstrip(": ")
 
 
-def _entry(trial: optuna.Trial, *, key: str = "", error: str = "") -> TrialEntry:
+def entry_of(trial: optuna.Trial | FrozenTrial, *, key: str = "", error: str = "") -> TrialEntry:
+    """A trial as the log has it; with the evaluation's key or the error that the trial itself names, unless they are given."""
     spaces = {name: distribution_to_json(space) for name, space in trial.distributions.items()}
-    label = trial.user_attrs.get(_LABEL, "")
-    return TrialEntry(number=trial.number, label=label, values=trial.params, spaces=spaces, key=key, error=error)
+    attributes = trial.user_attrs if not (key or error) else {KEY: key, ERROR: error}
+    return TrialEntry(
+        number=trial.number,
+        label=trial.user_attrs.get(LABEL, ""),
+        values=trial.params,
+        spaces=spaces,
+        key=attributes.get(KEY, ""),
+        error=attributes.get(ERROR, ""),
+        imported=trial.user_attrs.get(IMPORTED, False),
+    )

@@ -10,7 +10,7 @@ from optimizer.rendering import PromptSet
 from optimizer.search.bench import Bench
 from optimizer.search.config import Config
 from optimizer.search.context import check_same_inputs, evaluation_context, study_inputs
-from optimizer.search.ledger import Ledger, begin, inputs_of
+from optimizer.search.ledger import Ledger, begin, budget_of, inputs_of
 from optimizer.search.progress import Observer
 from optimizer.search.travel import send
 from optimizer.search.workers.claims import Claims
@@ -42,14 +42,15 @@ def open_ledger(
     """
     config = bench.config
     context = evaluation_context(bench.base, prompts, bench.renderer.settings, bench.embedder.name, bench.renderer.precision)
-    inputs = study_inputs(context, bench.sources)
     shared, store = open_shared(config, directory, create=not joining), open_store_of(config, directory)
     try:
         patience = Patience(observer)
-        if not joining:
-            patience(lambda: begin(shared.study, TrialLog(store), budget=config.budget, inputs=inputs))
+        budget = patience(lambda: budget_of(shared.study, config.budget))
+        inputs = study_inputs(context, bench.sources, bench.space(budget))
         begun = patience(lambda: inputs_of(shared.study))
         check_same_inputs(begun, inputs, "--study" if joining and config.storage else directory.path)
+        if not joining:
+            patience(lambda: begin(shared.study, TrialLog(store), budget=config.budget, inputs=inputs))
         if config.storage and not joining:
             patience(lambda: send(config, bench.sources, shared.study, store))
         member = newcomer()

@@ -58,6 +58,13 @@ class SearchSpace:
         found = {p.name: p for method in self.methods for p in METHODS[method].parameters if p.searched}
         return tuple(found.values())
 
+    def described(self) -> dict[str, Any]:
+        """Everything that decides what is proposed and which recipe a proposal means, JSON-ready."""
+        fields = {"names": self.names, "hashes": self.hashes, "methods": self.methods, "groups": self.groups}
+        bounds = {"weights": WEIGHT_RANGE, "blocks": BLOCK_RANGE, "rank": self.rank, "sum_of_ranks": self.sum_of_ranks}
+        own = {p.name: [p.default, p.low, p.high, p.choices] for p in self.parameters}
+        return {**fields, **bounds, "dtype": self.dtype, "seed": self.seed, "parameters": own}
+
     def suggest(self, trial: optuna.trial.BaseTrial) -> Recipe:
         """Let the sampler choose every value and return the recipe.
 

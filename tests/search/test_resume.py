@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -140,7 +141,8 @@ def test_other_settings_are_refused_in_one_line_that_lists_them(studio: Studio, 
     first, second, third = (str(path) for path in studio.sources[:3])
     assert str(caught.value) == (
         f"{tmp_path}: the study here was made with other settings "
-        f"(sources: {[first, second]} → {[second, third]}; seed: 0 → 5) — choose another --out, or repeat the command that began it"
+        f"(sources: {[first, second]} → {[second, third]}; seed: 0 → 5) — repeat the command that began it, choose another --out, or "
+        "start a new study with what is still valid: --fork NAME"
     )
     assert (tmp_path / "study.yaml").read_bytes() == before
 
@@ -155,6 +157,10 @@ def test_other_files_behind_the_same_names_are_refused(studio: Studio, options: 
     words.write_text("subjects: [a cone]\nsettings: [at home]\n")
     with pytest.raises(StudyError) as caught:
         optimize(**options)
-    assert str(caught.value) == (
-        f"{tmp_path / 'study'}: files changed since the study here began (source hero, prompts) — put them back, or choose another --out"
+    digest = "[0-9a-f]{8}"
+    assert re.fullmatch(
+        rf"{tmp_path / 'study'}: what the study here rests on has changed since it began \("
+        rf"source hero: {digest} → {digest}; prompts: {digest} → {digest}; search space: {digest} → {digest}\) — "
+        "put it back, or start a new study with what is still valid: --fork NAME",
+        str(caught.value),
     )

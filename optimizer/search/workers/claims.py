@@ -58,7 +58,7 @@ class Claims:
             started = [t for t in trials if t.state != TrialState.WAITING]
             if len(started) >= total:
                 return Idle.WAIT if any(t.state == TrialState.RUNNING for t in started) else Idle.DONE
-            self.study.sampler = sampler(len(started))
+            self.study.sampler = sampler(min((t.number for t in trials if t.state == TrialState.WAITING), default=len(started)))
             trial = self.study.ask()
             trial.set_user_attr(_WORKER, self.worker)
         return trial if self._within(trial, total) else self._given_up(trial)

@@ -24,7 +24,7 @@ from optimizer.search.workers.patience import OUTAGES, reason
 from optimizer.search.workers.roster import FolderRoster, Roster, StudyRoster
 from studies import StudyDirectory
 
-_LOCAL = "search"
+LOCAL = "search"
 _TIMEOUT = 10
 
 
@@ -78,12 +78,17 @@ def on_this_machine(directory: StudyDirectory) -> Shared:
     """
     try:
         storage = JournalStorage(Journal(directory.journal))
-        study = _made(storage, _LOCAL)
-    except (ValueError, KeyError) as error:
+        study = begun_in(storage)
+    except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
         remedy = f"rebuild it from the evaluations: optimize repair {directory.path}"
         raise StudyError(f"the journal is damaged ({reason(error)})", where=directory.journal, remedy=remedy) from error
     gate = FileGate(directory.journal.with_name(f"{directory.journal.name}.gate"))
     return Shared(study, gate, FolderRoster(directory.path / "workers"))
+
+
+def begun_in(storage: BaseStorage) -> optuna.Study:
+    """The study in the storage of one machine, begun if there is none; raises what Optuna does on what is no journal."""
+    return _made(storage, LOCAL)
 
 
 def in_database(url: str, name: str, *, create: bool, grace: float = GRACE) -> Shared:

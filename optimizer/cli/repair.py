@@ -1,0 +1,33 @@
+"""``optimize repair``: build the journal of a damaged study again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from optimizer.errors import StudyError, UsageError
+from optimizer.search.config import Config
+from studies import StudyDirectory, StudyDirectoryError
+
+
+def repair(directory: Path) -> int:
+    """Check a study, and rebuild its journal from the evaluations where it is damaged or missing.
+
+    Nothing is deleted: what is damaged is kept under another name. A trial whose evaluation is lost is evaluated again by the next run.
+
+    Args:
+        directory: the study directory; no run may be working in it.
+    """
+    try:
+        study = StudyDirectory(directory).open()
+    except StudyDirectoryError as error:
+        raise StudyError(error.problem, where=error.where, remedy=error.remedy) from error
+    if Config.from_yaml(study.settings).storage:
+        remedy = "restore the database from its backup"
+        raise UsageError("the study is in a database and has no journal here", where=directory, remedy=remedy)
+    from optimizer.search.repair import repair as repaired
+    from optimizer.search.sampler import quiet
+
+    quiet()
+    for line in repaired(study).lines():
+        print(line)
+    return 0

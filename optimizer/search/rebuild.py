@@ -1,0 +1,48 @@
+"""Optuna's trials and study attributes from what the trial log says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from optuna.distributions import json_to_distribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from optimizer.search.ledger import BUDGET, ERROR, FIXED, IMPORTED, INPUTS, KEY, LABEL
+from studies.trial_log import TrialEntry, TrialLog
+
+
+def study_attributes(log: TrialLog) -> dict[str, Any]:
+    """What the ledger keeps about the study as a whole; nothing where the log does not know what it began with."""
+    beginning = log.beginning
+    return {} if beginning is None else {BUDGET: beginning.budget, INPUTS: dict(beginning.inputs)}
+
+
+def finished_trial(entry: TrialEntry, score: float | None, ended: datetime) -> FrozenTrial:
+    """A trial that has ended: complete with this score, or failed where there is none.
+
+    Args:
+        entry: of the trial log.
+        score: of its evaluation.
+        ended: when.
+
+    Raises:
+        ValueError: a value and its space do not go together.
+    """
+    attributes: dict[str, Any] = {LABEL: entry.label, KEY: entry.key, ERROR: entry.error, IMPORTED: entry.imported}
+    trial = create_trial(
+        state=TrialState.FAIL if score is None else TrialState.COMPLETE,
+        value=score,
+        params=dict(entry.values),
+        distributions={name: json_to_distribution(space) for name, space in entry.spaces.items()},
+        user_attrs={name: value for name, value in attributes.items() if value},
+    )
+    trial.datetime_start = trial.datetime_complete = ended
+    return trial
+
+
+def waiting_trial(label: str, values: Mapping[str, Any]) -> FrozenTrial:
+    """A trial that waits to be evaluated, with these values; where there are none, with those that the sampler proposes."""
+    fixed = {FIXED: dict(values)} if values else {}
+    return create_trial(state=TrialState.WAITING, user_attrs={LABEL: label} if label else {}, system_attrs=fixed)
