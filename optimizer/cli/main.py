@@ -16,6 +16,7 @@ from optimizer.cli import commands
 from optimizer.cli.inspect import inspect
 from optimizer.cli.ls import ls
 from optimizer.cli.merge import merge
+from optimizer.cli.status import status
 from optimizer.errors import OptimizerError, UsageError
 from optimizer.search.config import Config, refused
 
@@ -23,7 +24,7 @@ HELP = """Find, unattended, the one merged LoRA that keeps what each of your LoR
 
 --config FILE.yaml holds any of the options; a flag wins over the environment, which wins over the file.
 """
-_COMMANDS = (commands.resume, commands.worker, commands.status, commands.report, commands.demo, merge, inspect, ls)
+_COMMANDS = (commands.resume, commands.worker, status, commands.report, commands.demo, merge, inspect, ls)
 _CONFIG = "--config"
 _DEFAULTS = Config.of()
 

@@ -18,6 +18,10 @@ from torch import Tensor
 
 from optimizer.errors import OptimizerError, StudyError
 from optimizer.merging import Recipe
+from optimizer.search.labels import ERROR as _ERROR
+from optimizer.search.labels import KEY as _KEY
+from optimizer.search.labels import LABEL as _LABEL
+from optimizer.search.labels import TOTAL as _TOTAL
 from optimizer.search.workers.claims import Claims, Idle, counted
 from optimizer.search.workers.patience import OUTAGES, Patience
 from optimizer.search.workers.presence import Presence
@@ -26,8 +30,7 @@ from studies.records import Evaluation, TrialRecord
 from studies.store import Store
 from studies.trial_log import StudyEntry, TrialEntry, TrialLog
 
-_KEY, _LABEL, _ERROR = "evaluation", "label", "error"
-_BUDGET, _INPUTS, _TOTAL = "budget", "inputs", "total"
+_BUDGET, _INPUTS = "budget", "inputs"
 
 
 @dataclass(frozen=True)
