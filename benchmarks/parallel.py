@@ -2,8 +2,8 @@
 
 The search's own sampler rule proposes recipes to 1, 4, … simulated workers, which finish when they finish: a proposal knows the results so
 far, and of the running trials only where they are. Evaluations cost nothing; they come from synthetic landscapes that look like a merge of
-two sources: what each keeps saturates with its weight, suffers from the other's, by block, and too much of everything is damage. A
-landscape's best value, as far as anyone knows it, is the best that any of its runs has found.
+two sources: what each keeps saturates with its weight, suffers from the other's, by block, and too much of everything is damage.
+Values are relative to what the first number of workers finds.
 """
 
 from __future__ import annotations
@@ -64,13 +64,17 @@ def main() -> None:
     """Print one line a number of workers."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.parallel", description=__doc__)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 4, 16, 64, 256, 1000])
-    parser.add_argument("--budget", type=int, default=200)
-    parser.add_argument("--seeds", type=int, default=4, help="landscapes")
+    parser.add_argument("--budget", type=int, default=100)
+    parser.add_argument("--seeds", type=int, default=2, help="landscapes")
     asked = parser.parse_args()
     quiet()
     began = time.perf_counter()
-    found = {k: [run(seed, k, asked.budget) for seed in range(asked.seeds)] for k in asked.workers}
-    table(found, asked.workers[0])
+    print(f"{'workers':>7}{'best value':>12}{'relative':>10}{'worst seed':>12}{'time':>8}{'speed-up':>10}")
+    reference: list[tuple[float, float]] = []
+    for workers in asked.workers:
+        runs = [run(seed, workers, asked.budget) for seed in range(asked.seeds)]
+        reference = reference or runs
+        row(workers, runs, reference)
     print(f"{asked.seeds} landscapes, {asked.budget} trials, {DIMENSIONS} dimensions, optuna {optuna.__version__}: ", end="")
     print(f"{time.perf_counter() - began:.0f} s")
 
@@ -108,14 +112,12 @@ def ended(study: optuna.Study, running: list[tuple[float, int, float]], trials: 
     return when
 
 
-def table(found: dict[int, Sequence[tuple[float, float]]], reference: int) -> None:
+def row(workers: int, runs: Sequence[tuple[float, float]], reference: Sequence[tuple[float, float]]) -> None:
     """Print the best values relative to those of the reference."""
-    print(f"{'workers':>7}{'best value':>12}{'relative':>10}{'worst seed':>12}{'time':>8}{'speed-up':>10}")
-    slow = fmean(when for _, when in found[reference])
-    for workers, runs in found.items():
-        shares = [value / best for (value, _), (best, _) in zip(runs, found[reference], strict=True)]
-        when = fmean(t for _, t in runs)
-        print(f"{workers:>7}{fmean(v for v, _ in runs):>12.3f}{fmean(shares):>10.1%}{min(shares):>12.1%}{when:>8.0f}{slow / when:>9.1f}×")
+    shares = [value / best for (value, _), (best, _) in zip(runs, reference, strict=True)]
+    when, slow = fmean(t for _, t in runs), fmean(t for _, t in reference)
+    line = f"{workers:>7}{fmean(v for v, _ in runs):>12.3f}{fmean(shares):>10.1%}{min(shares):>12.1%}{when:>8.0f}{slow / when:>9.1f}×"
+    print(line, flush=True)
 
 
 if __name__ == "__main__":

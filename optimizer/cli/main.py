@@ -13,6 +13,7 @@ from cyclopts.exceptions import CycloptsError, UnusedCliTokensError
 from pydantic import ValidationError
 
 from optimizer.cli import commands
+from optimizer.cli.dashboard import dashboard
 from optimizer.cli.inspect import inspect
 from optimizer.cli.ls import ls
 from optimizer.cli.merge import merge
@@ -24,7 +25,7 @@ HELP = """Find, unattended, the one merged LoRA that keeps what each of your LoR
 
 --config FILE.yaml holds any of the options; a flag wins over the environment, which wins over the file.
 """
-_COMMANDS = (commands.resume, commands.worker, status, commands.report, commands.demo, merge, inspect, ls)
+_COMMANDS = (commands.resume, commands.worker, status, dashboard, commands.report, commands.demo, merge, inspect, ls)
 _CONFIG = "--config"
 _DEFAULTS = Config.of()
 

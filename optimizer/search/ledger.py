@@ -22,6 +22,8 @@ from optimizer.search.labels import ERROR as _ERROR
 from optimizer.search.labels import KEY as _KEY
 from optimizer.search.labels import LABEL as _LABEL
 from optimizer.search.labels import TOTAL as _TOTAL
+from optimizer.search.sheets import keep_sheet
+from optimizer.search.telling import annotate, attributes, introduce
 from optimizer.search.workers.claims import Claims, Idle, counted
 from optimizer.search.workers.patience import OUTAGES, Patience
 from optimizer.search.workers.presence import Presence
@@ -83,6 +85,7 @@ class Ledger:
     def keep(self, recipe: Recipe, evaluation: Evaluation, images: Tensor) -> Evaluation:
         """Write the pictures, then the evaluation that names them; when this returns both are durable."""
         files = save_images(self.store, f"trials/{recipe.hash[:16]}", images)
+        keep_sheet(self.store, recipe.hash, images)
         stored = evaluation.model_copy(update={"images": files})
         self.cache.put(self._key(recipe), stored)
         return stored
@@ -105,7 +108,7 @@ class Ledger:
         """
         key = self._key(recipe)
         self.log.add(_entry(trial, key=key))
-        self.patience(lambda: self._tell(trial, {_KEY: key}, evaluation.score))
+        self.patience(lambda: self._tell(trial, {_KEY: key}, evaluation))
         return self._ended(trial)
 
     def give_back(self, trial: optuna.Trial) -> None:
@@ -133,10 +136,13 @@ class Ledger:
                 self._known[trial.number] = self._record(trial)
         return [self._known[trial.number] for trial in finished]
 
-    def _tell(self, trial: optuna.Trial, attributes: Mapping[str, str], score: float | None) -> None:
+    def _tell(self, trial: optuna.Trial, found: dict[str, str], evaluation: Evaluation | None) -> None:
+        score = evaluation.score if evaluation else None
         try:
-            for name, value in attributes.items():
+            for name, value in (found | (attributes(evaluation) if evaluation else {})).items():
                 trial.set_user_attr(name, value)
+            if evaluation:
+                annotate(trial, trial.user_attrs.get(_LABEL, ""), evaluation)
             self.study.tell(trial, score, state=TrialState.FAIL if score is None else None, skip_if_finished=True)
         except UpdateFinishedTrialError:
             return
@@ -160,6 +166,7 @@ class Ledger:
 def begin(study: optuna.Study, log: TrialLog, *, budget: int, inputs: Mapping[str, str]) -> None:
     """Write down, once, what a study begins with."""
     if _INPUTS not in study.user_attrs:
+        introduce(study)
         log.begin(StudyEntry(budget=budget, inputs=dict(inputs)))
         study.set_user_attr(_BUDGET, budget)
         study.set_user_attr(_INPUTS, dict(inputs))
