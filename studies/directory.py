@@ -11,7 +11,19 @@ from typing import Self
 from studies.atomic import TEMPORARY, write_bytes
 
 _LAYOUT = frozenset(
-    ["study.yaml", "journal.log", "evaluations", "images", "trials.csv", "trials.parquet", "summary.json", "report.html", "best", "workers"]
+    [
+        "study.yaml",
+        "journal.log",
+        "evaluations",
+        "images",
+        "trials.csv",
+        "trials.parquet",
+        "summary.json",
+        "report.html",
+        "best",
+        "sheets",
+        "workers",
+    ]
 )
 
 
@@ -39,7 +51,7 @@ class StudyDirectory:
         evaluations/          evaluation cache, trial log     images/       baselines, trials, confirmation (lossless)
         trials.csv .parquet   one row per trial               summary.json  what the report shows, as data
         report.html           the report                      best/         the winner: LoRA file, recipe, model card
-        workers/              who works on it, while they do
+        sheets/               a contact sheet a recipe        workers/      who works on it, while they do
 
     Attributes:
         path: the directory.

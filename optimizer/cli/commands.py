@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
@@ -107,18 +104,6 @@ def report(directory: Path) -> int:
     return 0
 
 
-def status(directory: Path, *, as_json: Annotated[bool, Parameter("--json")] = False) -> int:
-    """Say how far a study is.
-
-    Args:
-        directory: the study directory.
-        as_json: print JSON for machines.
-    """
-    facts = _facts(_summary(_study(directory)))
-    print(json.dumps(facts) if as_json else "\n".join(f"{name:>9}  {_shown(value)}" for name, value in facts.items()))
-    return 0
-
-
 def demo() -> int:
     """List the sources that ship with this package, and how to name their files one by one."""
     sources = demo_sources()
@@ -162,29 +147,6 @@ def _summary(study: StudyDirectory) -> StudySummary:
         return load_summary(study)
     except StudyDirectoryError as error:
         raise StudyError(error.problem, where=error.where, remedy=error.remedy) from error
-
-
-def _facts(summary: StudySummary) -> dict[str, str | int | float | bool | None]:
-    """What ``status`` says; scores are those of the search, ``recipes`` the trials beyond the baselines."""
-    scores = {t.label: t.evaluation.score for t in summary.trials if t.evaluation}
-    return {
-        "study": summary.title,
-        "recipes": max(0, len(summary.trials) - summary.baselines),
-        "budget": summary.budget,
-        "failed": sum(t.evaluation is None for t in summary.trials),
-        "finished": summary.finished is not None,
-        "best": summary.best.evaluation.score if summary.best and summary.best.evaluation else None,
-        "stack": scores.get("stack"),
-        "naive": scores.get("naive"),
-        "file": summary.file,
-        "resume": summary.resume_command,
-    }
-
-
-def _shown(value: str | float | bool | None) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:.3f}" if isinstance(value, float) else "–" if value in (None, "") else str(value)
 
 
 def _tell(summary: StudySummary, directory: Path, best: Path | None) -> None:

@@ -13,8 +13,8 @@ from types import FrameType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from optimizer.search.labels import NAIVE, is_alone
 from optimizer.search.progress import Stopped
-from optimizer.search.warmstart import NAIVE, is_alone
 from studies.records import TrialRecord
 
 

@@ -13,10 +13,12 @@ from cyclopts.exceptions import CycloptsError, UnusedCliTokensError
 from pydantic import ValidationError
 
 from optimizer.cli import commands
+from optimizer.cli.dashboard import dashboard
 from optimizer.cli.inspect import inspect
 from optimizer.cli.ls import ls
 from optimizer.cli.merge import merge
 from optimizer.cli.repair import repair
+from optimizer.cli.status import status
 from optimizer.errors import OptimizerError, UsageError
 from optimizer.search.config import Config, refused
 
@@ -24,7 +26,18 @@ HELP = """Find, unattended, the one merged LoRA that keeps what each of your LoR
 
 --config FILE.yaml holds any of the options; a flag wins over the environment, which wins over the file.
 """
-_COMMANDS = (commands.resume, repair, commands.worker, commands.status, commands.report, commands.demo, merge, inspect, ls)
+_COMMANDS = (
+    commands.resume,
+    repair,
+    commands.worker,
+    status,
+    dashboard,
+    commands.report,
+    commands.demo,
+    merge,
+    inspect,
+    ls,
+)
 _CONFIG = "--config"
 _DEFAULTS = Config.of()
 

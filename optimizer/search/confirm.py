@@ -13,8 +13,8 @@ from optimizer.adapters import Adapter
 from optimizer.errors import NoFeasibleMerge, TrialError
 from optimizer.merging import Recipe
 from optimizer.search.evaluate import Evaluator
+from optimizer.search.labels import NAIVE, STACK, alone_label, is_alone
 from optimizer.search.progress import Observer
-from optimizer.search.warmstart import NAIVE, STACK, alone_label, is_alone
 from studies.records import TrialRecord
 
 # A winner that does not beat a simpler recipe in this share of the bootstrap's resamples is within noise of it.

@@ -19,6 +19,9 @@ from torch import Tensor
 
 from optimizer.errors import OptimizerError, StudyError
 from optimizer.merging import Recipe
+from optimizer.search.labels import BUDGET, ERROR, FIXED, IMPORTED, INPUTS, KEY, LABEL, TOTAL
+from optimizer.search.sheets import keep_sheet
+from optimizer.search.telling import annotate, attributes, introduce
 from optimizer.search.workers.claims import Claims, Idle, counted
 from optimizer.search.workers.patience import OUTAGES, Patience
 from optimizer.search.workers.presence import Presence
@@ -26,11 +29,6 @@ from studies import EvaluationCache, StudyDirectory, evaluation_key
 from studies.records import Evaluation, TrialRecord
 from studies.store import Store
 from studies.trial_log import StudyEntry, TrialEntry, TrialLog
-
-KEY, LABEL, ERROR, IMPORTED = "evaluation", "label", "error", "imported"
-BUDGET, INPUTS, TOTAL = "budget", "inputs", "total"
-FIXED = "fixed_params"
-"""Where Optuna keeps the values of a trial that waits."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +86,7 @@ class Ledger:
         if first := self.known(recipe):
             return first
         files = save_images(self.store, f"trials/{recipe.hash[:16]}", images)
+        keep_sheet(self.store, recipe.hash, images)
         stored = evaluation.model_copy(update={"images": files})
         self.cache.put(self._key(recipe), stored)
         return stored
@@ -121,7 +120,7 @@ class Ledger:
         """
         key = self._key(recipe)
         self.log.add(self.patience(lambda: entry_of(trial, key=key)))
-        self.patience(lambda: self._tell(trial, {KEY: key}, evaluation.score))
+        self.patience(lambda: self._tell(trial, {KEY: key}, evaluation))
         return self._ended(trial)
 
     def give_back(self, trial: optuna.Trial) -> None:
@@ -149,10 +148,13 @@ class Ledger:
                 self._known[trial.number] = self._record(trial)
         return [self._known[trial.number] for trial in finished]
 
-    def _tell(self, trial: optuna.Trial, attributes: Mapping[str, str], score: float | None) -> None:
+    def _tell(self, trial: optuna.Trial, found: dict[str, str], evaluation: Evaluation | None) -> None:
+        score = evaluation.score if evaluation else None
         try:
-            for name, value in attributes.items():
+            for name, value in (found | (attributes(evaluation) if evaluation else {})).items():
                 trial.set_user_attr(name, value)
+            if evaluation:
+                annotate(trial, trial.user_attrs.get(LABEL, ""), evaluation)
             self.study.tell(trial, score, state=TrialState.FAIL if score is None else None, skip_if_finished=True)
         except UpdateFinishedTrialError:
             return
@@ -178,6 +180,7 @@ def begin(study: optuna.Study, log: TrialLog, *, budget: int, inputs: Mapping[st
     known = inputs_of(study)
     if inputs.keys() <= known.keys():
         return
+    introduce(study)
     budget, inputs = budget_of(study, budget), {**inputs, **known}
     log.begin(StudyEntry(budget=budget, inputs=inputs))
     study.set_user_attr(BUDGET, budget)

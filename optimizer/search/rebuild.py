@@ -9,7 +9,7 @@ from typing import Any
 from optuna.distributions import json_to_distribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from optimizer.search.ledger import BUDGET, ERROR, FIXED, IMPORTED, INPUTS, KEY, LABEL
+from optimizer.search.labels import BUDGET, ERROR, FIXED, IMPORTED, INPUTS, KEY, LABEL
 from studies.trial_log import TrialEntry, TrialLog
 
 

@@ -14,9 +14,9 @@ import torch
 from optimizer.rendering import PromptSet
 from optimizer.search.config import Config, without_password
 from optimizer.search.confirm import CONFIDENCE, Confirmation, Contender
+from optimizer.search.labels import NAIVE, STACK, is_alone
 from optimizer.search.ledger import save_images
 from optimizer.search.sources import Source
-from optimizer.search.warmstart import NAIVE, STACK, is_alone
 from studies import DEMO_BASE, ConfirmedScore, PictureColumn, PromptInfo, SourceInfo, StudyDirectory, StudySummary, Verdict
 from studies.records import TrialRecord
 from studies.store import FolderStore

@@ -6,11 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from optimizer.search.labels import NAIVE, STACK, alone_label, is_alone, source_of
 from optimizer.search.space import SearchSpace
 from studies.records import TrialRecord
 
-STACK, NAIVE = "stack", "naive"
-_ALONE = " alone"
 # A source alone keeps all of itself, less what the ridge takes, wherever its effect can be seen.
 _SEEN = 0.9
 
@@ -23,22 +22,12 @@ class Start:
     values: dict[str, Any]
 
 
-def alone_label(name: str) -> str:
-    """Label of the baseline that is one source alone."""
-    return f"{name}{_ALONE}"
-
-
-def is_alone(label: str) -> bool:
-    """Whether a trial of this label is one source alone, which is no merge and never shipped."""
-    return label.endswith(_ALONE)
-
-
 def idle_warning(record: TrialRecord) -> str:
     """What to tell about a source that, alone, does not move the pictures of the prompts that ask for it, so that no merge can be
     seen to keep it; empty for every other trial."""
     if not is_alone(record.label) or record.evaluation is None:
         return ""
-    name = record.label.removesuffix(_ALONE)
+    name = source_of(record.label)
     if record.evaluation.sources[name].preservation > _SEEN:
         return ""
     return f"{name} alone hardly changes the pictures that ask for it: check its trigger (--triggers), its base and its strength"

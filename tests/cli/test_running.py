@@ -64,8 +64,9 @@ def test_status_report_and_resume(
     assert execute(["status", str(study), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     scores = {"best", "stack", "naive"}
-    assert {name: value for name, value in facts.items() if name not in scores | {"file"}} == {
-        **{"study": "alba + bruno", "recipes": 1, "budget": 1, "failed": 0, "finished": True, "resume": ""}
+    assert {name: value for name, value in facts.items() if name not in scores | {"file", "best_label"}} == {
+        **{"study": "alba + bruno", "recipes": 1, "budget": 1, "failed": 0, "finished": True, "resume": ""},
+        **{"state": "done", "trials": 5, "ended": 5, "running": 0, "eta": None, "evaluations": None, "workers": []},
     }
     assert all(isinstance(facts[name], float) for name in scores)
     assert (study / facts["file"]).is_file()

@@ -19,9 +19,9 @@ from optimizer.search.bench import prepare
 from optimizer.search.config import Config
 from optimizer.search.context import evaluation_context
 from optimizer.search.evaluate import Evaluator
+from optimizer.search.labels import NAIVE, STACK
 from optimizer.search.progress import Silent
 from optimizer.search.prompting import search_prompts
-from optimizer.search.warmstart import NAIVE, STACK
 from tests.files import LINEAR, kohya_file, random_parts
 from tests.search.runs import trials
 

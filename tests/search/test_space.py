@@ -12,10 +12,11 @@ from optimizer import Adapter, load_adapter
 from optimizer.adapters import Factors
 from optimizer.errors import UsageError
 from optimizer.merging import METHODS, shared_modules
+from optimizer.search.labels import is_alone
 from optimizer.search.loop import first_trials
 from optimizer.search.sampler import sampler_for
 from optimizer.search.space import SearchSpace, space_for
-from optimizer.search.warmstart import baselines, defaults, is_alone
+from optimizer.search.warmstart import baselines, defaults
 from tests.studio import Studio
 
 ALL = tuple(METHODS)

@@ -31,7 +31,8 @@ def test_the_directory_is_complete(study: Study) -> None:
     folder = study.directory
     names = {path.name for path in folder.iterdir() if not path.name.startswith("journal.log.")}
     assert names == {
-        *("study.yaml", "journal.log", "evaluations", "images", "trials.csv", "trials.parquet", "summary.json", "report.html", "best")
+        *("study.yaml", "journal.log", "evaluations", "images", "trials.csv", "trials.parquet", "summary.json", "report.html", "best"),
+        "sheets",
     }
     assert study.best is not None
     assert {path.name for path in (folder / "best").iterdir()} == {study.best.name, "recipe.yaml", "README.md", "preview.webp"}

@@ -11,8 +11,8 @@ from torch import Tensor
 from objectives import Interval, Moments
 from optimizer import Recipe
 from optimizer.search.confirm import Confirmation, Contender, decide, finalists
+from optimizer.search.labels import NAIVE, STACK
 from optimizer.search.summarise import verdict
-from optimizer.search.warmstart import NAIVE, STACK
 from tests.search.runs import record
 
 NOTHING = Moments(torch.zeros(1, 2, 2), torch.zeros(1, 2), torch.zeros(1))

@@ -69,17 +69,26 @@ class Shared:
             engine.dispose()
 
 
-def on_this_machine(directory: StudyDirectory) -> Shared:
-    """The study in a directory, begun if there is none.
+def on_this_machine(directory: StudyDirectory, *, create: bool = True) -> Shared:
+    """The study in a directory.
+
+    Args:
+        directory: where it lies.
+        create: begin it where there is none; else the journal is only read, and stays what it is.
 
     Raises:
-        StudyError: the journal is damaged.
+        StudyError: the journal is damaged, or there is none to read.
         OSError: it cannot be read or written.
     """
+    if not create and not directory.journal.is_file():
+        remedy = "start the run, or name the directory that it was given with --out"
+        raise StudyError("there is no journal of trials", where=directory.path, remedy=remedy)
     try:
         storage = JournalStorage(Journal(directory.journal))
-        study = begun_in(storage)
+        study = begun_in(storage) if create else optuna.load_study(study_name=LOCAL, storage=storage)
     except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
+        if isinstance(error, KeyError) and not directory.journal.stat().st_size:
+            raise StudyError("the study has not begun yet", where=directory.path, remedy="wait a moment") from None
         remedy = f"rebuild it from the evaluations: optimize repair {directory.path}"
         raise StudyError(f"the journal is damaged ({reason(error)})", where=directory.journal, remedy=remedy) from error
     gate = FileGate(directory.journal.with_name(f"{directory.journal.name}.gate"))

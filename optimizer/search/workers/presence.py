@@ -51,7 +51,7 @@ class Presence:
         """Change the state and sign at once; raises what the roster raises."""
         with self._lock:
             seconds = time.monotonic() - self._began
-            self.member = self.member.model_copy(update=changes | {"beat": self.member.beat + 1, "seconds": seconds})
+            self.member = self.member.model_copy(update=changes | {"beat": self.member.beat + 1, "seconds": seconds, "at": time.time()})
             self.roster.sign(self.member)
 
     def show(self, **changes: Any) -> None:

@@ -33,6 +33,7 @@ class Member(BaseModel):
         seconds: how long it has been at it.
         finished: trials that it has evaluated.
         failed: trials of these that failed.
+        at: its own clock at its last sign of life, seconds since 1970, 0 where not known. For display only: clocks of machines differ.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -47,6 +48,7 @@ class Member(BaseModel):
     seconds: float = 0.0
     finished: int = 0
     failed: int = 0
+    at: float = 0.0
 
 
 class Roster(Protocol):
@@ -60,6 +62,9 @@ class Roster(Protocol):
 
     def alive(self, name: str) -> bool:
         """Whether the worker is known to live, or may."""
+
+    def seems_alive(self, member: Member) -> bool:
+        """The same of one of the members, for those who only watch: nothing is forgotten."""
 
 
 def newcomer() -> Member:
@@ -116,6 +121,16 @@ class FolderRoster:
             return True
         return False
 
+    def seems_alive(self, member: Member) -> bool:
+        """See ``Roster``."""
+        if member.name in self._held or not self._lock(member.name).exists():
+            return member.name in self._held
+        try:
+            with FileLock(self._lock(member.name)).acquire(timeout=0):
+                return False
+        except Timeout:
+            return True
+
     def _forget(self, name: str) -> None:
         (self.folder / f"{name}.json").unlink(missing_ok=True)
         self._lock(name).unlink(missing_ok=True)
@@ -162,11 +177,13 @@ class StudyRoster:
         if name in self._own:
             return True
         member = next((m for m in self.members() if m.name == name), None)
-        if member is None:
-            return False
+        return member is not None and self.seems_alive(member)
+
+    def seems_alive(self, member: Member) -> bool:
+        """See ``Roster``."""
         now = time.monotonic()
-        count, since = self._seen.get(name, (-1, now))
+        count, since = self._seen.get(member.name, (-1, now))
         if member.beat != count:
-            self._seen[name] = (member.beat, now)
+            self._seen[member.name] = (member.beat, now)
             return True
         return now - since < self.grace

@@ -1,0 +1,59 @@
+"""Sheets: one contact sheet a recipe, small enough for a web page, named and linked to its trials as Optuna names and links artifacts."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from optimizer.search.sheets_folder import FOLDER
+from studies.store import Store
+
+_EDGE, _LARGEST, _QUALITY = 1280, 256, 80
+_SMALLEST = 96
+
+
+def keep_sheet(store: Store, recipe_hash: str, images: Tensor) -> None:
+    """Write the sheet of a recipe's pictures; raises OSError.
+
+    Args:
+        store: where it goes, as ``sheets/ID``: a flat name without ending, as ``optuna-dashboard --artifact-dir`` looks for it.
+        recipe_hash: hexadecimal.
+        images: uint8, (n, 3, height, width).
+    """
+    packed = io.BytesIO()
+    sheet(images).save(packed, "WEBP", quality=_QUALITY)
+    store.write(f"{FOLDER}/{sheet_id(recipe_hash)}", packed.getvalue())
+
+
+def sheet(images: Tensor) -> Image.Image:
+    """The pictures of (n, 3, height, width), n ≥ 1, row by row in about a square, at most 256 pixels wide each and 1280 all together."""
+    count, _, height, width = images.shape
+    columns = math.ceil(math.sqrt(count * height / width))
+    rows = math.ceil(count / columns)
+    edge = min(_LARGEST, _EDGE // columns)
+    factor = edge / width if width > edge else max(1, math.ceil(_SMALLEST / width))
+    cell = max(1, round(width * factor)), max(1, round(height * factor))
+    whole = Image.new("RGB", (columns * cell[0], rows * cell[1]), "white")
+    for index, picture in enumerate(images):
+        shown = Image.fromarray(np.ascontiguousarray(picture.permute(1, 2, 0).numpy()))
+        resample = Image.Resampling.LANCZOS if factor < 1 else Image.Resampling.NEAREST
+        row, column = divmod(index, columns)
+        whole.paste(shown.resize(cell, resample), (column * cell[0], row * cell[1]))
+    return whole
+
+
+def sheet_id(recipe_hash: str) -> str:
+    """The name of a recipe's sheet among the artifacts: hexadecimal digits, as optuna-dashboard wants it."""
+    return recipe_hash[:16]
+
+
+def sheet_link(recipe_hash: str) -> tuple[str, str]:
+    """The system attribute, name and value, by which Optuna links a trial to the sheet, as ``optuna.artifacts.upload_artifact`` does."""
+    name = sheet_id(recipe_hash)
+    meta = {"artifact_id": name, "filename": f"{name}.webp", "mimetype": "image/webp", "encoding": None}
+    return f"artifacts:{name}", json.dumps(meta)

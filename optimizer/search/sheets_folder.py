@@ -1,0 +1,5 @@
+"""Where in a store the contact sheets lie."""
+
+from __future__ import annotations
+
+FOLDER = "sheets"

@@ -1,0 +1,275 @@
+"""Standing: how far a study is, read from where its workers write it, while they do; nothing here changes it or needs torch."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from optuna.trial import FrozenTrial, TrialState
+from pydantic import BaseModel, ConfigDict
+
+from optimizer.errors import StudyError
+from optimizer.search.config import Config
+from optimizer.search.labels import LABEL, NAIVE, STACK, TOTAL, is_alone, is_baseline, source_of
+from optimizer.search.workers.claims import counted
+from optimizer.search.workers.opening import GRACE, Shared, in_database, on_this_machine
+from optimizer.search.workers.patience import OUTAGES, reason
+from optimizer.search.workers.roster import Member
+from studies import EvaluationCache, StudyDirectory, StudyDirectoryError, StudySummary, load_summary
+from studies.store import Store
+
+State = Literal["loading", "searching", "confirming", "done", "stopped"]
+
+
+class WorkerStanding(BaseModel):
+    """One worker.
+
+    Attributes:
+        name: unique in the study.
+        host: its machine.
+        pid: its process there.
+        state: ``loading``, ``working``, ``waiting``, or ``lost`` for one that has ended without a word.
+        trial: what it evaluates.
+        finished: trials that it has evaluated.
+        failed: trials of these that failed.
+        pictures_per_second: since it began; None before its first picture.
+        seen: seconds since its last sign of life by the clocks of both machines; None where not known.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    host: str
+    pid: int
+    state: str
+    trial: int | None
+    finished: int
+    failed: int
+    pictures_per_second: float | None
+    seen: float | None
+
+
+class Standing(BaseModel):
+    """How far a study is. Scores are those of the search.
+
+    Attributes:
+        study: its title, or its name in a database before it has one.
+        recipes: trials beyond the baselines that have ended.
+        budget: how many of these there may be.
+        failed: failed trials.
+        finished: whether nothing is left to do.
+        best: score of the best merge: of the shipped one when the study is finished.
+        stack: score of all sources at full strength.
+        naive: score of the equal-weight merge.
+        file: the shipped file, relative to the study directory; empty before there is one.
+        resume: the command that goes on with a study that has stopped.
+        state: ``loading``, ``searching``, ``confirming``, ``done``, or ``stopped``: nobody works on it.
+        trials: how many there may be, baselines included; 0 where not known yet.
+        ended: how many have ended.
+        running: how many are being evaluated.
+        best_label: the best merge's label, or its number.
+        eta: seconds until all trials have ended, if the workers go on as they did; None where not known.
+        evaluations: finished evaluations in the store, where it was asked for.
+        workers: who is there.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    study: str
+    recipes: int
+    budget: int
+    failed: int
+    finished: bool
+    best: float | None
+    stack: float | None
+    naive: float | None
+    file: str
+    resume: str
+    state: State
+    trials: int
+    ended: int
+    running: int
+    best_label: str
+    eta: float | None = None
+    evaluations: int | None = None
+    workers: tuple[WorkerStanding, ...] = ()
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A study that is looked at, once or again and again; who is lost is known for sure only at a second look.
+
+    Attributes:
+        name: of the study, before it has a title.
+        shared: the study that its workers share; None for one of which only the summary is left.
+        directory: where it lies or its report will, if it is known.
+        store: where its evaluations lie, if they are to be counted.
+    """
+
+    name: str
+    shared: Shared | None
+    directory: StudyDirectory | None = None
+    store: Store | None = None
+
+    def look(self) -> Standing:
+        """The present standing.
+
+        Raises:
+            StudyError: the storage does not answer, or there is nothing to read.
+        """
+        summary = _summary(self.directory) if self.directory else None
+        if self.shared is None:
+            if summary is None:
+                raise StudyError("nothing has been written yet", where=self.name, remedy="wait until the run has begun")
+            return _at_rest(summary)
+        try:
+            trials = counted(self.shared.study)
+            attributes = self.shared.study.user_attrs
+            workers = tuple(self._worker(member) for member in self.shared.roster.members())
+        except OUTAGES as error:
+            remedy = "check that the database runs"
+            raise StudyError(f"the storage does not answer ({reason(error)})", where=self.name, remedy=remedy) from None
+        found = self._live(trials, attributes, workers, summary)
+        return found if self.store is None else found.model_copy(update={"evaluations": len(list(EvaluationCache(self.store).keys()))})
+
+    def _worker(self, member: Member) -> WorkerStanding:
+        seen = max(0.0, time.time() - member.at) if member.at else None
+        alive = self.shared is not None and self.shared.roster.seems_alive(member) and (seen or 0.0) < GRACE
+        return WorkerStanding(
+            **member.model_dump(include={"name", "host", "pid", "trial", "finished", "failed"}),
+            state=member.state if alive else "lost",
+            pictures_per_second=member.pictures / member.seconds if member.pictures and member.seconds else None,
+            seen=seen,
+        )
+
+    def _live(
+        self,
+        trials: Sequence[FrozenTrial],
+        attributes: Mapping[str, object],
+        workers: tuple[WorkerStanding, ...],
+        summary: StudySummary | None,
+    ) -> Standing:
+        total = int(str(attributes.get(TOTAL, 0)))
+        ended = [t for t in trials if t.state.is_finished()]
+        running = sum(t.state == TrialState.RUNNING for t in trials)
+        spent = 0 < total <= len(ended) and not running
+        if spent and summary and summary.finished and len(summary.trials) == len(ended):
+            return _at_rest(summary).model_copy(update={"workers": workers})
+        labels = [str(t.user_attrs.get(LABEL, "")) for t in trials]
+        count = sum(map(is_baseline, labels))
+        scores = {str(t.user_attrs.get(LABEL) or f"trial {t.number}"): t.value for t in ended if t.state == TrialState.COMPLETE}
+        merges = {label: value for label, value in scores.items() if value is not None and not is_alone(label)}
+        best = max(merges, key=lambda label: merges[label], default="")
+        state = _state(total, spent, workers, alone=self.directory is None)
+        return Standing(
+            study=" + ".join(source_of(label) for label in labels if is_alone(label)) or self.name,
+            recipes=max(0, len(ended) - count),
+            budget=max(0, total - count),
+            failed=sum(t.state == TrialState.FAIL for t in ended),
+            finished=state == "done",
+            best=merges.get(best),
+            stack=scores.get(STACK),
+            naive=scores.get(NAIVE),
+            file="",
+            resume=self._resume(summary) if state == "stopped" else "",
+            state=state,
+            trials=total,
+            ended=len(ended),
+            running=running,
+            best_label=best,
+            eta=_eta(total - len(ended), self.shared.roster.members() if self.shared else (), workers) if state == "searching" else None,
+            workers=workers,
+        )
+
+    def _resume(self, summary: StudySummary | None) -> str:
+        if summary and summary.resume_command:
+            return summary.resume_command
+        return f"optimize resume {shlex.quote(str(self.directory.path))}" if self.directory else ""
+
+
+def watch_directory(directory: StudyDirectory, storage: str = "") -> Watched:
+    """The study in a directory, be it there or in a database.
+
+    Args:
+        directory: the study directory.
+        storage: the address of its database, if more is needed than what its configuration says: that holds no password.
+
+    Raises:
+        StudyError: this is no study, its journal is damaged, or its database does not answer; with a summary there, that is told instead.
+    """
+    try:
+        directory.open()
+    except StudyDirectoryError as error:
+        raise StudyError(error.problem, where=error.where, remedy=error.remedy) from error
+    try:
+        return Watched(str(directory.path), shared_of(directory, storage), directory)
+    except StudyError:
+        if _summary(directory) is None:
+            raise
+        return Watched(str(directory.path), None, directory)
+
+
+def watch_database(storage: str, study: str, store: Store | None = None) -> Watched:
+    """The study of this name in a database; raises as ``in_database``."""
+    return Watched(study, in_database(storage, study, create=False), store=store)
+
+
+def shared_of(directory: StudyDirectory, storage: str = "") -> Shared:
+    """What the workers of the study in a directory share, for reading; raises as ``watch_directory``."""
+    config = Config.from_yaml(directory.settings)
+    if config.storage:
+        return in_database(storage or config.storage, config.study or config.out.name, create=False)
+    return on_this_machine(directory, create=False)
+
+
+def _summary(directory: StudyDirectory) -> StudySummary | None:
+    """What the last run here wrote when it ended, if there was one."""
+    try:
+        return load_summary(directory)
+    except StudyDirectoryError:
+        return None
+
+
+def _at_rest(summary: StudySummary) -> Standing:
+    """The standing of a study that nobody works on, from what its last run wrote."""
+    scores = {t.label: t.evaluation.score for t in summary.trials if t.evaluation}
+    best = summary.best
+    return Standing(
+        study=summary.title,
+        recipes=max(0, len(summary.trials) - summary.baselines),
+        budget=summary.budget or 0,
+        failed=sum(t.evaluation is None for t in summary.trials),
+        finished=summary.finished is not None,
+        best=best.evaluation.score if best and best.evaluation else None,
+        stack=scores.get(STACK),
+        naive=scores.get(NAIVE),
+        file=summary.file,
+        resume=summary.resume_command,
+        state="stopped" if summary.finished is None else "done",
+        trials=max(len(summary.trials), summary.baselines + (summary.budget or 0)),
+        ended=len(summary.trials),
+        running=0,
+        best_label=(best.label or f"trial {best.number}") if best else "",
+    )
+
+
+def _state(total: int, spent: bool, workers: Sequence[WorkerStanding], *, alone: bool) -> State:
+    """What is going on; ``alone``: without the directory, where it would be seen whether the winner was confirmed and shipped."""
+    there = {worker.state for worker in workers} - {"lost"}
+    if spent and alone:
+        return "done"
+    if not there:
+        return "stopped"
+    if spent:
+        return "confirming"
+    return "loading" if there == {"loading"} or not total else "searching"
+
+
+def _eta(left: int, members: Sequence[Member], workers: Sequence[WorkerStanding]) -> float | None:
+    """Seconds for the trials that are left, if those who are there go on as they did."""
+    there = {worker.name for worker in workers if worker.state != "lost"}
+    rate = sum(m.finished / m.seconds for m in members if m.name in there and m.seconds)
+    return left / rate if rate else None

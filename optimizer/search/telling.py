@@ -1,0 +1,73 @@
+"""Telling: what a study says of itself and of its trials in Optuna's own tools, such as optuna-dashboard."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+
+import optuna
+from optuna.exceptions import ExperimentalWarning
+
+from optimizer.search.sheets import sheet_link
+from studies.records import Evaluation, printable
+
+METRIC = "score"
+_NOTE_LENGTH = 2045
+_STUDY_NOTE = """Each trial is one merge of the sources.
+
+The **score** is how much the merge keeps of the source that it keeps least of, less what it damages the pictures:
+0 is the base model, 1 is that source alone. Trials with a label are the baselines and recipes that people try first.
+"""
+
+
+def introduce(study: optuna.Study) -> None:
+    """Name the metric and say what it is; harmless when repeated."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        study.set_metric_names([METRIC])
+    for name, value in note_attributes(_STUDY_NOTE).items():
+        study._storage.set_study_system_attr(study._study_id, name, value)
+
+
+def attributes(evaluation: Evaluation) -> dict[str, float]:
+    """A trial's user attributes: what is left of each source, and the damage."""
+    kept = {f"preservation {printable(name)}": share.preservation for name, share in evaluation.sources.items()}
+    return kept | {"artifacts": evaluation.artifacts}
+
+
+def annotate(trial: optuna.Trial, label: str, evaluation: Evaluation) -> None:
+    """Link a trial to its contact sheet and put its result into words; harmless when repeated."""
+    storage, number = trial.storage, trial._trial_id
+    storage.set_trial_system_attr(number, *sheet_link(evaluation.recipe_hash))
+    for name, value in note_attributes(note(label, evaluation), number).items():
+        storage.set_study_system_attr(trial.study._study_id, name, value)
+
+
+def note(label: str, evaluation: Evaluation) -> str:
+    """The result in words, as Markdown in which nothing that a file's name says is markup."""
+    weakest = min(evaluation.sources, key=lambda name: evaluation.sources[name].preservation)
+    lines = [
+        f"{_plain(label) or 'Proposed by the search'}: **score {evaluation.score:.3f}**, held down by {_plain(weakest)}.",
+        "",
+        "| source | preservation | own prompts | joint prompts | leakage |",
+        "|---|---|---|---|---|",
+    ]
+    for name, share in evaluation.sources.items():
+        cells = (share.preservation, share.own, share.joint, share.leakage)
+        lines.append(f"| {_plain(name)} | " + " | ".join(f"{value:.0%}" for value in cells) + " |")
+    method = _plain(str(evaluation.recipe.get("method", "")))
+    lines += ["", f"Method {method}, image damage {evaluation.artifacts:.3f}, evaluated in {evaluation.seconds:.1f} s."]
+    lines += [f"Pictures: {evaluation.images[0].rpartition('/')[0]}/"] if evaluation.images else []
+    return "\n".join(lines)
+
+
+def note_attributes(body: str, trial: int | None = None) -> Mapping[str, int | str]:
+    """System attributes of the study in which optuna-dashboard finds a note on it, or on the trial of an id."""
+    prefix = "dashboard:" if trial is None else f"dashboard:{trial}:"
+    parts = [body[start : start + _NOTE_LENGTH] for start in range(0, len(body), _NOTE_LENGTH)]
+    return {f"{prefix}note_str:{index}": part for index, part in enumerate(parts)} | {f"{prefix}note_ver": 1}
+
+
+def _plain(text: str) -> str:
+    """Text without what Markdown or a table would take for markup."""
+    return "".join(c if c.isalnum() or c in " .-/√" else f"&#{ord(c)};" for c in printable(text))
