@@ -10,6 +10,9 @@ from optuna.distributions import json_to_distribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from optimizer.search.labels import BUDGET, ERROR, FIXED, IMPORTED, INPUTS, KEY, LABEL
+from optimizer.search.sheets import sheet_link
+from optimizer.search.telling import attributes
+from studies.records import Evaluation
 from studies.trial_log import TrialEntry, TrialLog
 
 
@@ -19,24 +22,26 @@ def study_attributes(log: TrialLog) -> dict[str, Any]:
     return {} if beginning is None else {BUDGET: beginning.budget, INPUTS: dict(beginning.inputs)}
 
 
-def finished_trial(entry: TrialEntry, score: float | None, ended: datetime) -> FrozenTrial:
-    """A trial that has ended: complete with this score, or failed where there is none.
+def finished_trial(entry: TrialEntry, evaluation: Evaluation | None, ended: datetime) -> FrozenTrial:
+    """A trial that has ended: complete with this evaluation, or failed where there is none.
 
     Args:
         entry: of the trial log.
-        score: of its evaluation.
+        evaluation: its own.
         ended: when.
 
     Raises:
         ValueError: a value and its space do not go together.
     """
-    attributes: dict[str, Any] = {LABEL: entry.label, KEY: entry.key, ERROR: entry.error, IMPORTED: entry.imported}
+    known: dict[str, Any] = {LABEL: entry.label, KEY: entry.key, ERROR: entry.error, IMPORTED: entry.imported}
+    told = attributes(evaluation) if evaluation else {}
     trial = create_trial(
-        state=TrialState.FAIL if score is None else TrialState.COMPLETE,
-        value=score,
+        state=TrialState.COMPLETE if evaluation else TrialState.FAIL,
+        value=evaluation.score if evaluation else None,
         params=dict(entry.values),
         distributions={name: json_to_distribution(space) for name, space in entry.spaces.items()},
-        user_attrs={name: value for name, value in attributes.items() if value},
+        user_attrs={name: value for name, value in known.items() if value} | told,
+        system_attrs=dict([sheet_link(evaluation.recipe_hash)]) if evaluation else {},
     )
     trial.datetime_start = trial.datetime_complete = ended
     return trial

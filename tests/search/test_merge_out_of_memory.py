@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from optimizer.adapters import Adapter
-from optimizer.merging import Merger, Recipe
+from optimizer.merging import Merged, Merger, Recipe
 from optimizer.rendering import PromptSet, Renderer
 from optimizer.search import evaluate
 from optimizer.search.evaluate import Evaluator
@@ -35,10 +35,10 @@ class Scarce(Merger):
         super().__init__(adapters, "cpu", **options)
         self.scarce = torch.device(device).type != "cpu"
 
-    def merge(self, recipe: Recipe, *, dtype: torch.dtype = torch.float32) -> Adapter:
+    def measured(self, recipe: Recipe, *, dtype: torch.dtype = torch.float32) -> Merged:
         if self.scarce:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return super().merge(recipe, dtype=dtype)
+        return super().measured(recipe, dtype=dtype)
 
 
 def evaluator(device: str, told: list[str]) -> Evaluator:
@@ -50,16 +50,16 @@ def test_it_is_made_on_the_cpu_and_told_once(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(evaluate, "Merger", Scarce)
     told: list[str] = []
     scorer = evaluator("cuda", told)
-    found = [scorer._merged(RECIPE) for _ in range(2)]
+    found = [scorer._merged(RECIPE).adapter for _ in range(2)]
     for merged in found:
         assert_same_change(merged, Merger(PAIR).merge(RECIPE, dtype=torch.float16), tolerance=0)
     assert told == ["out of memory while merging: candidates that are too large for the GPU are merged on the CPU"]
 
 
 def test_on_the_cpu_there_is_nothing_to_fall_back_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(self: Merger, recipe: Recipe, *, dtype: torch.dtype) -> Adapter:
+    def fail(self: Merger, recipe: Recipe, *, dtype: torch.dtype) -> Merged:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr(Merger, "merge", fail)
+    monkeypatch.setattr(Merger, "measured", fail)
     with pytest.raises(RuntimeError, match="can't allocate"):
         evaluator("cpu", [])._merged(RECIPE)
