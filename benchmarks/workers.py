@@ -24,20 +24,43 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--each", type=int, default=8, help="recipes a worker")
     parser.add_argument("--latency", type=float, default=1.0, help="seconds")
+    parser.add_argument("--sampler", default="auto", help="gp or tpe")
     parser.add_argument("--storage", default="", help="postgresql://…; the journal of a directory where not given")
     asked = parser.parse_args()
     print(f"{os.cpu_count()} cores, {'PostgreSQL' if asked.storage else 'journal'}, trials of {asked.latency:g} s")
     print(f"{'workers':>7}{'trials/s':>10}{'of ideal':>10}")
     with tempfile.TemporaryDirectory() as folder:
         for workers in asked.workers:
-            rate = measure(Path(folder) / f"workers-{workers}-{os.getpid()}", workers, asked.each * workers, asked.latency, asked.storage)
+            rate = measure(
+                Path(folder) / f"workers-{workers}-{os.getpid()}",
+                workers,
+                asked.each * workers,
+                asked.latency,
+                asked.storage,
+                asked.sampler,
+            )
             print(f"{workers:>7}{rate:>10.2f}{rate * asked.latency / workers:>10.0%}", flush=True)
 
 
-def measure(out: Path, workers: int, budget: int, latency: float, storage: str) -> float:
+def measure(out: Path, workers: int, budget: int, latency: float, storage: str, sampler: str) -> float:
     """Run a search; returns trials a second while all workers were there."""
     words = ["--sources", "demo:neon", "demo:octopus", "--base", f"fake:latency={latency:g}", "--budget", str(budget), "--out", str(out)]
-    words += ["--own", "1", "--joint", "1", "--confirm", "1", "--finalists", "1", "--methods", "linear", "--workers", str(workers)]
+    words += [
+        "--own",
+        "1",
+        "--joint",
+        "1",
+        "--confirm",
+        "1",
+        "--finalists",
+        "1",
+        "--methods",
+        "linear",
+        "--workers",
+        str(workers),
+        "--sampler",
+        sampler,
+    ]
     words += ["--artifacts", str(out.with_name(f"{out.name}-artifacts"))] if storage else []
     environment = os.environ | ({"OPTIMIZE_STORAGE": storage} if storage else {})
     subprocess.run([sys.executable, "-m", "optimizer", *words], check=True, capture_output=True, env=environment)

@@ -56,6 +56,9 @@ class Config(BaseModel):
     methods: tuple[str, ...] = Field(
         ("ties", "dare_linear", "dare_ties", "magnitude_prune"), description="Merge methods to try beside the weighted sum."
     )
+    sampler: Literal["auto", "gp", "tpe"] = Field(
+        "auto", description="What proposes: a Gaussian process (gp) proposes best, a Parzen estimator (tpe) at once; auto: gp where it can."
+    )
     rank: int | None = Field(None, ge=1, description="Rank of the exported file; the sum of the sources' ranks where not given.")
     dtype: Dtype = Field("fp16", description="Number format of the exported file.")
     dialect: Literal["kohya", "diffusers", "comfyui"] = Field("kohya", description="Key names of the exported file.")

@@ -11,6 +11,7 @@ from optuna.samplers._gp.sampler import _RELATIVE_PARAMS_KEY as _GP_NOTE
 
 from optimizer.errors import NoFeasibleMerge, StudyError, TrialError
 from optimizer.merging import Recipe
+from optimizer.search.config import Config
 from optimizer.search.evaluate import Evaluator
 from optimizer.search.housekeeping import tidy
 from optimizer.search.ledger import Ledger, reason_of, save_images
@@ -39,15 +40,15 @@ def begin_search(ledger: Ledger, space: SearchSpace, budget: int) -> None:
     ledger.allow(len(baselines(space)) + budget)
 
 
-def search(ledger: Ledger, space: SearchSpace, evaluator: Evaluator, *, deadline: float | None, seed: int, observer: Observer) -> bool:
+def search(ledger: Ledger, space: SearchSpace, evaluator: Evaluator, config: Config, *, deadline: float | None, observer: Observer) -> bool:
     """Evaluate trials until all that the study may have are done, together with whatever other workers there are.
 
     Args:
         ledger: the study; one that was interrupted goes on where it was.
         space: what may be proposed.
         evaluator: scores a recipe.
+        config: says what proposes, and with which seed.
         deadline: start no trial after this (``time.monotonic``); none where not given.
-        seed: of the proposals.
         observer: is told of every trial, and may raise ``Stopped``.
 
     Returns:
@@ -64,15 +65,15 @@ def search(ledger: Ledger, space: SearchSpace, evaluator: Evaluator, *, deadline
         _tell_news(ledger, observer, told)
         if passed(deadline):
             return False
-        trial = ledger.take(lambda number: sampler_for(number, seed=seed, dimensions=space.dimensions, startup=startup))
+        trial = ledger.take(lambda n: sampler_for(n, seed=config.seed, dimensions=space.dimensions, startup=startup, kind=config.sampler))
         if trial is Idle.DONE:
             _tell_news(ledger, observer, told)
             return True
         if isinstance(trial, Idle):
-            ledger.presence.show(state="waiting", trial=None)
+            ledger.presence.note(state="waiting", trial=None)
             observer.waiting(_POLL)
             continue
-        ledger.presence.show(state="working", trial=trial.number)
+        ledger.presence.note(state="working", trial=trial.number)
         _keep_baselines(ledger, evaluator)
         record = _evaluated(ledger, space, evaluator, trial)
         ledger.presence.count(pictures=len(evaluator.prompts), finished=1, failed=int(record.evaluation is None))

@@ -128,7 +128,7 @@ def _search(bench: Bench, prompts: PromptSet, ledger: Ledger, directory: StudyDi
     begin_search(ledger, space, config.budget)
     deadline = time.monotonic() + config.timeout if config.timeout else None
     with Crew(config, directory.path, observer):
-        return search(ledger, space, bench.evaluator(prompts, observer), deadline=deadline, seed=config.seed, observer=observer)
+        return search(ledger, space, bench.evaluator(prompts, observer), config, deadline=deadline, observer=observer)
 
 
 def _closed(

@@ -37,12 +37,6 @@ def work(config: Config, observer: Observer) -> int:
     bench = prepare(config, observer)
     prompts = search_prompts(config, bench.sources)
     with open_ledger(bench, prompts, directory, observer, joining=True) as ledger:
-        search(
-            ledger,
-            bench.space(ledger.planned_budget),
-            bench.evaluator(prompts, observer),
-            deadline=None,
-            seed=config.seed,
-            observer=observer,
-        )
+        space, evaluator = bench.space(ledger.planned_budget), bench.evaluator(prompts, observer)
+        search(ledger, space, evaluator, config, deadline=None, observer=observer)
         return ledger.presence.member.finished

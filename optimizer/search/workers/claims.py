@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
@@ -51,25 +53,30 @@ class Claims:
             sampler: the sampler that proposes the trial of a number.
         """
         with self.gate.passing():
-            self._end_surplus()
-            trials = counted(self.study)
-            for orphan in (t for t in trials if t.state == TrialState.RUNNING and not self._in_hands(t)):
-                return self._adopt(orphan, sampler)
+            everything = self.study.get_trials(deepcopy=False)
+            self._end_surplus(everything)
+            trials = _counted(everything)
+            for orphan in self._orphans(trials):
+                with suppress(UpdateFinishedTrialError):  # its worker lives after all
+                    return self._adopt(orphan, sampler)
             started = [t for t in trials if t.state != TrialState.WAITING]
             if len(started) >= total:
                 return Idle.WAIT if any(t.state == TrialState.RUNNING for t in started) else Idle.DONE
             self.study.sampler = sampler(min((t.number for t in trials if t.state == TrialState.WAITING), default=len(started)))
             trial = self.study.ask()
             trial.set_user_attr(_WORKER, self.worker)
-        return trial if self._within(trial, total) else self._given_up(trial)
+        undisturbed = trial.number <= len(everything)
+        return trial if undisturbed or self._within(trial, total) else self._given_up(trial)
 
     def give_back(self, trial: optuna.Trial) -> None:
         """Leave a trial unfinished, for the next that asks; it does not count as lost."""
         trial.set_user_attr(_WORKER, None)
 
-    def _in_hands(self, trial: FrozenTrial) -> bool:
-        owner = trial.user_attrs.get(_WORKER)
-        return owner is not None and owner != self.worker and self.roster.alive(owner)
+    def _orphans(self, trials: Sequence[FrozenTrial]) -> Sequence[FrozenTrial]:
+        """Trials that nobody works on any more, or this worker since before an answer was lost."""
+        running = [(t, t.user_attrs.get(_WORKER)) for t in trials if t.state == TrialState.RUNNING]
+        nobody = self.roster.dead({owner for _, owner in running if owner}) | {None, self.worker}
+        return [trial for trial, owner in running if owner in nobody]
 
     def _adopt(self, orphan: FrozenTrial, sampler: Callable[[int], BaseSampler]) -> optuna.Trial:
         self.study.sampler = sampler(orphan.number)
@@ -91,16 +98,20 @@ class Claims:
         self.study.tell(trial, state=TrialState.FAIL)
         return Idle.WAIT
 
-    def _end_surplus(self) -> None:
+    def _end_surplus(self, trials: Sequence[FrozenTrial]) -> None:
         """End trials whose worker, or the database, went away while they were given up."""
-        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if trial.user_attrs.get(_SURPLUS):
+        for trial in trials:
+            if trial.state == TrialState.RUNNING and trial.user_attrs.get(_SURPLUS):
                 self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
 
 
 def counted(study: optuna.Study) -> Sequence[FrozenTrial]:
     """The study's trials, without those that were given up before they began."""
-    return [t for t in study.get_trials(deepcopy=False) if not t.user_attrs.get(_SURPLUS)]
+    return _counted(study.get_trials(deepcopy=False))
+
+
+def _counted(trials: Sequence[FrozenTrial]) -> Sequence[FrozenTrial]:
+    return [t for t in trials if not t.user_attrs.get(_SURPLUS)]
 
 
 def times_lost(trial: optuna.Trial) -> int:

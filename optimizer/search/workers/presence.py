@@ -59,6 +59,11 @@ class Presence:
         with suppress(OSError, *OUTAGES):
             self.sign(**changes)
 
+    def note(self, **changes: Any) -> None:
+        """Change the state; it is seen at the next sign of life."""
+        with self._lock:
+            self.member = self.member.model_copy(update=changes)
+
     def count(self, **more: int) -> None:
         """Count pictures or trials; they are seen at the next sign of life."""
         with self._lock:

@@ -6,7 +6,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,6 +62,9 @@ class Roster(Protocol):
 
     def alive(self, name: str) -> bool:
         """Whether the worker is known to live, or may."""
+
+    def dead(self, names: Collection[str]) -> set[str]:
+        """Those of the workers that do not live."""
 
     def seems_alive(self, member: Member) -> bool:
         """The same of one of the members, for those who only watch: nothing is forgotten."""
@@ -131,6 +134,10 @@ class FolderRoster:
         except Timeout:
             return True
 
+    def dead(self, names: Collection[str]) -> set[str]:
+        """See ``Roster``."""
+        return {name for name in names if not self.alive(name)}
+
     def _forget(self, name: str) -> None:
         (self.folder / f"{name}.json").unlink(missing_ok=True)
         self._lock(name).unlink(missing_ok=True)
@@ -176,8 +183,13 @@ class StudyRoster:
         """See ``Roster``."""
         if name in self._own:
             return True
-        member = next((m for m in self.members() if m.name == name), None)
-        return member is not None and self.seems_alive(member)
+        return not self.dead({name})
+
+    def dead(self, names: Collection[str]) -> set[str]:
+        """See ``Roster``."""
+        others = set(names) - self._own
+        alive = {m.name for m in self.members() if m.name in others and self.seems_alive(m)} if others else set()
+        return others - alive
 
     def seems_alive(self, member: Member) -> bool:
         """See ``Roster``."""
