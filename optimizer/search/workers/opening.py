@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -113,22 +114,27 @@ def in_database(url: str, name: str, *, create: bool, grace: float = GRACE) -> S
         UsageError: this is no database that workers can share, or its driver is missing.
         StudyError: it does not answer, or there is no such study.
     """
-    engine = _engine(url)
-    try:
-        if create:
-            with DatabaseGate(engine, "schema").passing():  # two that make the tables at once stumble over each other
-                storage = RDBStorage(_with_driver(url), engine_kwargs=_options())
-                study = _made(storage, name)
-        else:
-            storage = RDBStorage(_with_driver(url), engine_kwargs=_options(), skip_table_creation=True)
-            study = optuna.load_study(study_name=name, storage=storage)
-    except KeyError:
-        remedy = f"begin it with optimize --storage … --study {name}, or check the name"
-        raise StudyError(f"there is no study {name!r} in the database", where="--study", remedy=remedy) from None
-    except OUTAGES as error:
-        remedy = "check the address, PGPASSWORD or the service file, and that the server runs"
-        raise StudyError(f"the database cannot be used ({reason(error)})", where="--storage", remedy=remedy) from None
-    return Shared(study, DatabaseGate(engine, name, grace), StudyRoster(study, grace), (engine, storage.engine))
+    with ExitStack() as opened:
+        engine = _engine(url)
+        opened.callback(engine.dispose)
+        try:
+            if create:
+                with DatabaseGate(engine, "schema").passing():  # two that make the tables at once stumble over each other
+                    storage = RDBStorage(_with_driver(url), engine_kwargs=_options())
+                    opened.callback(storage.engine.dispose)
+                    study = _made(storage, name)
+            else:
+                storage = RDBStorage(_with_driver(url), engine_kwargs=_options(), skip_table_creation=True)
+                opened.callback(storage.engine.dispose)
+                study = optuna.load_study(study_name=name, storage=storage)
+        except KeyError:
+            remedy = f"begin it with optimize --storage … --study {name}, or check the name"
+            raise StudyError(f"there is no study {name!r} in the database", where="--study", remedy=remedy) from None
+        except OUTAGES as error:
+            remedy = "check the address, PGPASSWORD or the service file, and that the server runs"
+            raise StudyError(f"the database cannot be used ({reason(error)})", where="--storage", remedy=remedy) from None
+        opened.pop_all()
+        return Shared(study, DatabaseGate(engine, name, grace), StudyRoster(study, grace), (engine, storage.engine))
 
 
 def _made(storage: BaseStorage, name: str) -> optuna.Study:
