@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import optuna
+from optuna.samplers import BaseSampler
 from optuna.samplers._gp.sampler import _RELATIVE_PARAMS_KEY as _GP_NOTE
 
 from optimizer.errors import NoFeasibleMerge, StudyError, TrialError
@@ -26,6 +28,8 @@ from studies.records import TrialRecord
 # model of the space's far ends; it has the rest.
 _SHARE, _RANDOM = 4, 4
 _POLL = 2.0
+
+Proposer = Callable[[int], BaseSampler]
 
 
 def first_trials(space: SearchSpace, budget: int) -> list[Start]:
@@ -61,11 +65,12 @@ def search(ledger: Ledger, space: SearchSpace, evaluator: Evaluator, config: Con
     observer.stage("search", ledger.total)
     told: set[int] = set()
     startup = len(first_trials(space, ledger.planned_budget)) + min(_RANDOM, ledger.planned_budget // _SHARE)
+    proposer = partial(sampler_for, seed=config.seed, dimensions=space.dimensions, startup=startup, kind=config.sampler)
     while True:
         _tell_news(ledger, observer, told)
         if passed(deadline):
             return False
-        trial = ledger.take(lambda n: sampler_for(n, seed=config.seed, dimensions=space.dimensions, startup=startup, kind=config.sampler))
+        trial = ledger.take(proposer)
         if trial is Idle.DONE:
             _tell_news(ledger, observer, told)
             return True
@@ -75,7 +80,7 @@ def search(ledger: Ledger, space: SearchSpace, evaluator: Evaluator, config: Con
             continue
         ledger.presence.note(state="working", trial=trial.number)
         _keep_baselines(ledger, evaluator)
-        record = _evaluated(ledger, space, evaluator, trial)
+        record = _evaluated(ledger, space, evaluator, trial, proposer)
         ledger.presence.count(pictures=len(evaluator.prompts), finished=1, failed=int(record.evaluation is None))
         tidy()
 
@@ -111,11 +116,11 @@ def _keep_baselines(ledger: Ledger, evaluator: Evaluator) -> None:
         save_images(ledger.store, f"baselines/{source.name}", images)
 
 
-def _evaluated(ledger: Ledger, space: SearchSpace, evaluator: Evaluator, trial: optuna.Trial) -> TrialRecord:
+def _evaluated(ledger: Ledger, space: SearchSpace, evaluator: Evaluator, trial: optuna.Trial, proposer: Proposer) -> TrialRecord:
     try:
         if ledger.patience(lambda: times_lost(trial)) >= MOST_LOST:
             raise TrialError(f"{MOST_LOST} workers ended while they evaluated it", remedy="see their logs")
-        recipe = ledger.patience(lambda: _proposed(space, trial))
+        recipe = ledger.patience(lambda: _proposed(space, trial, proposer))
         evaluation = ledger.known(recipe)
         if evaluation is None:
             measured = evaluator.evaluate(recipe)
@@ -130,16 +135,19 @@ def _evaluated(ledger: Ledger, space: SearchSpace, evaluator: Evaluator, trial: 
     return ledger.tell(trial, recipe, evaluation)
 
 
-def _proposed(space: SearchSpace, trial: optuna.Trial) -> Recipe:
-    """The recipe of a trial, which may have been proposed before, whole or in part.
+def _proposed(space: SearchSpace, trial: optuna.Trial, proposer: Proposer) -> Recipe:
+    """The recipe of a trial, which may have been proposed before, whole or in part; the same however often it takes to get it through.
 
     A part would leave the sampler's generator behind for the rest, and goes. A whole proposal stays: a Gaussian process that finds it
     among the running trials proposes something else; so it must not find its own note of this one either.
     """
+    trial.study.sampler = proposer(trial.number)
+    trial = optuna.Trial(trial.study, trial._trial_id)
     frozen = trial._cached_frozen_trial
-    if frozen.params and not _whole(space, frozen.params):
+    if not _whole(space, frozen.params):
         frozen.params.clear()
         frozen.distributions.clear()
+    if not frozen.params and f"{_GP_NOTE}:0" in frozen.system_attrs:
         trial.storage.set_trial_system_attr(trial._trial_id, f"{_GP_NOTE}:0", "")
     return space.suggest(trial)
 

@@ -21,7 +21,7 @@ class Proxy:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        asyncio.run_coroutine_threadsafe(asyncio.start_server(self._serve, "127.0.0.1", self.port), self._loop).result()
+        self._server = asyncio.run_coroutine_threadsafe(asyncio.start_server(self._serve, "127.0.0.1", self.port), self._loop).result()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -36,6 +36,7 @@ class Proxy:
         return asyncio.run_coroutine_threadsafe(self._cut(), self._loop).result()
 
     async def _end(self) -> None:
+        self._server.close()
         tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         for task in tasks:
             task.cancel()
