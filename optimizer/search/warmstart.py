@@ -33,6 +33,11 @@ def is_alone(label: str) -> bool:
     return label.endswith(_ALONE)
 
 
+def is_baseline(label: str) -> bool:
+    """Whether a trial of this label is one of those that come before the budget."""
+    return is_alone(label) or label in (STACK, NAIVE)
+
+
 def idle_warning(record: TrialRecord) -> str:
     """What to tell about a source that, alone, does not move the pictures of the prompts that ask for it, so that no merge can be
     seen to keep it; empty for every other trial."""
