@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
@@ -67,7 +68,11 @@ class FolderStore:
         """See ``Store``."""
         file = self._file(name)
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(file, data)
+        try:
+            write_bytes(file, data)
+        except FileNotFoundError:  # another process has just removed the folder's last file
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_bytes(file, data)
 
     def names(self, folder: str) -> Iterator[str]:
         """See ``Store``."""
@@ -75,11 +80,15 @@ class FolderStore:
         return iter(sorted(p.relative_to(self.path).as_posix() for p in files))
 
     def remove(self, name: str) -> None:
-        """See ``Store``."""
+        """See ``Store``; a folder that is empty then goes, too."""
         file = self._file(name)
         if file.exists():
             file.unlink(missing_ok=True)
-            flush_folder(file.parent)
+            with suppress(FileNotFoundError):
+                flush_folder(file.parent)
+            if file.parent != self.path:
+                with suppress(OSError):
+                    file.parent.rmdir()
 
     def _file(self, name: str) -> Path:
         return self.path.joinpath(*parts_of(name))

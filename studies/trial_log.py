@@ -42,13 +42,15 @@ class StudyEntry(BaseModel):
 
     Attributes:
         budget: recipes beyond the baselines; the search space follows from it.
-        inputs: digests of what the configuration names.
+        inputs: digests and versions of what it rests on.
+        fork: name of the directory beside it that holds the study from which this one was forked; empty for all others.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     budget: int
     inputs: dict[str, str]
+    fork: Text = ""
 
 
 @dataclass(frozen=True)

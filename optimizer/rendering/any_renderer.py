@@ -34,6 +34,10 @@ class AnyRenderer(Protocol):
     def precision(self) -> str:
         """Kind of device and number format, e.g. ``cuda torch.float16``: pictures of another one differ in their last bits."""
 
+    @property
+    def picture_size(self) -> tuple[int, int]:
+        """(height, width) of a picture, in pixels."""
+
     def fitted(self, adapter: Adapter) -> Adapter:
         """A source in the shapes of the base's weights; raises BaseModelError where it does not fit."""
 

@@ -53,6 +53,11 @@ class FakeRenderer:
         return torch.device("cpu")
 
     @property
+    def picture_size(self) -> tuple[int, int]:
+        """(height, width) of a picture, in pixels."""
+        return self._size, self._size
+
+    @property
     def precision(self) -> str:
         """One for all: arithmetic is in double precision, rounded to 8 bits."""
         return "cpu torch.float64"

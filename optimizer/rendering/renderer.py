@@ -126,6 +126,13 @@ class Renderer:
         noise = [torch.randn(self._latent, generator=generator) for generator in generators]
         return torch.stack(noise).to(self.device, self.pipeline.unet.dtype)
 
+    @property
+    def picture_size(self) -> tuple[int, int]:
+        """(height, width) of a picture, in pixels."""
+        _, height, width = self._latent
+        factor: int = self.pipeline.vae_scale_factor
+        return height * factor, width * factor
+
     def _latent_shape(self) -> tuple[int, int, int]:
         """(channels, height, width) of a latent."""
         config, factor, resolution = self.pipeline.unet.config, self.pipeline.vae_scale_factor, self.settings.resolution

@@ -15,6 +15,7 @@ from optimizer.errors import UsageError
 
 DEMO, FAKE = "demo:", "fake:"
 MAX_SOURCES = 5
+KeepImages = Literal["best", "all", "none"]
 Dtype = Literal["fp16", "bf16", "fp32"]
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -75,6 +76,14 @@ class Config(BaseModel):
     precision: Literal["auto", "fp32", "fp16", "bf16"] = Field("auto", description="Number format of the base model in memory.")
     timeout: Annotated[float | None, BeforeValidator(seconds)] = Field(
         None, gt=0, description="Start no trial after this time: seconds, or 8h, 90m, 1h30m."
+    )
+    keep_images: KeepImages = Field(
+        "best", description="Trials whose pictures stay on the disk: the baselines and the best so far, all, or none."
+    )
+    fork: str = Field(
+        "",
+        description="Begin a new study of this name beside --out, with the trials of --out that are still valid; "
+        "they do not count as part of the budget.",
     )
     force: bool = Field(False, description="Allow more than five sources.")
     workers: int = Field(1, ge=1, description="Processes that evaluate recipes on this machine, one a GPU.")

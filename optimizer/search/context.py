@@ -21,7 +21,7 @@ from optimizer.search.space import SearchSpace
 # Raise it whenever the same pictures would be scored differently.
 SCORER = 1
 _PLACES = {"out", "workers", "storage", "study", "artifacts"}
-_FREE = _PLACES | {"budget", "timeout", "force", "confirm", "finalists", "batch", "dialect"}
+_FREE = _PLACES | {"budget", "timeout", "force", "confirm", "finalists", "batch", "dialect", "keep_images", "fork"}
 _SAMPLE = 1 << 20
 
 
@@ -86,10 +86,14 @@ def check_same_inputs(saved: Mapping[str, str], found: Mapping[str, str], where:
     Raises:
         StudyError: naming everything that changed, before and now.
     """
-    changed = [f"{name}: {_short(saved[name])} → {_short(now)}" for name, now in found.items() if saved.get(name, now) != now]
-    if changed:
+    if changed := changes(saved, found):
         problem = f"what the study here rests on has changed since it began ({'; '.join(changed)})"
         raise StudyError(problem, where=where, remedy="put it back, or start a new study with what is still valid: --fork NAME")
+
+
+def changes(saved: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
+    """What is written down and not as it was, each with its digest or version before and now."""
+    return [f"{name}: {_short(saved[name])} → {_short(now)}" for name, now in found.items() if saved.get(name, now) != now]
 
 
 def _short(value: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -13,12 +12,12 @@ from filelock import FileLock, Timeout
 from optuna.distributions import distribution_to_json
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.samplers import BaseSampler
-from optuna.trial import FrozenTrial, TrialState
-from PIL import Image
+from optuna.trial import BaseTrial, FrozenTrial, TrialState
 from torch import Tensor
 
 from optimizer.errors import OptimizerError, StudyError
 from optimizer.merging import Recipe
+from optimizer.search.gallery import Gallery
 from optimizer.search.labels import BUDGET, ERROR, FIXED, IMPORTED, INPUTS, KEY, LABEL, TOTAL
 from optimizer.search.sheets import keep_sheet
 from optimizer.search.telling import annotate, attributes, introduce
@@ -45,6 +44,7 @@ class Ledger:
         claims: who evaluates what.
         presence: this worker, as others see it.
         patience: waits for the storage.
+        gallery: whose pictures stay.
     """
 
     study: optuna.Study
@@ -53,6 +53,7 @@ class Ledger:
     claims: Claims
     presence: Presence
     patience: Patience
+    gallery: Gallery
     _known: dict[int, TrialRecord] = field(default_factory=dict)
 
     @property
@@ -70,13 +71,18 @@ class Ledger:
         """Trials that the study may have at present, baselines included."""
         return int(self.patience(lambda: self.study.user_attrs).get(TOTAL, 0))
 
+    @property
+    def imported(self) -> int:
+        """Trials beyond the baselines that came from another study, and do not count as part of the budget."""
+        return sum(bool(t.user_attrs.get(IMPORTED)) for t in self.patience(lambda: counted(self.study)))
+
     def allow(self, total: int) -> None:
         """Let the study have so many trials."""
         self.patience(lambda: self.study.set_user_attr(TOTAL, total))
 
     def known(self, recipe: Recipe) -> Evaluation | None:
         """The evaluation of a recipe that was evaluated before, by this or another worker, or by an interrupted run."""
-        return self.cache.get(self._key(recipe))
+        return self.cache.get(self.key(recipe))
 
     def keep(self, recipe: Recipe, evaluation: Evaluation, images: Tensor) -> Evaluation:
         """Write the pictures, then the evaluation that names them; when this returns both are durable.
@@ -85,10 +91,10 @@ class Ledger:
         """
         if first := self.known(recipe):
             return first
-        files = save_images(self.store, f"trials/{recipe.hash[:16]}", images)
+        files = self.gallery.hang(self.store, recipe, images)
         keep_sheet(self.store, recipe.hash, images)
         stored = evaluation.model_copy(update={"images": files})
-        self.cache.put(self._key(recipe), stored)
+        self.cache.put(self.key(recipe), stored)
         return stored
 
     def enqueue(self, starts: Sequence[tuple[str, Mapping[str, object]]]) -> None:
@@ -118,7 +124,7 @@ class Ledger:
 
         Where another worker, which took this one for dead, was first, its result stands.
         """
-        key = self._key(recipe)
+        key = self.key(recipe)
         self.log.add(self.patience(lambda: entry_of(trial, key=key)))
         self.patience(lambda: self._tell(trial, {KEY: key}, evaluation))
         return self._ended(trial)
@@ -141,12 +147,24 @@ class Ledger:
         return TrialLog(self.store)
 
     def records(self) -> list[TrialRecord]:
-        """All finished trials, by number."""
+        """All finished trials, by number, after those pictures are gone that newer ones have displaced."""
         finished = [t for t in self.patience(lambda: counted(self.study)) if t.state.is_finished()]
         for trial in finished:
             if trial.number not in self._known:
                 self._known[trial.number] = self._record(trial)
+        keys = {trial.number: trial.user_attrs.get(KEY, "") for trial in finished}
+        for record in self.gallery.fallen({number: self._known[number] for number in keys}):
+            self._known[record.number] = self._take_down(keys[record.number], record)
         return [self._known[trial.number] for trial in finished]
+
+    def _take_down(self, key: str, record: TrialRecord) -> TrialRecord:
+        """Remove a trial's pictures, after its evaluation has ceased to name them; harmless when others do so, too."""
+        assert record.evaluation is not None
+        bare = record.evaluation.model_copy(update={"images": ()})
+        self.cache.put(key, bare)
+        for file in record.evaluation.images:
+            self.store.remove(file)
+        return record.model_copy(update={"evaluation": bare})
 
     def _tell(self, trial: optuna.Trial, found: dict[str, str], evaluation: Evaluation | None) -> None:
         score = evaluation.score if evaluation else None
@@ -171,18 +189,20 @@ class Ledger:
             return TrialRecord(number=trial.number, label=label, state="FAIL", error=reason)
         return TrialRecord(number=trial.number, label=label, evaluation=evaluation)
 
-    def _key(self, recipe: Recipe) -> str:
+    def key(self, recipe: Recipe) -> str:
+        """Of the recipe's evaluation in this study."""
         return evaluation_key(recipe=recipe.data(), **self.context)
 
 
-def begin(study: optuna.Study, log: TrialLog, *, budget: int, inputs: Mapping[str, str]) -> None:
+def begin(study: optuna.Study, log: TrialLog, *, budget: int, inputs: Mapping[str, str], fork: str = "") -> None:
     """Write down, once, what a study begins with; what an older version has not written down is added."""
     known = inputs_of(study)
     if inputs.keys() <= known.keys():
         return
     introduce(study)
     budget, inputs = budget_of(study, budget), {**inputs, **known}
-    log.begin(StudyEntry(budget=budget, inputs=inputs))
+    beginning = log.beginning
+    log.begin(StudyEntry(budget=budget, inputs=inputs, fork=fork or (beginning.fork if beginning else "")))
     study.set_user_attr(BUDGET, budget)
     study.set_user_attr(INPUTS, inputs)
 
@@ -216,23 +236,13 @@ def alone_in(directory: StudyDirectory) -> Iterator[None]:
         lock.release()
 
 
-def save_images(store: Store, name: str, images: Tensor) -> tuple[str, ...]:
-    """Write pictures, uint8 (n, 3, height, width), durably as ``images/NAME/INDEX.png``; returns these names."""
-    files = tuple(f"images/{name}/{index:03d}.png" for index in range(len(images)))
-    for file, picture in zip(files, images, strict=True):
-        packed = io.BytesIO()
-        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(packed, "PNG")
-        store.write(file, packed.getvalue())
-    return files
-
-
 def reason_of(error: Exception) -> str:
     """One line that says why something failed; errors that this software did not raise on purpose are named by their class."""
     text = " ".join(str(error).split())
     return text if isinstance(error, OptimizerError) else f"{type(error).__name__}: {text}".rstrip(": ")
 
 
-def entry_of(trial: optuna.Trial | FrozenTrial, *, key: str = "", error: str = "") -> TrialEntry:
+def entry_of(trial: BaseTrial, *, key: str = "", error: str = "") -> TrialEntry:
     """A trial as the log has it; with the evaluation's key or the error that the trial itself names, unless they are given."""
     spaces = {name: distribution_to_json(space) for name, space in trial.distributions.items()}
     attributes = trial.user_attrs if not (key or error) else {KEY: key, ERROR: error}

@@ -16,7 +16,8 @@ from optimizer.merging import Recipe
 from optimizer.search.config import Config
 from optimizer.search.evaluate import Evaluator
 from optimizer.search.housekeeping import tidy
-from optimizer.search.ledger import Ledger, reason_of, save_images
+from optimizer.search.ledger import Ledger, reason_of
+from optimizer.search.pictures import save_images
 from optimizer.search.progress import Observer, Stopped
 from optimizer.search.sampler import sampler_for
 from optimizer.search.space import SearchSpace
@@ -38,10 +39,10 @@ def first_trials(space: SearchSpace, budget: int) -> list[Start]:
 
 
 def begin_search(ledger: Ledger, space: SearchSpace, budget: int) -> None:
-    """Queue the first trials, and allow as many as the budget holds beyond the baselines."""
+    """Queue the first trials, and allow as many as the budget holds beyond the baselines and what came from another study."""
     starts = first_trials(space, ledger.planned_budget)
     ledger.patience(lambda: ledger.enqueue([(s.label, s.values) for s in starts]))
-    ledger.allow(len(baselines(space)) + budget)
+    ledger.allow(len(baselines(space)) + ledger.imported + budget)
 
 
 def search(ledger: Ledger, space: SearchSpace, evaluator: Evaluator, config: Config, *, deadline: float | None, observer: Observer) -> bool:

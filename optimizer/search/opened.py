@@ -10,6 +10,7 @@ from optimizer.rendering import PromptSet
 from optimizer.search.bench import Bench
 from optimizer.search.config import Config
 from optimizer.search.context import check_same_inputs, evaluation_context, study_inputs
+from optimizer.search.gallery import Gallery
 from optimizer.search.ledger import Ledger, begin, budget_of, inputs_of
 from optimizer.search.progress import Observer
 from optimizer.search.travel import send
@@ -26,7 +27,7 @@ from studies.trial_log import TrialLog
 
 @contextmanager
 def open_ledger(
-    bench: Bench, prompts: PromptSet, directory: StudyDirectory, observer: Observer, *, joining: bool = False
+    bench: Bench, prompts: PromptSet, directory: StudyDirectory, observer: Observer, *, joining: bool = False, fork: str = ""
 ) -> Iterator[Ledger]:
     """The study's ledger, with this process on its roster while the block runs.
 
@@ -36,6 +37,7 @@ def open_ledger(
         directory: where the study lies, or its report will.
         observer: is told when the storage is away.
         joining: only work on a study that has begun.
+        fork: name of the study that this one is a fork of.
 
     Raises:
         StudyError: the study cannot be opened, or was begun with other inputs.
@@ -50,15 +52,20 @@ def open_ledger(
         begun = patience(lambda: inputs_of(shared.study))
         check_same_inputs(begun, inputs, "--study" if joining and config.storage else directory.path)
         if not joining:
-            patience(lambda: begin(shared.study, TrialLog(store), budget=config.budget, inputs=inputs))
+            patience(lambda: begin(shared.study, TrialLog(store), budget=config.budget, inputs=inputs, fork=fork))
         if config.storage and not joining:
             patience(lambda: send(config, bench.sources, shared.study, store))
         member = newcomer()
         claims = Claims(shared.study, shared.gate, shared.roster, member.name)
         with Presence(shared.roster, member, BEAT).shown(patience) as presence:
-            yield Ledger(shared.study, store, context, claims, presence, patience)
+            yield Ledger(shared.study, store, context, claims, presence, patience, gallery_of(config))
     finally:
         shared.close()
+
+
+def gallery_of(config: Config) -> Gallery:
+    """Which pictures a run keeps."""
+    return Gallery(config.keep_images, config.finalists)
 
 
 def open_shared(config: Config, directory: StudyDirectory, *, create: bool) -> Shared:

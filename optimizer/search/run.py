@@ -16,8 +16,10 @@ from optimizer.search.config import Config
 from optimizer.search.confirm import Confirmation, confirm, finalists
 from optimizer.search.context import check_same_run
 from optimizer.search.crew import Crew
+from optimizer.search.disk import check_space
+from optimizer.search.fork import Origin, forked, take_over
 from optimizer.search.ledger import Ledger, alone_in
-from optimizer.search.loop import begin_search, search
+from optimizer.search.loop import begin_search, first_trials, search
 from optimizer.search.opened import open_ledger
 from optimizer.search.progress import Observer, Silent, Stopped
 from optimizer.search.prompting import confirmation_prompts, search_prompts
@@ -76,15 +78,18 @@ def optimize(sources: Sequence[str | Path], base: str | Path = "", *, observer: 
 def run(config: Config, observer: Observer) -> Study:
     """Run or continue the study of a configuration; running it again resumes. Raises as ``optimize``."""
     quiet()
-    config = config.checked().resolved()
+    config, origin = forked(config.checked().resolved())
     bench = prepare(config, observer)
     for line in remarks(bench.sources, config.rank):
         observer.note(f"warning: {line}")
     prompts, unseen = search_prompts(config, bench.sources), confirmation_prompts(config, bench.sources)
-    directory = _created(config)
-    with alone_in(directory), open_ledger(bench, prompts, directory, observer) as ledger:
+    observer.note(check_space(bench, prompts, unseen, StudyDirectory(config.out)))
+    directory, name = _created(config), origin.name if origin else ""
+    with alone_in(directory), open_ledger(bench, prompts, directory, observer, fork=name) as ledger:
         if finished := _finished(config, ledger, directory):
             return finished
+        if origin and not directory.is_study:
+            observer.note(_taken_over(origin, bench, ledger))
         write_text(directory.settings, config.to_yaml())
         confirmation, complete = None, False
         try:
@@ -99,6 +104,11 @@ def run(config: Config, observer: Observer) -> Study:
         reason = next((t.error for t in reversed(study.trials) if t.error), "")
         raise NoFeasibleMerge(f"no merge can be used; the last failure: {reason}", where=directory.path, remedy="see report.html")
     return study
+
+
+def _taken_over(origin: Origin, bench: Bench, ledger: Ledger) -> str:
+    space = bench.space(ledger.planned_budget)
+    return take_over(origin, ledger, space, first_trials(space, ledger.planned_budget))
 
 
 def _created(config: Config) -> StudyDirectory:
@@ -148,6 +158,7 @@ def _closed(
         created=_began(ledger),
         finished=None,
         warnings=(*remarks(bench.sources, bench.config.rank), *(warning for r in records if (warning := _warning(r)))),
+        imported=ledger.imported,
     )
     try:
         best = ship(story, directory) if confirmation else None

@@ -15,7 +15,7 @@ from optimizer.rendering import PromptSet
 from optimizer.search.config import Config, without_password
 from optimizer.search.confirm import CONFIDENCE, Confirmation, Contender
 from optimizer.search.labels import NAIVE, STACK, is_alone
-from optimizer.search.ledger import save_images
+from optimizer.search.pictures import save_images
 from optimizer.search.sources import Source
 from studies import DEMO_BASE, ConfirmedScore, PictureColumn, PromptInfo, SourceInfo, StudyDirectory, StudySummary, Verdict
 from studies.records import TrialRecord
@@ -39,6 +39,7 @@ class Story:
         created: when the study began.
         finished: None for an interrupted run.
         warnings: what the user should know.
+        imported: trials beyond the baselines that came from another study.
     """
 
     config: Config
@@ -51,6 +52,7 @@ class Story:
     created: datetime
     finished: datetime | None
     warnings: tuple[str, ...] = ()
+    imported: int = 0
 
 
 def summarise(story: Story, directory: StudyDirectory) -> StudySummary:
@@ -70,7 +72,7 @@ def summarise(story: Story, directory: StudyDirectory) -> StudySummary:
         columns=_columns(confirmed, directory) if confirmed else (),
         trials=tuple(story.records),
         baselines=len(story.sources) + len((STACK, NAIVE)),
-        budget=story.config.budget,
+        budget=story.config.budget + story.imported,
         best_number=confirmed.shipped.number if confirmed else ahead.number if ahead else None,
         verdict=verdict(confirmed) if confirmed else None,
         file=story.exported,

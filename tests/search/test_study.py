@@ -62,7 +62,7 @@ def test_tables_and_evaluations_agree(study: Study) -> None:
 def test_every_picture_that_is_named_is_there_and_lossless(study: Study) -> None:
     named = [name for t in study.trials if t.evaluation for name in t.evaluation.images]
     named += [name for column in study.summary.columns for name in column.files]
-    assert len(named) == 7 * 3 + len(study.summary.columns) * 3
+    assert len(named) == 6 * 3 + len(study.summary.columns) * 3  # of the trials, baselines and the two best
     for name in named:
         with Image.open(study.directory / name) as picture:
             assert (picture.format, picture.size) == ("PNG", (16, 16))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -127,7 +128,7 @@ class Watch:
 
     folder: Path
     changed: set[str] = field(default_factory=set)
-    _seen: dict[str, bytes] = field(default_factory=dict)
+    _seen: dict[str, Any] = field(default_factory=dict)
     _end: Event = field(default_factory=Event)
 
     def __enter__(self) -> Self:
@@ -148,7 +149,8 @@ class Watch:
     def _look(self) -> None:
         for file in self.folder.glob("*.json"):
             data = file.read_bytes()
-            if self._seen.setdefault(file.name, data) != data:
+            found = json.loads(data)["evaluation"] | {"images": ()}  # pictures may be taken down
+            if self._seen.setdefault(file.name, found) != found:
                 self.changed.add(file.name)
 
 

@@ -90,7 +90,7 @@ def test_where_another_worker_was_first_its_evaluation_stands(sources: Sources, 
     real = Ledger.keep
 
     def late(ledger: Ledger, recipe: Recipe, evaluation: Evaluation, *rest: Any) -> Evaluation:
-        ledger.cache.put(ledger._key(recipe), evaluation.model_copy(update={"score": 0.0625}))
+        ledger.cache.put(ledger.key(recipe), evaluation.model_copy(update={"score": 0.0625}))
         return real(ledger, recipe, evaluation, *rest)
 
     monkeypatch.setattr(Ledger, "keep", late)

@@ -1,0 +1,107 @@
+"""Disk: what a run will write, and whether there is room for it, before anything is written."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from optimizer.errors import UsageError
+from optimizer.merging import DTYPES
+from optimizer.rendering import PromptSet
+from optimizer.search.bench import Bench
+from optimizer.search.space import SearchSpace
+from studies import StudyDirectory
+
+# PNG saves about a third of a picture; a record with its recipe and its lines in journal and tables takes less than so many bytes.
+_PNG, _RECORD, _SLACK = 0.7, 20_000, 16_000_000
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a run writes, in bytes.
+
+    Attributes:
+        pictures: of baselines, trials and confirmation.
+        records: evaluations, journal, tables.
+        export: the LoRA file, and the copy that takes its place.
+    """
+
+    pictures: int
+    records: int
+    export: int
+
+    @property
+    def total(self) -> int:
+        """All of it, with some room."""
+        return int(1.1 * (self.pictures + self.records + self.export)) + _SLACK
+
+
+def check_space(bench: Bench, prompts: PromptSet, unseen: PromptSet, directory: StudyDirectory) -> str:
+    """One line that says what the run needs and what there is.
+
+    Args:
+        bench: of the run.
+        prompts: of the search.
+        unseen: of the confirmation.
+        directory: of the study, which need not exist.
+
+    Raises:
+        UsageError: there is less space than what the run needs.
+    """
+    needed = need(bench, prompts, unseen, directory).total
+    left = max(needed - _written(directory), _SLACK)
+    free = shutil.disk_usage(_existing(directory.path)).free
+    if free < left:
+        remedy = "free some space, choose another --out, or keep fewer pictures (--keep-images)"
+        raise UsageError(f"the run needs about {_shown(left)} of disk, {_shown(free)} are free", where="--out", remedy=remedy)
+    return f"this run needs about {_shown(left)} of disk, {_shown(free)} are free"
+
+
+def need(bench: Bench, prompts: PromptSet, unseen: PromptSet, directory: StudyDirectory) -> Need:
+    """What a run writes from its beginning to its end; of one in a database only what is written on this machine."""
+    config, sources = bench.config, len(bench.sources)
+    baselines = sources + 2
+    kept = {"all": baselines + config.budget, "best": baselines + config.finalists + config.workers, "none": 0}[config.keep_images]
+    searched = 0 if config.storage else (1 + sources + kept) * len(prompts)
+    confirmed = (1 + sources + 4) * len(unseen)
+    records = (baselines + config.budget) * _RECORD
+    return Need((searched + confirmed) * _picture(bench, directory), records, 2 * _export(bench, bench.space(config.budget)))
+
+
+def _picture(bench: Bench, directory: StudyDirectory) -> int:
+    """Bytes of a picture: of one of this study where there is one."""
+    first = directory.images / "baselines" / "base" / "000.png"
+    if first.is_file():
+        return first.stat().st_size
+    height, width = bench.renderer.picture_size
+    return int(height * width * 3 * _PNG)
+
+
+def _export(bench: Bench, space: SearchSpace) -> int:
+    """Bytes of the largest file that may be exported: every module in the recipes' rank, at most that of its weight."""
+    shapes = {path: factors.shape for source in bench.sources for path, factors in source.adapter.modules.items()}
+    rank = space.rank or space.sum_of_ranks
+    numbers = 0
+    for shape in shapes.values():
+        out, into = shape[0], math.prod(shape[1:])
+        numbers += min(rank, out, into) * (out + into)
+    return numbers * DTYPES[space.dtype].itemsize
+
+
+def _written(directory: StudyDirectory) -> int:
+    return sum(p.stat().st_size for p in directory.path.rglob("*") if p.is_file()) if directory.path.is_dir() else 0
+
+
+def _existing(path: Path) -> Path:
+    return next(p for p in (path, *path.absolute().parents) if p.exists())
+
+
+def _shown(size: float) -> str:
+    """As people say it: 340 MB, 1.2 GB."""
+    for unit in ("MB", "GB"):
+        size /= 1e6 if unit == "MB" else 1e3
+        if size < 1000:
+            break
+    return f"{size:.1f} {unit}" if unit == "GB" and size < 10 else f"{size:.0f} {unit}"
