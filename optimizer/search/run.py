@@ -83,11 +83,12 @@ def run(config: Config, observer: Observer) -> Study:
     for line in remarks(bench.sources, config.rank):
         observer.note(f"warning: {line}")
     prompts, unseen = search_prompts(config, bench.sources), confirmation_prompts(config, bench.sources)
-    observer.note(check_space(bench, prompts, unseen, StudyDirectory(config.out)))
+    room = check_space(bench, prompts, unseen, StudyDirectory(config.out))
     directory, name = _created(config), origin.name if origin else ""
     with alone_in(directory), open_ledger(bench, prompts, directory, observer, fork=name) as ledger:
         if finished := _finished(config, ledger, directory):
             return finished
+        observer.note(room)
         if origin and not directory.is_study:
             observer.note(_taken_over(origin, bench, ledger))
         write_text(directory.settings, config.to_yaml())
