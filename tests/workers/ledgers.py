@@ -68,8 +68,9 @@ def opened(job: Job) -> Shared:
 
 def examined(job: Job, watch: Watch, *, differing: bool = False) -> Findings:
     """Check everything about a study that has ended."""
-    study = opened(job).study
-    everything, ours = study.get_trials(deepcopy=False), counted(study)
+    shared = opened(job)
+    everything, ours = shared.study.get_trials(deepcopy=False), counted(shared.study)
+    shared.close()
     ended = [t for t in ours if t.state.is_finished()]
     with (job.out / "trials.csv").open(newline="") as file:
         listed = Counter(int(row["number"]) for row in csv.DictReader(file))
