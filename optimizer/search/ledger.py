@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,8 +10,6 @@ from typing import Any
 import optuna
 from filelock import FileLock, Timeout
 from optuna.distributions import distribution_to_json
-from optuna.exceptions import UpdateFinishedTrialError
-from optuna.samplers import BaseSampler
 from optuna.trial import BaseTrial, FrozenTrial, TrialState
 from torch import Tensor
 
@@ -20,10 +18,11 @@ from optimizer.merging import Recipe
 from optimizer.search.gallery import Gallery
 from optimizer.search.labels import BUDGET, ERROR, FIXED, IMPORTED, INPUTS, KEY, LABEL, TOTAL
 from optimizer.search.sheets import keep_sheet
-from optimizer.search.telling import annotate, attributes, introduce
-from optimizer.search.workers.claims import Claims, Idle, counted
+from optimizer.search.telling import ending, introduce
+from optimizer.search.workers.claims import Claims, Idle, Turn, counted
 from optimizer.search.workers.patience import OUTAGES, Patience
 from optimizer.search.workers.presence import Presence
+from optimizer.search.workers.writes import Ending, Writes
 from studies import EvaluationCache, StudyDirectory, evaluation_key
 from studies.records import Evaluation, TrialRecord
 from studies.store import Store
@@ -42,6 +41,7 @@ class Ledger:
         store: evaluations, trial log, pictures.
         context: everything besides the recipe that an evaluation depends on.
         claims: who evaluates what.
+        writes: of trials.
         presence: this worker, as others see it.
         patience: waits for the storage.
         gallery: whose pictures stay.
@@ -51,6 +51,7 @@ class Ledger:
     store: Store
     context: Mapping[str, object]
     claims: Claims
+    writes: Writes
     presence: Presence
     patience: Patience
     gallery: Gallery
@@ -114,41 +115,60 @@ class Ledger:
         self.study._storage.set_trial_user_attr(trial._trial_id, LABEL, label)
         self.study._storage.set_trial_system_attr(trial._trial_id, FIXED, dict(values))
 
-    def take(self, sampler: Callable[[int], BaseSampler]) -> optuna.Trial | Idle:
+    def take(self) -> Turn:
         """The next trial of this worker; see ``Claims.take``. Before the run has queued the first trials, there is a wait for them."""
         total = self.total
-        return self.patience(lambda: self.claims.take(total, sampler)) if total else Idle.WAIT
+        return self.patience(lambda: self.claims.take(total)) if total else Turn(Idle.WAIT)
 
-    def tell(self, trial: optuna.Trial, recipe: Recipe, evaluation: Evaluation) -> TrialRecord:
+    def propose(self, trial: FrozenTrial) -> FrozenTrial:
+        """Write down a proposal; see ``Writes.propose``."""
+        return self.patience(lambda: self.writes.propose(trial))
+
+    def tell(self, trial: FrozenTrial, recipe: Recipe, evaluation: Evaluation) -> TrialRecord:
         """Write down that a trial has ended with an evaluation that is in the cache, and tell Optuna.
 
         Where another worker, which took this one for dead, was first, its result stands.
         """
         key = self.key(recipe)
-        self.log.add(self.patience(lambda: entry_of(trial, key=key)))
-        self.patience(lambda: self._tell(trial, {KEY: key}, evaluation))
-        return self._ended(trial)
+        self.log.add(entry_of(trial, key=key))
+        record = TrialRecord(number=trial.number, label=label_of(trial), evaluation=evaluation)
+        return self._end(trial, ending(trial, key, evaluation), record)
 
-    def give_back(self, trial: optuna.Trial) -> None:
+    def fail(self, trial: FrozenTrial, error: Exception) -> TrialRecord:
+        """Record a failed trial with its reason."""
+        reason = reason_of(error)
+        self.log.add(entry_of(trial, error=reason))
+        record = TrialRecord(number=trial.number, label=label_of(trial), state="FAIL", error=reason)
+        return self._end(trial, Ending(None, {ERROR: reason}), record)
+
+    def ended(self, trial: FrozenTrial) -> TrialRecord:
+        """Record a trial as another worker has ended it."""
+        found = self.patience(lambda: self.study._storage.get_trial(trial._trial_id))
+        self.log.add(entry_of(found))
+        return self._known.setdefault(trial.number, self._record(found))
+
+    def give_back(self, trial: FrozenTrial) -> None:
         """Leave a trial to whoever claims it next, this run or another."""
         with suppress(*OUTAGES, OSError):
             self.claims.give_back(trial)
 
-    def fail(self, trial: optuna.Trial, error: Exception) -> TrialRecord:
-        """Record a failed trial with its reason."""
-        reason = reason_of(error)
-        self.log.add(self.patience(lambda: entry_of(trial, error=reason)))
-        self.patience(lambda: self._tell(trial, {ERROR: reason}, None))
-        return self._ended(trial)
+    def _end(self, trial: FrozenTrial, ending: Ending, record: TrialRecord) -> TrialRecord:
+        if not self.patience(lambda: self.writes.end(trial, ending)):
+            return self.ended(trial)
+        return self._known.setdefault(trial.number, record)
 
     @property
     def log(self) -> TrialLog:
         """What became of every trial."""
         return TrialLog(self.store)
 
-    def records(self) -> list[TrialRecord]:
-        """All finished trials, by number, after those pictures are gone that newer ones have displaced."""
-        finished = [t for t in self.patience(lambda: counted(self.study)) if t.state.is_finished()]
+    def records(self, known: Sequence[FrozenTrial] | None = None) -> list[TrialRecord]:
+        """All finished trials, by number, after those pictures are gone that newer ones have displaced.
+
+        Args:
+            known: the study's trials, where they have just been read.
+        """
+        finished = [t for t in known or self.patience(lambda: counted(self.study)) if t.state.is_finished()]
         for trial in finished:
             if trial.number not in self._known:
                 self._known[trial.number] = self._record(trial)
@@ -166,23 +186,8 @@ class Ledger:
             self.store.remove(file)
         return record.model_copy(update={"evaluation": bare})
 
-    def _tell(self, trial: optuna.Trial, found: dict[str, str], evaluation: Evaluation | None) -> None:
-        score = evaluation.score if evaluation else None
-        try:
-            for name, value in (found | (attributes(evaluation) if evaluation else {})).items():
-                trial.set_user_attr(name, value)
-            if evaluation:
-                annotate(trial, trial.user_attrs.get(LABEL, ""), evaluation)
-            self.study.tell(trial, score, state=TrialState.FAIL if score is None else None, skip_if_finished=True)
-        except UpdateFinishedTrialError:
-            return
-
-    def _ended(self, trial: optuna.Trial) -> TrialRecord:
-        frozen = self.patience(lambda: self.study._storage.get_trial(trial._trial_id))
-        return self._known.setdefault(trial.number, self._record(frozen))
-
     def _record(self, trial: FrozenTrial) -> TrialRecord:
-        label = trial.user_attrs.get(LABEL, "")
+        label = label_of(trial)
         evaluation = self.cache.get(trial.user_attrs[KEY]) if trial.state == TrialState.COMPLETE else None
         if evaluation is None:
             reason = trial.user_attrs.get(ERROR, "the evaluation is missing from the cache")
@@ -242,13 +247,18 @@ def reason_of(error: Exception) -> str:
     return text if isinstance(error, OptimizerError) else f"{type(error).__name__}: {text}".rstrip(": ")
 
 
+def label_of(trial: BaseTrial) -> str:
+    """A baseline's or a default recipe's name; of a proposed trial nothing."""
+    return str(trial.user_attrs.get(LABEL, ""))
+
+
 def entry_of(trial: BaseTrial, *, key: str = "", error: str = "") -> TrialEntry:
     """A trial as the log has it; with the evaluation's key or the error that the trial itself names, unless they are given."""
     spaces = {name: distribution_to_json(space) for name, space in trial.distributions.items()}
     attributes = trial.user_attrs if not (key or error) else {KEY: key, ERROR: error}
     return TrialEntry(
         number=trial.number,
-        label=trial.user_attrs.get(LABEL, ""),
+        label=label_of(trial),
         values=trial.params,
         spaces=spaces,
         key=attributes.get(KEY, ""),

@@ -3,34 +3,31 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
-import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.samplers import BaseSampler
-from optuna.samplers._gp.sampler import _RELATIVE_PARAMS_KEY as _GP_NOTE
+from optuna.trial import FrozenTrial
 
 from optimizer.errors import NoFeasibleMerge, StudyError, TrialError
-from optimizer.merging import Recipe
 from optimizer.search.config import Config
 from optimizer.search.evaluate import Evaluator
 from optimizer.search.housekeeping import tidy
 from optimizer.search.ledger import Ledger, reason_of
 from optimizer.search.pictures import save_images
 from optimizer.search.progress import Observer, Stopped
+from optimizer.search.proposing import proposed
 from optimizer.search.sampler import sampler_for
 from optimizer.search.space import SearchSpace
 from optimizer.search.warmstart import Start, baselines, defaults, idle_warning
-from optimizer.search.workers.claims import MOST_LOST, Idle, times_lost
+from optimizer.search.workers.claims import MOST_LOST, Idle, Turn, times_lost
 from studies.records import TrialRecord
 
 # Up to a quarter of the budget goes to recipes that people would try first, and up to as many trials to random ones, which tell the
 # model of the space's far ends; it has the rest.
 _SHARE, _RANDOM = 4, 4
 _POLL = 2.0
-
-Proposer = Callable[[int], BaseSampler]
 
 
 def first_trials(space: SearchSpace, budget: int) -> list[Start]:
@@ -66,24 +63,29 @@ def search(ledger: Ledger, space: SearchSpace, evaluator: Evaluator, config: Con
     observer.stage("search", ledger.total)
     told: set[int] = set()
     startup = len(first_trials(space, ledger.planned_budget)) + min(_RANDOM, ledger.planned_budget // _SHARE)
-    proposer = partial(sampler_for, seed=config.seed, dimensions=space.dimensions, startup=startup, kind=config.sampler)
-    while True:
-        _tell_news(ledger, observer, told)
-        if passed(deadline):
-            return False
-        trial = ledger.take(proposer)
-        if trial is Idle.DONE:
-            _tell_news(ledger, observer, told)
-            return True
+    sampler = partial(sampler_for, seed=config.seed, dimensions=space.dimensions, startup=startup, kind=config.sampler)
+    while not passed(deadline):
+        turn = ledger.take()
+        trial = turn.trial
         if isinstance(trial, Idle):
+            _tell_news(ledger, turn, observer, told)
+            if trial is Idle.DONE:
+                return True
             ledger.presence.note(state="waiting", trial=None)
             observer.waiting(_POLL)
             continue
         ledger.presence.note(state="working", trial=trial.number)
-        _keep_baselines(ledger, evaluator)
-        record = _evaluated(ledger, space, evaluator, trial, proposer)
+        try:
+            _tell_news(ledger, turn, observer, told)
+            _keep_baselines(ledger, evaluator)
+            record = _evaluated(ledger, space, evaluator, trial, turn.known, sampler(trial.number))
+        except Stopped:
+            ledger.give_back(trial)
+            raise
         ledger.presence.count(pictures=len(evaluator.prompts), finished=1, failed=int(record.evaluation is None))
         tidy()
+    _tell_news(ledger, Turn(Idle.WAIT), observer, told)
+    return False
 
 
 def passed(deadline: float | None) -> bool:
@@ -91,9 +93,9 @@ def passed(deadline: float | None) -> bool:
     return deadline is not None and time.monotonic() > deadline
 
 
-def _tell_news(ledger: Ledger, observer: Observer, told: set[int]) -> None:
+def _tell_news(ledger: Ledger, turn: Turn, observer: Observer, told: set[int]) -> None:
     """Tell of the trials, of this and all other workers, that have ended since."""
-    for record in ledger.records():
+    for record in ledger.records(turn.known):
         if record.number not in told:
             told.add(record.number)
             observer.trial(record)
@@ -117,46 +119,22 @@ def _keep_baselines(ledger: Ledger, evaluator: Evaluator) -> None:
         save_images(ledger.store, f"baselines/{source.name}", images)
 
 
-def _evaluated(ledger: Ledger, space: SearchSpace, evaluator: Evaluator, trial: optuna.Trial, proposer: Proposer) -> TrialRecord:
+def _evaluated(
+    ledger: Ledger, space: SearchSpace, evaluator: Evaluator, trial: FrozenTrial, known: Sequence[FrozenTrial], sampler: BaseSampler
+) -> TrialRecord:
     try:
-        if ledger.patience(lambda: times_lost(trial)) >= MOST_LOST:
+        if times_lost(trial) >= MOST_LOST:
             raise TrialError(f"{MOST_LOST} workers ended while they evaluated it", remedy="see their logs")
-        recipe = ledger.patience(lambda: _proposed(space, trial, proposer))
+        trial = ledger.propose(proposed(space, trial, known, sampler))
+        recipe = space.recipe(trial.params)
         evaluation = ledger.known(recipe)
         if evaluation is None:
             measured = evaluator.evaluate(recipe)
             evaluation = ledger.keep(recipe, measured.evaluation, measured.images)
-    except Stopped:
-        ledger.give_back(trial)
+    except (OSError, StudyError, Stopped):  # a full disk fails every trial
         raise
-    except (OSError, StudyError):  # a full disk fails every trial
-        raise
+    except UpdateFinishedTrialError:  # another worker took this one for dead
+        return ledger.ended(trial)
     except Exception as error:  # whatever a library raises: one recipe must not end a night's run
         return ledger.fail(trial, error)
     return ledger.tell(trial, recipe, evaluation)
-
-
-def _proposed(space: SearchSpace, trial: optuna.Trial, proposer: Proposer) -> Recipe:
-    """The recipe of a trial, which may have been proposed before, whole or in part; the same however often it takes to get it through.
-
-    A part would leave the sampler's generator behind for the rest, and goes. A whole proposal stays: a Gaussian process that finds it
-    among the running trials proposes something else; so it must not find its own note of this one either.
-    """
-    trial.study.sampler = proposer(trial.number)
-    trial = optuna.Trial(trial.study, trial._trial_id)
-    frozen = trial._cached_frozen_trial
-    if not _whole(space, frozen.params):
-        frozen.params.clear()
-        frozen.distributions.clear()
-    if not frozen.params and f"{_GP_NOTE}:0" in frozen.system_attrs:
-        trial.storage.set_trial_system_attr(trial._trial_id, f"{_GP_NOTE}:0", "")
-    return space.suggest(trial)
-
-
-def _whole(space: SearchSpace, values: Mapping[str, Any]) -> bool:
-    """Whether the values are a whole proposal."""
-    try:
-        space.suggest(optuna.trial.FixedTrial(dict(values)))
-    except ValueError:
-        return False
-    return True

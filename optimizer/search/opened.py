@@ -58,7 +58,7 @@ def open_ledger(
         member = newcomer()
         claims = Claims(shared.study, shared.gate, shared.roster, member.name)
         with Presence(shared.roster, member, BEAT).shown(patience) as presence:
-            yield Ledger(shared.study, store, context, claims, presence, patience, gallery_of(config))
+            yield Ledger(shared.study, store, context, claims, shared.writes, presence, patience, gallery_of(config))
     finally:
         shared.close()
 

@@ -7,8 +7,11 @@ from collections.abc import Mapping
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
+from optuna.trial import FrozenTrial
 
+from optimizer.search.labels import KEY, LABEL
 from optimizer.search.sheets import sheet_link
+from optimizer.search.workers.writes import Ending
 from studies.records import Evaluation, printable
 
 METRIC = "score"
@@ -35,12 +38,17 @@ def attributes(evaluation: Evaluation) -> dict[str, float]:
     return kept | {"artifacts": evaluation.artifacts}
 
 
-def annotate(trial: optuna.Trial, label: str, evaluation: Evaluation) -> None:
-    """Link a trial to its contact sheet and put its result into words; harmless when repeated."""
-    storage, number = trial.storage, trial._trial_id
-    storage.set_trial_system_attr(number, *sheet_link(evaluation.recipe_hash))
-    for name, value in note_attributes(note(label, evaluation), number).items():
-        storage.set_study_system_attr(trial.study._study_id, name, value)
+def ending(trial: FrozenTrial, key: str, evaluation: Evaluation) -> Ending:
+    """What a study keeps of a trial's evaluation: score and attributes, the link to its contact sheet, the result in words.
+
+    Args:
+        trial: it.
+        key: of its evaluation.
+        evaluation: it.
+    """
+    words = note_attributes(note(str(trial.user_attrs.get(LABEL, "")), evaluation), trial._trial_id)
+    link = dict([sheet_link(evaluation.recipe_hash)])
+    return Ending(evaluation.score, {KEY: key} | attributes(evaluation), link, words)
 
 
 def note(label: str, evaluation: Evaluation) -> str:

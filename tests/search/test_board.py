@@ -18,7 +18,8 @@ from PIL import Image
 from optimizer.cli.main import execute
 from optimizer.search.board import Sheets, board
 from optimizer.search.sheets import keep_sheet, sheet, sheet_link
-from optimizer.search.telling import annotate, attributes, introduce, note, note_attributes
+from optimizer.search.telling import ending, introduce, note, note_attributes
+from optimizer.search.workers.writes import StorageWrites
 from studies.records import Evaluation, SourceScore
 from studies.store import FolderStore
 
@@ -35,12 +36,8 @@ def test_a_study_is_shown_and_cannot_be_changed(tmp_path: Path) -> None:
     store, study = FolderStore(tmp_path), optuna.create_study(direction="maximize")
     keep_sheet(store, FOUND.recipe_hash, torch.zeros((4, 3, 16, 16), dtype=torch.uint8))
     introduce(study)
-    trial = study.ask()
-    for name, value in attributes(FOUND).items():
-        trial.set_user_attr(name, value)
-    for _ in range(2):
-        annotate(trial, "", FOUND)
-    study.tell(trial, FOUND.score)
+    study.ask()
+    assert StorageWrites(study).end(study.trials[0], ending(study.trials[0], "key", FOUND))
     with board(study._storage, store, 0) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}"
@@ -57,7 +54,7 @@ def test_a_study_is_shown_and_cannot_be_changed(tmp_path: Path) -> None:
         (row,) = shown["trials"]
         assert row["note"]["body"].startswith("Proposed by the search: **score 0.500**")
         values = {a["key"]: a["value"] for a in row["user_attrs"]}
-        assert values == {"preservation a|b": "0.5", "artifacts": "0.25"}
+        assert values == {"evaluation": "key", "preservation a|b": "0.5", "artifacts": "0.25"}
         (artifact,) = row["artifacts"]
         picture = asked(f"/artifacts/0/{row['trial_id']}/{artifact['artifact_id']}")
         assert Image.open(io.BytesIO(picture)).format == "WEBP"

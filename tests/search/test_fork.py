@@ -75,7 +75,8 @@ def test_other_methods_and_a_larger_budget(old: Study, options: dict[str, Any], 
     }.items()
     assert study.complete
     assert study.summary.budget == 6 + len(still) - 4
-    assert study.summary.command.endswith(f"--out {copy.parent / 'more'} --methods dare_linear") or "--fork" not in study.summary.command
+    assert f"--out {copy.parent / 'more'}" in study.summary.command
+    assert "--fork" not in study.summary.command
     assert all((study.directory / file).is_file() for t in study.trials if t.evaluation for file in t.evaluation.images)
     assert trials(old.trials) == trials(optimize(**options, out=copy).trials)
 

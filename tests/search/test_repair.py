@@ -24,6 +24,8 @@ from optimizer.search.workers.journal import Journal
 from optimizer.search.workers.opening import on_this_machine
 from optimizer.search.workers.roster import FolderRoster, newcomer
 from studies import StudyDirectory
+from studies.store import FolderStore
+from studies.trial_log import TrialLog
 from tests.files import LINEAR, kohya_file, random_parts
 from tests.search.runs import After, trials
 
@@ -105,11 +107,18 @@ def test_a_journal(whole: Study, options: dict[str, Any], broken_off: Path, dama
     assert trials(optimize(**options, out=broken_off).trials) == trials(whole.trials)
 
 
-def test_the_attributes_are_those_of_before(broken_off: Path) -> None:
+def test_the_log_has_every_value_that_was_proposed(broken_off: Path) -> None:
+    proposed = [t.params for t in on_this_machine(StudyDirectory(broken_off)).study.trials[:9]]
+    assert [entry.values for entry in TrialLog(FolderStore(broken_off)).entries()] == proposed
+    assert all(proposed)
+
+
+def test_the_study_is_that_of_before(broken_off: Path) -> None:
     def attributes() -> tuple[object, ...]:
         study = on_this_machine(StudyDirectory(broken_off)).study
         of_trials = [{k: v for k, v in t.user_attrs.items() if k != "worker"} for t in study.trials if t.state.is_finished()]
-        return {k: v for k, v in study.user_attrs.items() if k != "total"}, of_trials, [t.values for t in study.trials[:9]]
+        told = [(t.values, t.params, t.distributions) for t in study.trials[:9]]
+        return {k: v for k, v in study.user_attrs.items() if k != "total"}, of_trials, told
 
     before = attributes()
     missing(broken_off / "journal.log")

@@ -16,6 +16,7 @@ from optimizer.search.config import Config
 from optimizer.search.standing import Watched, watch_directory
 from optimizer.search.workers.opening import Shared, on_this_machine
 from optimizer.search.workers.roster import FolderRoster, Member, StudyRoster, newcomer
+from optimizer.search.workers.writes import StorageWrites
 from studies import StudyDirectory
 
 
@@ -26,7 +27,7 @@ class Open:
 
 def shared(grace: float = 60) -> Shared:
     study = optuna.create_study(direction="maximize")
-    return Shared(study, Open(), StudyRoster(study, grace))
+    return Shared(study, Open(), StudyRoster(study, grace), StorageWrites(study))
 
 
 def fill(study: optuna.Study, total: int = 8) -> None:

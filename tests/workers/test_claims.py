@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from threading import Thread
 
 import optuna
 import pytest
-from optuna.samplers import RandomSampler
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
+from optimizer.search.labels import FIXED
 from optimizer.search.workers.claims import Claims, Idle, counted, times_lost
 from optimizer.search.workers.opening import Shared, in_database, on_this_machine
 from optimizer.search.workers.roster import Member
+from optimizer.search.workers.writes import Ending
 from studies import StudyDirectory
 
 OPENED: list[Shared] = []
-SAMPLER = RandomSampler(seed=0)
 
 CLAIMANT = """
 import sys
@@ -53,18 +53,18 @@ def worker(place: str, name: str, *, alive: bool = True) -> Claims:
     return Claims(shared.study, shared.gate, shared.roster, name)
 
 
-def taken(claims: Claims, total: int = 3) -> optuna.Trial:
-    trial = claims.take(total, lambda _: SAMPLER)
-    assert isinstance(trial, optuna.Trial), trial
+def taken(claims: Claims, total: int = 3) -> FrozenTrial:
+    trial = claims.take(total).trial
+    assert isinstance(trial, FrozenTrial), trial
     return trial
 
 
 def claim_all(shared: Shared, name: str, total: int) -> None:
     shared.roster.sign(member(name))
     claims = Claims(shared.study, shared.gate, shared.roster, name)
-    while isinstance(trial := claims.take(total, lambda _: SAMPLER), optuna.Trial):
-        trial.set_user_attr("by", [*trial.user_attrs.get("by", []), name])
-        shared.study.tell(trial, 0.5)
+    while isinstance(trial := claims.take(total).trial, FrozenTrial):
+        by = [*trial.user_attrs.get("by", []), name]
+        assert shared.writes.end(trial, Ending(0.5, {"by": by}))
 
 
 def test_a_dead_workers_trial_goes_to_another_and_counts_as_lost(place: str) -> None:
@@ -73,17 +73,18 @@ def test_a_dead_workers_trial_goes_to_another_and_counts_as_lost(place: str) -> 
     found = taken(other)
     assert found.number == lost.number
     assert times_lost(found) == 1
-    assert taken(other).number == found.number  # asked again, because the answer was lost: the same one
-    assert times_lost(found) == 1
+    again = taken(other)
+    assert again.number == found.number  # asked again, because the answer was lost: the same one
+    assert times_lost(again) == 1
 
 
 def test_a_living_workers_trial_stays_with_it(place: str) -> None:
     first, second = worker(place, "first"), worker(place, "second")
     assert [taken(first, 2).number, taken(second, 2).number] == [0, 1]
     assert second.study.tell(1, 0.5).number == 1
-    assert second.take(2, lambda _: SAMPLER) is Idle.WAIT
+    assert second.take(2).trial is Idle.WAIT
     first.study.tell(0, 0.5)
-    assert second.take(2, lambda _: SAMPLER) is Idle.DONE
+    assert second.take(2).trial is Idle.DONE
 
 
 def test_a_trial_that_was_given_back_does_not_count_as_lost(place: str) -> None:
@@ -97,15 +98,15 @@ def test_a_trial_that_was_given_back_does_not_count_as_lost(place: str) -> None:
 
 def test_a_surplus_trial_is_given_up_and_counts_for_nothing(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     claims = worker(place, "one")
-    real = claims.study.ask
+    real = Claims._begun
 
-    def late() -> optuna.Trial:  # another gets in between: the gate's connection has broken
-        claims.study.tell(claims.study.ask(), 0.5) if monkeypatch.undo() is None else None
-        return real()
+    def late(self: Claims, known: Sequence[FrozenTrial]) -> int:  # another gets in between: the gate's connection has broken
+        claims.study.tell(claims.study.ask(), 0.5)
+        return real(self, known)
 
-    monkeypatch.setattr(claims.study, "ask", late)
-    assert claims.take(1, lambda _: SAMPLER) is Idle.WAIT
-    assert claims.take(1, lambda _: SAMPLER) is Idle.DONE
+    monkeypatch.setattr(Claims, "_begun", late)
+    assert claims.take(1).trial is Idle.WAIT
+    assert claims.take(1).trial is Idle.DONE
     assert [t.number for t in counted(claims.study)] == [0]
     assert [t.state for t in claims.study.trials] == [TrialState.COMPLETE, TrialState.FAIL]
 
@@ -113,8 +114,8 @@ def test_a_surplus_trial_is_given_up_and_counts_for_nothing(place: str, monkeypa
 def test_a_surplus_trial_whose_worker_died_while_it_gave_it_up_is_ended(place: str) -> None:
     claims = worker(place, "one")
     claims.study.ask().set_user_attr("surplus", True)
-    claims.study.tell(taken(claims, 1), 0.5)
-    assert claims.take(1, lambda _: SAMPLER) is Idle.DONE
+    claims.study.tell(taken(claims, 1).number, 0.5)
+    assert claims.take(1).trial is Idle.DONE
     assert [t.state for t in claims.study.trials] == [TrialState.FAIL, TrialState.COMPLETE]
 
 
@@ -122,8 +123,23 @@ def test_queued_trials_come_first_and_in_order(place: str) -> None:
     claims = worker(place, "one")
     for share in (0.25, 0.75):
         claims.study.enqueue_trial({"share": share})
-    assert [taken(claims).suggest_float("share", 0, 1), claims.study.tell(0, 0.5).number] == [0.25, 0]
-    assert taken(claims).suggest_float("share", 0, 1) == 0.75
+    for number, share in enumerate((0.25, 0.75)):
+        trial = taken(claims)
+        assert (trial.number, trial.system_attrs[FIXED]) == (number, {"share": share})
+        claims.study.tell(number, 0.5)
+    assert taken(claims).number == 2
+
+
+def test_who_gets_a_trial_is_told_what_was_known_then(place: str) -> None:
+    first, second = worker(place, "first"), worker(place, "second")
+    first.study.tell(taken(first).number, 0.5)
+    taken(first)
+    turn = second.take(2)
+    assert turn.trial is Idle.WAIT
+    assert [(t.number, t.state) for t in turn.known] == [(0, TrialState.COMPLETE), (1, TrialState.RUNNING)]
+    turn = second.take(3)
+    assert isinstance(turn.trial, FrozenTrial)
+    assert (turn.trial.number, [t.number for t in turn.known]) == (2, [0, 1])
 
 
 def test_the_budget_is_exact_when_eight_threads_ask_at_once(place: str) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.samplers import BaseSampler
-from optuna.trial import FrozenTrial, TrialState
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from optimizer.search.workers.gate import Gate
 from optimizer.search.workers.roster import Roster
@@ -25,6 +26,19 @@ class Idle(Enum):
 
     WAIT = "wait"
     DONE = "done"
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What a worker that asks for a trial is told.
+
+    Attributes:
+        trial: the one that is now its own, or why there is none.
+        known: all trials of the study when it was given out; those that were given up before they began are left out.
+    """
+
+    trial: FrozenTrial | Idle
+    known: Sequence[FrozenTrial] = ()
 
 
 @dataclass(frozen=True)
@@ -43,34 +57,46 @@ class Claims:
     roster: Roster
     worker: str
 
-    def take(self, total: int, sampler: Callable[[int], BaseSampler]) -> optuna.Trial | Idle:
-        """A trial to evaluate: one that a dead worker has left, else the next one.
+    def take(self, total: int) -> Turn:
+        """A trial to evaluate: one that a dead worker has left, else the next of the queue, else a new one.
 
         It does no harm to call this again after an error: a trial that was given out before the answer was lost is found again.
 
         Args:
             total: trials that the study may have, baselines included.
-            sampler: the sampler that proposes the trial of a number.
         """
         with self.gate.passing():
             everything = self.study.get_trials(deepcopy=False)
             self._end_surplus(everything)
-            trials = _counted(everything)
-            for orphan in self._orphans(trials):
+            known = _counted(everything)
+            for orphan in self._orphans(known):
                 with suppress(UpdateFinishedTrialError):  # its worker lives after all
-                    return self._adopt(orphan, sampler)
-            started = [t for t in trials if t.state != TrialState.WAITING]
+                    return Turn(self._adopted(orphan), known)
+            started = [t for t in known if t.state != TrialState.WAITING]
             if len(started) >= total:
-                return Idle.WAIT if any(t.state == TrialState.RUNNING for t in started) else Idle.DONE
-            self.study.sampler = sampler(min((t.number for t in trials if t.state == TrialState.WAITING), default=len(started)))
-            trial = self.study.ask()
-            trial.set_user_attr(_WORKER, self.worker)
+                return Turn(Idle.WAIT if any(t.state == TrialState.RUNNING for t in started) else Idle.DONE, known)
+            number = self._begun(known)
+        trial = self._storage.get_trial(number)
         undisturbed = trial.number <= len(everything)
-        return trial if undisturbed or self._within(trial, total) else self._given_up(trial)
+        return Turn(trial if undisturbed or self._within(trial, total) else self._given_up(trial), known)
 
-    def give_back(self, trial: optuna.Trial) -> None:
+    def give_back(self, trial: FrozenTrial) -> None:
         """Leave a trial unfinished, for the next that asks; it does not count as lost."""
-        trial.set_user_attr(_WORKER, None)
+        self._storage.set_trial_user_attr(trial._trial_id, _WORKER, None)
+
+    @property
+    def _storage(self) -> BaseStorage:
+        return self.study._storage
+
+    def _begun(self, known: Sequence[FrozenTrial]) -> int:
+        """Begin the next trial of the queue, or a new one; returns Optuna's id of it."""
+        for waiting in known:
+            if waiting.state == TrialState.WAITING and self._storage.set_trial_state_values(waiting._trial_id, TrialState.RUNNING):
+                self._storage.set_trial_user_attr(waiting._trial_id, _WORKER, self.worker)
+                return waiting._trial_id
+        trial = create_trial(state=TrialState.RUNNING, user_attrs={_WORKER: self.worker})
+        trial.datetime_start = datetime.now()
+        return self._storage.create_new_trial(self.study._study_id, trial)
 
     def _orphans(self, trials: Sequence[FrozenTrial]) -> Sequence[FrozenTrial]:
         """Trials that nobody works on any more, or this worker since before an answer was lost."""
@@ -78,24 +104,22 @@ class Claims:
         nobody = self.roster.dead({owner for _, owner in running if owner}) | {None, self.worker}
         return [trial for trial, owner in running if owner in nobody]
 
-    def _adopt(self, orphan: FrozenTrial, sampler: Callable[[int], BaseSampler]) -> optuna.Trial:
-        self.study.sampler = sampler(orphan.number)
-        trial = optuna.Trial(self.study, orphan._trial_id)  # Optuna has no public way to take up a running trial
-        owner = orphan.user_attrs.get(_WORKER)
+    def _adopted(self, orphan: FrozenTrial) -> FrozenTrial:
+        owner, number = orphan.user_attrs.get(_WORKER), orphan._trial_id
         if owner != self.worker:
             if owner is not None:
-                trial.set_user_attr(_LOST, orphan.user_attrs.get(_LOST, 0) + 1)
-            trial.set_user_attr(_WORKER, self.worker)
-        return trial
+                self._storage.set_trial_user_attr(number, _LOST, times_lost(orphan) + 1)
+            self._storage.set_trial_user_attr(number, _WORKER, self.worker)
+        return self._storage.get_trial(number)
 
-    def _within(self, trial: optuna.Trial, total: int) -> bool:
+    def _within(self, trial: FrozenTrial, total: int) -> bool:
         """Whether the trial is one of the budget's. It is, unless the database went away inside the gate and let two through."""
         before = [t for t in counted(self.study) if t.number < trial.number and t.state != TrialState.WAITING]
         return len(before) < total
 
-    def _given_up(self, trial: optuna.Trial) -> Idle:
-        trial.set_user_attr(_SURPLUS, True)
-        self.study.tell(trial, state=TrialState.FAIL)
+    def _given_up(self, trial: FrozenTrial) -> Idle:
+        self._storage.set_trial_user_attr(trial._trial_id, _SURPLUS, True)
+        self._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
         return Idle.WAIT
 
     def _end_surplus(self, trials: Sequence[FrozenTrial]) -> None:
@@ -114,6 +138,6 @@ def _counted(trials: Sequence[FrozenTrial]) -> Sequence[FrozenTrial]:
     return [t for t in trials if not t.user_attrs.get(_SURPLUS)]
 
 
-def times_lost(trial: optuna.Trial) -> int:
+def times_lost(trial: FrozenTrial) -> int:
     """How many workers have died over a trial."""
     return int(trial.user_attrs.get(_LOST, 0))

@@ -23,6 +23,7 @@ from optimizer.search.workers.gate import DatabaseGate, FileGate, Gate
 from optimizer.search.workers.journal import Journal
 from optimizer.search.workers.patience import OUTAGES, reason
 from optimizer.search.workers.roster import FolderRoster, Roster, StudyRoster
+from optimizer.search.workers.writes import DatabaseWrites, StorageWrites, Writes
 from studies import StudyDirectory
 
 LOCAL = "search"
@@ -56,12 +57,14 @@ class Shared:
         study: the Optuna study.
         gate: lets one in at a time.
         roster: who is there.
+        writes: what becomes of trials.
         engines: connections to a database, if there is one.
     """
 
     study: optuna.Study
     gate: Gate
     roster: Roster
+    writes: Writes
     engines: tuple[Engine, ...] = ()
 
     def close(self) -> None:
@@ -93,7 +96,7 @@ def on_this_machine(directory: StudyDirectory, *, create: bool = True) -> Shared
         remedy = f"rebuild it from the evaluations: optimize repair {directory.path}"
         raise StudyError(f"the journal is damaged ({reason(error)})", where=directory.journal, remedy=remedy) from error
     gate = FileGate(directory.journal.with_name(f"{directory.journal.name}.gate"))
-    return Shared(study, gate, FolderRoster(directory.path / "workers"))
+    return Shared(study, gate, FolderRoster(directory.path / "workers"), StorageWrites(study))
 
 
 def begun_in(storage: BaseStorage) -> optuna.Study:
@@ -134,7 +137,8 @@ def in_database(url: str, name: str, *, create: bool, grace: float = GRACE) -> S
             remedy = "check the address, PGPASSWORD or the service file, and that the server runs"
             raise StudyError(f"the database cannot be used ({reason(error)})", where="--storage", remedy=remedy) from None
         opened.pop_all()
-        return Shared(study, DatabaseGate(engine, name, grace), StudyRoster(study, grace), (engine, storage.engine))
+        gate, roster, writes = DatabaseGate(engine, name, grace), StudyRoster(study, grace), DatabaseWrites(engine, study)
+        return Shared(study, gate, roster, writes, (engine, storage.engine))
 
 
 def _made(storage: BaseStorage, name: str) -> optuna.Study:

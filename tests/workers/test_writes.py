@@ -1,0 +1,109 @@
+"""What is written of a trial, on both backends: Optuna reads it as its own, the first of two writers stands, nothing is written by half."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import FrozenTrial, TrialState
+
+from optimizer.search.workers.opening import Shared, in_database, on_this_machine
+from optimizer.search.workers.writes import Ending
+from studies import StudyDirectory
+
+SPACES = {"method": CategoricalDistribution(("linear", "ties")), "weight": FloatDistribution(0.0, 1.3)}
+ENDING = Ending(0.1 + 0.2, {"evaluation": "key", "artifacts": 0.25}, {"artifacts:0": "{}"}, {"dashboard:1:note_ver": 1})
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Shared:
+    return on_this_machine(StudyDirectory(tmp_path).create())
+
+
+@pytest.fixture
+def postgres(database: str) -> Iterator[Shared]:
+    shared = in_database(database, "writes", create=True)
+    yield shared
+    shared.close()
+
+
+@pytest.fixture(params=["journal", pytest.param("postgres", marks=pytest.mark.postgres)])
+def shared(request: pytest.FixtureRequest) -> Shared:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return request.getfixturevalue(request.param)  # type: ignore[no-any-return]
+
+
+def proposal(shared: Shared, method: str = "ties", weight: float = 0.1 + 0.2) -> FrozenTrial:
+    """A proposal for the only trial, which begins if it has not begun."""
+    if not shared.study.get_trials(deepcopy=False):
+        shared.study.ask()
+    (trial,) = shared.study.get_trials()
+    trial.params, trial.distributions = {"method": method, "weight": weight}, SPACES
+    return trial
+
+
+def stored(shared: Shared) -> FrozenTrial:
+    (trial,) = shared.study.get_trials()
+    return trial
+
+
+def test_optuna_reads_it_as_its_own(shared: Shared) -> None:
+    assert shared.writes.propose(proposal(shared)).params == {"method": "ties", "weight": 0.1 + 0.2}
+    assert (stored(shared).params, stored(shared).distributions) == ({"method": "ties", "weight": 0.1 + 0.2}, SPACES)
+    assert shared.writes.end(stored(shared), ENDING)
+    found = stored(shared)
+    assert (found.state, found.value, found.user_attrs) == (TrialState.COMPLETE, 0.1 + 0.2, ENDING.user)
+    assert found.system_attrs == ENDING.system
+    assert shared.study._storage.get_study_system_attrs(shared.study._study_id).items() >= dict(ENDING.study).items()
+    assert found.datetime_start is not None
+    assert found.duration is not None
+    assert 0 <= found.duration.total_seconds() < 60
+    assert shared.study.best_value == 0.1 + 0.2
+
+
+def test_a_failure(shared: Shared) -> None:
+    assert shared.writes.end(proposal(shared), Ending(None, {"error": "why"}))
+    assert (stored(shared).state, stored(shared).values, stored(shared).user_attrs) == (TrialState.FAIL, None, {"error": "why"})
+
+
+def test_the_first_end_stands(shared: Shared) -> None:
+    trial = proposal(shared)
+    assert shared.writes.end(trial, ENDING)
+    assert not shared.writes.end(trial, replace(ENDING, value=0.9, user={"evaluation": "other"}))
+    assert (stored(shared).value, stored(shared).user_attrs) == (ENDING.value, ENDING.user)
+    with pytest.raises(UpdateFinishedTrialError):
+        shared.writes.propose(trial)
+
+
+def test_what_was_written_before_is_written_again(shared: Shared) -> None:
+    trial = proposal(shared)
+    shared.study._storage.set_trial_user_attr(trial._trial_id, "artifacts", 1.0)
+    shared.study._storage.set_study_system_attr(shared.study._study_id, "dashboard:1:note_ver", 7)
+    assert shared.writes.propose(shared.writes.propose(trial)).params == trial.params
+    assert shared.writes.end(trial, ENDING)
+    assert stored(shared).user_attrs == ENDING.user
+    assert shared.study._storage.get_study_system_attrs(shared.study._study_id)["dashboard:1:note_ver"] == 1
+
+
+@pytest.mark.postgres
+def test_of_two_proposals_the_first_stands(postgres: Shared) -> None:
+    first = postgres.writes.propose(proposal(postgres))
+    second = postgres.writes.propose(proposal(postgres, "linear", 1.0))
+    assert second.params == first.params == stored(postgres).params
+    assert second.distributions == SPACES
+
+
+@pytest.mark.postgres
+def test_nothing_is_written_by_half(postgres: Shared) -> None:
+    trial = proposal(postgres, weight=float("nan"))
+    with pytest.raises(ValueError, match="nan"):
+        postgres.writes.propose(trial)
+    assert stored(postgres).params == {}
+    with pytest.raises(TypeError):
+        postgres.writes.end(trial, replace(ENDING, study={"note": object()}))
+    assert (stored(postgres).state, stored(postgres).user_attrs) == (TrialState.RUNNING, {})
