@@ -78,7 +78,9 @@ class Config(BaseModel):
         None, gt=0, description="Start no trial after this time: seconds, or 8h, 90m, 1h30m."
     )
     keep_images: KeepImages = Field(
-        "best", description="Trials whose pictures stay on the disk: the baselines and the best so far, all, or none."
+        "best",
+        description="Trials whose pictures stay on the disk: the baselines and the best so far, all, or none. "
+        "Their contact sheets, which are small, stay with best, too.",
     )
     fork: str = Field(
         "",

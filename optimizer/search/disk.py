@@ -16,6 +16,8 @@ from studies import StudyDirectory
 
 # PNG saves about a third of a picture; a record with its recipe and its lines in journal and tables takes less than so many bytes.
 _PNG, _RECORD, _SLACK = 0.7, 20_000, 16_000_000
+# A contact sheet has up to 1280 × 1280 pixels; as WebP it takes a fifteenth to a tenth of a byte a pixel.
+_SHEET = 160_000
 
 
 @dataclass(frozen=True)
@@ -24,18 +26,20 @@ class Need:
 
     Attributes:
         pictures: of baselines, trials and confirmation.
+        sheets: of trials.
         records: evaluations, journal, tables.
         export: the LoRA file, and the copy that takes its place.
     """
 
     pictures: int
+    sheets: int
     records: int
     export: int
 
     @property
     def total(self) -> int:
         """All of it, with some room."""
-        return int(1.1 * (self.pictures + self.records + self.export)) + _SLACK
+        return int(1.1 * (self.pictures + self.sheets + self.records + self.export)) + _SLACK
 
 
 def check_space(bench: Bench, prompts: PromptSet, unseen: PromptSet, directory: StudyDirectory) -> str:
@@ -66,8 +70,10 @@ def need(bench: Bench, prompts: PromptSet, unseen: PromptSet, directory: StudyDi
     kept = {"all": baselines + config.budget, "best": baselines + config.finalists + config.workers, "none": 0}[config.keep_images]
     searched = 0 if config.storage else (1 + sources + kept) * len(prompts)
     confirmed = (1 + sources + 4) * len(unseen)
-    records = (baselines + config.budget) * _RECORD
-    return Need((searched + confirmed) * _picture(bench, directory), records, 2 * _export(bench, bench.space(config.budget)))
+    trials = baselines + config.budget
+    sheets = 0 if config.storage or config.keep_images == "none" else trials * min(_SHEET, len(prompts) * _picture(bench, directory))
+    pictures = (searched + confirmed) * _picture(bench, directory)
+    return Need(pictures, sheets, trials * _RECORD, 2 * _export(bench, bench.space(config.budget)))
 
 
 def _picture(bench: Bench, directory: StudyDirectory) -> int:

@@ -17,6 +17,7 @@ from optimizer.search.context import changes
 from optimizer.search.labels import KEY, is_baseline
 from optimizer.search.ledger import Ledger, entry_of, inputs_of
 from optimizer.search.rebuild import finished_trial, waiting_trial
+from optimizer.search.sheets import sheet_name
 from optimizer.search.space import SearchSpace
 from optimizer.search.warmstart import Start
 from studies import EvaluationCache, StudyDirectory
@@ -146,11 +147,14 @@ def _tell(ledger: Ledger, space: SearchSpace, key: str, evaluation: Evaluation, 
     space.suggest(proposal)
     entry = entry_of(proposal, key=key).model_copy(update={"label": start.label, "imported": not is_baseline(start.label)})
     ledger.log.add(entry)
-    ledger.study.add_trial(finished_trial(entry, evaluation, datetime.now()))
+    ledger.study.add_trial(finished_trial(entry, evaluation, datetime.now(), ledger.store))
 
 
 def _copied(evaluation: Evaluation, old: Store, ledger: Ledger) -> Evaluation:
-    """An evaluation whose pictures, if they are all there and are kept, are in the new study's store, too."""
+    """An evaluation whose pictures, if they are all there and are kept, are in the new study's store, too, and its sheet."""
+    sheet = sheet_name(evaluation.recipe_hash)
+    if ledger.gallery.keep != "none" and (data := old.read(sheet)):
+        ledger.store.write(sheet, data)
     pictures = [old.read(file) for file in evaluation.images]
     if ledger.gallery.keep == "none" or not all(pictures):
         return evaluation.model_copy(update={"images": ()})

@@ -11,13 +11,15 @@ from optimizer.merging import Recipe
 from optimizer.search.config import KeepImages
 from optimizer.search.labels import is_baseline
 from optimizer.search.pictures import save_images
+from optimizer.search.sheets import keep_sheet
 from studies.records import TrialRecord
 from studies.store import Store
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Keeps the pictures of some trials. Those of one recipe lie in one folder, whatever trials it is of.
+    """Keeps the pictures of some trials, and the contact sheets of all, which are small. Those of one recipe lie in one folder, whatever
+    trials it is of.
 
     Attributes:
         keep: ``best``, ``all`` or ``none``.
@@ -28,8 +30,11 @@ class Gallery:
     best: int
 
     def hang(self, store: Store, recipe: Recipe, images: Tensor) -> tuple[str, ...]:
-        """Write the pictures of a trial, uint8 (n, 3, height, width), unless none are kept; returns their names."""
-        return () if self.keep == "none" else save_images(store, f"trials/{recipe.hash[:16]}", images)
+        """Write the pictures of a trial, uint8 (n, 3, height, width), and their sheet, unless none are kept; returns their names."""
+        if self.keep == "none":
+            return ()
+        keep_sheet(store, recipe.hash, images)
+        return save_images(store, f"trials/{recipe.hash[:16]}", images)
 
     def fallen(self, records: Mapping[int, TrialRecord]) -> list[TrialRecord]:
         """The trials, of all that have ended so far, with pictures that are not kept any longer."""

@@ -17,7 +17,7 @@ from optimizer.errors import OptimizerError, StudyError
 from optimizer.merging import Recipe
 from optimizer.search.gallery import Gallery
 from optimizer.search.labels import BUDGET, ERROR, FIXED, IMPORTED, INPUTS, KEY, LABEL, TOTAL
-from optimizer.search.sheets import keep_sheet
+from optimizer.search.sheets import sheet_links
 from optimizer.search.telling import ending, introduce
 from optimizer.search.workers.claims import Claims, Idle, Turn, counted
 from optimizer.search.workers.patience import OUTAGES, Patience
@@ -93,7 +93,6 @@ class Ledger:
         if first := self.known(recipe):
             return first
         files = self.gallery.hang(self.store, recipe, images)
-        keep_sheet(self.store, recipe.hash, images)
         stored = evaluation.model_copy(update={"images": files})
         self.cache.put(self.key(recipe), stored)
         return stored
@@ -132,7 +131,7 @@ class Ledger:
         key = self.key(recipe)
         self.log.add(entry_of(trial, key=key))
         record = TrialRecord(number=trial.number, label=label_of(trial), evaluation=evaluation)
-        return self._end(trial, ending(trial, key, evaluation), record)
+        return self._end(trial, ending(trial, key, evaluation, sheet_links(self.store, recipe.hash)), record)
 
     def fail(self, trial: FrozenTrial, error: Exception) -> TrialRecord:
         """Record a failed trial with its reason."""

@@ -10,9 +10,10 @@ from optuna.distributions import json_to_distribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from optimizer.search.labels import BUDGET, ERROR, FIXED, IMPORTED, INPUTS, KEY, LABEL
-from optimizer.search.sheets import sheet_link
+from optimizer.search.sheets import sheet_links
 from optimizer.search.telling import attributes
 from studies.records import Evaluation
+from studies.store import Store
 from studies.trial_log import TrialEntry, TrialLog
 
 
@@ -22,13 +23,14 @@ def study_attributes(log: TrialLog) -> dict[str, Any]:
     return {} if beginning is None else {BUDGET: beginning.budget, INPUTS: dict(beginning.inputs)}
 
 
-def finished_trial(entry: TrialEntry, evaluation: Evaluation | None, ended: datetime) -> FrozenTrial:
+def finished_trial(entry: TrialEntry, evaluation: Evaluation | None, ended: datetime, store: Store) -> FrozenTrial:
     """A trial that has ended: complete with this evaluation, or failed where there is none.
 
     Args:
         entry: of the trial log.
         evaluation: its own.
         ended: when.
+        store: where its sheet lies, if it has one.
 
     Raises:
         ValueError: a value and its space do not go together.
@@ -41,7 +43,7 @@ def finished_trial(entry: TrialEntry, evaluation: Evaluation | None, ended: date
         params=dict(entry.values),
         distributions={name: json_to_distribution(space) for name, space in entry.spaces.items()},
         user_attrs={name: value for name, value in known.items() if value} | told,
-        system_attrs=dict([sheet_link(evaluation.recipe_hash)]) if evaluation else {},
+        system_attrs=sheet_links(store, evaluation.recipe_hash) if evaluation else {},
     )
     trial.datetime_start = trial.datetime_complete = ended
     return trial

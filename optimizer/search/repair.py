@@ -183,7 +183,7 @@ def _trial(number: int, entries: Mapping[int, TrialEntry], found: Mapping[int, E
     if entry.key and number not in found:
         return waiting_trial(entry.label, entry.values)
     ended = datetime.fromtimestamp((store.path / TrialLog.name(number)).stat().st_mtime)
-    return finished_trial(entry, found[number] if entry.key else None, ended)
+    return finished_trial(entry, found[number] if entry.key else None, ended, store)
 
 
 def _unfinished(old: _Old, number: int) -> FrozenTrial:

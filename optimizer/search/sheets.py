@@ -27,7 +27,7 @@ def keep_sheet(store: Store, recipe_hash: str, images: Tensor) -> None:
     """
     packed = io.BytesIO()
     sheet(images).save(packed, "WEBP", quality=_QUALITY)
-    store.write(f"{FOLDER}/{sheet_id(recipe_hash)}", packed.getvalue())
+    store.write(sheet_name(recipe_hash), packed.getvalue())
 
 
 def sheet(images: Tensor) -> Image.Image:
@@ -52,8 +52,15 @@ def sheet_id(recipe_hash: str) -> str:
     return recipe_hash[:16]
 
 
-def sheet_link(recipe_hash: str) -> tuple[str, str]:
-    """The system attribute, name and value, by which Optuna links a trial to the sheet, as ``optuna.artifacts.upload_artifact`` does."""
+def sheet_name(recipe_hash: str) -> str:
+    """Where in a store the sheet of a recipe lies."""
+    return f"{FOLDER}/{sheet_id(recipe_hash)}"
+
+
+def sheet_links(store: Store, recipe_hash: str) -> dict[str, str]:
+    """The system attribute by which Optuna links a trial to its sheet, as ``optuna.artifacts.upload_artifact`` does; none without sheet."""
+    if store.read(sheet_name(recipe_hash)) is None:
+        return {}
     name = sheet_id(recipe_hash)
     meta = {"artifact_id": name, "filename": f"{name}.webp", "mimetype": "image/webp", "encoding": None}
-    return f"artifacts:{name}", json.dumps(meta)
+    return {f"artifacts:{name}": json.dumps(meta)}

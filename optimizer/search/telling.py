@@ -10,7 +10,6 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial
 
 from optimizer.search.labels import KEY, LABEL
-from optimizer.search.sheets import sheet_link
 from optimizer.search.workers.writes import Ending
 from studies.records import Evaluation, printable
 
@@ -38,17 +37,17 @@ def attributes(evaluation: Evaluation) -> dict[str, float]:
     return kept | {"artifacts": evaluation.artifacts}
 
 
-def ending(trial: FrozenTrial, key: str, evaluation: Evaluation) -> Ending:
+def ending(trial: FrozenTrial, key: str, evaluation: Evaluation, links: Mapping[str, str]) -> Ending:
     """What a study keeps of a trial's evaluation: score and attributes, the link to its contact sheet, the result in words.
 
     Args:
         trial: it.
         key: of its evaluation.
         evaluation: it.
+        links: to its sheet.
     """
     words = note_attributes(note(str(trial.user_attrs.get(LABEL, "")), evaluation), trial._trial_id)
-    link = dict([sheet_link(evaluation.recipe_hash)])
-    return Ending(evaluation.score, {KEY: key} | attributes(evaluation), link, words)
+    return Ending(evaluation.score, {KEY: key} | attributes(evaluation), links, words)
 
 
 def note(label: str, evaluation: Evaluation) -> str:

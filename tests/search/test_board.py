@@ -17,7 +17,7 @@ from PIL import Image
 
 from optimizer.cli.main import execute
 from optimizer.search.board import Sheets, board
-from optimizer.search.sheets import keep_sheet, sheet, sheet_link
+from optimizer.search.sheets import keep_sheet, sheet, sheet_links
 from optimizer.search.telling import ending, introduce, note, note_attributes
 from optimizer.search.workers.writes import StorageWrites
 from studies.records import Evaluation, SourceScore
@@ -37,7 +37,7 @@ def test_a_study_is_shown_and_cannot_be_changed(tmp_path: Path) -> None:
     keep_sheet(store, FOUND.recipe_hash, torch.zeros((4, 3, 16, 16), dtype=torch.uint8))
     introduce(study)
     study.ask()
-    assert StorageWrites(study).end(study.trials[0], ending(study.trials[0], "key", FOUND))
+    assert StorageWrites(study).end(study.trials[0], ending(study.trials[0], "key", FOUND, sheet_links(store, FOUND.recipe_hash)))
     with board(study._storage, store, 0) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}"
@@ -71,10 +71,13 @@ def test_a_study_is_shown_and_cannot_be_changed(tmp_path: Path) -> None:
 def test_the_link_is_optunas_own(tmp_path: Path) -> None:
     study = optuna.create_study()
     trial = study.ask()
-    trial.storage.set_trial_system_attr(trial._trial_id, *sheet_link(FOUND.recipe_hash))
+    store = FolderStore(tmp_path)
+    assert sheet_links(store, FOUND.recipe_hash) == {}
+    keep_sheet(store, FOUND.recipe_hash, torch.zeros((1, 3, 8, 8), dtype=torch.uint8))
+    for name, value in sheet_links(store, FOUND.recipe_hash).items():
+        trial.storage.set_trial_system_attr(trial._trial_id, name, value)
     (meta,) = optuna.artifacts.get_all_artifact_meta(trial, storage=study._storage)
     assert (meta.artifact_id, meta.mimetype, meta.encoding) == ("0f" * 8, "image/webp", None)
-    keep_sheet(FolderStore(tmp_path), FOUND.recipe_hash, torch.zeros((1, 3, 8, 8), dtype=torch.uint8))
     artifacts = optuna.artifacts.FileSystemArtifactStore(tmp_path / "sheets")
     with artifacts.open_reader(meta.artifact_id) as file:
         assert Image.open(file).format == "WEBP"

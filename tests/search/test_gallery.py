@@ -56,6 +56,9 @@ def test_only_baselines_and_the_best_stay(options: dict[str, Any], tmp_path: Pat
     assert max(observer.counts) <= 4 + 2
     assert folders(everything.directory) == {t.evaluation.recipe_hash[:16] for t in everything.trials if t.evaluation}
     assert not (nothing.directory / "images/trials").exists()
+    assert not (nothing.directory / "sheets").exists()
+    hashes = {t.evaluation.recipe_hash[:16] for t in best.trials if t.evaluation}
+    assert {p.name for p in (best.directory / "sheets").iterdir()} == hashes
     assert (len(named(everything)), named(nothing)) == (12, {})
     for study in (best, everything):
         assert all((study.directory / file).is_file() for files in named(study).values() for file in files)

@@ -1,8 +1,9 @@
 """Runs of the real command line under random faults; prints what became of their trials.
 
-    python -m tests.workers.chaos --faults 200 [--seed 0] [--only one|crew|database]
+    python -m tests.workers.chaos --faults 200 [--seed 0] [--only one|disk|crew|database]
 
-Needs PostgreSQL's server. Trials are evaluated on a fake base; processes, files, signals, database and connections are real ones.
+Needs PostgreSQL's server, and the right to mount a disk in memory. Trials are evaluated on a fake base; processes, files, disks, signals,
+database and connections are real ones.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.postgres import Server, running
+from tests.workers.disks import DAMAGES, Damage, full, small_disk
 from tests.workers.ledgers import Findings, Watch, examined, story
 from tests.workers.proxy import Proxy
-from tests.workers.runs import GRACE, Job, Process, Sources, make_sources, until
-
-STOPPED = 143
+from tests.workers.runs import Job, Process, Sources, make_sources, until
+from tests.workers.yard import Yard
 
 
 @dataclass
@@ -74,6 +75,62 @@ def _killed_until_it_ends(job: Job, lot: random.Random, faults: Counter[str], mo
                 continue
         assert run.popen.wait() == 0, run.told
         return
+
+
+def disk(sources: Sources, folder: Path, faults: int, seed: int, *, budget: int = 12) -> Tally:
+    """A run on a slow disk that fills up, and whose files are damaged after the run was killed; what is damaged is repaired."""
+    lot, tally, number = random.Random(seed), Tally(), 0
+    undisturbed = Job(sources, folder / "undisturbed-disk", budget)
+    whole = undisturbed.begin(undisturbed.words(), folder / "undisturbed-disk.log")
+    assert whole.popen.wait() == 0, whole.told
+    while tally.faults.total() < faults:
+        number += 1
+        place = folder / f"disk-{number}"
+        with small_disk(place) as small:
+            job = Job(sources, place / "out", budget, latency=0.15, slow=True, logs=folder / f"disk-{number}-logs")
+            with Watch(job.out / "evaluations", timings=False) as watch:
+                _damaged_until_it_ends(job, lot, tally.faults, faults, small)
+            tally.findings += examined(job, watch, differing=story(job.out) != story(undisturbed.out))
+        _progress(tally)
+    return tally
+
+
+def _damaged_until_it_ends(job: Job, lot: random.Random, faults: Counter[str], most: int, small: bool) -> None:
+    while True:
+        run = job.begin(job.words(), job.log("run"))
+        if faults.total() < most:
+            until(lambda run=run: run.searching or run.code is not None)  # type: ignore[misc]
+            _wait(run, lot.uniform(0, 4))
+            if run.code is None and small and lot.random() < 0.3:
+                _filled(run, job)
+                faults["disk full"] += 1
+                continue
+            if run.code is None:
+                run.kill()
+                faults["kill -9 on a slow disk"] += 1
+                _damaged(job, lot.choice(DAMAGES), lot, faults)
+                continue
+        assert run.popen.wait() == 0, run.told
+        return
+
+
+def _filled(run: Process, job: Job) -> None:
+    """Let the disk fill up under a run, which has to end and say why, and to refuse to go on before there is room."""
+    with full(job.out.parent):
+        assert run.popen.wait(120) == 1, run.told
+        assert "No space left on device" in run.told, run.told
+        again = job.begin(job.words(), job.log("full"))
+        assert again.popen.wait(120) in (1, 2), again.told
+        assert "of disk" in again.told or "No space left" in again.told, again.told
+
+
+def _damaged(job: Job, damage: Damage, lot: random.Random, faults: Counter[str]) -> None:
+    if not damage.do(job.out, lot):
+        return
+    faults[damage.kind] += 1
+    if damage.repair:
+        repair = job.begin(["repair", str(job.out)], job.log("repair"))
+        assert repair.popen.wait(120) == 0, repair.told
 
 
 def crew(sources: Sources, folder: Path, faults: int, seed: int, *, budget: int = 30) -> Tally:
@@ -147,102 +204,6 @@ def database(server: Server, sources: Sources, folder: Path, faults: int, seed: 
     return tally
 
 
-@dataclass
-class Yard:
-    """Processes that work on a study in a database, are disturbed, and are started again."""
-
-    job: Job
-    server: Server
-    proxy: Proxy
-    lot: random.Random
-    faults: Counter[str]
-    most: int
-    outage: float
-    workers: list[Process] = field(default_factory=list)
-    started: int = 0
-    begun: int = 0
-
-    def work(self) -> None:
-        """Until the run has ended by itself, and its workers with it."""
-        self._run()
-        self.begun = self.faults.total()
-        until(lambda: self.main.searching, 300)
-        deeds = {
-            "kill -9": 6,
-            "kill -9 of the run": 2,
-            "SIGTERM": 3,
-            "SIGSTOP longer than the grace": 2,
-            "restart of the server": 2,
-            "cut connections": 4,
-            "a worker more": 1,
-        }
-        try:
-            while self.main.code != 0:
-                self._tend()
-                time.sleep(self.lot.uniform(0.2, 1.5))
-                if self.faults.total() < self.most and self.main.code is None:
-                    kind = self.lot.choices(list(deeds), list(deeds.values()))[0]
-                    if self.outage and self.faults.total() > self.begun + 3:
-                        kind, outage, self.outage = f"the server away for {self.outage:.0f} s", self.outage, 0.0
-                        self.server.stop()
-                        time.sleep(outage)
-                        self.server.start()
-                        self.faults[kind] += 1
-                    elif self._done(kind):
-                        self.faults[kind] += 1
-            for worker in self.workers:
-                assert worker.popen.wait(120) is not None
-        finally:
-            for process in (self.main, *self.workers):
-                process.kill()
-
-    def _run(self) -> None:
-        self.main = self.job.begin(self.job.words(), self._log("run"))
-
-    def _tend(self) -> None:
-        """Start what has ended too early again."""
-        if self.main.code not in (None, 0):
-            self._run()
-        self.workers = [worker for worker in self.workers if worker.code is None]
-        while len(self.workers) < 2 and self.main.code is None:
-            self._hire()
-
-    def _hire(self) -> None:
-        self.workers.append(self.job.begin(self.job.join(), self._log("worker")))
-
-    def _log(self, kind: str) -> Path:
-        self.started += 1
-        return self.job.out.parent / "logs" / f"{self.started:03d}-{kind}.log"
-
-    def _done(self, kind: str) -> bool:
-        """Do it, where it can be done now."""
-        busy = [worker for worker in self.workers if worker.code is None and worker.searching]
-        if not busy or not self.main.searching:
-            return False
-        match kind:
-            case "kill -9 of the run":
-                self.main.kill()
-            case "restart of the server":
-                self.server.restart()
-            case "cut connections":
-                return self.proxy.cut() > 0
-            case "a worker more":
-                self._hire()
-            case "kill -9":
-                self.lot.choice(busy).kill()
-            case "SIGTERM":
-                worker = self.lot.choice(busy)
-                worker.signal(signal.SIGTERM)
-                code = worker.popen.wait(120)
-                assert code in (STOPPED, 0), worker.told
-            case _:
-                worker = self.lot.choice(busy)
-                worker.signal(signal.SIGSTOP)
-                time.sleep(GRACE + 2)
-                worker.signal(signal.SIGCONT)
-        return True
-
-
 def _repeated(job: Job, name: str) -> object:
     """The report of a run that finds all trials of a study done, and makes the rest anew."""
     again = dataclasses.replace(job, out=job.out.with_name(f"{job.out.name}-{name}"), latency=0.0)
@@ -279,24 +240,30 @@ def table(tallies: dict[str, Tally]) -> str:
     return "\n".join([*lines, "", f"Faults: {kinds}."])
 
 
+SCENARIOS = {
+    "one": ("one worker", one_worker),
+    "disk": ("one worker on a bad disk", disk),
+    "crew": ("three workers on one machine", crew),
+}
+
+
 def main() -> int:
     """The command; exits with 1 if a promise was broken."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--faults", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", choices=("one", "crew", "database"), help="give all faults to one scenario")
+    parser.add_argument("--only", choices=("one", "disk", "crew", "database"), help="give all faults to one scenario")
     parser.add_argument("--keep", type=Path, help="folder for everything that the runs leave")
     asked = parser.parse_args()
     folder = asked.keep or Path(tempfile.mkdtemp(prefix="chaos-"))
     sources = make_sources(_made(folder / "sources"))
-    quarter, tallies = asked.faults if asked.only else asked.faults // 4, {}
-    if asked.only in (None, "one"):
-        tallies["one worker"] = one_worker(sources, folder, quarter, asked.seed)
-    if asked.only in (None, "crew"):
-        tallies["three workers on one machine"] = crew(sources, folder, quarter, asked.seed)
+    share, tallies = asked.faults if asked.only else asked.faults // 5, {}
+    for name, (title, scenario) in SCENARIOS.items():
+        if asked.only in (None, name):
+            tallies[title] = scenario(sources, folder, share, asked.seed)
     if asked.only in (None, "database"):
         with running() as server:
-            rest = asked.faults if asked.only else asked.faults - 2 * quarter
+            rest = asked.faults if asked.only else asked.faults - 3 * share
             tallies["three workers on a database"] = database(server, sources, folder, rest, asked.seed)
     print(table(tallies))
     if not asked.keep:

@@ -124,10 +124,12 @@ class Watch:
 
     Attributes:
         folder: of the evaluations.
+        timings: whether these, too, may not change.
         changed: names of files that changed after they were first seen.
     """
 
     folder: Path
+    timings: bool = True
     changed: set[str] = field(default_factory=set)
     _seen: dict[str, Any] = field(default_factory=dict)
     _end: Event = field(default_factory=Event)
@@ -149,8 +151,12 @@ class Watch:
 
     def _look(self) -> None:
         for file in self.folder.glob("*.json"):
-            data = file.read_bytes()
-            found = json.loads(data)["evaluation"] | {"images": ()}  # pictures may be taken down
+            try:
+                found = json.loads(file.read_bytes())["evaluation"] | {"images": ()}  # pictures may be taken down
+            except (FileNotFoundError, ValueError):  # moved aside, because it is damaged
+                continue
+            if not self.timings:
+                found |= {"seconds": 0, "metrics": {k: v for k, v in found["metrics"].items() if not k.startswith("seconds")}}
             if self._seen.setdefault(file.name, found) != found:
                 self.changed.add(file.name)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.files import LINEAR, kohya_file, random_parts
+from tests.workers.disks import SLOW
 
 Sources = tuple[str, str]
 BASELINES = 4
@@ -37,6 +38,8 @@ class Job:
         storage: the database, if any.
         artifacts: goes with it.
         name: the study's in the database.
+        slow: whether the disk is.
+        logs: where what the processes print goes, if not beside the study.
     """
 
     sources: Sources
@@ -47,6 +50,8 @@ class Job:
     storage: str = ""
     artifacts: str = ""
     name: str = "s"
+    slow: bool = False
+    logs: Path | None = None
 
     def words(self, *more: str) -> list[str]:
         """Arguments of the main job."""
@@ -62,7 +67,14 @@ class Job:
     def begin(self, words: Sequence[str], log: Path) -> Process:
         """Start a process of this study."""
         own = {"OPTIMIZE_STORAGE": self.storage} if self.storage else {}
+        if self.slow:
+            own["PYTHONPATH"] = os.pathsep.join([str(SLOW), *filter(None, [os.environ.get("PYTHONPATH")])])
         return Process.begin(words, log, own | {"XDG_CACHE_HOME": str(self.out.parent / "cache")})
+
+    def log(self, kind: str) -> Path:
+        """A file for what the next process of a kind prints."""
+        folder = self.logs or self.out.parent / "logs"
+        return folder / f"{len(list(folder.glob('*'))) + 1:03d}-{kind}.log"
 
 
 @dataclass

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.postgres import Server
-from tests.workers.chaos import crew, database, one_worker
+from tests.workers.chaos import crew, database, disk, one_worker
 from tests.workers.ledgers import Findings
 from tests.workers.runs import Sources
 
@@ -24,6 +24,11 @@ def test_a_run_that_is_killed_at_random_instants_equals_one_that_is_not(sources:
     budget = 12 if FAULTS else 4
     tally = one_worker(sources, tmp_path, FAULTS or 2, seed=0, budget=budget)
     check(tally.findings, budget + 4)
+
+
+def test_a_run_on_a_bad_disk(sources: Sources, tmp_path: Path) -> None:
+    budget = 12 if FAULTS else 4
+    check(disk(sources, tmp_path, FAULTS or 4, seed=1, budget=budget).findings, budget + 4)
 
 
 @pytest.mark.skipif(not FAULTS, reason="takes minutes: set MULTILORA_CHAOS to a number of faults")
