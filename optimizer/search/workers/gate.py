@@ -12,6 +12,8 @@ from typing import Protocol
 from filelock import FileLock
 from sqlalchemy import Engine, text
 
+_LONGEST = 2**31 - 1  # milliseconds that PostgreSQL's timeouts hold
+
 
 class Gate(Protocol):
     """Whoever is inside is alone there, among all workers of a study; it opens by itself when a worker dies."""
@@ -57,7 +59,7 @@ class DatabaseGate:
     def passing(self) -> Iterator[None]:
         """See ``Gate``."""
         number = int.from_bytes(hashlib.sha256(f"multilora {self.study}".encode()).digest()[:8], "big", signed=True)
-        limit = {"limit": str(max(1, round(self.seconds * 1000)))}
+        limit = {"limit": str(min(max(1, round(self.seconds * 1000)), _LONGEST))}
         with self.engine.begin() as connection:
             connection.execute(text("SELECT set_config('idle_in_transaction_session_timeout', :limit, true)"), limit)
             connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": number})
