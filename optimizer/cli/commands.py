@@ -64,7 +64,7 @@ def worker(
     """Work on a study that has begun, in its directory on this machine or in a database, until it has no trials left.
 
     Args:
-        directory: the study directory, for a study on this machine.
+        directory: the study directory; it knows the database of a study that is in one.
         storage: the postgresql://… database of the study.
         study: its name there.
         artifacts: folder or s3://BUCKET/PREFIX where its evaluations, pictures and sources lie.
@@ -87,7 +87,7 @@ def worker(
             done = work(config.model_copy(update=own), display)
         except Stopped:
             return 128 + (display.stopping or 0)
-    print(f"{done} trials evaluated here; the study has none left")
+    print(f"{done} {'trial' if done == 1 else 'trials'} evaluated here; the study has none left")
     return 0
 
 
@@ -127,12 +127,17 @@ def _in_full(*sources: DemoSource) -> list[str]:
 
 
 def _place_of_work(directory: Path | None, storage: str, study: str, artifacts: str) -> Config:
-    if storage and study and artifacts and directory is None:
-        return Config.of(storage=storage, study=study, artifacts=artifacts)
-    if directory is None or storage or study or artifacts:
+    """The configuration of a study on this machine, or where one in a database is; a directory knows which of them it is of."""
+    if directory is not None:
+        config = Config.from_yaml(_study(directory).settings)
+        if not config.storage:
+            return config.model_copy(update={"out": directory})
+        storage, artifacts = storage or config.storage, artifacts or config.artifacts
+        study = study or config.study or config.out.name
+    if not (storage and study and artifacts):
         remedy = "give the study's directory, or --storage, --study and --artifacts together"
         raise UsageError("where the study is cannot be told", remedy=remedy)
-    return Config.from_yaml(_study(directory).settings).model_copy(update={"out": directory})
+    return Config.of(storage=storage, study=study, artifacts=artifacts)
 
 
 def _study(directory: Path) -> StudyDirectory:
