@@ -17,6 +17,7 @@ TEMPORARY = ".tmp-"
 """Every unfinished file's name begins with this."""
 
 _NOT_SUPPORTED = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 
 
 @contextmanager
@@ -35,15 +36,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
         OSError: the folder cannot be written or is full; ``path`` is then what it was before.
     """
     final = Path(path)
-    temporary = final.with_name(f"{TEMPORARY}{secrets.token_hex(8)}{final.suffix}")
-    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
-    try:
+    with _temporary(final) as temporary:
         yield temporary
         _flush(temporary)
         os.replace(temporary, final)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
     flush_folder(final.parent)
 
 
@@ -51,6 +47,33 @@ def write_bytes(path: str | Path, data: bytes) -> None:
     """Write ``data`` to ``path`` atomically; raises OSError and leaves the old file when that is not possible."""
     with replacing(path) as temporary:
         temporary.write_bytes(data)
+
+
+def create_bytes(path: str | Path, data: bytes) -> bool:
+    """Write ``data`` to ``path`` atomically, unless there is such a file; of several that do so at once one is the first.
+
+    Returns:
+        Whether it was written. Where the file system has no hard links, two that come within the same instant may both be told so.
+
+    Raises:
+        OSError: the folder cannot be written or is full.
+    """
+    final = Path(path)
+    with _temporary(final) as temporary:
+        temporary.write_bytes(data)
+        _flush(temporary)
+        try:
+            os.link(temporary, final)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            if final.exists():
+                return False
+            os.replace(temporary, final)
+    flush_folder(final.parent)
+    return True
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -70,6 +93,17 @@ def flush_folder(folder: Path) -> None:
             raise
     finally:
         os.close(handle)
+
+
+@contextmanager
+def _temporary(final: Path) -> Iterator[Path]:
+    """A new, empty file beside another, which is gone when the block ends, unless it was renamed."""
+    temporary = final.with_name(f"{TEMPORARY}{secrets.token_hex(8)}{final.suffix}")
+    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    try:
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _flush(path: Path) -> None:

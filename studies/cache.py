@@ -84,17 +84,21 @@ class EvaluationCache:
             return None
 
     def put(self, key: str, evaluation: Evaluation) -> None:
-        """Store the evaluation durably; when this returns, it survives a power cut.
+        """Store the evaluation durably, in the place of what is there; when this returns, it survives a power cut.
 
         Raises:
             ValueError: ``key`` is not 64 hexadecimal digits, or the recipe is not JSON-ready.
             OSError: the store cannot be written.
         """
-        name = _name(key)
-        _check(evaluation.recipe, "recipe")
-        stored = json.loads(evaluation.model_dump_json())
-        envelope = {"format": FORMAT, "key": key, "checksum": _digest(stored), "evaluation": stored}
-        self.store.write(name, f"{json.dumps(envelope, indent=1, allow_nan=False)}\n".encode())
+        self.store.write(_name(key), _encode(evaluation, key))
+
+    def add(self, key: str, evaluation: Evaluation) -> Evaluation:
+        """Store the evaluation durably if it is the first of its key; returns the one that stands. Raises as ``put``."""
+        name, data = _name(key), _encode(evaluation, key)
+        while not self.store.create(name, data):
+            if first := self.get(key):
+                return first
+        return evaluation
 
     def keys(self) -> Iterator[str]:
         """The keys of all stored evaluations, sorted; whether each file is whole is found out by ``get``."""
@@ -114,6 +118,14 @@ def _name(key: str) -> str:
     if not _KEY.fullmatch(key):
         raise ValueError(f"{key!r} is not an evaluation key; make one with evaluation_key(...)")
     return f"{FOLDER}/{key}.json"
+
+
+def _encode(evaluation: Evaluation, key: str) -> bytes:
+    """The file of an evaluation; raises ValueError where its recipe is not JSON-ready."""
+    _check(evaluation.recipe, "recipe")
+    stored = json.loads(evaluation.model_dump_json())
+    envelope = {"format": FORMAT, "key": key, "checksum": _digest(stored), "evaluation": stored}
+    return f"{json.dumps(envelope, indent=1, allow_nan=False)}\n".encode()
 
 
 def _decode(data: bytes, key: str) -> Evaluation:

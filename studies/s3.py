@@ -13,6 +13,8 @@ from studies.store import StoreError, parts_of
 
 _MISSING = {"NoSuchKey", "404"}
 """``NoSuchBucket`` is not among them, though its status is 404 too."""
+_TAKEN = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
+_UNCONDITIONAL = {"NotImplemented", "501"}
 
 _CODES = {
     "403": "access is denied",
@@ -84,6 +86,22 @@ class S3Store:
         key = self._key(name)
         with self._told(f"writing {name!r}"):
             self._client.put_object(Bucket=self.bucket, Key=key, Body=data)
+
+    def create(self, name: str, data: bytes) -> bool:
+        """See ``Store``. Where the server knows no conditional writes, two that come within the same instant may both be told so."""
+        key = self._key(name)
+        with self._told(f"creating {name!r}"):
+            try:
+                self._client.put_object(Bucket=self.bucket, Key=key, Body=data, IfNoneMatch="*")
+            except Exception as error:
+                if _code(error) in _TAKEN:
+                    return False
+                if _code(error) not in _UNCONDITIONAL:
+                    raise
+                if self.read(name) is not None:
+                    return False
+                self._client.put_object(Bucket=self.bucket, Key=key, Body=data)
+        return True
 
     def names(self, folder: str) -> Iterator[str]:
         """See ``Store``. Objects of the bucket whose keys are no names of a store are left out."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-from studies.atomic import TEMPORARY, flush_folder, write_bytes
+from studies.atomic import TEMPORARY, create_bytes, flush_folder, write_bytes
+
+T = TypeVar("T")
 
 
 class StoreError(OSError):
@@ -36,6 +38,9 @@ class Store(Protocol):
 
     def write(self, name: str, data: bytes) -> None:
         """Store bytes; those of the same name before are replaced."""
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Store bytes unless there are some of this name; returns whether they were stored. Of several that do so at once one is first."""
 
     def names(self, folder: str) -> Iterator[str]:
         """All names in a folder and the folders in it, sorted."""
@@ -66,13 +71,11 @@ class FolderStore:
 
     def write(self, name: str, data: bytes) -> None:
         """See ``Store``."""
-        file = self._file(name)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            write_bytes(file, data)
-        except FileNotFoundError:  # another process has just removed the folder's last file
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_bytes(file, data)
+        self._in_folder(self._file(name), lambda file: write_bytes(file, data))
+
+    def create(self, name: str, data: bytes) -> bool:
+        """See ``Store``."""
+        return self._in_folder(self._file(name), lambda file: create_bytes(file, data))
 
     def names(self, folder: str) -> Iterator[str]:
         """See ``Store``."""
@@ -89,6 +92,15 @@ class FolderStore:
             if file.parent != self.path:
                 with suppress(OSError):
                     file.parent.rmdir()
+
+    def _in_folder(self, file: Path, do: Callable[[Path], T]) -> T:
+        """Do something with a file in a folder that is there."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            return do(file)
+        except FileNotFoundError:  # another process has just removed the folder's last file
+            file.parent.mkdir(parents=True, exist_ok=True)
+            return do(file)
 
     def _file(self, name: str) -> Path:
         return self.path.joinpath(*parts_of(name))

@@ -90,12 +90,11 @@ class Ledger:
 
         Where another worker, which took this one for dead, was first, its evaluation stands, and is returned.
         """
-        if first := self.known(recipe):
-            return first
         files = self.gallery.hang(self.store, recipe, images)
-        stored = evaluation.model_copy(update={"images": files})
-        self.cache.put(self.key(recipe), stored)
-        return stored
+        stands = self.cache.add(self.key(recipe), evaluation.model_copy(update={"images": files}))
+        for file in set(files) - set(stands.images):  # it was taken down meanwhile
+            self.store.remove(file)
+        return stands
 
     def enqueue(self, starts: Sequence[tuple[str, Mapping[str, object]]]) -> None:
         """Queue the labelled trials that a study begins with; those that an interrupted call has queued are not queued again.

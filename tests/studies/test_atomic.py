@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import stat
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from studies.atomic import replacing, write_bytes, write_text
+from studies.atomic import create_bytes, replacing, write_bytes, write_text
 
 WRITER = """
 import sys
@@ -27,6 +28,21 @@ def test_writes_and_replaces(tmp_path: Path) -> None:
     write_bytes(tmp_path / "a.txt", b"new")
     assert (tmp_path / "a.txt").read_bytes() == b"new"
     assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_what_was_created_is_not_replaced(tmp_path: Path) -> None:
+    assert create_bytes(tmp_path / "a.txt", b"first")
+    assert not create_bytes(tmp_path / "a.txt", b"second")
+    assert (tmp_path / "a.txt").read_bytes() == b"first"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_creating_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    test_what_was_created_is_not_replaced(tmp_path)
 
 
 def test_text_keeps_its_line_ends(tmp_path: Path) -> None:

@@ -99,6 +99,15 @@ def test_absent_and_present(tmp_path: Path) -> None:
     assert list(cache.keys()) == [KEY]
 
 
+def test_the_first_that_is_added_stands_unless_it_is_damaged(tmp_path: Path) -> None:
+    cache = EvaluationCache(FolderStore(tmp_path))
+    assert cache.add(KEY, example()) == example()
+    assert cache.add(KEY, example(0.7)) == example() == cache.get(KEY)
+    (tmp_path / "evaluations" / f"{KEY}.json").write_bytes(b"{")
+    with pytest.warns(BrokenEvaluationWarning):
+        assert cache.add(KEY, example(0.7)) == example(0.7) == cache.get(KEY)
+
+
 def test_keys_of_any_other_form_never_become_paths(tmp_path: Path) -> None:
     cache = EvaluationCache(FolderStore(tmp_path))
     for key in ("../x", "A" * 64, "", KEY + "0"):

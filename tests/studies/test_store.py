@@ -85,6 +85,22 @@ def test_a_second_value_replaces_the_first(store: Store) -> None:
     assert list(store.names("a")) == ["a/x"]
 
 
+def test_what_is_created_stays(store: Store) -> None:
+    assert store.create("a/x", b"first")
+    assert not store.create("a/x", b"second")
+    assert store.read("a/x") == b"first"
+    assert list(store.names("a")) == ["a/x"]
+    store.remove("a/x")
+    assert store.create("a/x", b"third")
+
+
+def test_of_many_that_create_one_name_one_is_first(store: Store) -> None:
+    values = [bytes([65 + i]) * 100_000 for i in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        first = [pool.submit(store.create, "a/x", value) for value in values]
+    assert [value for value, done in zip(values, first, strict=True) if done.result()] == [store.read("a/x")]
+
+
 def test_what_is_missing_is_none(store: Store) -> None:
     assert store.read("a/x") is None
     store.write("a/x", b"1")
@@ -239,6 +255,7 @@ def test_an_endpoint_with_a_name_is_asked_by_path(bucket: str, endpoint: str, mo
 ACTIONS: dict[str, Callable[[Store], object]] = {
     "reading 'a/x'": lambda store: store.read("a/x"),
     "writing 'a/x'": lambda store: store.write("a/x", b"1"),
+    "creating 'a/x'": lambda store: store.create("a/x", b"1"),
     "listing 'a'": lambda store: store.names("a"),
     "removing 'a/x'": lambda store: store.remove("a/x"),
 }
@@ -312,6 +329,23 @@ def test_refusals_of_the_server(bucket: str, code: str, reason: str) -> None:
     with Stubber(client_of(store)) as stub:
         stub.add_client_error("get_object", service_error_code=code, service_message=f"{ACCESS}\n{SECRET}", http_status_code=403)
         assert refusal(store, "reading 'a/x'") == f"s3://{bucket}: reading 'a/x' failed: {reason}"
+
+
+def test_a_server_that_knows_no_conditional_writes(bucket: str) -> None:
+    from botocore.stub import Stubber
+
+    store = S3Store(bucket)
+    asked = {"Bucket": bucket, "Key": "a/x", "Body": b"1"}
+    with Stubber(client_of(store)) as stub:
+        stub.add_client_error("put_object", "NotImplemented", http_status_code=501, expected_params=asked | {"IfNoneMatch": "*"})
+        stub.add_client_error("get_object", "NoSuchKey", http_status_code=404)
+        stub.add_response("put_object", {}, asked)
+        assert store.create("a/x", b"1")
+        stub.assert_no_pending_responses()
+    store.write("a/x", b"1")
+    with Stubber(client_of(store)) as stub:
+        stub.add_client_error("put_object", "PreconditionFailed", http_status_code=412)
+        assert not store.create("a/x", b"2")
 
 
 def test_requests_are_sent_again(bucket: str) -> None:
