@@ -187,13 +187,11 @@ def _trial(number: int, entries: Mapping[int, TrialEntry], found: Mapping[int, E
 
 
 def _unfinished(old: _Old, number: int) -> FrozenTrial:
-    """A trial that has not ended, with what the old journal knows of it: of a proposal that was broken off nothing is kept."""
+    """A trial that has not ended, with the label and the values that it was queued with; what it was proposed is proposed again."""
     if number >= len(old.trials):
         return waiting_trial("", {})
     trial = old.trials[number]
-    whole = max(len(t.params) for t in old.trials)
-    values = trial.params if trial.params and len(trial.params) == whole else trial.system_attrs.get(FIXED, {})
-    return waiting_trial(trial.user_attrs.get(LABEL, ""), values)
+    return waiting_trial(trial.user_attrs.get(LABEL, ""), trial.system_attrs.get(FIXED, {}))
 
 
 def _replace(journal: Path, trials: Sequence[FrozenTrial], attributes: Mapping[str, object]) -> Path | None:

@@ -100,7 +100,7 @@ def _damaged_until_it_ends(job: Job, lot: random.Random, faults: Counter[str], m
         run = job.begin(job.words(), job.log("run"))
         if faults.total() < most:
             until(lambda run=run: run.searching or run.code is not None)  # type: ignore[misc]
-            _wait(run, lot.uniform(0, 4))
+            _wait(run, lot.uniform(0, 6))  # a trial takes about two seconds, and may not lose ten workers
             if run.code is None and small and lot.random() < 0.3:
                 _filled(run, job)
                 faults["disk full"] += 1

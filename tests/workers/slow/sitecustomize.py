@@ -1,4 +1,4 @@
-"""Put on PYTHONPATH, this makes a process's disk slow: what is to be durable, or to appear, takes up to a fifth of a second."""
+"""Put on PYTHONPATH, this makes a process's disk slow: what is to be durable, or to appear, takes up to a twentieth of a second."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _fsync, _replace = os.fsync, os.replace
 
 def fsync(descriptor: Any) -> None:
     """``os.fsync`` of a slow disk."""
-    time.sleep(random.uniform(0, 0.2))
+    time.sleep(random.uniform(0, 0.05))
     _fsync(descriptor)
 
 
