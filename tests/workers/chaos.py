@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -102,8 +102,7 @@ def _damaged_until_it_ends(job: Job, lot: random.Random, faults: Counter[str], m
             until(lambda run=run: run.searching or run.code is not None)  # type: ignore[misc]
             _wait(run, lot.uniform(0, 6))  # a trial takes about two seconds, and may not lose ten workers
             if run.code is None and small and lot.random() < 0.3:
-                _filled(run, job)
-                faults["disk full"] += 1
+                faults["disk full"] += _filled(run, job)
                 continue
             if run.code is None:
                 run.kill()
@@ -114,14 +113,20 @@ def _damaged_until_it_ends(job: Job, lot: random.Random, faults: Counter[str], m
         return
 
 
-def _filled(run: Process, job: Job) -> None:
-    """Let the disk fill up under a run, which has to end and say why, and to refuse to go on before there is room."""
+def _filled(run: Process, job: Job) -> int:
+    """Let the disk fill up under a run, which has to end and say why, and to refuse to go on before there is room.
+
+    Returns whether it was disturbed: it may have written everything just before.
+    """
     with full(job.out.parent):
-        assert run.popen.wait(120) == 1, run.told
+        if run.popen.wait(120) == 0:
+            return 0
+        assert run.code == 1, run.told
         assert "No space left on device" in run.told, run.told
         again = job.begin(job.words(), job.log("full"))
         assert again.popen.wait(120) in (1, 2), again.told
         assert "of disk" in again.told or "No space left" in again.told, again.told
+    return 1
 
 
 def _damaged(job: Job, damage: Damage, lot: random.Random, faults: Counter[str]) -> None:
@@ -165,11 +170,9 @@ def _crew_until_it_ends(job: Job, lot: random.Random, faults: Counter[str], most
 def _members(out: Path) -> list[int]:
     """Process numbers on the roster."""
     found = []
-    for file in sorted((out / "workers").glob("*.json")):
-        try:
+    for file in sorted((out / "workers").glob("[!.]*.json")):
+        with suppress(FileNotFoundError):
             found.append(json.loads(file.read_bytes())["pid"])
-        except FileNotFoundError:
-            continue
     return found
 
 
