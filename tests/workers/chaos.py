@@ -61,11 +61,12 @@ def one_worker(sources: Sources, folder: Path, faults: int, seed: int, *, budget
 
 
 def _killed_until_it_ends(job: Job, lot: random.Random, faults: Counter[str], most: int) -> None:
+    kills: Counter[int] = Counter()
     while True:
         run = job.begin(job.words(), job.out.with_suffix(".log"))
         if faults.total() < most:
             if lot.random() < 0.8:
-                until(lambda run=run: run.searching or run.code is not None)  # type: ignore[misc]
+                _until_searching(run, job, kills)
                 _wait(run, lot.uniform(0, 3))
             else:
                 _wait(run, lot.uniform(0, 4))
@@ -95,12 +96,34 @@ def disk(sources: Sources, folder: Path, faults: int, seed: int, *, budget: int 
     return tally
 
 
+def _until_searching(run: Process, job: Job, kills: Counter[int]) -> None:
+    """Wait until a run has come to its trials, and, where several have been killed over the same one, until that has ended.
+
+    A trial over which ten workers die fails, which the undisturbed run knows nothing of.
+
+    Args:
+        run: it.
+        job: what it works on.
+        kills: how many runs came so far, by the number of trials that had ended.
+    """
+    ended = _ended(job)
+    kills[ended] += 1
+    until(lambda: run.searching or run.code is not None)
+    if kills[ended] > 6:
+        until(lambda: _ended(job) > ended or run.code is not None)
+
+
+def _ended(job: Job) -> int:
+    return len(list((job.out / "evaluations" / "trials").glob("0*.json")))
+
+
 def _damaged_until_it_ends(job: Job, lot: random.Random, faults: Counter[str], most: int, small: bool) -> None:
+    kills: Counter[int] = Counter()
     while True:
         run = job.begin(job.words(), job.log("run"))
         if faults.total() < most:
-            until(lambda run=run: run.searching or run.code is not None)  # type: ignore[misc]
-            _wait(run, lot.uniform(0, 6))  # a trial takes about two seconds, and may not lose ten workers
+            _until_searching(run, job, kills)
+            _wait(run, lot.uniform(0, 6))
             if run.code is None and small and lot.random() < 0.3:
                 faults["disk full"] += _filled(run, job)
                 continue
