@@ -55,8 +55,8 @@ def load_renderer(
     """The renderer of a base.
 
     Args:
-        base: a diffusers pipeline directory, or ``fake:`` with its settings.
-        settings: steps, guidance, batch size.
+        base: a diffusers pipeline directory of a known family, or ``fake:`` with its settings.
+        settings: steps, guidance, batch size; what is not given is what is usual for the base.
         device: torch device; ``auto`` is cuda where there is one. A fake base computes on the CPU whatever is asked for.
         precision: ``fp32``, ``fp16`` or ``bf16`` for the base's weights; ``auto`` is fp16 on cuda, else fp32.
         note: is told, in one line, of what is done where memory runs out.

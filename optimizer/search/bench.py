@@ -67,11 +67,5 @@ def _eye(config: Config) -> str:
 
 
 def _settings(config: Config) -> RenderSettings:
-    steps, guidance = (20, 7.0) if config.base else (STEPS, GUIDANCE)
-    return RenderSettings(
-        steps=config.steps or steps,
-        guidance=guidance if config.guidance is None else config.guidance,
-        negative=config.negative,
-        batch=config.batch,
-        resolution=config.resolution,
-    )
+    asked = RenderSettings(config.steps, config.guidance, config.negative, config.batch, config.resolution)
+    return asked if config.base else asked.completed(STEPS, GUIDANCE)

@@ -41,7 +41,11 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     sources: tuple[PathText, ...] = Field((), description="Two to five LoRA files, or demo:NAME for one that ships with this package.")
-    base: PathText = Field("", description="Diffusers folder of the model that the sources were trained on; not needed for demo sources.")
+    base: PathText = Field(
+        "",
+        description="Diffusers folder of the model that the sources were trained on (SD 1.x to 3.5, SDXL, FLUX.1); not needed for demo "
+        "sources. fake: tries out all but the model.",
+    )
     budget: int = Field(50, description="Recipes to try, beyond the baselines.")
     out: Path = Field(Path("study"), description="Study directory; a study that is there already is resumed.")
     seed: int = Field(0, ge=0, description="Seeds proposals, prompts and noise.")
