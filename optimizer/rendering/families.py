@@ -13,7 +13,8 @@ from torch import Tensor
 TextStates = dict[str, Tensor]
 """What a pipeline is called with in place of a prompt, by the argument's name, one row a text."""
 
-Encode = Callable[[Any, Sequence[str], torch.device], TextStates]
+Encode = Callable[[Any, Sequence[str], torch.device, int | None], TextStates]
+"""Of a pipeline, texts, and the number of CLIP's last layers that diffusers is to skip."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Family:
         distilled: of models that were distilled to few steps.
         parts: components beside the denoiser without which it cannot draw.
         encode: text to what the pipeline is called with.
+        layer: of CLIP that is read, counted from the last, which is 1; 0 where that cannot be chosen.
         negates: whether it takes a negative prompt.
         packed: latents are tokens of 2 × 2 entries.
     """
@@ -52,26 +54,30 @@ class Family:
     distilled: Drawing
     parts: tuple[str, ...]
     encode: Encode
+    layer: int
     negates: bool = True
     packed: bool = False
 
 
-def _states(pipeline: Any, texts: Sequence[str], device: torch.device) -> TextStates:
-    states, _ = pipeline.encode_prompt(list(texts), device, 1, do_classifier_free_guidance=False)
+def _states(pipeline: Any, texts: Sequence[str], device: torch.device, skip: int | None) -> TextStates:
+    encoder = pipeline.text_encoder
+    if skip and not hasattr(encoder, "text_model"):
+        encoder.__dict__["text_model"] = encoder  # where diffusers 0.42 looks for the last layer's norm; transformers 5 has no such part
+    states, _ = pipeline.encode_prompt(list(texts), device, 1, do_classifier_free_guidance=False, clip_skip=skip)
     return {"prompt_embeds": states}
 
 
-def _states_xl(pipeline: Any, texts: Sequence[str], device: torch.device) -> TextStates:
-    states, _, pooled, _ = pipeline.encode_prompt(list(texts), device=device, do_classifier_free_guidance=False)
+def _states_xl(pipeline: Any, texts: Sequence[str], device: torch.device, skip: int | None) -> TextStates:
+    states, _, pooled, _ = pipeline.encode_prompt(list(texts), device=device, do_classifier_free_guidance=False, clip_skip=skip)
     return {"prompt_embeds": states, "pooled_prompt_embeds": pooled}
 
 
-def _states_sd3(pipeline: Any, texts: Sequence[str], device: torch.device) -> TextStates:
-    states, _, pooled, _ = pipeline.encode_prompt(list(texts), None, None, device=device, do_classifier_free_guidance=False)
+def _states_sd3(pipeline: Any, texts: Sequence[str], device: torch.device, skip: int | None) -> TextStates:
+    states, _, pooled, _ = pipeline.encode_prompt(list(texts), None, None, device=device, do_classifier_free_guidance=False, clip_skip=skip)
     return {"prompt_embeds": states, "pooled_prompt_embeds": pooled}
 
 
-def _states_flux(pipeline: Any, texts: Sequence[str], device: torch.device) -> TextStates:
+def _states_flux(pipeline: Any, texts: Sequence[str], device: torch.device, skip: int | None) -> TextStates:
     longest = min(512, pipeline.tokenizer_2.model_max_length)
     states, pooled, _ = pipeline.encode_prompt(list(texts), device=device, max_sequence_length=longest)
     return {"prompt_embeds": states, "pooled_prompt_embeds": pooled}
@@ -81,10 +87,10 @@ _ONE = ("vae", "text_encoder", "tokenizer", "scheduler")
 _TWO = (*_ONE, "text_encoder_2", "tokenizer_2")
 _FEW = Drawing(4, 0.0)
 FAMILIES = {
-    "StableDiffusionPipeline": Family("SD 1.x and 2.x", ("sd1", "sd2"), "unet", Drawing(20, 7.0), _FEW, _ONE, _states),
-    "StableDiffusionXLPipeline": Family("SDXL", ("sdxl",), "unet", Drawing(25, 6.0), _FEW, _TWO, _states_xl),
-    "StableDiffusion3Pipeline": Family("SD 3.x", ("sd3",), "transformer", Drawing(28, 4.5), _FEW, _TWO, _states_sd3),
-    "FluxPipeline": Family("FLUX.1", ("flux1",), "transformer", Drawing(28, 3.5), _FEW, _TWO, _states_flux, negates=False, packed=True),
+    "StableDiffusionPipeline": Family("SD 1.x and 2.x", ("sd1", "sd2"), "unet", Drawing(20, 7.0), _FEW, _ONE, _states, 1),
+    "StableDiffusionXLPipeline": Family("SDXL", ("sdxl",), "unet", Drawing(25, 6.0), _FEW, _TWO, _states_xl, 2),
+    "StableDiffusion3Pipeline": Family("SD 3.x", ("sd3",), "transformer", Drawing(28, 4.5), _FEW, _TWO, _states_sd3, 2),
+    "FluxPipeline": Family("FLUX.1", ("flux1",), "transformer", Drawing(28, 3.5), _FEW, _TWO, _states_flux, 0, negates=False, packed=True),
 }
 """By the name of diffusers' class."""
 

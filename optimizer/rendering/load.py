@@ -24,13 +24,14 @@ _NEVER = ("safety_checker", "feature_extractor", "image_encoder")
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model")
 
 
-def load_pipeline(base: str | Path, *, device: str, dtype: torch.dtype) -> DiffusionPipeline:
+def load_pipeline(base: str | Path, *, device: str, dtype: torch.dtype, vae: str | Path = "") -> DiffusionPipeline:
     """Load a diffusers pipeline directory, without its safety checker, which would turn pictures black.
 
     Args:
         base: the directory; its weights are safetensors files, of full precision or of variant ``fp16``.
         device: torch device.
         dtype: of the weights in memory.
+        vae: the folder of another autoencoder, or of a pipeline that has it; the base's own where not given.
 
     Raises:
         BaseModelError: nothing there, not a pipeline of a known family, or not all of one.
@@ -53,7 +54,31 @@ def load_pipeline(base: str | Path, *, device: str, dtype: torch.dtype) -> Diffu
     if lacking := [*lacking, *_unloaded(pipeline)]:
         more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
         raise BaseModelError(f"weights are missing: {lacking[0]}{more}", where=folder, remedy=_COMPLETE)
+    if vae:
+        pipeline.register_modules(vae=_vae(Path(vae), pipeline, options))
     return pipeline.to(device)
+
+
+def _vae(folder: Path, pipeline: DiffusionPipeline, options: dict[str, Any]) -> torch.nn.Module:
+    """Another autoencoder for a pipeline; raises BaseModelError where it cannot be read, or has latents of another shape."""
+    place = folder / "vae" if (folder / _INDEX).is_file() else folder
+    if not (place / "config.json").is_file():
+        raise BaseModelError("no autoencoder here (config.json is missing)", where=place, remedy="give the folder of one to --vae")
+    try:
+        found = diffusers.AutoencoderKL.from_pretrained(place, variant=_variant(place), **options)
+    except Exception as error:
+        raise BaseModelError(f"the autoencoder cannot be loaded: {_line(error)}", where=place, remedy=_COMPLETE) from error
+    own = pipeline.components["vae"]
+    if _latents(found) != _latents(own):
+        problem = f"its latents are of another shape than the base's ({_latents(found)} instead of {_latents(own)})"
+        raise BaseModelError(problem, where=place, remedy="give one of the base's family to --vae")
+    vae: torch.nn.Module = found
+    return vae
+
+
+def _latents(vae: Any) -> str:
+    """Channels of a latent, and how many pixels one of its entries is wide."""
+    return f"{vae.config.latent_channels} channels at 1/{2 ** (len(vae.config.block_out_channels) - 1)}"
 
 
 def _checked(folder: Path) -> tuple[str, Mapping[str, str], Sequence[str]]:

@@ -16,6 +16,7 @@ from optimizer.rendering.families import TextStates, drawing_of, family_of_pipel
 from optimizer.rendering.live import applied, base_weights
 from optimizer.rendering.memory import Ladder, Note, attempt
 from optimizer.rendering.prompts import Prompt
+from optimizer.rendering.schedulers import scheduler_named
 from optimizer.rendering.settings import RenderSettings
 
 Images = Tensor
@@ -33,7 +34,7 @@ class Renderer:
         device: where the denoiser computes; with model offload it lies elsewhere in between.
 
     Raises:
-        UsageError: the base cannot draw in this resolution, or takes no negative prompt.
+        UsageError: the base cannot draw in this resolution, takes no negative prompt, or not this scheduler or layer of CLIP.
     """
 
     def __init__(self, pipeline: DiffusionPipeline, settings: RenderSettings, *, note: Note | None = None) -> None:
@@ -43,8 +44,11 @@ class Renderer:
         self._denoiser: Any = pipeline.components[self._family.denoiser]
         self.device: torch.device = self._denoiser.device
         self.weights = base_weights(pipeline)
+        self._skip = self._skipped_layers()
         if settings.negative and not self._family.negates:
             raise UsageError(f"{self._family.name} takes no negative prompt", where="--negative", remedy="leave it out")
+        if settings.scheduler:
+            self.pipeline.scheduler = scheduler_named(settings.scheduler, self.pipeline.scheduler, self._family.name)
         self._latent = self._latent_shape()
         self._encoded: dict[str, TextStates] = {}
         self._ladder = Ladder(pipeline, settings.batch, note)
@@ -161,6 +165,18 @@ class Renderer:
             raise UsageError(f"the resolution {resolution} is not a multiple of {multiple}", remedy=remedy)
         return channels, resolution // factor, resolution // factor
 
+    def _skipped_layers(self) -> int | None:
+        """How many layers of CLIP diffusers is to skip beyond what it does by itself."""
+        asked, own, name = self.settings.clip_skip, self._family.layer, self._family.name
+        if asked is None:
+            return None
+        if not own:
+            raise UsageError(f"{name} has no choice of CLIP's layers", where="--clip-skip", remedy="leave it out")
+        if asked < own:
+            problem = f"{name} reads CLIP's layer {own} from the end, or an earlier one"
+            raise UsageError(problem, where="--clip-skip", remedy=f"give {own} or more")
+        return asked - own or None
+
     def _text_states(self, prompts: Sequence[Prompt], adapter: Adapter | None) -> tuple[TextStates, TextStates]:
         """What the pipeline is called with for the prompts, and, of one row, for the negative prompt; that of untouched text encoders is
         computed once per text."""
@@ -168,7 +184,7 @@ class Renderer:
         known = {} if touched else self._encoded
         texts = [*([self.settings.negative] if self._family.negates else []), *(p.text for p in prompts)]
         if missing := list(dict.fromkeys(text for text in texts if text not in known)):
-            found = self._family.encode(self.pipeline, missing, self.device)
+            found = self._family.encode(self.pipeline, missing, self.device, self._skip)
             known.update({text: {name: rows[i : i + 1] for name, rows in found.items()} for i, text in enumerate(missing)})
         states = _stacked([known[p.text] for p in prompts])
         return states, self._blank(known[self.settings.negative]) if self._family.negates else {}

@@ -6,18 +6,21 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from diffusers import AutoencoderKL
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor
 
 from optimizer.adapters import Adapter, Factors
 from optimizer.errors import BaseModelError, UsageError
 from optimizer.rendering import Prompt, Renderer, RenderSettings, load_pipeline
-from tests.tiny import tiny_flux_pipeline, tiny_pipeline, tiny_sd3_pipeline, tiny_xl_pipeline
+from optimizer.rendering.schedulers import SCHEDULERS, scheduler_named
+from tests.tiny import tiny_flux_pipeline, tiny_pipeline, tiny_sd3_pipeline, tiny_vae, tiny_xl_pipeline
 
 PROMPTS = [Prompt("a red fox", 1), Prompt("a blue owl, at night", 2), Prompt("a red fox", 3)]
 
@@ -188,3 +191,71 @@ def test_an_index_that_leaves_out_what_the_class_needs(folder: Path, tmp_path: P
     (copy / "model_index.json").write_text(json.dumps(index | {"vae": [None, None]}))
     with pytest.raises(BaseModelError, match="the pipeline is incomplete: vae missing"):
         load_pipeline(copy, device="cpu", dtype=torch.float32)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' LMS
+def test_the_scheduler_that_is_asked_for_draws(folder: Path) -> None:
+    if "sd3" in folder.name or "flux" in folder.name:
+        with pytest.raises(UsageError, match="--scheduler: euler_a cannot take the place of FlowMatchEulerDiscreteScheduler, which"):
+            loaded(folder, scheduler="euler_a")
+        return
+    drawn = {name: loaded(folder, scheduler=name, steps=4).render(PROMPTS) for name in ("", "ddim", *SCHEDULERS)}
+    assert torch.equal(drawn[""], drawn["ddim"])
+    assert sum(torch.equal(a, b) for a, b in combinations(drawn.values(), 2)) <= 2
+    assert all(images.float().std() > 1 for images in drawn.values())
+    assert torch.equal(loaded(folder, scheduler="euler_a", steps=4, batch=1).render(PROMPTS), drawn["euler_a"])
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' LMS
+def test_schedulers_keep_the_bases_noise_schedule() -> None:
+    pipeline = tiny_xl_pipeline()
+    for name in SCHEDULERS:
+        found = scheduler_named(name, pipeline.scheduler, "SDXL")
+        assert found.config.beta_schedule == "scaled_linear", name
+        assert type(found).__name__ == SCHEDULERS[name][0]
+    with pytest.raises(UsageError, match="--scheduler: there is no scheduler 'eular' — choose from ddim, pndm, lms, euler, euler_a"):
+        scheduler_named("eular", pipeline.scheduler, "SDXL")
+
+
+def test_the_layer_of_clip_that_is_asked_for(folder: Path) -> None:
+    if "flux" in folder.name:
+        with pytest.raises(UsageError, match=r"--clip-skip: FLUX\.1 has no choice of CLIP's layers — leave it out"):
+            loaded(folder, clip_skip=1)
+        return
+    own = 1 if folder.name == "sd1" else 2
+    plain = loaded(folder).render(PROMPTS)
+    assert torch.equal(loaded(folder, clip_skip=own).render(PROMPTS), plain)
+    assert not torch.equal(loaded(folder, clip_skip=own + 1).render(PROMPTS), plain)
+    if own == 2:
+        with pytest.raises(UsageError, match="reads CLIP's layer 2 from the end, or an earlier one — give 2 or more"):
+            loaded(folder, clip_skip=1)
+
+
+def test_another_autoencoder(folder: Path, tmp_path: Path) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        other = tiny_vae(0.1)
+    other.save_pretrained(tmp_path / "alone")
+    pipeline = load_pipeline(folder, device="cpu", dtype=torch.float32, vae=tmp_path / "alone")
+    assert torch.equal(pipeline.components["vae"].decoder.conv_in.weight, other.decoder.conv_in.weight)
+    again = load_pipeline(folder, device="cpu", dtype=torch.float32, vae=folder)
+    assert torch.equal(
+        again.components["vae"].decoder.conv_in.weight,
+        load_pipeline(folder, device="cpu", dtype=torch.float32).components["vae"].decoder.conv_in.weight,
+    )
+
+
+def test_an_autoencoder_that_cannot_be_used(folder: Path, tmp_path: Path) -> None:
+    def refused(place: Path) -> str:
+        with pytest.raises(BaseModelError) as caught:
+            load_pipeline(folder, device="cpu", dtype=torch.float32, vae=place)
+        return str(caught.value)
+
+    assert refused(tmp_path) == f"{tmp_path}: no autoencoder here (config.json is missing) — give the folder of one to --vae"
+    AutoencoderKL(latent_channels=16, norm_num_groups=4, block_out_channels=(8,)).save_pretrained(tmp_path)
+    assert refused(tmp_path) == (
+        f"{tmp_path}: its latents are of another shape than the base's (16 channels at 1/1 instead of 4 channels at 1/2) — "
+        "give one of the base's family to --vae"
+    )
+    (tmp_path / "diffusion_pytorch_model.safetensors").write_bytes(b"no")
+    assert refused(tmp_path).startswith(f"{tmp_path}: the autoencoder cannot be loaded: ")
