@@ -20,7 +20,7 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer, T5Config, T5EncoderModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
 
 MAX_TOKENS = 16
 
@@ -65,8 +65,8 @@ def tiny_unet(widths: tuple[int, ...] = (16, 16, 24, 24), cross: int = 16) -> UN
     ).eval()
 
 
-def tiny_vae() -> AutoencoderKL:
-    """An untrained autoencoder that halves the size once."""
+def tiny_vae(shift: float | None = None) -> AutoencoderKL:
+    """An untrained autoencoder that halves the size once; those of later models shift their latents."""
     return AutoencoderKL(
         block_out_channels=(8, 8),
         down_block_types=("DownEncoderBlock2D",) * 2,
@@ -74,6 +74,7 @@ def tiny_vae() -> AutoencoderKL:
         latent_channels=4,
         norm_num_groups=4,
         sample_size=16,
+        shift_factor=shift,
     ).eval()
 
 
@@ -148,8 +149,15 @@ def tiny_t5(width: int = 16) -> T5EncoderModel:
     return T5EncoderModel(config).eval()
 
 
+def tiny_t5_tokenizer() -> T5Tokenizer:
+    """T5's tokenizer with a vocabulary of letters."""
+    letters = [(letter, -3.0) for letter in "abcdefghijklmnopqrstuvwxyz,."]
+    vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), *letters]
+    return T5Tokenizer(vocab=vocabulary, extra_ids=0, model_max_length=MAX_TOKENS)
+
+
 def tiny_sd3_pipeline(seed: int = 0, width: int = 16) -> StableDiffusion3Pipeline:
-    """Stable Diffusion 3.5's kind: three joint blocks, the first one with a second attention; without a tokenizer for T5."""
+    """Stable Diffusion 3.5's kind: three joint blocks, the first one with a second attention."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         tokenizer = tiny_tokenizer()
@@ -172,13 +180,13 @@ def tiny_sd3_pipeline(seed: int = 0, width: int = 16) -> StableDiffusion3Pipelin
         return StableDiffusion3Pipeline(
             transformer=transformer,
             scheduler=FlowMatchEulerDiscreteScheduler(),
-            vae=tiny_vae(),
+            vae=tiny_vae(0.1),
             text_encoder=CLIPTextModelWithProjection(first.config).eval(),
             tokenizer=tokenizer,
             text_encoder_2=CLIPTextModelWithProjection(first.config).eval(),
             tokenizer_2=tokenizer,
             text_encoder_3=tiny_t5(width),
-            tokenizer_3=None,
+            tokenizer_3=tiny_t5_tokenizer(),
         )
 
 
@@ -189,28 +197,28 @@ def tiny_flux_transformer(width: int = 16, guidance: bool = True) -> FluxTransfo
         in_channels=16,
         num_layers=2,
         num_single_layers=2,
-        attention_head_dim=width // 4,
-        num_attention_heads=4,
+        attention_head_dim=width // 2,
+        num_attention_heads=2,
         joint_attention_dim=width,
         pooled_projection_dim=width,
         guidance_embeds=guidance,
-        axes_dims_rope=(2, 2, width // 4 - 4) if width > 16 else (2, 1, 1),
+        axes_dims_rope=(width // 2 - 4, 2, 2),
     ).eval()
 
 
-def tiny_flux_pipeline(seed: int = 0, width: int = 16) -> FluxPipeline:
-    """FLUX.1's kind, without a tokenizer for T5."""
+def tiny_flux_pipeline(seed: int = 0, width: int = 16, guidance: bool = True) -> FluxPipeline:
+    """FLUX.1's kind: dev's with an input for guidance, schnell's without."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         tokenizer = tiny_tokenizer()
         return FluxPipeline(
             scheduler=FlowMatchEulerDiscreteScheduler(),
-            vae=tiny_vae(),
+            vae=tiny_vae(0.1),
             text_encoder=tiny_text_encoder(tokenizer, width),
             tokenizer=tokenizer,
             text_encoder_2=tiny_t5(width),
-            tokenizer_2=None,
-            transformer=tiny_flux_transformer(width),
+            tokenizer_2=tiny_t5_tokenizer(),
+            transformer=tiny_flux_transformer(width, guidance),
         )
 
 

@@ -50,15 +50,16 @@ class AnyRenderer(Protocol):
 
 
 def load_renderer(
-    base: str, settings: RenderSettings, *, device: str = "auto", precision: str = "auto", note: Note | None = None
+    base: str, settings: RenderSettings, *, device: str = "auto", precision: str = "auto", vae: str = "", note: Note | None = None
 ) -> AnyRenderer:
     """The renderer of a base.
 
     Args:
-        base: a diffusers pipeline directory, or ``fake:`` with its settings.
-        settings: steps, guidance, batch size.
+        base: a diffusers pipeline directory of a known family, or ``fake:`` with its settings.
+        settings: steps, guidance, batch size; what is not given is what is usual for the base.
         device: torch device; ``auto`` is cuda where there is one. A fake base computes on the CPU whatever is asked for.
         precision: ``fp32``, ``fp16`` or ``bf16`` for the base's weights; ``auto`` is fp16 on cuda, else fp32.
+        vae: the folder of another autoencoder; a fake base has none.
         note: is told, in one line, of what is done where memory runs out.
 
     Raises:
@@ -73,4 +74,4 @@ def load_renderer(
 
     chosen = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     dtype = precision if precision != "auto" else "fp16" if chosen.startswith("cuda") else "fp32"
-    return Renderer(load_pipeline(base, device=chosen, dtype=DTYPES[dtype]), settings, note=note)
+    return Renderer(load_pipeline(base, device=chosen, dtype=DTYPES[dtype], vae=vae), settings, note=note)

@@ -43,7 +43,7 @@ class FakeRenderer:
     """
 
     def __init__(self, spec: FakeSpec, settings: RenderSettings) -> None:
-        self.spec, self.settings = spec, settings
+        self.spec, self.settings = spec, settings.completed(20, 7.0)
         self._sources: list[Tensor] = []
         self._size = settings.resolution or spec.size
 

@@ -13,12 +13,10 @@ from torch import Tensor, nn
 
 from optimizer.adapters import Adapter, Factors, fit_shapes, live_modules
 
-_PARTS = ("unet", "text_encoder")
-
 
 def base_weights(pipeline: DiffusionPipeline) -> dict[str, nn.Parameter]:
     """Canonical module path → weight, for every linear and convolution layer that an adapter may change."""
-    components = {part: getattr(pipeline, part) for part in _PARTS}
+    components = {part: model for part, model in pipeline.components.items() if isinstance(model, nn.Module)}
     return {path: cast(nn.Parameter, module.weight) for path, module in live_modules(components).items()}
 
 

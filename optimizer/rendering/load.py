@@ -1,59 +1,91 @@
-"""Loading a base model: a complete Stable Diffusion pipeline, or one clear error."""
+"""Loading a base model: a complete pipeline of a known family, or one clear error."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import diffusers.utils.logging
 import torch
+import transformers
 import transformers.utils.logging
-from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
-from transformers import CLIPTextModel
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from optimizer.errors import BaseModelError, UsageError
+from optimizer.rendering.families import FAMILIES
 
 _INDEX = "model_index.json"
-_PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 _COMPLETE = "fetch the whole folder again"
+# The safety checker turns pictures black, and draws nothing; the others are for pictures as prompts.
+_NEVER = ("safety_checker", "feature_extractor", "image_encoder")
+_VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model")
 
 
-def load_pipeline(base: str | Path, *, device: str, dtype: torch.dtype) -> StableDiffusionPipeline:
+def load_pipeline(base: str | Path, *, device: str, dtype: torch.dtype, vae: str | Path = "") -> DiffusionPipeline:
     """Load a diffusers pipeline directory, without its safety checker, which would turn pictures black.
 
     Args:
         base: the directory; its weights are safetensors files, of full precision or of variant ``fp16``.
         device: torch device.
         dtype: of the weights in memory.
+        vae: the folder of another autoencoder, or of a pipeline that has it; the base's own where not given.
 
     Raises:
-        BaseModelError: nothing there, not a Stable Diffusion 1.x/2.x pipeline, or not all of one.
+        BaseModelError: nothing there, not a pipeline of a known family, or not all of one.
         UsageError: the device is not there.
     """
     folder = Path(base)
-    _check_folder(folder)
+    kind, parts, none = _checked(folder)
     _check_device(device)
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
-    options: dict[str, Any] = {"dtype": dtype, "local_files_only": True, "use_safetensors": True, "variant": _variant(folder)}
+    options: dict[str, Any] = {"dtype": dtype, "local_files_only": True, "use_safetensors": True}
     try:
-        # On its own, because only so transformers tells which weights the file lacks; it makes up random ones in their place.
-        loaded: Any = CLIPTextModel.from_pretrained(folder / "text_encoder", output_loading_info=True, **options)
-        text_encoder, found = loaded
-        pipeline = StableDiffusionPipeline.from_pretrained(
-            folder, text_encoder=text_encoder, safety_checker=None, feature_extractor=None, requires_safety_checker=False, **options
+        texts, lacking = _text_encoders(folder, parts, options)
+        denoiser = FAMILIES[kind].denoiser
+        pipeline: DiffusionPipeline = getattr(diffusers, kind).from_pretrained(
+            folder, **texts, **dict.fromkeys(none), **_left_out(kind), **options, variant=_variant(folder / denoiser)
         )
     except Exception as error:  # whatever the parsers of configurations, tokenizers and weights raise on a damaged file
         raise BaseModelError(f"the pipeline cannot be loaded: {_line(error)}", where=folder, remedy=_COMPLETE) from error
-    if lacking := [*(f"text_encoder.{key}" for key in sorted(found["missing_keys"])), *_unloaded(pipeline)]:
+    if lacking := [*lacking, *_unloaded(pipeline)]:
         more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
         raise BaseModelError(f"weights are missing: {lacking[0]}{more}", where=folder, remedy=_COMPLETE)
+    if vae:
+        pipeline.register_modules(vae=_vae(Path(vae), pipeline, options))
     return pipeline.to(device)
 
 
-def _check_folder(folder: Path) -> None:
-    """Everything that can be told before gigabytes are read."""
+def _vae(folder: Path, pipeline: DiffusionPipeline, options: dict[str, Any]) -> torch.nn.Module:
+    """Another autoencoder for a pipeline; raises BaseModelError where it cannot be read, or has latents of another shape."""
+    place = folder / "vae" if (folder / _INDEX).is_file() else folder
+    if not (place / "config.json").is_file():
+        raise BaseModelError("no autoencoder here (config.json is missing)", where=place, remedy="give the folder of one to --vae")
+    try:
+        found = diffusers.AutoencoderKL.from_pretrained(place, variant=_variant(place), **options)
+    except Exception as error:
+        raise BaseModelError(f"the autoencoder cannot be loaded: {_line(error)}", where=place, remedy=_COMPLETE) from error
+    own = pipeline.components["vae"]
+    if _latents(found) != _latents(own):
+        problem = f"its latents are of another shape than the base's ({_latents(found)} instead of {_latents(own)})"
+        raise BaseModelError(problem, where=place, remedy="give one of the base's family to --vae")
+    vae: torch.nn.Module = found
+    return vae
+
+
+def _latents(vae: Any) -> str:
+    """Channels of a latent, and how many pixels one of its entries is wide."""
+    return f"{vae.config.latent_channels} channels at 1/{2 ** (len(vae.config.block_out_channels) - 1)}"
+
+
+def _checked(folder: Path) -> tuple[str, Mapping[str, str], Sequence[str]]:
+    """The pipeline's class, the class of each of its parts, and the parts that it goes without, such as T5.
+
+    By then everything is checked that can be told before gigabytes are read.
+    """
     index = folder / _INDEX
     if folder.is_file():
         remedy = "convert it once: StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER), then give the folder"
@@ -61,17 +93,46 @@ def _check_folder(folder: Path) -> None:
     if not index.is_file():
         raise BaseModelError(f"no diffusers pipeline here ({_INDEX} is missing)", where=folder, remedy="give the folder of one")
     try:
-        kind = json.loads(index.read_text(encoding="utf-8"))["_class_name"]
+        found = json.loads(index.read_text(encoding="utf-8"))
+        kind = found["_class_name"]
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise BaseModelError(f"cannot be read: {_line(error)}", where=index, remedy=_COMPLETE) from error
-    if kind != StableDiffusionPipeline.__name__:
-        raise BaseModelError(f"{kind} is not supported", where=folder, remedy="use a StableDiffusionPipeline (SD 1.x or 2.x)")
-    lacking = [part for part in _PARTS if not (folder / part).is_dir()]
+    if kind not in FAMILIES:
+        known = ", ".join(family.name for family in FAMILIES.values())
+        raise BaseModelError(f"{kind} is not supported", where=folder, remedy=f"use a pipeline of {known}")
+    named = {name: what[-1] for name, what in found.items() if isinstance(what, list) and what and name not in _NEVER}
+    parts = {name: what for name, what in named.items() if what}
+    needed = (FAMILIES[kind].denoiser, *FAMILIES[kind].parts)
+    lacking = [part for part in dict.fromkeys((*needed, *parts)) if part not in parts or not (folder / part).is_dir()]
     # Without its vocabulary, transformers' tokenizer loads all the same and reads every text as empty.
-    if "tokenizer" not in lacking and not any((folder / "tokenizer" / name).is_file() for name in ("tokenizer.json", "vocab.json")):
-        lacking.append("tokenizer/vocab.json")
+    for part in parts:
+        if part.startswith("tokenizer") and part not in lacking and not any((folder / part / name).is_file() for name in _VOCABULARIES):
+            lacking.append(f"{part}/vocab.json")
     if lacking:
         raise BaseModelError(f"the pipeline is incomplete: {', '.join(lacking)} missing", where=folder, remedy=_COMPLETE)
+    return kind, parts, [name for name in named if name not in parts]
+
+
+def _text_encoders(folder: Path, parts: Mapping[str, str], options: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The text encoders, and the weights that their files lack.
+
+    They are loaded on their own, because only so transformers tells what the file lacks; it makes up random weights in their place.
+    """
+    texts, lacking = {}, list[str]()
+    for part, kind in parts.items():
+        if part.startswith("text_encoder"):
+            place = folder / part
+            loaded: Any = getattr(transformers, kind).from_pretrained(place, output_loading_info=True, variant=_variant(place), **options)
+            texts[part], found = loaded
+            lacking += [f"{part}.{key}" for key in sorted(found["missing_keys"])]
+    return texts, lacking
+
+
+def _left_out(kind: str) -> dict[str, Any]:
+    """Arguments that keep out what is not for drawing."""
+    if kind == "StableDiffusionPipeline":
+        return {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    return {"add_watermarker": False} if kind == "StableDiffusionXLPipeline" else {}
 
 
 def _check_device(device: str) -> None:
@@ -83,13 +144,14 @@ def _check_device(device: str) -> None:
 
 def _variant(folder: Path) -> str | None:
     """``fp16`` where only those weights are there."""
-    names = {path.name for path in (folder / "unet").glob("*.safetensors")}
+    names = {path.name for path in folder.glob("*.safetensors")}
     return "fp16" if names and all(".fp16" in name for name in names) else None
 
 
-def _unloaded(pipeline: StableDiffusionPipeline) -> list[str]:
+def _unloaded(pipeline: DiffusionPipeline) -> list[str]:
     """Weights that diffusers found nothing for: it leaves them without storage."""
-    return [f"{part}.{name}" for part in ("unet", "vae") for name, weight in getattr(pipeline, part).named_parameters() if weight.is_meta]
+    models = {part: model for part, model in pipeline.components.items() if isinstance(model, torch.nn.Module)}
+    return [f"{part}.{name}" for part, model in models.items() for name, weight in model.named_parameters() if weight.is_meta]
 
 
 def _line(error: Exception) -> str:

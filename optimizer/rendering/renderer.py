@@ -2,43 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
-from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor
 
 from optimizer.adapters import Adapter, fit_shapes
-from optimizer.errors import TrialError, UsageError
+from optimizer.adapters.families import FAMILIES
+from optimizer.errors import BaseModelError, TrialError, UsageError
+from optimizer.rendering.families import TextStates, drawing_of, family_of_pipeline
 from optimizer.rendering.live import applied, base_weights
 from optimizer.rendering.memory import Ladder, Note, attempt
 from optimizer.rendering.prompts import Prompt
+from optimizer.rendering.schedulers import scheduler_named
 from optimizer.rendering.settings import RenderSettings
 
 Images = Tensor
 
 
 class Renderer:
-    """A resident Stable Diffusion pipeline.
+    """A resident pipeline of a known family.
 
     Args:
         pipeline: the loaded pipeline; its weights are changed only inside ``render`` and are restored bit for bit.
-        settings: steps, guidance, batch size.
+        settings: steps, guidance, batch size; what is not given is what is usual for the base.
         note: is told, in one line, of every step that was taken because memory ran out.
 
     Attributes:
         device: where the denoiser computes; with model offload it lies elsewhere in between.
 
     Raises:
-        UsageError: the base cannot draw in this resolution.
+        UsageError: the base cannot draw in this resolution, takes no negative prompt, or not this scheduler or layer of CLIP.
     """
 
-    def __init__(self, pipeline: StableDiffusionPipeline, settings: RenderSettings, *, note: Note | None = None) -> None:
-        self.pipeline, self.settings = pipeline, settings
-        self.device: torch.device = pipeline.unet.device
+    def __init__(self, pipeline: DiffusionPipeline, settings: RenderSettings, *, note: Note | None = None) -> None:
+        self._family, drawing = family_of_pipeline(pipeline), drawing_of(pipeline)
+        self.pipeline: Any = pipeline
+        self.settings = settings.completed(drawing.steps, drawing.guidance)
+        self._denoiser: Any = pipeline.components[self._family.denoiser]
+        self.device: torch.device = self._denoiser.device
         self.weights = base_weights(pipeline)
+        self._skip = self._skipped_layers()
+        if settings.negative and not self._family.negates:
+            raise UsageError(f"{self._family.name} takes no negative prompt", where="--negative", remedy="leave it out")
+        if settings.scheduler:
+            self.pipeline.scheduler = scheduler_named(settings.scheduler, self.pipeline.scheduler, self._family.name)
         self._latent = self._latent_shape()
-        self._encoded: dict[str, Tensor] = {}
+        self._encoded: dict[str, TextStates] = {}
         self._ladder = Ladder(pipeline, settings.batch, note)
         pipeline.set_progress_bar_config(disable=True)
 
@@ -48,7 +60,10 @@ class Renderer:
         return f"{self.device.type} {self.pipeline.dtype}"
 
     def fitted(self, adapter: Adapter) -> Adapter:
-        """The adapter in the shapes of the base's weights; raises BaseModelError where a module is not in the base or differs."""
+        """The adapter in the shapes of the base's weights; raises BaseModelError where it is for another family or does not fit."""
+        if adapter.base not in ("unknown", *self._family.bases):
+            problem = f"is for {FAMILIES[adapter.base].title}, the base model is of {self._family.name}"
+            raise BaseModelError(problem, where=adapter.name, remedy="choose sources and a base of one family")
         return fit_shapes(adapter, {path: tuple(weight.shape) for path, weight in self.weights.items()})
 
     def render(self, prompts: Sequence[Prompt], adapter: Adapter | None = None, *, tick: Callable[[int], None] | None = None) -> Images:
@@ -85,7 +100,7 @@ class Renderer:
                 states, blank = self._text_states(prompts, adapter)
                 while (start := sum(map(len, chunks))) < len(prompts):
                     part = slice(start, start + ladder.batch)
-                    images = attempt(self._batch, prompts[part], states[part], blank)
+                    images = attempt(self._batch, prompts[part], {name: rows[part] for name, rows in states.items()}, blank)
                     if images is not None:
                         chunks.append(images)
                         if tick:
@@ -96,17 +111,18 @@ class Renderer:
             ladder.settle()
         return True
 
-    def _batch(self, prompts: Sequence[Prompt], states: Tensor, blank: Tensor) -> Images:
+    def _batch(self, prompts: Sequence[Prompt], states: TextStates, blank: TextStates) -> Images:
         generators = [torch.Generator().manual_seed(prompt.noise_seed) for prompt in prompts]
+        height, width = self.picture_size
         floats = self.pipeline(
-            prompt_embeds=states,
-            negative_prompt_embeds=blank.expand(len(prompts), -1, -1),
+            **states,
+            **{f"negative_{name}": rows.expand(len(prompts), *rows.shape[1:]) for name, rows in blank.items()},
             latents=self._noise(generators),
             generator=generators,
             num_inference_steps=self.settings.steps,
             guidance_scale=self.settings.guidance,
-            height=self.settings.resolution,
-            width=self.settings.resolution,
+            height=height,
+            width=width,
             output_type="pt",
         ).images
         # The decoder normalises, which makes NaN of an infinite latent too.
@@ -123,8 +139,10 @@ class Renderer:
     def _noise(self, generators: Sequence[torch.Generator]) -> Tensor:
         """Starting noise drawn in fp32 on the CPU, one generator a picture, so that neither batch, device nor dtype matter; a
         scheduler that adds noise at every step goes on drawing from the same generators."""
-        noise = [torch.randn(self._latent, generator=generator) for generator in generators]
-        return torch.stack(noise).to(self.device, self.pipeline.unet.dtype)
+        noise = torch.stack([torch.randn(self._latent, generator=generator) for generator in generators])
+        if self._family.packed:
+            noise = self.pipeline._pack_latents(noise, *noise.shape)
+        return noise.to(self.device, self._denoiser.dtype)
 
     @property
     def picture_size(self) -> tuple[int, int]:
@@ -135,29 +153,48 @@ class Renderer:
 
     def _latent_shape(self) -> tuple[int, int, int]:
         """(channels, height, width) of a latent."""
-        config, factor, resolution = self.pipeline.unet.config, self.pipeline.vae_scale_factor, self.settings.resolution
+        config, factor, resolution = self._denoiser.config, self.pipeline.vae_scale_factor, self.settings.resolution
+        channels = config.in_channels // 4 if self._family.packed else config.in_channels
         if resolution is None:
-            side = config.sample_size
+            side = self.pipeline.default_sample_size if self._family.packed else config.sample_size
             height, width = (side, side) if isinstance(side, int) else side
-            return config.in_channels, height, width
-        multiple = max(8, factor)
+            return channels, height, width
+        multiple = max(8, factor * (1 if self._family.denoiser == "unet" else 2))
         if resolution % multiple:
             remedy = f"use {max(1, round(resolution / multiple)) * multiple}"
             raise UsageError(f"the resolution {resolution} is not a multiple of {multiple}", remedy=remedy)
-        return config.in_channels, resolution // factor, resolution // factor
+        return channels, resolution // factor, resolution // factor
 
-    def _text_states(self, prompts: Sequence[Prompt], adapter: Adapter | None) -> tuple[Tensor, Tensor]:
-        """Text states of the prompts, (n, tokens, width), and of the negative prompt, (1, tokens, width); those of the untouched
-        text encoder are computed once per text."""
-        touched = adapter is not None and any(path.startswith("text_encoder.") for path in adapter.modules)
+    def _skipped_layers(self) -> int | None:
+        """How many layers of CLIP diffusers is to skip beyond what it does by itself."""
+        asked, own, name = self.settings.clip_skip, self._family.layer, self._family.name
+        if asked is None:
+            return None
+        if not own:
+            raise UsageError(f"{name} has no choice of CLIP's layers", where="--clip-skip", remedy="leave it out")
+        if asked < own:
+            problem = f"{name} reads CLIP's layer {own} from the end, or an earlier one"
+            raise UsageError(problem, where="--clip-skip", remedy=f"give {own} or more")
+        return asked - own or None
+
+    def _text_states(self, prompts: Sequence[Prompt], adapter: Adapter | None) -> tuple[TextStates, TextStates]:
+        """What the pipeline is called with for the prompts, and, of one row, for the negative prompt; that of untouched text encoders is
+        computed once per text."""
+        touched = adapter is not None and any(path.startswith("text_encoder") for path in adapter.modules)
         known = {} if touched else self._encoded
-        texts = [self.settings.negative, *(p.text for p in prompts)]
+        texts = [*([self.settings.negative] if self._family.negates else []), *(p.text for p in prompts)]
         if missing := list(dict.fromkeys(text for text in texts if text not in known)):
-            known.update(zip(missing, self._encode(missing).chunk(len(missing)), strict=True))
-        states = torch.cat([known[text] for text in texts])
-        return states[1:], states[:1]
+            found = self._family.encode(self.pipeline, missing, self.device, self._skip)
+            known.update({text: {name: rows[i : i + 1] for name, rows in found.items()} for i, text in enumerate(missing)})
+        states = _stacked([known[p.text] for p in prompts])
+        return states, self._blank(known[self.settings.negative]) if self._family.negates else {}
 
-    def _encode(self, texts: list[str]) -> Tensor:
-        states, _ = self.pipeline.encode_prompt(texts, self.device, 1, do_classifier_free_guidance=False)
-        encoded: Tensor = states
-        return encoded
+    def _blank(self, negative: TextStates) -> TextStates:
+        """Of the negative prompt; where there is none, zeros, if the base was trained so."""
+        if self.settings.negative or not self.pipeline.config.get("force_zeros_for_empty_prompt"):
+            return negative
+        return {name: torch.zeros_like(rows) for name, rows in negative.items()}
+
+
+def _stacked(states: Sequence[Mapping[str, Tensor]]) -> TextStates:
+    return {name: torch.cat([one[name] for one in states]) for name in states[0]}

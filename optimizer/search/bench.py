@@ -51,7 +51,7 @@ def prepare(config: Config, observer: Observer) -> Bench:
     known_methods(config.methods, len(config.sources))
     sources = load_sources(config)
     base = config.base or str(demo_base())
-    renderer = load_renderer(base, _settings(config), device=config.device, precision=config.precision, note=observer.note)
+    renderer = load_renderer(base, _settings(config), device=config.device, precision=config.precision, vae=config.vae, note=observer.note)
     sources = [replace(s, adapter=renderer.fitted(s.adapter)) for s in sources]
     try:
         embedder = load_embedder(_eye(config), device=str(renderer.device))
@@ -67,11 +67,6 @@ def _eye(config: Config) -> str:
 
 
 def _settings(config: Config) -> RenderSettings:
-    steps, guidance = (20, 7.0) if config.base else (STEPS, GUIDANCE)
-    return RenderSettings(
-        steps=config.steps or steps,
-        guidance=guidance if config.guidance is None else config.guidance,
-        negative=config.negative,
-        batch=config.batch,
-        resolution=config.resolution,
-    )
+    names = ("steps", "guidance", "negative", "batch", "scheduler", "clip_skip", "resolution")
+    asked = RenderSettings(**{name: getattr(config, name) for name in names})
+    return asked if config.base else asked.completed(STEPS, GUIDANCE)

@@ -41,7 +41,11 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     sources: tuple[PathText, ...] = Field((), description="Two to five LoRA files, or demo:NAME for one that ships with this package.")
-    base: PathText = Field("", description="Diffusers folder of the model that the sources were trained on; not needed for demo sources.")
+    base: PathText = Field(
+        "",
+        description="Diffusers folder of the model that the sources were trained on (SD 1.x to 3.5, SDXL, FLUX.1); not needed for demo "
+        "sources. fake: tries out all but the model.",
+    )
     budget: int = Field(50, description="Recipes to try, beyond the baselines.")
     out: Path = Field(Path("study"), description="Study directory; a study that is there already is resumed.")
     seed: int = Field(0, ge=0, description="Seeds proposals, prompts and noise.")
@@ -70,6 +74,9 @@ class Config(BaseModel):
     steps: int | None = Field(None, ge=1, description="Denoising steps.")
     guidance: float | None = Field(None, ge=0, description="Classifier-free guidance scale.")
     negative: str = Field("", description="Negative prompt.")
+    scheduler: str = Field("", description="ddim, euler, euler_a, dpmpp_2m_karras, unipc, …; the base's own where not given.")
+    clip_skip: int | None = Field(None, ge=1, description="Layer of CLIP that is read, counted from the last, which is 1.")
+    vae: PathText = Field("", description="Diffusers folder of another autoencoder than the base's.")
     resolution: int | None = Field(None, ge=8, multiple_of=8, description="Width and height in pixels; the base's own where not given.")
     batch: int = Field(16, ge=1, description="Pictures per forward pass.")
     device: str = Field("auto", description="Torch device.")

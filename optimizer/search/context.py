@@ -25,8 +25,11 @@ _FREE = _PLACES | {"budget", "timeout", "force", "confirm", "finalists", "batch"
 _SAMPLE = 1 << 20
 
 
-def evaluation_context(base: str, prompts: PromptSet, settings: RenderSettings, embedder: str, precision: str) -> dict[str, object]:
+def evaluation_context(
+    base: str, prompts: PromptSet, settings: RenderSettings, embedder: str, precision: str, vae: str = ""
+) -> dict[str, object]:
     """JSON-ready parts of an evaluation's key."""
+    other = {"vae": folder_fingerprint(Path(vae))} if vae else {}
     return {
         "scorer": SCORER,
         "base": FakeSpec.of(base).identity if is_fake(base) else folder_fingerprint(Path(base)),
@@ -35,9 +38,12 @@ def evaluation_context(base: str, prompts: PromptSet, settings: RenderSettings, 
         "guidance": settings.guidance,
         "negative": settings.negative,
         "resolution": settings.resolution or 0,
+        "scheduler": settings.scheduler,
+        "clip_skip": settings.clip_skip or 0,
         "embedder": folder_fingerprint(Path(embedder)) if Path(embedder).is_dir() else embedder,
         "precision": precision,
         "libraries": [torch.__version__.split("+")[0], version("diffusers")],
+        **other,
     }
 
 
@@ -47,10 +53,10 @@ def study_inputs(context: Mapping[str, object], sources: Sequence[Source], space
     The kind of device is no part of it: pictures of another one differ in their last bits only.
     """
     inputs = {f"source {s.name}": s.adapter.sha256 for s in sources}
-    inputs |= {name: _digest(context[name]) for name in ("base", "embedder", "prompts")}
+    inputs |= {name: _digest(context[name]) for name in ("base", "vae", "embedder", "prompts") if name in context}
     return inputs | {
         "search space": _digest(space.described()),
-        "rendering": _digest([context[name] for name in ("steps", "guidance", "negative", "resolution")]),
+        "rendering": _digest([context[name] for name in ("steps", "guidance", "negative", "resolution", "scheduler", "clip_skip")]),
         "scorer": f"version {context['scorer']}",
         "libraries": _versions(context["libraries"]),
     }

@@ -43,7 +43,7 @@ def open_ledger(
         StudyError: the study cannot be opened, or was begun with other inputs.
     """
     config = bench.config
-    context = evaluation_context(bench.base, prompts, bench.renderer.settings, bench.embedder.name, bench.renderer.precision)
+    context = evaluation_context(bench.base, prompts, bench.renderer.settings, bench.embedder.name, bench.renderer.precision, config.vae)
     shared, store = open_shared(config, directory, create=not joining), open_store_of(config, directory)
     try:
         patience = Patience(observer)

@@ -129,9 +129,9 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     ),
     "another pipeline": (
         renamed("StableDiffusionXLPipeline"),
-        "StableDiffusionXLPipeline is not supported — use a StableDiffusionPipeline (SD 1.x or 2.x)",
+        f"the pipeline is incomplete: unet, vae, text_encoder, tokenizer, scheduler, text_encoder_2, tokenizer_2 missing{AGAIN}",
     ),
-    "no pipeline at all": (renamed("os.system"), "os.system is not supported — use a StableDiffusionPipeline (SD 1.x or 2.x)"),
+    "no pipeline at all": (renamed("os.system"), "os.system is not supported — use a pipeline of SD 1.x and 2.x, SDXL, SD 3.x, FLUX.1"),
 }
 
 

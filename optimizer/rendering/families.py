@@ -1,0 +1,109 @@
+"""Families of base models: what their pipelines are made of, how text becomes what they are called with, how they draw by default."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from torch import Tensor
+
+TextStates = dict[str, Tensor]
+"""What a pipeline is called with in place of a prompt, by the argument's name, one row a text."""
+
+Encode = Callable[[Any, Sequence[str], torch.device, int | None], TextStates]
+"""Of a pipeline, texts, and the number of CLIP's last layers that diffusers is to skip."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How a base draws where nothing else is asked for.
+
+    Attributes:
+        steps: denoising steps.
+        guidance: classifier-free guidance, or what a model that was distilled from it is told.
+    """
+
+    steps: int
+    guidance: float
+
+
+@dataclass(frozen=True)
+class Family:
+    """The pipelines of one class.
+
+    Attributes:
+        name: as people call it.
+        bases: what adapters for it say that they are for.
+        denoiser: name of the component that denoises.
+        drawing: of its usual models.
+        distilled: of models that were distilled to few steps.
+        parts: components beside the denoiser without which it cannot draw.
+        encode: text to what the pipeline is called with.
+        layer: of CLIP that is read, counted from the last, which is 1; 0 where that cannot be chosen.
+        negates: whether it takes a negative prompt.
+        packed: latents are tokens of 2 × 2 entries.
+    """
+
+    name: str
+    bases: tuple[str, ...]
+    denoiser: str
+    drawing: Drawing
+    distilled: Drawing
+    parts: tuple[str, ...]
+    encode: Encode
+    layer: int
+    negates: bool = True
+    packed: bool = False
+
+
+def _states(pipeline: Any, texts: Sequence[str], device: torch.device, skip: int | None) -> TextStates:
+    encoder = pipeline.text_encoder
+    if skip and not hasattr(encoder, "text_model"):
+        encoder.__dict__["text_model"] = encoder  # where diffusers 0.42 looks for the last layer's norm; transformers 5 has no such part
+    states, _ = pipeline.encode_prompt(list(texts), device, 1, do_classifier_free_guidance=False, clip_skip=skip)
+    return {"prompt_embeds": states}
+
+
+def _states_xl(pipeline: Any, texts: Sequence[str], device: torch.device, skip: int | None) -> TextStates:
+    states, _, pooled, _ = pipeline.encode_prompt(list(texts), device=device, do_classifier_free_guidance=False, clip_skip=skip)
+    return {"prompt_embeds": states, "pooled_prompt_embeds": pooled}
+
+
+def _states_sd3(pipeline: Any, texts: Sequence[str], device: torch.device, skip: int | None) -> TextStates:
+    states, _, pooled, _ = pipeline.encode_prompt(list(texts), None, None, device=device, do_classifier_free_guidance=False, clip_skip=skip)
+    return {"prompt_embeds": states, "pooled_prompt_embeds": pooled}
+
+
+def _states_flux(pipeline: Any, texts: Sequence[str], device: torch.device, skip: int | None) -> TextStates:
+    longest = min(512, pipeline.tokenizer_2.model_max_length)
+    states, pooled, _ = pipeline.encode_prompt(list(texts), device=device, max_sequence_length=longest)
+    return {"prompt_embeds": states, "pooled_prompt_embeds": pooled}
+
+
+_ONE = ("vae", "text_encoder", "tokenizer", "scheduler")
+_TWO = (*_ONE, "text_encoder_2", "tokenizer_2")
+_FEW = Drawing(4, 0.0)
+FAMILIES = {
+    "StableDiffusionPipeline": Family("SD 1.x and 2.x", ("sd1", "sd2"), "unet", Drawing(20, 7.0), _FEW, _ONE, _states, 1),
+    "StableDiffusionXLPipeline": Family("SDXL", ("sdxl",), "unet", Drawing(25, 6.0), _FEW, _TWO, _states_xl, 2),
+    "StableDiffusion3Pipeline": Family("SD 3.x", ("sd3",), "transformer", Drawing(28, 4.5), _FEW, _TWO, _states_sd3, 2),
+    "FluxPipeline": Family("FLUX.1", ("flux1",), "transformer", Drawing(28, 3.5), _FEW, _TWO, _states_flux, 0, negates=False, packed=True),
+}
+"""By the name of diffusers' class."""
+
+
+def family_of_pipeline(pipeline: DiffusionPipeline) -> Family:
+    """The family of a loaded pipeline."""
+    return FAMILIES[type(pipeline).__name__]
+
+
+def drawing_of(pipeline: DiffusionPipeline) -> Drawing:
+    """How a loaded pipeline draws by default: FLUX.1 schnell has no input for guidance, and the turbo models of Stable Diffusion come with
+    timesteps that are spaced from the end, as their few steps need them."""
+    family, parts = family_of_pipeline(pipeline), pipeline.components
+    if family.packed:
+        return family.drawing if parts[family.denoiser].config.guidance_embeds else family.distilled
+    return family.distilled if parts["scheduler"].config.get("timestep_spacing") == "trailing" else family.drawing
