@@ -25,7 +25,7 @@ _KEY = re.compile(r"[0-9a-f]{64}")
 
 
 class BrokenEvaluationWarning(UserWarning):
-    """A file in the cache is torn or foreign; it was moved aside and the evaluation has to be repeated."""
+    """A file in the cache is torn or foreign; it was moved aside and counts as missing."""
 
 
 def evaluation_key(**parts: object) -> str:
@@ -79,7 +79,7 @@ class EvaluationCache:
             return _decode(data, key)
         except ValueError as error:
             moved = self._move_aside(name, data)
-            notice = f"{name}: {error}; the evaluation will be repeated and the file is kept as {moved}"
+            notice = f"{name}: {error}; it counts as missing and is kept as {moved}"
             warnings.warn(notice, BrokenEvaluationWarning, stacklevel=2)
             return None
 

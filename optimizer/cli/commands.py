@@ -58,6 +58,7 @@ def worker(
     study: str = "",
     artifacts: str = "",
     base: str = "",
+    vae: str = "",
     device: str = "auto",
     batch: int | None = None,
 ) -> int:
@@ -69,11 +70,12 @@ def worker(
         study: its name there.
         artifacts: folder or s3://BUCKET/PREFIX where its evaluations, pictures and sources lie.
         base: where the base model lies on this machine, if elsewhere than where the study began.
+        vae: the same of another autoencoder, if the study has one.
         device: Torch device.
         batch: pictures per forward pass.
     """
     config = _place_of_work(directory, storage, study, artifacts)
-    own = {"base": base or config.base, "device": device} | ({} if batch is None else {"batch": batch})
+    own = {"base": base or config.base, "vae": vae or config.vae, "device": device} | ({} if batch is None else {"batch": batch})
     errors = Console(stderr=True, highlight=False)
     hush(errors)
     from optimizer.cli.display import Display

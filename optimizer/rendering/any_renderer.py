@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from optimizer.adapters import Adapter
+from optimizer.errors import UsageError
 from optimizer.merging import DTYPES
 from optimizer.rendering.fake import FakeRenderer
 from optimizer.rendering.fake_spec import FakeSpec, is_fake
@@ -59,14 +60,16 @@ def load_renderer(
         settings: steps, guidance, batch size; what is not given is what is usual for the base.
         device: torch device; ``auto`` is cuda where there is one. A fake base computes on the CPU whatever is asked for.
         precision: ``fp32``, ``fp16`` or ``bf16`` for the base's weights; ``auto`` is fp16 on cuda, else fp32.
-        vae: the folder of another autoencoder; a fake base has none.
+        vae: the folder of another autoencoder.
         note: is told, in one line, of what is done where memory runs out.
 
     Raises:
         BaseModelError: the base cannot be loaded.
-        UsageError: the device is not there, or a setting of the fake base cannot be used.
+        UsageError: the device is not there, or a fake base has no such setting or part.
     """
     if is_fake(base):
+        if vae:
+            raise UsageError("a fake base has no autoencoder", where="--vae", remedy="leave it out")
         return FakeRenderer(FakeSpec.of(base), settings)
     # Only here: diffusers takes seconds to import, which a fake base does not need.
     from optimizer.rendering.load import load_pipeline

@@ -102,8 +102,11 @@ def family_of_pipeline(pipeline: DiffusionPipeline) -> Family:
 
 def drawing_of(pipeline: DiffusionPipeline) -> Drawing:
     """How a loaded pipeline draws by default: FLUX.1 schnell has no input for guidance, and the turbo models of Stable Diffusion come with
-    timesteps that are spaced from the end, as their few steps need them."""
+    timesteps that are spaced from the end, as their few steps need them. So do models that were trained down to no signal at all, which
+    need many steps; they rescale their noise schedule, or predict velocities."""
     family, parts = family_of_pipeline(pipeline), pipeline.components
     if family.packed:
         return family.drawing if parts[family.denoiser].config.guidance_embeds else family.distilled
-    return family.distilled if parts["scheduler"].config.get("timestep_spacing") == "trailing" else family.drawing
+    schedule = parts["scheduler"].config
+    whole = schedule.get("rescale_betas_zero_snr") or schedule.get("prediction_type") == "v_prediction"
+    return family.distilled if schedule.get("timestep_spacing") == "trailing" and not whole else family.drawing

@@ -147,6 +147,7 @@ class Config(BaseModel):
         return self.model_copy(
             update={
                 "base": _absolute_if_there(self.base),
+                "vae": _absolute(self.vae) if self.vae else "",
                 "embedder": _absolute_if_there(self.embedder),
                 "sources": tuple(source if source.startswith(DEMO) else _absolute(source) for source in self.sources),
                 "prompts": _absolute(self.prompts) if self.prompts else "",

@@ -150,8 +150,8 @@ class Ledger:
         with suppress(*OUTAGES, OSError):
             self.claims.give_back(trial)
 
-    def _end(self, trial: FrozenTrial, ending: Ending, record: TrialRecord) -> TrialRecord:
-        if not self.patience(lambda: self.writes.end(trial, ending)):
+    def _end(self, trial: FrozenTrial, told: Ending, record: TrialRecord) -> TrialRecord:
+        if not self.patience(lambda: self.writes.end(trial, told)):
             return self.ended(trial)
         return self._known.setdefault(trial.number, record)
 
@@ -188,7 +188,7 @@ class Ledger:
         label = label_of(trial)
         evaluation = self.cache.get(trial.user_attrs[KEY]) if trial.state == TrialState.COMPLETE else None
         if evaluation is None:
-            reason = trial.user_attrs.get(ERROR, "the evaluation is missing from the cache")
+            reason = trial.user_attrs.get(ERROR, "its evaluation is missing or damaged — optimize repair has it evaluated again")
             return TrialRecord(number=trial.number, label=label, state="FAIL", error=reason)
         return TrialRecord(number=trial.number, label=label, evaluation=evaluation)
 

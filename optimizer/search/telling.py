@@ -41,10 +41,10 @@ def ending(trial: FrozenTrial, key: str, evaluation: Evaluation, links: Mapping[
     """What a study keeps of a trial's evaluation: score and attributes, the link to its contact sheet, the result in words.
 
     Args:
-        trial: it.
-        key: of its evaluation.
-        evaluation: it.
-        links: to its sheet.
+        trial: the one that has ended; its label and id are read.
+        key: under which the evaluation lies in the cache.
+        evaluation: what was found.
+        links: the attribute that leads to its contact sheet, if it has one.
     """
     words = note_attributes(note(str(trial.user_attrs.get(LABEL, "")), evaluation), trial._trial_id)
     return Ending(evaluation.score, {KEY: key} | attributes(evaluation), links, words)

@@ -38,7 +38,7 @@ def fetched(config: Config, study: optuna.Study, store: Store) -> Config:
     """The study's configuration as it holds on this machine, with files from the store instead of those of the machine that began it.
 
     Args:
-        config: what is different here: device, batch, and the base where it lies elsewhere.
+        config: what is different here: device, batch, base and autoencoder where they lie elsewhere.
         study: the Optuna study.
         store: where the sources lie.
 
@@ -56,7 +56,7 @@ def fetched(config: Config, study: optuna.Study, store: Store) -> Config:
     places = {spec: str(_received(name, store)) for spec, name in attrs[_FILES].items()}
     saved["sources"] = [places.get(spec, spec) for spec in saved["sources"]]
     saved["prompts"] = places.get(saved["prompts"], saved["prompts"])
-    saved["base"] = config.base or saved["base"]
+    saved |= {name: getattr(config, name) or saved[name] for name in ("base", "vae")}
     return Config.of(**saved | own)
 
 

@@ -188,6 +188,8 @@ def test_sources_and_the_base_never_fail(sources: list[Adapter]) -> None:
 
 
 def test_a_base_is_turned_into_its_renderer() -> None:
+    with pytest.raises(UsageError, match="--vae: a fake base has no autoencoder — leave it out"):
+        load_renderer("fake:", RenderSettings(), vae="x")
     made = load_renderer("fake:size=8", RenderSettings(), device="cuda")
     assert isinstance(made, FakeRenderer)
     assert (made.device.type, made.precision) == ("cpu", "cpu torch.float64")

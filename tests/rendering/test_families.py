@@ -146,6 +146,14 @@ def test_a_turbo_model_is_known_by_its_timesteps(kind: Callable[[], DiffusionPip
     assert Renderer(pipeline, RenderSettings(steps=30, guidance=5.0)).settings.steps == 30
 
 
+@pytest.mark.parametrize("trained", [{"rescale_betas_zero_snr": True}, {"prediction_type": "v_prediction"}])
+def test_a_model_that_was_trained_down_to_no_signal_is_no_turbo_model(trained: dict[str, Any]) -> None:
+    pipeline = tiny_xl_pipeline()
+    schedule = {"timestep_spacing": "trailing"} | trained
+    pipeline.scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config, **schedule)
+    assert Renderer(pipeline, RenderSettings()).settings.steps == 25
+
+
 def test_a_source_of_another_family_is_refused_by_name(folder: Path) -> None:
     renderer = loaded(folder)
     other = replace(strong(renderer), base="qwen-image")

@@ -91,10 +91,12 @@ def test_a_saved_one_that_was_damaged(tmp_path: Path, text: str, part: str) -> N
 def test_paths_become_absolute_and_names_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sd").mkdir()
-    found = Config.of(sources=("demo:neon", "x/../a.safetensors"), base="sd", embedder="ViT-B-32/x", prompts="w.yaml", out="o").resolved()
+    found = Config.of(
+        sources=("demo:neon", "x/../a.safetensors"), base="sd", embedder="ViT-B-32/x", prompts="w.yaml", vae="v", out="o"
+    ).resolved()
     assert found.sources == ("demo:neon", str(tmp_path / "a.safetensors"))
     assert (found.base, found.embedder, found.prompts) == (str(tmp_path / "sd"), "ViT-B-32/x", str(tmp_path / "w.yaml"))
-    assert found.out == tmp_path / "o"
+    assert (found.vae, found.out) == (str(tmp_path / "v"), tmp_path / "o")
     assert found.resolved() == found
     assert Config.of(base="some/model").resolved().base == "some/model"
 

@@ -145,10 +145,7 @@ def test_a_broken_file_is_named_and_kept(tmp_path: Path) -> None:
     path.write_bytes(b"half an evalu")
     with pytest.warns(BrokenEvaluationWarning) as caught:
         assert cache.get(KEY) is None
-    expected = (
-        f"evaluations/{KEY}.json: the file is torn or not JSON; "
-        f"the evaluation will be repeated and the file is kept as evaluations/{KEY}.1.broken"
-    )
+    expected = f"evaluations/{KEY}.json: the file is torn or not JSON; it counts as missing and is kept as evaluations/{KEY}.1.broken"
     assert str(caught[0].message) == expected
     assert (tmp_path / "evaluations" / f"{KEY}.1.broken").read_bytes() == b"half an evalu"
     assert list(cache.keys()) == []

@@ -39,6 +39,7 @@ def test_sources_arrive_by_content_and_settings_are_those_of_the_study_but_for_w
     assert all(Path(p).is_relative_to(tmp_path / "cache" / "multilora" / "sources") for p in found.sources)
     assert [Path(p).name for p in found.sources] == ["a.safetensors", "b.safetensors"]
     assert (found.base, found.seed, found.own) == ("fake:size=4", 3, 2)
+    assert fetched(there.model_copy(update={"base": "/here/sd", "vae": "/here/vae"}), study, store).vae == "/here/vae"
     assert (found.storage, found.artifacts, found.device, found.batch) == ("postgresql://elsewhere/d", "/mnt/store", "cpu", 2)
 
 
