@@ -32,7 +32,12 @@ def live_modules(components: Mapping[str, nn.Module]) -> dict[str, nn.Linear | n
 
 def weight_shapes(components: Mapping[str, nn.Module]) -> dict[str, tuple[int, ...]]:
     """Canonical path → shape of the module's weight; see ``live_modules``."""
-    return {path: tuple(module.weight.shape) for path, module in live_modules(components).items()}
+    return {path: weight_shape(module) for path, module in live_modules(components).items()}
+
+
+def weight_shape(module: nn.Linear | nn.Conv2d) -> tuple[int, ...]:
+    """Shape of a module's weight; a quantised one is told by its inputs and outputs, for its weight is packed."""
+    return (module.out_features, module.in_features) if isinstance(module, nn.Linear) else tuple(module.weight.shape)
 
 
 def shape_mismatches(adapter: Adapter, shapes: Shapes) -> list[str]:

@@ -59,6 +59,8 @@ def worker(
     artifacts: str = "",
     base: str = "",
     vae: str = "",
+    denoiser: str = "",
+    decoder: str = "",
     device: str = "auto",
     batch: int | None = None,
 ) -> int:
@@ -71,11 +73,15 @@ def worker(
         artifacts: folder or s3://BUCKET/PREFIX where its evaluations, pictures and sources lie.
         base: where the base model lies on this machine, if elsewhere than where the study began.
         vae: the same of another autoencoder, if the study has one.
+        denoiser: the same of another denoiser.
+        decoder: the same of a tiny decoder.
         device: Torch device.
         batch: pictures per forward pass.
     """
     config = _place_of_work(directory, storage, study, artifacts)
-    own = {"base": base or config.base, "vae": vae or config.vae, "device": device} | ({} if batch is None else {"batch": batch})
+    places = {"base": base, "vae": vae, "denoiser": denoiser, "decoder": decoder}
+    here = {name: place for name, place in places.items() if place}
+    own = here | {"device": device} | ({} if batch is None else {"batch": batch})
     errors = Console(stderr=True, highlight=False)
     hush(errors)
     from optimizer.cli.display import Display

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from studies import BrokenEvaluationWarning
 
+_CHATTY = ("torch.utils._pytree",)  # of what it will no longer take from torchao one day
 _OWN = (BrokenEvaluationWarning,)
 
 
@@ -23,6 +24,8 @@ def hush(console: Console) -> None:
     root = logging.getLogger()
     if not root.handlers:
         root.addHandler(logging.NullHandler())  # else Python prints warnings of libraries that configure no logging, such as open_clip
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.ERROR)
     if sys.warnoptions:
         return
     warnings.simplefilter("ignore")

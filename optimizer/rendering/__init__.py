@@ -5,11 +5,12 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from optimizer.rendering.loading import Loading
 from optimizer.rendering.prompts import GENERAL, ROLES, Prompt, PromptSet, Role, Subject, Vocabulary, compose
 from optimizer.rendering.settings import RenderSettings
 
 if TYPE_CHECKING:
-    from optimizer.rendering.any_renderer import AnyRenderer, load_renderer
+    from optimizer.rendering.any_renderer import AnyRenderer, draft_renderer, load_renderer
     from optimizer.rendering.fake import FakeRenderer
     from optimizer.rendering.live import applied, base_weights
     from optimizer.rendering.load import load_pipeline
@@ -20,6 +21,7 @@ __all__ = [
     "ROLES",
     "AnyRenderer",
     "FakeRenderer",
+    "Loading",
     "Prompt",
     "PromptSet",
     "RenderSettings",
@@ -30,6 +32,7 @@ __all__ = [
     "applied",
     "base_weights",
     "compose",
+    "draft_renderer",
     "load_pipeline",
     "load_renderer",
 ]
@@ -41,6 +44,7 @@ _HOMES = {
     "applied": "live",
     "base_weights": "live",
     "load_pipeline": "load",
+    "draft_renderer": "any_renderer",
     "load_renderer": "any_renderer",
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -10,9 +11,9 @@ from torch import Tensor
 
 from optimizer.adapters import Adapter
 from optimizer.errors import UsageError
-from optimizer.merging import DTYPES
 from optimizer.rendering.fake import FakeRenderer
 from optimizer.rendering.fake_spec import FakeSpec, is_fake
+from optimizer.rendering.loading import Loading
 from optimizer.rendering.memory import Note
 from optimizer.rendering.prompts import Prompt
 from optimizer.rendering.settings import RenderSettings
@@ -50,31 +51,54 @@ class AnyRenderer(Protocol):
         """
 
 
-def load_renderer(
-    base: str, settings: RenderSettings, *, device: str = "auto", precision: str = "auto", vae: str = "", note: Note | None = None
-) -> AnyRenderer:
+def load_renderer(base: str, settings: RenderSettings, loading: Loading | None = None, *, note: Note | None = None) -> AnyRenderer:
     """The renderer of a base.
 
     Args:
         base: a diffusers pipeline directory of a known family, or ``fake:`` with its settings.
         settings: steps, guidance, batch size; what is not given is what is usual for the base.
-        device: torch device; ``auto`` is cuda where there is one. A fake base computes on the CPU whatever is asked for.
-        precision: ``fp32``, ``fp16`` or ``bf16`` for the base's weights; ``auto`` is fp16 on cuda, else fp32.
-        vae: the folder of another autoencoder.
-        note: is told, in one line, of what is done where memory runs out.
+        loading: how it is brought into memory. A fake base computes on the CPU whatever is asked for.
+        note: is told, in one line each, of the plan for its memory, and of what is done where memory runs out.
 
     Raises:
         BaseModelError: the base cannot be loaded.
         UsageError: the device is not there, or a fake base has no such setting or part.
     """
+    loading = loading or Loading()
     if is_fake(base):
-        if vae:
-            raise UsageError("a fake base has no autoencoder", where="--vae", remedy="leave it out")
+        _refuse_parts(vae=loading.vae, denoiser=loading.denoiser)
         return FakeRenderer(FakeSpec.of(base), settings)
     # Only here: diffusers takes seconds to import, which a fake base does not need.
-    from optimizer.rendering.load import load_pipeline
+    from optimizer.rendering.assemble import assemble
+
+    return assemble(base, settings, loading, note or (lambda line: None))
+
+
+def draft_renderer(renderer: AnyRenderer, decoder: str) -> AnyRenderer:
+    """The same renderer, whose pictures a tiny autoencoder decodes.
+
+    Args:
+        renderer: of a base that is loaded.
+        decoder: folder of an ``AutoencoderTiny``; empty gives the renderer itself.
+
+    Raises:
+        BaseModelError: it cannot be loaded, or does not fit the base.
+        UsageError: a fake base has no such part.
+    """
+    if not decoder:
+        return renderer
+    if isinstance(renderer, FakeRenderer):
+        _refuse_parts(decoder=decoder)
+    from optimizer.rendering.decoder import load_decoder
     from optimizer.rendering.renderer import Renderer
 
-    chosen = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = precision if precision != "auto" else "fp16" if chosen.startswith("cuda") else "fp32"
-    return Renderer(load_pipeline(base, device=chosen, dtype=DTYPES[dtype], vae=vae), settings, note=note)
+    assert isinstance(renderer, Renderer)
+    return renderer.drafting(load_decoder(Path(decoder), renderer.pipeline, renderer.device))
+
+
+def _refuse_parts(**parts: str) -> None:
+    """A fake base draws without any model."""
+    for option, given in parts.items():
+        if given:
+            what = "autoencoder" if option == "vae" else option
+            raise UsageError(f"a fake base has no {what}", where=f"--{option}", remedy="leave it out")

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
-from torch import Tensor
+from torch import Tensor, nn
 
 TextStates = dict[str, Tensor]
 """What a pipeline is called with in place of a prompt, by the argument's name, one row a text."""
@@ -45,6 +45,7 @@ class Family:
         layer: of CLIP that is read, counted from the last, which is 1; 0 where that cannot be chosen.
         negates: whether it takes a negative prompt.
         packed: latents are tokens of 2 × 2 entries.
+        half: number format of two bytes that its activations do not overflow.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Family:
     layer: int
     negates: bool = True
     packed: bool = False
+    half: torch.dtype = torch.float16
 
 
 def _states(pipeline: Any, texts: Sequence[str], device: torch.device, skip: int | None) -> TextStates:
@@ -89,8 +91,22 @@ _FEW = Drawing(4, 0.0)
 FAMILIES = {
     "StableDiffusionPipeline": Family("SD 1.x and 2.x", ("sd1", "sd2"), "unet", Drawing(20, 7.0), _FEW, _ONE, _states, 1),
     "StableDiffusionXLPipeline": Family("SDXL", ("sdxl",), "unet", Drawing(25, 6.0), _FEW, _TWO, _states_xl, 2),
-    "StableDiffusion3Pipeline": Family("SD 3.x", ("sd3",), "transformer", Drawing(28, 4.5), _FEW, _TWO, _states_sd3, 2),
-    "FluxPipeline": Family("FLUX.1", ("flux1",), "transformer", Drawing(28, 3.5), _FEW, _TWO, _states_flux, 0, negates=False, packed=True),
+    "StableDiffusion3Pipeline": Family(
+        "SD 3.x", ("sd3",), "transformer", Drawing(28, 4.5), _FEW, _TWO, _states_sd3, 2, half=torch.bfloat16
+    ),
+    "FluxPipeline": Family(
+        "FLUX.1",
+        ("flux1",),
+        "transformer",
+        Drawing(28, 3.5),
+        _FEW,
+        _TWO,
+        _states_flux,
+        0,
+        negates=False,
+        packed=True,
+        half=torch.bfloat16,
+    ),
 }
 """By the name of diffusers' class."""
 
@@ -98,6 +114,11 @@ FAMILIES = {
 def family_of_pipeline(pipeline: DiffusionPipeline) -> Family:
     """The family of a loaded pipeline."""
     return FAMILIES[type(pipeline).__name__]
+
+
+def models_of(pipeline: DiffusionPipeline) -> dict[str, nn.Module]:
+    """The components of a pipeline that have weights."""
+    return {part: model for part, model in pipeline.components.items() if isinstance(model, nn.Module)}
 
 
 def drawing_of(pipeline: DiffusionPipeline) -> Drawing:

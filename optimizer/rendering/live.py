@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
@@ -12,19 +12,34 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor, nn
 
 from optimizer.adapters import Adapter, Factors, fit_shapes, live_modules
+from optimizer.rendering.families import models_of
 
 
 def base_weights(pipeline: DiffusionPipeline) -> dict[str, nn.Parameter]:
     """Canonical module path → weight, for every linear and convolution layer that an adapter may change."""
-    components = {part: model for part, model in pipeline.components.items() if isinstance(model, nn.Module)}
-    return {path: cast(nn.Parameter, module.weight) for path, module in live_modules(components).items()}
+    return {path: cast(nn.Parameter, module.weight) for path, module in live_modules(models_of(pipeline)).items()}
+
+
+@dataclass(frozen=True)
+class InPlace:
+    """Candidates go into the weights; see ``applied``."""
+
+    weights: Mapping[str, nn.Parameter]
+    device: torch.device
+    pinned: bool = False
+
+    def applied(self, adapter: Adapter | None) -> AbstractContextManager[None]:
+        """Within the context the weights are base + ΔW."""
+        return applied(adapter, self.weights, self.device, pinned=self.pinned)
 
 
 @contextmanager
-def applied(adapter: Adapter | None, weights: Mapping[str, nn.Parameter], device: torch.device | None = None) -> Iterator[None]:
+def applied(
+    adapter: Adapter | None, weights: Mapping[str, nn.Parameter], device: torch.device | None = None, *, pinned: bool = False
+) -> Iterator[None]:
     """Within the block the live weights are base + ΔW; afterwards they are the base's, bit for bit, whatever happened inside.
 
-    The base's tensors are never written to: they are set aside while the sums stand in for them. ΔW is computed in fp32, added in fp32
+    The base's tensors are set aside while the sums stand in for them, and never written to. ΔW is computed in fp32, added in fp32
     and rounded once to the weight's dtype. The sums may be moved to another device inside, as model offload does; the base's tensors
     come back where they were.
 
@@ -32,19 +47,22 @@ def applied(adapter: Adapter | None, weights: Mapping[str, nn.Parameter], device
         adapter: what to add; None adds nothing.
         weights: canonical module path → live weight.
         device: computes the sums, which lie where the weights are; None has each weight's own compute.
+        pinned: the sums are written to where the base's numbers are, of which copies are set aside: a compiled model, above all one that
+            is recorded as CUDA graphs, reads its weights from where they were.
 
     Raises:
         BaseModelError: a module of the adapter is not in the base, or has another shape; nothing was changed.
     """
     modules = fit_shapes(adapter, {path: tuple(w.shape) for path, w in weights.items()}).modules if adapter else {}
-    base = {path: weights[path].data for path in modules}
+    put = _write if pinned else _point
+    base = {path: weights[path].data.clone() if pinned else weights[path].data for path in modules}
     try:
         for path, factors in modules.items():
-            _point(weights[path], _sum(base[path], factors, device or base[path].device))
+            put(weights[path], _sum(base[path], factors, device or base[path].device))
         yield
     finally:
         for path, original in base.items():
-            _point(weights[path], original)
+            put(weights[path], original)
 
 
 def _sum(weight: Tensor, factors: Factors, device: torch.device) -> Tensor:
@@ -57,3 +75,8 @@ def _sum(weight: Tensor, factors: Factors, device: torch.device) -> Tensor:
 def _point(parameter: nn.Parameter, data: Tensor) -> None:
     with torch.inference_mode(False):
         parameter.data = data
+
+
+def _write(parameter: nn.Parameter, data: Tensor) -> None:
+    with torch.inference_mode(False), torch.no_grad():
+        parameter.data.copy_(data)

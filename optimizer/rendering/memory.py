@@ -13,10 +13,15 @@ from optimizer.errors import TrialError
 if TYPE_CHECKING:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
+    from optimizer.rendering.loading import Offload
+    from optimizer.rendering.plan import Residence
+
 P = ParamSpec("P")
 T = TypeVar("T")
 Note = Callable[[str], None]
 
+_NEXT: dict[Offload, Offload] = {"none": "model", "model": "sequential"}
+_WAITING: dict[Offload, str] = {"model": "idle models", "sequential": "all but the layer that computes"}
 # What CUDA and other accelerators, torch's allocator on a CPU, and cuBLAS and cuDNN say, in lower case.
 _SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "status_alloc_failed")
 
@@ -45,24 +50,33 @@ def attempt(action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | No
 
 
 class Ladder:
-    """The steps down for a pipeline that ran out of memory: half the batch, again and again, then its idle models off the GPU.
+    """The steps down for a pipeline that ran out of memory: half the batch, again and again, then its idle models off the GPU, then all
+    but the layer that computes.
 
     A step is never taken back.
 
     Args:
-        pipeline: on the device that computes.
+        pipeline: its models lie on the CPU or where it computes.
         batch: pictures per forward pass to begin with.
+        residence: where it computes, and with which offload it begins.
         note: is told of every step in one line.
 
     Attributes:
         batch: pictures per forward pass by now.
-        offloaded: whether the pipeline's models lie in the computer's memory and come to the GPU one at a time.
+        offload: which models wait in the computer's memory by now.
     """
 
-    def __init__(self, pipeline: DiffusionPipeline, batch: int, note: Note | None) -> None:
-        self.batch, self.offloaded = batch, False
-        self._pipeline, self._note = pipeline, note or (lambda line: None)
-        self._device: torch.device = pipeline.device
+    def __init__(self, pipeline: DiffusionPipeline, batch: int, residence: Residence, note: Note | None) -> None:
+        self.batch = batch
+        self.offload: Offload = "none"
+        self._pipeline, self._residence, self._note = pipeline, residence, note or (lambda line: None)
+        if residence.offload != "none":
+            self._settle_in(residence.offload)
+
+    @property
+    def offloaded(self) -> bool:
+        """Whether models lie in the computer's memory and come to the GPU to compute."""
+        return self.offload != "none"
 
     def smaller(self, size: int) -> bool:
         """Go on with half of a batch that was too large; returns whether there is less than it."""
@@ -72,33 +86,43 @@ class Ladder:
         self._note(f"out of memory with batches of {size}: going on with {self.batch}")
         return True
 
-    def offload(self) -> None:
-        """Go on with diffusers' model offload; to be called while the weights are the base's, outside of inference mode.
+    def relieve(self) -> None:
+        """Go on with the next kind of offload; to be called while the weights are the base's, outside of inference mode.
 
         Raises:
-            TrialError: that is done already, or there is no GPU that it would relieve.
+            TrialError: there is no other, or no GPU that it would relieve.
         """
-        if self.offloaded or not self._can_offload():
+        following = _NEXT.get(self.offload)
+        if following is None or not self._can_offload():
             raise TrialError(
                 f"out of memory {self._where()}",
                 remedy="end other programs that need memory, lower the resolution or the output rank, or use fp16 on a larger GPU",
             )
-        self._note(f"out of memory {self._where()}: going on with idle models in the computer's memory, which is slower")
-        self._pipeline.enable_model_cpu_offload(device=self._device)
-        self.offloaded = True
+        self._note(f"out of memory {self._where()}: going on with {_WAITING[following]} in the computer's memory, which is slower")
+        self._settle_in(following)
 
     def settle(self) -> None:
         """Bring all models off the GPU, as the pipeline does after every call but one that fails.
 
         The hook that fetches a model looks at its first parameter only, so none may be left there in part.
         """
-        if self.offloaded:
+        if self.offload == "model":
             self._pipeline.maybe_free_model_hooks()
 
+    def _settle_in(self, offload: Offload) -> None:
+        pipeline, device = self._pipeline, self._residence.device
+        if offload == "model":
+            pipeline.enable_model_cpu_offload(device=device)
+        else:
+            pipeline.remove_all_hooks()
+            pipeline.to("cpu")
+            pipeline.enable_group_offload(onload_device=device, offload_device=torch.device("cpu"), offload_type="leaf_level")
+        self.offload = offload
+
     def _can_offload(self) -> bool:
-        return self._device.type == "cuda"
+        return self._residence.device.type == "cuda" and not self._residence.compiled
 
     def _where(self) -> str:
         if self.batch > 1:
             return "before the first picture of a batch"
-        return "even with one picture at a time" + (" and idle models in the computer's memory" if self.offloaded else "")
+        return "even with one picture at a time" + (f" and {_WAITING[self.offload]} in the computer's memory" if self.offloaded else "")

@@ -6,9 +6,10 @@ import hashlib
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from itertools import product
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 Role = Literal["style", "character", "concept"]
 ROLES: tuple[Role, ...] = ("style", "character", "concept")
@@ -102,6 +103,8 @@ def compose(
         seen: prompts whose texts come only when the words allow no others.
         seed: chooses the words; the i-th prompt's noise seed is ``seed · 65536 + i``, so that sets of different seeds share none.
     """
+    import numpy as np  # here, so that a command's help does not wait for it
+
     rng = np.random.default_rng(seed)
     known = {prompt.text for prompt in seen.prompts} if seen else set()
     asked: list[tuple[int | None, str]] = []

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import copy
 from typing import Any
 
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
-from torch import Tensor
+from torch import Tensor, nn
 
-from optimizer.adapters import Adapter, fit_shapes
+from optimizer.adapters import Adapter, fit_shapes, weight_shapes
 from optimizer.adapters.families import FAMILIES
 from optimizer.errors import BaseModelError, TrialError, UsageError
-from optimizer.rendering.families import TextStates, drawing_of, family_of_pipeline
-from optimizer.rendering.live import applied, base_weights
+from optimizer.rendering.branch import Branches
+from optimizer.rendering.families import TextStates, drawing_of, family_of_pipeline, models_of
+from optimizer.rendering.latents import latent_shape
+from optimizer.rendering.live import InPlace, base_weights
 from optimizer.rendering.memory import Ladder, Note, attempt
+from optimizer.rendering.plan import Residence
 from optimizer.rendering.prompts import Prompt
 from optimizer.rendering.schedulers import scheduler_named
 from optimizer.rendering.settings import RenderSettings
@@ -28,43 +33,62 @@ class Renderer:
     Args:
         pipeline: the loaded pipeline; its weights are changed only inside ``render`` and are restored bit for bit.
         settings: steps, guidance, batch size; what is not given is what is usual for the base.
+        residence: where its models lie and candidates go; where not given, all of them where they are, and into their weights.
         note: is told, in one line, of every step that was taken because memory ran out.
 
     Attributes:
-        device: where the denoiser computes; with model offload it lies elsewhere in between.
+        device: where the denoiser computes; with offload it lies elsewhere in between.
 
     Raises:
         UsageError: the base cannot draw in this resolution, takes no negative prompt, or not this scheduler or layer of CLIP.
     """
 
-    def __init__(self, pipeline: DiffusionPipeline, settings: RenderSettings, *, note: Note | None = None) -> None:
+    def __init__(
+        self, pipeline: DiffusionPipeline, settings: RenderSettings, *, residence: Residence | None = None, note: Note | None = None
+    ) -> None:
         self._family, drawing = family_of_pipeline(pipeline), drawing_of(pipeline)
         self.pipeline: Any = pipeline
         self.settings = settings.completed(drawing.steps, drawing.guidance)
-        self._denoiser: Any = pipeline.components[self._family.denoiser]
-        self.device: torch.device = self._denoiser.device
+        self._residence = residence or Residence(pipeline.components[self._family.denoiser].device, pipeline.dtype)
+        self.device = self._residence.device
         self.weights = base_weights(pipeline)
+        self._shapes = weight_shapes(models_of(pipeline))
+        self._way = Branches(pipeline, self._shapes, self._residence.dtype) if self._residence.branch else self._in_place()
         self._skip = self._skipped_layers()
         if settings.negative and not self._family.negates:
             raise UsageError(f"{self._family.name} takes no negative prompt", where="--negative", remedy="leave it out")
         if settings.scheduler:
             self.pipeline.scheduler = scheduler_named(settings.scheduler, self.pipeline.scheduler, self._family.name)
-        self._latent = self._latent_shape()
+        self._latent = latent_shape(pipeline, settings.resolution)
         self._encoded: dict[str, TextStates] = {}
-        self._ladder = Ladder(pipeline, settings.batch, note)
+        self._ladder = Ladder(pipeline, settings.batch, self._residence, note)
+        self._decoder: Any = None
         pipeline.set_progress_bar_config(disable=True)
+
+    def _in_place(self) -> InPlace:
+        return InPlace(self.weights, self.device, pinned=self._residence.compiled)
+
+    def drafting(self, decoder: nn.Module) -> Renderer:
+        """The same renderer, with the same pipeline, whose pictures a tiny autoencoder decodes: faster, and a little off.
+
+        Args:
+            decoder: an ``AutoencoderTiny`` for the base's latents, where the denoiser computes.
+        """
+        other = copy(self)
+        other._decoder = decoder
+        return other
 
     @property
     def precision(self) -> str:
         """Kind of device and number format, e.g. ``cuda torch.float16``: pictures of another one differ in their last bits."""
-        return f"{self.device.type} {self.pipeline.dtype}"
+        return " ".join([self.device.type, str(self._residence.dtype), *self._residence.marks])
 
     def fitted(self, adapter: Adapter) -> Adapter:
         """The adapter in the shapes of the base's weights; raises BaseModelError where it is for another family or does not fit."""
         if adapter.base not in ("unknown", *self._family.bases):
             problem = f"is for {FAMILIES[adapter.base].title}, the base model is of {self._family.name}"
             raise BaseModelError(problem, where=adapter.name, remedy="choose sources and a base of one family")
-        return fit_shapes(adapter, {path: tuple(weight.shape) for path, weight in self.weights.items()})
+        return fit_shapes(adapter, self._shapes)
 
     def render(self, prompts: Sequence[Prompt], adapter: Adapter | None = None, *, tick: Callable[[int], None] | None = None) -> Images:
         """Render every prompt with its own noise.
@@ -86,7 +110,7 @@ class Renderer:
         """
         chunks: list[Tensor] = []
         while not attempt(self._continue, chunks, prompts, adapter, tick):
-            self._ladder.offload()
+            self._ladder.relieve()
         return torch.cat(chunks)
 
     def _continue(
@@ -96,35 +120,31 @@ class Renderer:
         ladder = self._ladder
         try:
             # Model offload moves the weights, and what is moved in inference mode could never take part in a backward pass again.
-            with torch.no_grad(), torch.inference_mode(not ladder.offloaded), applied(adapter, self.weights, self.device):
+            with torch.no_grad(), torch.inference_mode(not ladder.offloaded), self._way.applied(adapter):
                 states, blank = self._text_states(prompts, adapter)
                 while (start := sum(map(len, chunks))) < len(prompts):
-                    part = slice(start, start + ladder.batch)
-                    images = attempt(self._batch, prompts[part], {name: rows[part] for name, rows in states.items()}, blank)
+                    chosen = self._next(start, len(prompts))
+                    part = {name: rows[chosen] for name, rows in states.items()}
+                    images = attempt(self._batch, [prompts[i] for i in chosen], part, blank)
                     if images is not None:
-                        chunks.append(images)
+                        chunks.append(images[: len(prompts) - start])
                         if tick:
-                            tick(start + len(images))
-                    elif not ladder.smaller(len(prompts[part])):
+                            tick(start + len(chunks[-1]))
+                    elif not ladder.smaller(len(chosen)):
                         return False
         finally:
             ladder.settle()
         return True
 
+    def _next(self, start: int, count: int) -> list[int]:
+        """Positions of the next batch. A compiled model is compiled anew for every size of a batch: its last one is filled up with the last
+        prompt."""
+        batch = self._ladder.batch
+        stop = start + min(batch, count) if self._residence.compiled else min(start + batch, count)
+        return [min(i, count - 1) for i in range(start, stop)]
+
     def _batch(self, prompts: Sequence[Prompt], states: TextStates, blank: TextStates) -> Images:
-        generators = [torch.Generator().manual_seed(prompt.noise_seed) for prompt in prompts]
-        height, width = self.picture_size
-        floats = self.pipeline(
-            **states,
-            **{f"negative_{name}": rows.expand(len(prompts), *rows.shape[1:]) for name, rows in blank.items()},
-            latents=self._noise(generators),
-            generator=generators,
-            num_inference_steps=self.settings.steps,
-            guidance_scale=self.settings.guidance,
-            height=height,
-            width=width,
-            output_type="pt",
-        ).images
+        floats = self._drawn(prompts, states, blank)
         # The decoder normalises, which makes NaN of an infinite latent too.
         broken = floats.isnan().flatten(1).any(dim=1).tolist()
         if any(broken):
@@ -136,13 +156,31 @@ class Renderer:
         images: Tensor = (floats.float() * 255).round().to(torch.uint8).cpu()
         return images
 
+    def _drawn(self, prompts: Sequence[Prompt], states: TextStates, blank: TextStates) -> Tensor:
+        """Pictures of one batch, (n, 3, height, width), of numbers from 0 to 1."""
+        generators = [torch.Generator().manual_seed(prompt.noise_seed) for prompt in prompts]
+        height, width = self.picture_size
+        with _decoded_by(self._decoder, self.pipeline):
+            floats: Tensor = self.pipeline(
+                **states,
+                **{f"negative_{name}": rows.expand(len(prompts), *rows.shape[1:]) for name, rows in blank.items()},
+                latents=self._noise(generators),
+                generator=generators,
+                num_inference_steps=self.settings.steps,
+                guidance_scale=self.settings.guidance,
+                height=height,
+                width=width,
+                output_type="pt",
+            ).images
+        return floats
+
     def _noise(self, generators: Sequence[torch.Generator]) -> Tensor:
         """Starting noise drawn in fp32 on the CPU, one generator a picture, so that neither batch, device nor dtype matter; a
         scheduler that adds noise at every step goes on drawing from the same generators."""
         noise = torch.stack([torch.randn(self._latent, generator=generator) for generator in generators])
         if self._family.packed:
             noise = self.pipeline._pack_latents(noise, *noise.shape)
-        return noise.to(self.device, self._denoiser.dtype)
+        return noise.to(self.device, self._residence.dtype)
 
     @property
     def picture_size(self) -> tuple[int, int]:
@@ -150,20 +188,6 @@ class Renderer:
         _, height, width = self._latent
         factor: int = self.pipeline.vae_scale_factor
         return height * factor, width * factor
-
-    def _latent_shape(self) -> tuple[int, int, int]:
-        """(channels, height, width) of a latent."""
-        config, factor, resolution = self._denoiser.config, self.pipeline.vae_scale_factor, self.settings.resolution
-        channels = config.in_channels // 4 if self._family.packed else config.in_channels
-        if resolution is None:
-            side = self.pipeline.default_sample_size if self._family.packed else config.sample_size
-            height, width = (side, side) if isinstance(side, int) else side
-            return channels, height, width
-        multiple = max(8, factor * (1 if self._family.denoiser == "unet" else 2))
-        if resolution % multiple:
-            remedy = f"use {max(1, round(resolution / multiple)) * multiple}"
-            raise UsageError(f"the resolution {resolution} is not a multiple of {multiple}", remedy=remedy)
-        return channels, resolution // factor, resolution // factor
 
     def _skipped_layers(self) -> int | None:
         """How many layers of CLIP diffusers is to skip beyond what it does by itself."""
@@ -198,3 +222,14 @@ class Renderer:
 
 def _stacked(states: Sequence[Mapping[str, Tensor]]) -> TextStates:
     return {name: torch.cat([one[name] for one in states]) for name in states[0]}
+
+
+@contextmanager
+def _decoded_by(decoder: nn.Module | None, pipeline: Any) -> Iterator[None]:
+    """Within the block the pipeline decodes with another autoencoder, if there is one."""
+    own = pipeline.vae
+    try:
+        pipeline.vae = decoder or own
+        yield
+    finally:
+        pipeline.vae = own

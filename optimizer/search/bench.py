@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 from objectives import AnyEmbedder, EmbedderError, load_embedder
 from optimizer.errors import UsageError
-from optimizer.rendering import AnyRenderer, PromptSet, RenderSettings, load_renderer
+from optimizer.rendering import AnyRenderer, Loading, PromptSet, RenderSettings, draft_renderer, load_renderer
 from optimizer.rendering.fake_spec import is_fake
 from optimizer.search.config import Config
 from optimizer.search.evaluate import Evaluator
@@ -21,19 +21,28 @@ EMBEDDER, FAKE_EMBEDDER = "ViT-B-32/laion2b_s34b_b79k", "fake:"
 
 @dataclass(frozen=True)
 class Bench:
-    """What every evaluation of a run shares, loaded once."""
+    """What every evaluation of a run shares, loaded once.
+
+    Attributes:
+        config: of the run.
+        sources: in the shapes of the base's weights.
+        renderer: draws as the base does.
+        draft: draws for the search; the same renderer, or one with a tiny decoder.
+        embedder: the eye.
+        base: where the base is.
+    """
 
     config: Config
     sources: Sequence[Source]
     renderer: AnyRenderer
+    draft: AnyRenderer
     embedder: AnyEmbedder
     base: str
 
-    def evaluator(self, prompts: PromptSet, observer: Observer) -> Evaluator:
-        """An evaluator on these prompts, which reports pictures to the observer."""
-        return Evaluator(
-            self.sources, self.renderer, self.embedder, prompts, lambda done: observer.pictures(done, len(prompts)), observer.note
-        )
+    def evaluator(self, prompts: PromptSet, observer: Observer, *, final: bool = False) -> Evaluator:
+        """An evaluator on these prompts, which reports pictures to the observer; for the search, or for the final say."""
+        renderer, count = self.renderer if final else self.draft, len(prompts)
+        return Evaluator(self.sources, renderer, self.embedder, prompts, lambda done: observer.pictures(done, count), observer.note)
 
     def space(self, budget: int) -> SearchSpace:
         """What a study of this budget searches."""
@@ -51,19 +60,24 @@ def prepare(config: Config, observer: Observer) -> Bench:
     known_methods(config.methods, len(config.sources))
     sources = load_sources(config)
     base = config.base or str(demo_base())
-    renderer = load_renderer(base, _settings(config), device=config.device, precision=config.precision, vae=config.vae, note=observer.note)
+    renderer = load_renderer(base, _settings(config), _loading(config), note=observer.note)
+    draft = draft_renderer(renderer, config.decoder)
     sources = [replace(s, adapter=renderer.fitted(s.adapter)) for s in sources]
     try:
         embedder = load_embedder(_eye(config), device=str(renderer.device))
     except EmbedderError as error:
         raise UsageError(str(error), where="--embedder") from error
-    return Bench(config, sources, renderer, embedder, base)
+    return Bench(config, sources, renderer, draft, embedder, base)
 
 
 def _eye(config: Config) -> str:
     """The embedder that is asked for, or the one that suits the base."""
     suited = FAKE_EMBEDDER if is_fake(config.base) else EMBEDDER if config.base else str(demo_embedder())
     return config.embedder or suited
+
+
+def _loading(config: Config) -> Loading:
+    return Loading(**{field.name: getattr(config, field.name) for field in fields(Loading)})
 
 
 def _settings(config: Config) -> RenderSettings:

@@ -12,8 +12,11 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from optimizer.errors import UsageError
+from optimizer.rendering.loading import Apply, Offload, Precision, Quantize
 
 DEMO, FAKE = "demo:", "fake:"
+PARTS = ("vae", "denoiser", "decoder")
+"""Options that take a model in place of one of the base's."""
 MAX_SOURCES = 5
 KeepImages = Literal["best", "all", "none"]
 Dtype = Literal["fp16", "bf16", "fp32"]
@@ -77,10 +80,24 @@ class Config(BaseModel):
     scheduler: str = Field("", description="ddim, euler, euler_a, dpmpp_2m_karras, unipc, …; the base's own where not given.")
     clip_skip: int | None = Field(None, ge=1, description="Layer of CLIP that is read, counted from the last, which is 1.")
     vae: PathText = Field("", description="Diffusers folder of another autoencoder than the base's.")
+    denoiser: PathText = Field(
+        "", description="Another U-Net or transformer than the base's: diffusers folder, .safetensors or .gguf file."
+    )
+    decoder: PathText = Field("", description="Folder of a tiny autoencoder (TAESD) that decodes the search's pictures; not the last ones.")
     resolution: int | None = Field(None, ge=8, multiple_of=8, description="Width and height in pixels; the base's own where not given.")
     batch: int = Field(16, ge=1, description="Pictures per forward pass.")
     device: str = Field("auto", description="Torch device.")
-    precision: Literal["auto", "fp32", "fp16", "bf16"] = Field("auto", description="Number format of the base model in memory.")
+    precision: Precision = Field("auto", description="Number format of the base model in memory.")
+    quantize: Quantize = Field("none", description="Quantise denoiser and T5 as they are loaded: nf4 (bitsandbytes), int8, fp8 (torchao).")
+    offload: Offload = Field(
+        "auto", description="What waits in the computer's memory: idle models (model), all but one layer (sequential), or what must (auto)."
+    )
+    apply: Apply = Field("auto", description="Where a candidate goes: into the weights, or into a LoRA branch beside them.")
+    vae_slicing: bool = Field(False, description="Decode one picture at a time.")
+    vae_tiling: bool = Field(False, description="Decode large pictures in tiles, which changes them a little.")
+    attention_slicing: bool = Field(False, description="Compute attention head by head.")
+    compile: bool = Field(False, description="Compile the denoiser; it is compiled once, not for every candidate.")
+    cuda_graphs: bool = Field(False, description="Compile the denoiser and record it as CUDA graphs.")
     timeout: Annotated[float | None, BeforeValidator(seconds)] = Field(
         None, gt=0, description="Start no trial after this time: seconds, or 8h, 90m, 1h30m."
     )
@@ -147,7 +164,7 @@ class Config(BaseModel):
         return self.model_copy(
             update={
                 "base": _absolute_if_there(self.base),
-                "vae": _absolute(self.vae) if self.vae else "",
+                **{part: _absolute(place) if (place := getattr(self, part)) else "" for part in PARTS},
                 "embedder": _absolute_if_there(self.embedder),
                 "sources": tuple(source if source.startswith(DEMO) else _absolute(source) for source in self.sources),
                 "prompts": _absolute(self.prompts) if self.prompts else "",

@@ -8,28 +8,31 @@ import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 
 from optimizer.errors import StudyError
 from optimizer.rendering import PromptSet, RenderSettings
 from optimizer.rendering.fake_spec import FakeSpec, is_fake
-from optimizer.search.config import Config
+from optimizer.search.config import PARTS, Config
 from optimizer.search.sources import Source
 from optimizer.search.space import SearchSpace
 
 # Raise it whenever the same pictures would be scored differently.
 SCORER = 1
+_SLICES = ("vae_slicing", "attention_slicing")
+NO_PARTS: Mapping[str, str] = MappingProxyType({})
 _PLACES = {"out", "workers", "storage", "study", "artifacts"}
-_FREE = _PLACES | {"budget", "timeout", "force", "confirm", "finalists", "batch", "dialect", "keep_images", "fork"}
+_FREE = _PLACES | {"budget", "timeout", "force", "confirm", "finalists", "batch", "dialect", "keep_images", "fork", "offload", *_SLICES}
 _SAMPLE = 1 << 20
 
 
 def evaluation_context(
-    base: str, prompts: PromptSet, settings: RenderSettings, embedder: str, precision: str, vae: str = ""
+    base: str, prompts: PromptSet, settings: RenderSettings, embedder: str, precision: str, parts: Mapping[str, str] = NO_PARTS
 ) -> dict[str, object]:
-    """JSON-ready parts of an evaluation's key."""
-    other = {"vae": folder_fingerprint(Path(vae))} if vae else {}
+    """JSON-ready parts of an evaluation's key; ``parts`` are the places of models that stand in for the base's, by what they are."""
+    other = {part: folder_fingerprint(Path(place)) for part, place in parts.items() if place}
     return {
         "scorer": SCORER,
         "base": FakeSpec.of(base).identity if is_fake(base) else folder_fingerprint(Path(base)),
@@ -53,7 +56,7 @@ def study_inputs(context: Mapping[str, object], sources: Sequence[Source], space
     The kind of device is no part of it: pictures of another one differ in their last bits only.
     """
     inputs = {f"source {s.name}": s.adapter.sha256 for s in sources}
-    inputs |= {name: _digest(context[name]) for name in ("base", "vae", "embedder", "prompts") if name in context}
+    inputs |= {name: _digest(context[name]) for name in ("base", *PARTS, "embedder", "prompts") if name in context}
     return inputs | {
         "search space": _digest(space.described()),
         "rendering": _digest([context[name] for name in ("steps", "guidance", "negative", "resolution", "scheduler", "clip_skip")]),
@@ -68,10 +71,10 @@ def _versions(libraries: object) -> str:
 
 
 def folder_fingerprint(folder: Path) -> str:
-    """SHA-256 over names, sizes and contents of a folder's files; of files over 2 MiB only the first and last MiB are read, so
-    that a 20 GB model takes no minutes."""
+    """SHA-256 over names, sizes and contents of a folder's files, or of one file; of files over 2 MiB only the first and last MiB are
+    read, so that a 20 GB model takes no minutes."""
     digest = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+    for path in [folder] if folder.is_file() else sorted(p for p in folder.rglob("*") if p.is_file()):
         size = path.stat().st_size
         digest.update(f"{path.relative_to(folder).as_posix()}\0{size}\0".encode())
         with path.open("rb") as file:

@@ -10,6 +10,7 @@ from pathlib import Path
 from optimizer.errors import UsageError
 from optimizer.merging import DTYPES
 from optimizer.rendering import PromptSet
+from optimizer.rendering.free import amount
 from optimizer.search.bench import Bench
 from optimizer.search.space import SearchSpace
 from studies import StudyDirectory
@@ -59,8 +60,8 @@ def check_space(bench: Bench, prompts: PromptSet, unseen: PromptSet, directory: 
     free = shutil.disk_usage(_existing(directory.path)).free
     if free < left:
         remedy = "free some space, choose another --out, or keep fewer pictures (--keep-images)"
-        raise UsageError(f"the run needs about {_shown(left)} of disk, {_shown(free)} are free", where="--out", remedy=remedy)
-    return f"this run needs about {_shown(left)} of disk, {_shown(free)} are free"
+        raise UsageError(f"the run needs about {amount(left)} of disk, {amount(free)} are free", where="--out", remedy=remedy)
+    return f"this run needs about {amount(left)} of disk, {amount(free)} are free"
 
 
 def need(bench: Bench, prompts: PromptSet, unseen: PromptSet, directory: StudyDirectory) -> Need:
@@ -102,12 +103,3 @@ def _written(directory: StudyDirectory) -> int:
 
 def _existing(path: Path) -> Path:
     return next(p for p in (path, *path.absolute().parents) if p.exists())
-
-
-def _shown(size: float) -> str:
-    """As people say it: 340 MB, 1.2 GB."""
-    for unit in ("MB", "GB"):
-        size /= 1e6 if unit == "MB" else 1e3
-        if size < 1000:
-            break
-    return f"{size:.1f} {unit}" if unit == "GB" and size < 10 else f"{size:.0f} {unit}"

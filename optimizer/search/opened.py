@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from optimizer.errors import StudyError
 from optimizer.rendering import PromptSet
 from optimizer.search.bench import Bench
-from optimizer.search.config import Config
+from optimizer.search.config import PARTS, Config
 from optimizer.search.context import check_same_inputs, evaluation_context, study_inputs
 from optimizer.search.gallery import Gallery
 from optimizer.search.ledger import Ledger, begin, budget_of, inputs_of
@@ -43,7 +43,8 @@ def open_ledger(
         StudyError: the study cannot be opened, or was begun with other inputs.
     """
     config = bench.config
-    context = evaluation_context(bench.base, prompts, bench.renderer.settings, bench.embedder.name, bench.renderer.precision, config.vae)
+    renderer, parts = bench.renderer, {part: getattr(config, part) for part in PARTS}
+    context = evaluation_context(bench.base, prompts, renderer.settings, bench.embedder.name, renderer.precision, parts)
     shared, store = open_shared(config, directory, create=not joining), open_store_of(config, directory)
     try:
         patience = Patience(observer)

@@ -96,7 +96,7 @@ def run(config: Config, observer: Observer) -> Study:
         try:
             complete = _search(bench, prompts, ledger, directory, observer)
             if finalists(ledger.records(), 1):
-                evaluator = bench.evaluator(unseen, observer)
+                evaluator = bench.evaluator(unseen, observer, final=True)
                 confirmation = confirm(ledger.records(), evaluator, count=config.finalists, seed=config.seed, observer=observer)
         except Stopped:
             observer.note("stopped; everything finished is on disk")

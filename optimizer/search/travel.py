@@ -12,7 +12,7 @@ from typing import Any
 import optuna
 
 from optimizer.errors import StudyError
-from optimizer.search.config import DEMO, Config
+from optimizer.search.config import DEMO, PARTS, Config
 from optimizer.search.sources import Source
 from studies.atomic import write_bytes
 from studies.store import Store
@@ -56,7 +56,7 @@ def fetched(config: Config, study: optuna.Study, store: Store) -> Config:
     places = {spec: str(_received(name, store)) for spec, name in attrs[_FILES].items()}
     saved["sources"] = [places.get(spec, spec) for spec in saved["sources"]]
     saved["prompts"] = places.get(saved["prompts"], saved["prompts"])
-    saved |= {name: getattr(config, name) or saved[name] for name in ("base", "vae")}
+    saved |= {name: getattr(config, name) or saved[name] for name in ("base", *PARTS)}
     return Config.of(**saved | own)
 
 

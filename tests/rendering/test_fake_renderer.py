@@ -15,7 +15,7 @@ import torch
 from optimizer import Adapter, Recipe, load_adapter, merge
 from optimizer.errors import TrialError, UsageError
 from optimizer.merging import Merger
-from optimizer.rendering import FakeRenderer, Prompt, RenderSettings, load_renderer
+from optimizer.rendering import FakeRenderer, Loading, Prompt, RenderSettings, load_renderer
 from optimizer.rendering.fake_spec import FakeSpec
 from tests.files import CONVOLUTION, LINEAR, kohya_file, random_parts
 
@@ -71,7 +71,7 @@ def test_the_batch_changes_nothing_and_every_batch_ticks(sources: list[Adapter])
 _ELSEWHERE = """
 import hashlib, sys
 from optimizer import load_adapter
-from optimizer.rendering import FakeRenderer, Prompt, RenderSettings
+from optimizer.rendering import FakeRenderer, Loading, Prompt, RenderSettings
 from optimizer.rendering.fake_spec import FakeSpec
 made = FakeRenderer(FakeSpec.of("fake:"), RenderSettings())
 source = made.fitted(load_adapter(sys.argv[1]))
@@ -189,8 +189,8 @@ def test_sources_and_the_base_never_fail(sources: list[Adapter]) -> None:
 
 def test_a_base_is_turned_into_its_renderer() -> None:
     with pytest.raises(UsageError, match="--vae: a fake base has no autoencoder — leave it out"):
-        load_renderer("fake:", RenderSettings(), vae="x")
-    made = load_renderer("fake:size=8", RenderSettings(), device="cuda")
+        load_renderer("fake:", RenderSettings(), Loading(vae="x"))
+    made = load_renderer("fake:size=8", RenderSettings(), Loading(device="cuda"))
     assert isinstance(made, FakeRenderer)
     assert (made.device.type, made.precision) == ("cpu", "cpu torch.float64")
 

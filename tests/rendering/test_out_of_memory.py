@@ -148,7 +148,7 @@ def test_sums_that_do_not_fit_fail_the_trial(adapter: Adapter, monkeypatch: pyte
     assert same(state(pipeline), before)
 
 
-def test_model_offload_comes_before_the_end(adapter: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_kinds_of_offload_come_before_the_end(adapter: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a GPU: diffusers' hooks, which move the models from the CPU to the CPU."""
     monkeypatch.setattr(Ladder, "_can_offload", lambda self: True)
     pipeline, told = tiny_pipeline(), list[str]()
@@ -164,9 +164,13 @@ def test_model_offload_comes_before_the_end(adapter: Adapter, monkeypatch: pytes
     assert renderer.weights["unet.conv_in"] is pipeline.unet.conv_in.weight
     with (
         scarce(pipeline.unet, pictures(0)),
-        pytest.raises(TrialError, match="one picture at a time and idle models in the computer's memory"),
+        pytest.raises(TrialError, match="one picture at a time and all but the layer that computes in the computer's memory"),
     ):
         renderer.render(PROMPTS, adapter)
+    assert told[3:] == [
+        "out of memory even with one picture at a time and idle models in the computer's memory: "
+        "going on with all but the layer that computes in the computer's memory, which is slower"
+    ]
     assert same(state(pipeline), before)
     assert torch.equal(renderer.render(PROMPTS, adapter), wanted)
     assert not any(weight.is_inference() for weight in renderer.weights.values())

@@ -11,6 +11,7 @@ import pytest
 
 from optimizer import optimize
 from optimizer.errors import UsageError
+from optimizer.rendering.free import amount
 from optimizer.search import disk
 from optimizer.search.bench import prepare
 from optimizer.search.config import Config
@@ -94,4 +95,4 @@ def test_a_picture_that_is_there_is_measured(options: dict[str, Any], tmp_path: 
 
 @pytest.mark.parametrize(("size", "text"), [(340e6, "340 MB"), (1.24e9, "1.2 GB"), (12.3e9, "12 GB"), (2.5e12, "2500 GB"), (4e5, "0 MB")])
 def test_sizes_as_people_say_them(size: float, text: str) -> None:
-    assert disk._shown(size) == text
+    assert amount(size) == text

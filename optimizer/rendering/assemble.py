@@ -1,0 +1,102 @@
+"""From a base to a renderer: number format, loading, placing, and what makes it smaller or faster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
+from optimizer.errors import UsageError
+from optimizer.merging import DTYPES
+from optimizer.rendering.families import Family, family_of_pipeline, models_of
+from optimizer.rendering.free import free_memory, stored_numbers
+from optimizer.rendering.latents import latent_shape
+from optimizer.rendering.load import check_device, family_at, load_pipeline
+from optimizer.rendering.loading import Loading
+from optimizer.rendering.memory import Note
+from optimizer.rendering.plan import Demand, resident
+from optimizer.rendering.quantised import quantised_parts
+from optimizer.rendering.renderer import Renderer
+from optimizer.rendering.settings import RenderSettings
+
+
+def assemble(base: str, settings: RenderSettings, loading: Loading, note: Note) -> Renderer:
+    """Load a base and place it as its size and the free memory ask for.
+
+    Args:
+        base: what ``load_pipeline`` takes.
+        settings: of the pictures.
+        loading: what was asked for.
+        note: is told the plan in one line, and of every step that is taken later because memory ran out.
+
+    Raises:
+        BaseModelError: the base cannot be loaded.
+        UsageError: the device is not there, or what was asked for does not go together.
+    """
+    device = torch.device(_device(loading.device))
+    check_device(str(device))
+    free = free_memory(device)
+    dtype = number_format(loading, family_at(base, loading.denoiser), device, free, stored_numbers(Path(base)))
+    pipeline = load_pipeline(
+        base, device="cpu", dtype=dtype, vae=loading.vae, denoiser=loading.denoiser, quantize=loading.quantize, compute=device
+    )
+    residence, sentence = resident(demand(pipeline, settings.resolution, dtype), free, loading, device, dtype)
+    note(sentence)
+    _slimmed(pipeline, loading)
+    if residence.offload == "none":
+        pipeline.to(device)
+    if residence.compiled:
+        _compile(pipeline, loading)
+    return Renderer(pipeline, settings, residence=residence, note=note)
+
+
+def number_format(loading: Loading, family: Family, device: torch.device, free: int, numbers: int) -> torch.dtype:
+    """The number format of a base's weights: what was asked for, else two bytes on a GPU, and four on a CPU where they fit twice.
+
+    Args:
+        loading: what was asked for.
+        family: of the base; activations of later ones overflow fp16.
+        device: computes.
+        free: bytes that are free there.
+        numbers: how many the base's files hold; 0 where that is not known.
+    """
+    if loading.precision != "auto":
+        return DTYPES[loading.precision]
+    if device.type == "cuda":
+        plain = family.half == torch.float16 or not torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.float16 if plain else torch.bfloat16
+    return torch.float32 if 2 * numbers * torch.float32.itemsize <= free else torch.bfloat16
+
+
+def demand(pipeline: DiffusionPipeline, resolution: int | None, dtype: torch.dtype) -> Demand:
+    """What a loaded pipeline wants of memory."""
+    _, height, width = latent_shape(pipeline, resolution)
+    factor: int = pipeline.vae_scale_factor
+    sizes = {part: sum(p.numel() * p.element_size() for p in model.parameters()) for part, model in models_of(pipeline).items()}
+    return Demand(sizes, height * width * factor**2, dtype.itemsize, bool(quantised_parts(pipeline)))
+
+
+def _device(asked: str) -> str:
+    return asked if asked != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _slimmed(pipeline: Any, loading: Loading) -> None:
+    """What makes a picture need less memory, as far as it was asked for."""
+    if loading.vae_slicing:
+        pipeline.vae.enable_slicing()
+    if loading.vae_tiling:
+        pipeline.vae.enable_tiling()
+    if loading.attention_slicing:
+        family = family_of_pipeline(pipeline)
+        if family.denoiser != "unet":
+            problem = f"{family.name} computes attention in one piece"
+            raise UsageError(problem, where="--attention-slicing", remedy="leave it out; --offload saves more")
+        pipeline.enable_attention_slicing()
+
+
+def _compile(pipeline: DiffusionPipeline, loading: Loading) -> None:
+    """Compile the denoiser where it is, so that its components stay the same objects."""
+    denoiser = pipeline.components[family_of_pipeline(pipeline).denoiser]
+    denoiser.compile(dynamic=False, mode="reduce-overhead" if loading.cuda_graphs else None)

@@ -1,0 +1,114 @@
+"""Low-rank branches beside the layers of a live pipeline: where a candidate goes when the weights cannot take it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from diffusers.utils.peft_utils import recurse_remove_peft_layers
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
+from peft.utils.hotswap import hotswap_adapter_from_state_dict
+from torch import Tensor
+
+from optimizer.adapters import Adapter, Factors, fit_shapes, live_modules
+from optimizer.adapters.shapes import Shapes
+from optimizer.rendering.families import models_of
+
+_NAME = "candidate"
+
+
+class Branches:
+    """Branches of a pipeline's linear and convolution layers, swapped through PEFT's hot-swap; the base's weights are never touched.
+
+    A layer that a candidate changes gets a branch when it first does; branches are as wide as the widest candidate so far, and hold zeros
+    where a candidate has less. So that candidates of one size are swapped by copying numbers, and nothing is compiled anew.
+
+    Args:
+        pipeline: whose layers get branches.
+        shapes: canonical module path → shape of its weight.
+        dtype: of the branches' numbers.
+    """
+
+    def __init__(self, pipeline: DiffusionPipeline, shapes: Shapes, dtype: torch.dtype) -> None:
+        self._models: dict[str, Any] = dict(models_of(pipeline))
+        self._shapes, self._dtype = shapes, dtype
+        self._live = _names(self._models)
+        self._ranks: dict[str, int] = {}
+        self._names: dict[str, set[str]] = {}
+
+    @contextmanager
+    def applied(self, adapter: Adapter | None) -> Iterator[None]:
+        """Within the block the layers compute base + branch; afterwards the branches hold zeros.
+
+        Raises:
+            BaseModelError: a module of the adapter is not in the base, or has another shape; nothing was changed.
+        """
+        modules = fit_shapes(adapter, self._shapes).modules if adapter else {}
+        with torch.inference_mode(False), torch.no_grad():
+            self._widen(modules)
+            self._swap(modules)
+        try:
+            yield
+        finally:
+            if modules:
+                with torch.inference_mode(False), torch.no_grad():
+                    self._swap({})
+
+    def _widen(self, modules: Mapping[str, Factors]) -> None:
+        """Give every layer that is to be changed a branch that is wide enough."""
+        for part, wanted in self._by_part(modules).items():
+            rank, names = max(factors.rank for factors in wanted.values()), set(wanted)
+            if rank > self._ranks.get(part, 0) or not names <= self._names.get(part, set()):
+                self._ranks[part] = max(rank, self._ranks.get(part, 0))
+                self._names[part] = names | self._names.get(part, set())
+                self._grow(part)
+
+    def _grow(self, part: str) -> None:
+        model = self._models[part]
+        recurse_remove_peft_layers(model)
+        if hasattr(model, "peft_config"):
+            del model.peft_config
+        inject_adapter_in_model(self._config(part), model, adapter_name=_NAME)
+        for module in model.modules():
+            if isinstance(module, LoraLayer):
+                for half in (module.lora_A[_NAME], module.lora_B[_NAME]):
+                    half.to(self._dtype).requires_grad_(False)
+
+    def _swap(self, modules: Mapping[str, Factors]) -> None:
+        """Fill the branches; those of layers that are not named hold zeros after it."""
+        wanted = self._by_part(modules)
+        for part in self._names:
+            tensors: dict[str, Tensor] = {}
+            for name, factors in wanted.get(part, {}).items():
+                tensors |= _halves(name, factors, self._dtype)
+            hotswap_adapter_from_state_dict(self._models[part], tensors, _NAME, self._config(part))
+
+    def _config(self, part: str) -> LoraConfig:
+        """Of branches that multiply by one: what an adapter multiplies by is in its factors by then."""
+        rank = self._ranks[part]
+        return LoraConfig(r=rank, lora_alpha=rank, target_modules=sorted(self._names[part]), init_lora_weights=False)
+
+    def _by_part(self, modules: Mapping[str, Factors]) -> dict[str, dict[str, Factors]]:
+        """Part of the pipeline → name of the module in it → its change."""
+        found: dict[str, dict[str, Factors]] = {}
+        for path, factors in modules.items():
+            found.setdefault(path.partition(".")[0], {})[self._live[path]] = factors
+        return found
+
+
+def _names(models: Mapping[str, Any]) -> dict[str, str]:
+    """Canonical path → name of the module in its part, which may leave out a level that the path has."""
+    names = {id(module): name for model in models.values() for name, module in model.named_modules()}
+    return {path: names[id(module)] for path, module in live_modules(models).items()}
+
+
+def _halves(name: str, factors: Factors, dtype: torch.dtype) -> dict[str, Tensor]:
+    """The two layers of a branch; of a convolution the first has its kernel, the second is 1 × 1."""
+    down, up = factors.down, factors.up.float() * factors.scale
+    if len(factors.shape) == 4:
+        down, up = down.reshape(factors.rank, *factors.shape[1:]), up[:, :, None, None]
+    return {f"{name}.lora_A.{_NAME}.weight": down.to(dtype), f"{name}.lora_B.{_NAME}.weight": up.to(dtype)}

@@ -1,0 +1,92 @@
+"""Another denoiser than the base's own: a folder, a single file, or a GGUF file, whose weights are quantised."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+
+from optimizer.errors import BaseModelError, UsageError
+from optimizer.rendering.families import FAMILIES
+from optimizer.rendering.files import first_sentence, variant_of
+from optimizer.rendering.loading import Quantize
+from optimizer.rendering.quantised import quantisation
+
+CLASSES = {
+    "StableDiffusionPipeline": "UNet2DConditionModel",
+    "StableDiffusionXLPipeline": "UNet2DConditionModel",
+    "StableDiffusion3Pipeline": "SD3Transformer2DModel",
+    "FluxPipeline": "FluxTransformer2DModel",
+}
+"""diffusers' class of the denoiser, by that of the pipeline."""
+
+
+def load_denoiser(
+    folder: Path, kind: str, other: str | Path, options: dict[str, Any], quantize: Quantize, compute: torch.device
+) -> torch.nn.Module:
+    """The U-Net or transformer of a pipeline.
+
+    Args:
+        folder: of the pipeline.
+        kind: its class.
+        other: a diffusers folder, a safetensors file or a GGUF file to take in place of the pipeline's own; empty takes that.
+        options: of ``from_pretrained``; ``dtype`` is what is computed with.
+        quantize: what its weights are quantised to; one that is quantised already stays as it is.
+        compute: where will be computed.
+
+    Raises:
+        BaseModelError: there is none, or it cannot be loaded.
+        UsageError: what reads it is not installed.
+    """
+    part = FAMILIES[kind].denoiser
+    if not other:
+        return _read(folder / part, folder / part, kind, options, quantize, compute)
+    place = _place(Path(other), part)
+    try:
+        return _read(place, folder / part, kind, options, quantize, compute)
+    except UsageError:
+        raise
+    except Exception as error:  # whatever the parsers of configurations and weights raise on a damaged file
+        remedy = f"give a {part} of {FAMILIES[kind].name} to --denoiser, and fetch it again if it should be one"
+        raise BaseModelError(f"the denoiser cannot be loaded: {first_sentence(error)}", where=place, remedy=remedy) from error
+
+
+def _read(place: Path, own: Path, kind: str, options: dict[str, Any], quantize: Quantize, compute: torch.device) -> torch.nn.Module:
+    """The denoiser of a folder or file; that of the pipeline tells how it is laid out, if it is there."""
+    model = getattr(diffusers, CLASSES[kind])
+    if place.is_dir():
+        few = {} if _quantised_already(place) else quantisation(quantize, options["dtype"], compute)
+        found = model.from_pretrained(place, variant=variant_of(place), **options, **few)
+    else:
+        few = _of_gguf(place, options["dtype"]) if place.suffix == ".gguf" else quantisation(quantize, options["dtype"], compute)
+        config = {"config": str(own.parent), "subfolder": own.name} if (own / "config.json").is_file() else {}
+        found = model.from_single_file(str(place), local_files_only=True, torch_dtype=options["dtype"], **config, **few)
+    denoiser: torch.nn.Module = found
+    return denoiser
+
+
+def _place(other: Path, part: str) -> Path:
+    """Where the weights are: a file, the folder of a model, or that of a pipeline."""
+    if other.is_dir():
+        place = other if (other / "config.json").is_file() else other / part
+        if (place / "config.json").is_file():
+            return place
+        raise BaseModelError(f"no {part} here (config.json is missing)", where=other, remedy="give the folder of one to --denoiser")
+    if not other.is_file():
+        raise BaseModelError("does not exist", where=other, remedy="give a folder, a .safetensors or a .gguf file to --denoiser")
+    if other.suffix not in (".safetensors", ".gguf"):
+        raise BaseModelError(f"{other.suffix or 'a file without an ending'} is not read", where=other, remedy="use .safetensors or .gguf")
+    return other
+
+
+def _quantised_already(place: Path) -> bool:
+    return "quantization_config" in (place / "config.json").read_text(encoding="utf-8")
+
+
+def _of_gguf(place: Path, dtype: torch.dtype) -> dict[str, Any]:
+    if find_spec("gguf") is None:
+        raise UsageError("gguf is not installed, which reads this file", where=place, remedy="pip install gguf")
+    return {"quantization_config": diffusers.GGUFQuantizationConfig(compute_dtype=dtype)}

@@ -1,0 +1,61 @@
+"""How much memory is free, and how much a model of files will want."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import torch
+from safetensors import SafetensorError, safe_open
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free on a device; of the computer's memory no more than its container may have."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free)
+    return min(int(psutil.virtual_memory().available), *_allowed())
+
+
+def _allowed() -> Iterator[int]:
+    """What the container, if there is one, leaves to this process and those beside it."""
+    try:
+        most = (_CGROUP / "memory.max").read_text().strip()
+        used = int((_CGROUP / "memory.current").read_text())
+    except (OSError, ValueError):
+        most = "max"
+    yield max(0, int(most) - used) if most.isdigit() else 1 << 62
+
+
+def amount(size: float) -> str:
+    """As people say it: 340 MB, 1.2 GB."""
+    for unit in ("MB", "GB"):
+        size /= 1e6 if unit == "MB" else 1e3
+        if size < 1000:
+            break
+    return f"{size:.1f} {unit}" if unit == "GB" and size < 10 else f"{size:.0f} {unit}"
+
+
+def stored_numbers(place: Path) -> int:
+    """How many numbers the safetensors files of a folder, or one such file, hold, by their headers; 0 where there are none.
+
+    Of variants that lie side by side the largest of each folder counts.
+    """
+    files = [place] if place.is_file() else list(place.rglob("*.safetensors")) if place.is_dir() else []
+    folders: dict[tuple[Path, bool], int] = {}
+    for file in files:
+        key = (file.parent, ".fp16." in file.name)
+        folders[key] = folders.get(key, 0) + _numbers(file)
+    return sum(max(folders.get((folder, True), 0), folders.get((folder, False), 0)) for folder in {folder for folder, _ in folders})
+
+
+def _numbers(file: Path) -> int:
+    try:
+        with safe_open(file, framework="pt") as opened:
+            return sum(math.prod(opened.get_slice(name).get_shape()) for name in opened.keys())  # noqa: SIM118
+    except (OSError, SafetensorError):
+        return 0  # whoever loads it says what is wrong with it

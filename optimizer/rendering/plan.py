@@ -1,0 +1,137 @@
+"""The plan: where a base's models lie and where candidates go, so that both fit into the memory that is free."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from optimizer.errors import UsageError
+from optimizer.rendering.free import amount
+from optimizer.rendering.loading import Loading, Offload
+
+# What a candidate adds in a branch, as a share of the weights, and what activations and the decoder need for one picture, in bytes per
+# pixel at two bytes a number. Both are rules of thumb: where they are wrong, the steps down from running out of memory take over.
+_BRANCH, _WORK = 0.15, 4096
+
+
+@dataclass(frozen=True)
+class Residence:
+    """Where a pipeline's models lie, and where candidates go.
+
+    Attributes:
+        device: computes.
+        dtype: of the numbers that are computed with.
+        offload: which models wait in the computer's memory.
+        branch: candidates run beside the weights, in low-rank branches, rather than in them.
+        compiled: the denoiser is compiled, so that its weights must stay where they are.
+        marks: whatever else changes the last bits of a picture, in a word each.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+    offload: Offload = "none"
+    branch: bool = False
+    compiled: bool = False
+    marks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What a pipeline wants of memory.
+
+    Attributes:
+        parts: bytes of the weights, by component.
+        pixels: of one picture.
+        width: bytes of a number that is computed with.
+        quantised: whether weights cannot be added to.
+    """
+
+    parts: Mapping[str, int]
+    pixels: int
+    width: int
+    quantised: bool
+
+    @property
+    def weights(self) -> int:
+        """Bytes of all weights."""
+        return sum(self.parts.values())
+
+    @property
+    def work(self) -> int:
+        """Bytes for the activations of one picture, estimated."""
+        return self.pixels * _WORK * self.width // 2
+
+
+def resident(demand: Demand, free: int, loading: Loading, device: torch.device, dtype: torch.dtype) -> tuple[Residence, str]:
+    """Where models lie and candidates go, and a sentence for people that says so and why.
+
+    A candidate's sums in the weights lie beside the base's own, which come back after it: the weights twice. A branch beside them takes
+    a seventh of that, and a few percent of speed. Models that wait in the computer's memory cost time at every picture.
+
+    Args:
+        demand: of the pipeline.
+        free: bytes that are free on the device before the weights are there.
+        loading: what was asked for; only ``auto`` is chosen here.
+        device: computes.
+        dtype: of the numbers that are computed with.
+
+    Raises:
+        UsageError: what was asked for does not go together.
+    """
+    _possible(demand, loading, device)
+    offload = loading.offload if loading.offload != "auto" else _offload(demand, free, loading, device)
+    branch = loading.apply == "branch" or (loading.apply == "auto" and _branched(demand, free, offload, device))
+    compiled = loading.compile or loading.cuda_graphs
+    told = {"branch": branch, "compiled": compiled, "quantised": demand.quantised, "tiled": loading.vae_tiling}
+    found = Residence(device, dtype, offload, branch, compiled, tuple(mark for mark, holds in told.items() if holds))
+    return found, _sentence(demand, free, found)
+
+
+def _possible(demand: Demand, loading: Loading, device: torch.device) -> None:
+    if demand.quantised and loading.apply == "weights":
+        problem = "the base is quantised, and nothing can be added to weights of a few bits"
+        raise UsageError(problem, where="--apply weights", remedy="leave it out: candidates then run in branches beside the weights")
+    if loading.offload in ("model", "sequential"):
+        if device.type == "cpu":
+            raise UsageError("everything lies in the computer's memory anyway", where="--offload", remedy="leave it out, or use a GPU")
+        if loading.compile or loading.cuda_graphs:
+            remedy = "leave out one of them"
+            raise UsageError("a compiled model must stay where it is", where=f"--offload {loading.offload}", remedy=remedy)
+
+
+def _offload(demand: Demand, free: int, loading: Loading, device: torch.device) -> Offload:
+    if device.type == "cpu" or loading.compile or loading.cuda_graphs:
+        return "none"
+    largest = max(demand.parts.values(), default=0)
+    slim = 1.0 if loading.apply == "weights" else 0.0
+    if demand.weights * (1 + max(slim, _BRANCH)) + demand.work <= free:
+        return "none"
+    return "model" if largest * (1 + _BRANCH) + demand.work <= free else "sequential"
+
+
+def _branched(demand: Demand, free: int, offload: Offload, device: torch.device) -> bool:
+    """Whether a candidate runs in a branch: it must beside quantised weights, and does where weights do not fit twice. With offload the
+    sums lie in the computer's memory."""
+    if demand.quantised:
+        return True
+    return device.type != "cpu" and offload == "none" and 2 * demand.weights + demand.work > free
+
+
+def _sentence(demand: Demand, free: int, found: Residence) -> str:
+    kind = " (some of them quantised)" if demand.quantised else ""
+    where = {
+        "none": f"all of them on {found.device.type}",
+        "model": "those that are idle in the computer's memory",
+        "sequential": "all but the layer that computes in the computer's memory, which is slow",
+    }[found.offload]
+    applied: dict[bool, str] = {True: "in branches beside the weights", False: "in the weights"}
+    return (
+        f"memory: {amount(demand.weights)} of weights in {_name(found.dtype)}{kind}, {amount(free)} free on "
+        f"{found.device.type}: {where}; candidates {applied[found.branch]}"
+    )
+
+
+def _name(dtype: torch.dtype) -> str:
+    return {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}.get(dtype, str(dtype).removeprefix("torch."))
