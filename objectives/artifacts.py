@@ -15,6 +15,7 @@ from torch import Tensor
 _FLOOR = {"variation": 0.01, "detail": 0.01, "contrast": 0.02, "saturation": 0.02, "clipped": 0.03, "entropy": 0.15}
 _BINS = 32
 _FLAT = 0.01
+_PIXELS = 1 << 22  # that are looked at together, in some eighty bytes each
 
 
 @dataclass(frozen=True)
@@ -31,23 +32,31 @@ class Envelope:
     spread: dict[str, float]
 
 
-def image_statistics(images: Tensor) -> dict[str, Tensor]:
+def image_statistics(images: Tensor, device: torch.device | None = None) -> dict[str, Tensor]:
     """Weight-free statistics of every picture.
 
     Args:
         images: uint8, (n, 3, height, width).
+        device: computes; None computes where the pictures are.
 
     Returns:
-        Name → (n,) float32: ``variation`` total variation per pixel; ``detail`` mean absolute Laplacian; ``contrast`` RMS
-        contrast of the luma; ``saturation`` mean (max − min) over channels; ``clipped`` share of values at 0 or 255;
-        ``entropy`` of the luma histogram, bits.
+        Name → (n,) float32, where the pictures are: ``variation`` total variation per pixel; ``detail`` mean absolute
+        Laplacian; ``contrast`` RMS contrast of the luma; ``saturation`` mean (max − min) over channels; ``clipped`` share of
+        values at 0 or 255; ``entropy`` of the luma histogram, bits.
     """
+    few = max(1, _PIXELS // (images.shape[-2] * images.shape[-1]))
+    measured = [_statistics(chunk.to(device or images.device)) for chunk in torch.split(images, few)]
+    return {name: torch.cat([found[name] for found in measured]).to(images.device) for name in measured[0]}
+
+
+def _statistics(images: Tensor) -> dict[str, Tensor]:
     floats = images.float() / 255
     n, _, height, width = floats.shape
     luma = 0.299 * floats[:, 0] + 0.587 * floats[:, 1] + 0.114 * floats[:, 2]
     laplacian = 4 * luma[:, 1:-1, 1:-1] - luma[:, :-2, 1:-1] - luma[:, 2:, 1:-1] - luma[:, 1:-1, :-2] - luma[:, 1:-1, 2:]
     bins = (luma * (_BINS - 1)).round().long().flatten(1)
-    share = torch.zeros(n, _BINS).scatter_add_(1, bins, torch.ones_like(bins, dtype=torch.float32)) / (height * width)
+    counts = torch.zeros(n, _BINS, device=images.device)
+    share = counts.scatter_add_(1, bins, torch.ones_like(bins, dtype=torch.float32)) / (height * width)
     return {
         "variation": _total_variation(floats) / (3 * height * width),
         "detail": laplacian.abs().mean(dim=(1, 2)),
@@ -64,9 +73,9 @@ def _total_variation(floats: Tensor) -> Tensor:
     return down.abs().sum(dim=(1, 2, 3)) + across.abs().sum(dim=(1, 2, 3))
 
 
-def envelope(references: list[Tensor]) -> Envelope:
+def envelope(references: list[Tensor], device: torch.device | None = None) -> Envelope:
     """The range spanned by reference picture sets, each uint8 (n, 3, height, width) over the same prompts and noise."""
-    measured = [image_statistics(images) for images in references]
+    measured = [image_statistics(images, device) for images in references]
     low, high, spread = {}, {}, {}
     for name, floor in _FLOOR.items():
         values = torch.stack([m[name] for m in measured])
@@ -75,12 +84,13 @@ def envelope(references: list[Tensor]) -> Envelope:
     return Envelope(low, high, spread)
 
 
-def artifact_level(images: Tensor, reference: Envelope) -> tuple[float, dict[str, float]]:
+def artifact_level(images: Tensor, reference: Envelope, device: torch.device | None = None) -> tuple[float, dict[str, float]]:
     """How far a picture set leaves the references' range.
 
     Args:
         images: uint8, (n, 3, height, width), same prompts and noise as the references.
         reference: their envelope.
+        device: computes; None computes where the pictures are.
 
     Returns:
         The level (0 = everything within the range; 1 = on average one spread outside in the worst statistic) and its parts:
@@ -89,7 +99,7 @@ def artifact_level(images: Tensor, reference: Envelope) -> tuple[float, dict[str
     Raises:
         ValueError: not as many pictures as the references'.
     """
-    measured = image_statistics(images)
+    measured = image_statistics(images, device)
     if len(images) != len(reference.low["contrast"]):
         raise ValueError(f"{len(images)} pictures do not match an envelope of {len(reference.low['contrast'])}")
     excess = {

@@ -1,5 +1,5 @@
-"""Fixtures that several suites share, how parallel workers share the processor, and the rule that continuous integration skips no
-test for want of a browser or a database server."""
+"""Fixtures that several suites share, how parallel workers share the processor, time that Hypothesis is given, and the rule that
+continuous integration skips no test for want of a browser or a database server."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Generator
 
 import pytest
 import torch
+from hypothesis import settings
 
 from tests.studio import Studio, build_studio
 
@@ -18,6 +19,8 @@ def pytest_configure() -> None:
     threads = max(1, (os.cpu_count() or 1) // workers)
     torch.set_num_threads(threads)
     os.environ["OMP_NUM_THREADS"] = str(threads)
+    settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
+    settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

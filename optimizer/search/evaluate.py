@@ -97,7 +97,7 @@ class Evaluator:
             alone = tuple(self._render(adapter) for adapter in self.adapters)
             asked = torch.tensor([-1 if p.source is None else p.source for p in self.prompts.prompts])
             effects = Effects(self.embedder(base), torch.stack([self.embedder(images) for images in alone]), asked)
-            self._baselines = Baselines(base, alone, effects, envelope([base, *alone]))
+            self._baselines = Baselines(base, alone, effects, envelope([base, *alone], self.renderer.device))
         return self._baselines
 
     def evaluate(self, recipe: Recipe) -> Measured:
@@ -113,9 +113,10 @@ class Evaluator:
         merge_seconds = time.perf_counter() - begun
         images = self._render(merged.adapter)
         render_seconds = time.perf_counter() - begun - merge_seconds
+        begun_scoring = time.perf_counter()
         vectors = self.embedder(images)
         shares = preservation(vectors, baselines.effects)
-        artifacts, parts = artifact_level(images, baselines.envelope)
+        artifacts, parts = artifact_level(images, baselines.envelope, self.renderer.device)
         value = score(shares, artifacts)
         if not math.isfinite(value):
             raise TrialError(f"the score is {value}", remedy="look at the pictures of the sources alone")
@@ -133,6 +134,7 @@ class Evaluator:
                 "relative_error": merged.error,
                 "seconds_merge": merge_seconds,
                 "seconds_render": render_seconds,
+                "seconds_score": time.perf_counter() - begun_scoring,
             },
             seconds=time.perf_counter() - begun,
         )
