@@ -23,7 +23,7 @@ def sdxl_shapes() -> dict[str, tuple[int, ...]]:
     """Canonical path → weight shape of what a LoRA for Stable Diffusion XL usually changes: 722 modules of the U-Net, all linear ones in
     its transformers with proj_in and proj_out, and 72 + 192 of the text encoders."""
     with torch.device("meta"):
-        models = {"unet": sdxl_unet(), "text_encoder": _text(768, 12, "quick_gelu"), "text_encoder_2": _text(1280, 32, "gelu")}
+        models = {"unet": sdxl_unet(), "text_encoder": clip(768, 12, "quick_gelu"), "text_encoder_2": clip(1280, 32, "gelu")}
     return {path: tuple(module.weight.shape) for path, module in live_modules(models).items() if _usual(path)}
 
 
@@ -32,7 +32,7 @@ def sd1_shapes() -> dict[str, tuple[int, ...]]:
     """The same for Stable Diffusion 1.5: 192 modules of the U-Net, 72 of the text encoder."""
     with torch.device("meta"):
         unet: nn.Module = UNet2DConditionModel(cross_attention_dim=768)  # type: ignore[assignment, no-untyped-call]
-        models = {"unet": unet, "text_encoder": _text(768, 12, "quick_gelu")}
+        models = {"unet": unet, "text_encoder": clip(768, 12, "quick_gelu")}
     return {path: tuple(module.weight.shape) for path, module in live_modules(models).items() if _usual(path)}
 
 
@@ -43,7 +43,7 @@ def sd2_shapes() -> dict[str, tuple[int, ...]]:
         unet: nn.Module = UNet2DConditionModel(  # type: ignore[assignment, no-untyped-call]
             cross_attention_dim=1024, attention_head_dim=(5, 10, 20, 20), use_linear_projection=True
         )
-        models = {"unet": unet, "text_encoder": _text(1024, 23, "gelu")}
+        models = {"unet": unet, "text_encoder": clip(1024, 23, "gelu")}
     return {path: tuple(module.weight.shape) for path, module in live_modules(models).items() if _usual(path)}
 
 
@@ -147,7 +147,7 @@ def sdxl_unet() -> nn.Module:
     return model
 
 
-def _text(width: int, layers: int, activation: str) -> nn.Module:
+def clip(width: int, layers: int, activation: str) -> nn.Module:
     """CLIP ViT-L/14 (768, 12) or OpenCLIP ViT-bigG/14 (1280, 32), the text side."""
     config = CLIPTextConfig(
         hidden_size=width,
