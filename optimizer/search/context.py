@@ -20,16 +20,20 @@ from optimizer.search.space import SearchSpace
 
 # Raise it whenever the same pictures would be scored differently.
 SCORER = 1
+# Raise it whenever prompts with weights, or longer than CLIP reads at once, are drawn differently.
+EMPHASIS = 1
 _PLACES = {"out", "workers", "storage", "study", "artifacts"}
 _FREE = _PLACES | {"budget", "timeout", "force", "confirm", "finalists", "batch", "dialect", "keep_images", "fork"}
 _SAMPLE = 1 << 20
 
 
 def evaluation_context(
-    base: str, prompts: PromptSet, settings: RenderSettings, embedder: str, precision: str, vae: str = ""
+    base: str, prompts: PromptSet, settings: RenderSettings, embedder: str, precision: str, vae: str = "", *, special: bool = False
 ) -> dict[str, object]:
-    """JSON-ready parts of an evaluation's key."""
-    other = {"vae": folder_fingerprint(Path(vae))} if vae else {}
+    """JSON-ready parts of an evaluation's key; ``special`` where a prompt has weights, or is longer than CLIP reads at once. Evaluations of
+    plain prompts, which are drawn as they always were, keep the key that they had before there were others."""
+    other: dict[str, object] = {"vae": folder_fingerprint(Path(vae))} if vae else {}
+    other |= {"emphasis": EMPHASIS} if special else {}
     return {
         "scorer": SCORER,
         "base": FakeSpec.of(base).identity if is_fake(base) else folder_fingerprint(Path(base)),
@@ -54,9 +58,10 @@ def study_inputs(context: Mapping[str, object], sources: Sequence[Source], space
     """
     inputs = {f"source {s.name}": s.adapter.sha256 for s in sources}
     inputs |= {name: _digest(context[name]) for name in ("base", "vae", "embedder", "prompts") if name in context}
+    drawn = ("steps", "guidance", "negative", "resolution", "scheduler", "clip_skip", "emphasis")
     return inputs | {
         "search space": _digest(space.described()),
-        "rendering": _digest([context[name] for name in ("steps", "guidance", "negative", "resolution", "scheduler", "clip_skip")]),
+        "rendering": _digest([context[name] for name in drawn if name in context]),
         "scorer": f"version {context['scorer']}",
         "libraries": _versions(context["libraries"]),
     }

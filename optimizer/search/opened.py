@@ -41,9 +41,12 @@ def open_ledger(
 
     Raises:
         StudyError: the study cannot be opened, or was begun with other inputs.
+        UsageError: a prompt is longer than the base reads.
     """
     config = bench.config
-    context = evaluation_context(bench.base, prompts, bench.renderer.settings, bench.embedder.name, bench.renderer.precision, config.vae)
+    renderer, eye = bench.renderer, bench.embedder.name
+    special = renderer.special(prompts.prompts)
+    context = evaluation_context(bench.base, prompts, renderer.settings, eye, renderer.precision, config.vae, special=special)
     shared, store = open_shared(config, directory, create=not joining), open_store_of(config, directory)
     try:
         patience = Patience(observer)
