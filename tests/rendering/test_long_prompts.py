@@ -39,7 +39,7 @@ def test_the_weighing_path_gives_diffusers_own_states_of_plain_text(renderer: Re
 def test_a_weight_scales_its_tokens(renderer: Renderer) -> None:
     plain, weighted = (states(renderer, text)["prompt_embeds"] for text in ("a fox", "a (fox:1.5)"))
     factors = torch.ones(plain.shape[1])
-    if not renderer.settings.negative and renderer._family.chunked:
+    if renderer._family.chunked:
         factors[2:5] = 1.5  # start, a, f, o, x
     if renderer._family.t5[0] and renderer.pipeline.components[renderer._family.t5[0]] is not None:
         begin = renderer.pipeline.tokenizer.model_max_length if renderer._family.chunked else 0
@@ -51,9 +51,9 @@ def test_a_weight_scales_its_tokens(renderer: Renderer) -> None:
 
 
 def test_the_end_of_a_long_prompt_is_seen(renderer: Renderer) -> None:
-    one, other = renderer.render([Prompt(LONG, 1)]), renderer.render([Prompt(LONG, 1)])
-    assert torch.equal(one, other)
-    assert not torch.equal(states(renderer, LONG)["prompt_embeds"], states(renderer, f"{LONG} x")["prompt_embeds"])
+    one, other = (states(renderer, text)["prompt_embeds"] for text in (LONG, f"{LONG} x"))
+    assert one.shape == other.shape
+    assert not torch.equal(one, other)
 
 
 def test_prompts_of_all_lengths_in_one_batch_are_drawn_as_alone(renderer: Renderer) -> None:
@@ -63,6 +63,16 @@ def test_prompts_of_all_lengths_in_one_batch_are_drawn_as_alone(renderer: Render
     if renderer._family.negates:
         renderer.settings = RenderSettings(steps=1, guidance=3.0, resolution=32, negative=f"{LONG}, (fog)")
         assert renderer.render(prompts).shape[0] == len(prompts)
+
+
+@pytest.mark.parametrize("kind", ["sd1", "sdxl"])
+def test_the_layer_of_clip_that_is_asked_for_holds_for_weights(kind: str) -> None:
+    renderer = Renderer(KINDS[kind](), RenderSettings(clip_skip=2 if kind == "sd1" else 3))
+    family, pipeline, skip = renderer._family, renderer.pipeline, renderer._skip
+    assert skip == 1
+    with torch.inference_mode():
+        own, found = family.encode(pipeline, ["a fox"], CPU, skip), family.weigh(pipeline, read("a fox"), CPU, skip)
+    assert all(torch.equal(own[name], found[name]) for name in own)
 
 
 def test_what_t5_does_not_read_is_an_error(renderer: Renderer) -> None:
