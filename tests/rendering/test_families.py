@@ -211,7 +211,8 @@ def test_the_scheduler_that_is_asked_for_draws(folder: Path) -> None:
     assert torch.equal(drawn[""], drawn["ddim"])
     assert sum(torch.equal(a, b) for a, b in combinations(drawn.values(), 2)) <= 2
     assert all(images.float().std() > 1 for images in drawn.values())
-    assert torch.equal(loaded(folder, scheduler="euler_a", steps=4, batch=1).render(PROMPTS), drawn["euler_a"])
+    alone = loaded(folder, scheduler="euler_a", steps=4, batch=1).render(PROMPTS)
+    assert (alone.int() - drawn["euler_a"].int()).abs().max() <= 1  # sums of another batch size round differently; other noise is far off
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' LMS
