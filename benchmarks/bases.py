@@ -28,6 +28,7 @@ from optimizer import optimize
 from optimizer.adapters import load_adapter, weight_shapes
 from optimizer.rendering import Loading, Prompt, RenderSettings, load_pipeline, load_renderer
 from optimizer.rendering.families import models_of
+from optimizer.rendering.renderer import _stacked
 from optimizer.search.progress import Silent
 from studies.records import TrialRecord
 
@@ -96,12 +97,12 @@ def alone(base: Path, settings: RenderSettings, loading: Loading, source: Path) 
     renderer: Any = load_renderer(str(base), settings, loading)
     prompts = [Prompt("a red fox in snow", seed) for seed in range(PICTURES)]
     renderer.render(prompts[: settings.batch])
-    states, blank = renderer._text_states(prompts, None)
+    states, blanks = renderer._text_states(prompts, None)
     begun = now(renderer.device)
     with torch.inference_mode():
         for start in range(0, PICTURES, settings.batch):
             part = slice(start, start + settings.batch)
-            renderer._drawn(prompts[part], {name: rows[part] for name, rows in states.items()}, blank)
+            renderer._drawn(prompts[part], _stacked(states[part]), _stacked(blanks[part]))
     picture = (now(renderer.device) - begun) / PICTURES
     adapter, took = renderer.fitted(load_adapter(source)), []
     for _ in range(4):

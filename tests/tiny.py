@@ -153,7 +153,7 @@ def tiny_t5_tokenizer() -> T5Tokenizer:
     """T5's tokenizer with a vocabulary of letters."""
     letters = [(letter, -3.0) for letter in "abcdefghijklmnopqrstuvwxyz,."]
     vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), *letters]
-    return T5Tokenizer(vocab=vocabulary, extra_ids=0, model_max_length=MAX_TOKENS)
+    return T5Tokenizer(vocab=vocabulary, extra_ids=0, model_max_length=256)
 
 
 def tiny_sd3_pipeline(seed: int = 0, width: int = 16) -> StableDiffusion3Pipeline:

@@ -43,6 +43,9 @@ class AnyRenderer(Protocol):
     def fitted(self, adapter: Adapter) -> Adapter:
         """A source in the shapes of the base's weights; raises BaseModelError where it does not fit."""
 
+    def special(self, prompts: Sequence[Prompt]) -> bool:
+        """Whether a text has weights or is longer than CLIP reads at once; raises UsageError where one is longer than T5 reads."""
+
     def render(self, prompts: Sequence[Prompt], adapter: Adapter | None = None, *, tick: Callable[[int], None] | None = None) -> Tensor:
         """Pictures, uint8, (n, 3, height, width), on the CPU; ``tick`` is called with the number of pictures finished so far.
 

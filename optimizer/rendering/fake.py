@@ -67,6 +67,10 @@ class FakeRenderer:
         self._sources.append(_change(adapter))
         return adapter
 
+    def special(self, prompts: Sequence[Prompt]) -> bool:
+        """No text is: it only seeds the picture."""
+        return False
+
     def render(self, prompts: Sequence[Prompt], adapter: Adapter | None = None, *, tick: Callable[[int], None] | None = None) -> Tensor:
         """Render every prompt.
 

@@ -10,11 +10,17 @@ import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor, nn
 
+from optimizer.rendering.emphasis import Reading
+from optimizer.rendering.weighing import FLUX_T5_LENGTH, SD3_T5_LENGTH, weighed_flux, weighed_sd, weighed_sd3, weighed_xl
+
 TextStates = dict[str, Tensor]
 """What a pipeline is called with in place of a prompt, by the argument's name, one row a text."""
 
 Encode = Callable[[Any, Sequence[str], torch.device, int | None], TextStates]
 """Of a pipeline, texts, and the number of CLIP's last layers that diffusers is to skip."""
+
+Weigh = Callable[[Any, Reading, torch.device, int | None], TextStates]
+"""The same for one text with weights, or that CLIP does not read at once."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +48,13 @@ class Family:
         distilled: of models that were distilled to few steps.
         parts: components beside the denoiser without which it cannot draw.
         encode: text to what the pipeline is called with.
+        weigh: the same for a text with weights, or that CLIP does not read at once.
         layer: of CLIP that is read, counted from the last, which is 1; 0 where that cannot be chosen.
         negates: whether it takes a negative prompt.
         packed: latents are tokens of 2 × 2 entries.
         half: number format of two bytes that its activations do not overflow.
+        chunked: the denoiser reads CLIP's state of every token, so that CLIP has to read the whole text.
+        t5: name of T5's tokenizer, and how many tokens T5 reads.
     """
 
     name: str
@@ -55,10 +64,13 @@ class Family:
     distilled: Drawing
     parts: tuple[str, ...]
     encode: Encode
+    weigh: Weigh
     layer: int
     negates: bool = True
     packed: bool = False
     half: torch.dtype = torch.float16
+    chunked: bool = True
+    t5: tuple[str, int] = ("", 0)
 
 
 def _states(pipeline: Any, texts: Sequence[str], device: torch.device, skip: int | None) -> TextStates:
@@ -80,7 +92,7 @@ def _states_sd3(pipeline: Any, texts: Sequence[str], device: torch.device, skip:
 
 
 def _states_flux(pipeline: Any, texts: Sequence[str], device: torch.device, skip: int | None) -> TextStates:
-    longest = min(512, pipeline.tokenizer_2.model_max_length)
+    longest = min(FLUX_T5_LENGTH, pipeline.tokenizer_2.model_max_length)
     states, pooled, _ = pipeline.encode_prompt(list(texts), device=device, max_sequence_length=longest)
     return {"prompt_embeds": states, "pooled_prompt_embeds": pooled}
 
@@ -89,10 +101,20 @@ _ONE = ("vae", "text_encoder", "tokenizer", "scheduler")
 _TWO = (*_ONE, "text_encoder_2", "tokenizer_2")
 _FEW = Drawing(4, 0.0)
 FAMILIES = {
-    "StableDiffusionPipeline": Family("SD 1.x and 2.x", ("sd1", "sd2"), "unet", Drawing(20, 7.0), _FEW, _ONE, _states, 1),
-    "StableDiffusionXLPipeline": Family("SDXL", ("sdxl",), "unet", Drawing(25, 6.0), _FEW, _TWO, _states_xl, 2),
+    "StableDiffusionPipeline": Family("SD 1.x and 2.x", ("sd1", "sd2"), "unet", Drawing(20, 7.0), _FEW, _ONE, _states, weighed_sd, 1),
+    "StableDiffusionXLPipeline": Family("SDXL", ("sdxl",), "unet", Drawing(25, 6.0), _FEW, _TWO, _states_xl, weighed_xl, 2),
     "StableDiffusion3Pipeline": Family(
-        "SD 3.x", ("sd3",), "transformer", Drawing(28, 4.5), _FEW, _TWO, _states_sd3, 2, half=torch.bfloat16
+        "SD 3.x",
+        ("sd3",),
+        "transformer",
+        Drawing(28, 4.5),
+        _FEW,
+        _TWO,
+        _states_sd3,
+        weighed_sd3,
+        2,
+        half=torch.bfloat16,
+        t5=("tokenizer_3", SD3_T5_LENGTH),
     ),
     "FluxPipeline": Family(
         "FLUX.1",
@@ -102,10 +124,13 @@ FAMILIES = {
         _FEW,
         _TWO,
         _states_flux,
+        weighed_flux,
         0,
         negates=False,
         packed=True,
         half=torch.bfloat16,
+        chunked=False,
+        t5=("tokenizer_2", FLUX_T5_LENGTH),
     ),
 }
 """By the name of diffusers' class."""

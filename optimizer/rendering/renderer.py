@@ -23,6 +23,7 @@ from optimizer.rendering.plan import Residence
 from optimizer.rendering.prompts import Prompt
 from optimizer.rendering.schedulers import scheduler_named
 from optimizer.rendering.settings import RenderSettings
+from optimizer.rendering.texts import any_special, encoded, matched, run_of_one_length
 
 Images = Tensor
 
@@ -121,30 +122,31 @@ class Renderer:
         try:
             # Model offload moves the weights, and what is moved in inference mode could never take part in a backward pass again.
             with torch.no_grad(), torch.inference_mode(not ladder.offloaded), self._way.applied(adapter):
-                states, blank = self._text_states(prompts, adapter)
+                states, blanks = self._text_states(prompts, adapter)
                 while (start := sum(map(len, chunks))) < len(prompts):
-                    chosen = self._next(start, len(prompts))
-                    part = {name: rows[chosen] for name, rows in states.items()}
-                    images = attempt(self._batch, [prompts[i] for i in chosen], part, blank)
+                    some = self._next(start, states)
+                    texts, nots = _stacked([states[i] for i in some]), _stacked([blanks[i] for i in some])
+                    images = attempt(self._batch, [prompts[i] for i in some], texts, nots)
                     if images is not None:
-                        chunks.append(images[: len(prompts) - start])
+                        chunks.append(images[: some[-1] + 1 - start])
                         if tick:
                             tick(start + len(chunks[-1]))
-                    elif not ladder.smaller(len(chosen)):
+                    elif not ladder.smaller(len(some)):
                         return False
         finally:
             ladder.settle()
         return True
 
-    def _next(self, start: int, count: int) -> list[int]:
-        """Positions of the next batch. A compiled model is compiled anew for every size of a batch: its last one is filled up with the last
-        prompt."""
+    def _next(self, start: int, states: Sequence[TextStates]) -> list[int]:
+        """Positions of the next batch: as many as there is room for and whose texts are of one length. A compiled model would be compiled
+        anew for another size of a batch: one that is not full is filled up with its last prompt."""
         batch = self._ladder.batch
-        stop = start + min(batch, count) if self._residence.compiled else min(start + batch, count)
-        return [min(i, count - 1) for i in range(start, stop)]
+        size = run_of_one_length(states[start : start + batch])
+        filled = max(size, min(batch, len(states))) if self._residence.compiled else size
+        return [start + min(i, size - 1) for i in range(filled)]
 
-    def _batch(self, prompts: Sequence[Prompt], states: TextStates, blank: TextStates) -> Images:
-        floats = self._drawn(prompts, states, blank)
+    def _batch(self, prompts: Sequence[Prompt], states: TextStates, blanks: TextStates) -> Images:
+        floats = self._drawn(prompts, states, blanks)
         # The decoder normalises, which makes NaN of an infinite latent too.
         broken = floats.isnan().flatten(1).any(dim=1).tolist()
         if any(broken):
@@ -156,14 +158,14 @@ class Renderer:
         images: Tensor = (floats.float() * 255).round().to(torch.uint8).cpu()
         return images
 
-    def _drawn(self, prompts: Sequence[Prompt], states: TextStates, blank: TextStates) -> Tensor:
+    def _drawn(self, prompts: Sequence[Prompt], states: TextStates, blanks: TextStates) -> Tensor:
         """Pictures of one batch, (n, 3, height, width), of numbers from 0 to 1."""
         generators = [torch.Generator().manual_seed(prompt.noise_seed) for prompt in prompts]
         height, width = self.picture_size
         with _decoded_by(self._decoder, self.pipeline):
             floats: Tensor = self.pipeline(
                 **states,
-                **{f"negative_{name}": rows.expand(len(prompts), *rows.shape[1:]) for name, rows in blank.items()},
+                **{f"negative_{name}": rows for name, rows in blanks.items()},
                 latents=self._noise(generators),
                 generator=generators,
                 num_inference_steps=self.settings.steps,
@@ -201,17 +203,31 @@ class Renderer:
             raise UsageError(problem, where="--clip-skip", remedy=f"give {own} or more")
         return asked - own or None
 
-    def _text_states(self, prompts: Sequence[Prompt], adapter: Adapter | None) -> tuple[TextStates, TextStates]:
-        """What the pipeline is called with for the prompts, and, of one row, for the negative prompt; that of untouched text encoders is
-        computed once per text."""
+    def special(self, prompts: Sequence[Prompt]) -> bool:
+        """Whether one of the texts, or the negative prompt, has weights or is longer than CLIP reads at once.
+
+        Raises:
+            UsageError: one is longer than T5 reads, of which it would see the beginning alone.
+        """
+        return any_special(self._family, self.pipeline, [self.settings.negative, *(p.text for p in prompts)])
+
+    def _text_states(self, prompts: Sequence[Prompt], adapter: Adapter | None) -> tuple[list[TextStates], list[TextStates]]:
+        """What the pipeline is called with for every prompt, and for the negative one beside it, of one row each; that of untouched text
+        encoders is computed once per text. How long the rows are depends on these two texts alone, so that other prompts change no
+        picture."""
         touched = adapter is not None and any(path.startswith("text_encoder") for path in adapter.modules)
         known = {} if touched else self._encoded
-        texts = [*([self.settings.negative] if self._family.negates else []), *(p.text for p in prompts)]
-        if missing := list(dict.fromkeys(text for text in texts if text not in known)):
-            found = self._family.encode(self.pipeline, missing, self.device, self._skip)
-            known.update({text: {name: rows[i : i + 1] for name, rows in found.items()} for i, text in enumerate(missing)})
-        states = _stacked([known[p.text] for p in prompts])
-        return states, self._blank(known[self.settings.negative]) if self._family.negates else {}
+
+        def of(*texts: str) -> list[TextStates]:
+            if missing := list(dict.fromkeys(text for text in texts if text not in known)):
+                known.update(encoded(self._family, self.pipeline, missing, self.device, self._skip))
+            return [known[text] for text in texts]
+
+        negative = [self.settings.negative] if self._family.negates else []
+        found = of(*negative, *(p.text for p in prompts))
+        blank, chunk = found[0] if negative else {}, self.pipeline.tokenizer.model_max_length
+        pairs = [matched(one, blank, lambda: of("")[0], chunk) for one in found[len(negative) :]]
+        return [states for states, _ in pairs], [self._blank(one) for _, one in pairs]
 
     def _blank(self, negative: TextStates) -> TextStates:
         """Of the negative prompt; where there is none, zeros, if the base was trained so."""

@@ -23,16 +23,37 @@ from optimizer.search.space import SearchSpace
 SCORER = 1
 _SLICES = ("vae_slicing", "attention_slicing")
 NO_PARTS: Mapping[str, str] = MappingProxyType({})
+# Raise it whenever prompts with weights, or longer than CLIP reads at once, are drawn differently.
+EMPHASIS = 1
 _PLACES = {"out", "workers", "storage", "study", "artifacts"}
 _FREE = _PLACES | {"budget", "timeout", "force", "confirm", "finalists", "batch", "dialect", "keep_images", "fork", "offload", *_SLICES}
 _SAMPLE = 1 << 20
 
 
 def evaluation_context(
-    base: str, prompts: PromptSet, settings: RenderSettings, embedder: str, precision: str, parts: Mapping[str, str] = NO_PARTS
+    base: str,
+    prompts: PromptSet,
+    settings: RenderSettings,
+    embedder: str,
+    precision: str,
+    parts: Mapping[str, str] = NO_PARTS,
+    *,
+    special: bool = False,
 ) -> dict[str, object]:
-    """JSON-ready parts of an evaluation's key; ``parts`` are the places of models that stand in for the base's, by what they are."""
-    other = {part: folder_fingerprint(Path(place)) for part, place in parts.items() if place}
+    """JSON-ready parts of an evaluation's key.
+
+    Args:
+        base: where it is.
+        prompts: of the search.
+        settings: of the pictures.
+        embedder: the eye.
+        precision: of the renderer.
+        parts: the places of models that stand in for the base's, by what they are.
+        special: whether a prompt has weights, or is longer than CLIP reads at once. Evaluations of plain prompts, which are drawn as they
+            always were, keep the key that they had before there were others.
+    """
+    other: dict[str, object] = {part: folder_fingerprint(Path(place)) for part, place in parts.items() if place}
+    other |= {"emphasis": EMPHASIS} if special else {}
     return {
         "scorer": SCORER,
         "base": FakeSpec.of(base).identity if is_fake(base) else folder_fingerprint(Path(base)),
@@ -57,9 +78,10 @@ def study_inputs(context: Mapping[str, object], sources: Sequence[Source], space
     """
     inputs = {f"source {s.name}": s.adapter.sha256 for s in sources}
     inputs |= {name: _digest(context[name]) for name in ("base", *PARTS, "embedder", "prompts") if name in context}
+    drawn = ("steps", "guidance", "negative", "resolution", "scheduler", "clip_skip", "emphasis")
     return inputs | {
         "search space": _digest(space.described()),
-        "rendering": _digest([context[name] for name in ("steps", "guidance", "negative", "resolution", "scheduler", "clip_skip")]),
+        "rendering": _digest([context[name] for name in drawn if name in context]),
         "scorer": f"version {context['scorer']}",
         "libraries": _versions(context["libraries"]),
     }

@@ -41,10 +41,12 @@ def open_ledger(
 
     Raises:
         StudyError: the study cannot be opened, or was begun with other inputs.
+        UsageError: a prompt is longer than the base reads.
     """
     config = bench.config
-    renderer, parts = bench.renderer, {part: getattr(config, part) for part in PARTS}
-    context = evaluation_context(bench.base, prompts, renderer.settings, bench.embedder.name, renderer.precision, parts)
+    renderer, eye, parts = bench.renderer, bench.embedder.name, {part: getattr(config, part) for part in PARTS}
+    special = renderer.special(prompts.prompts)
+    context = evaluation_context(bench.base, prompts, renderer.settings, eye, renderer.precision, parts, special=special)
     shared, store = open_shared(config, directory, create=not joining), open_store_of(config, directory)
     try:
         patience = Patience(observer)

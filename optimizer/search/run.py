@@ -83,6 +83,7 @@ def run(config: Config, observer: Observer) -> Study:
     for line in remarks(bench.sources, config.rank):
         observer.note(f"warning: {line}")
     prompts, unseen = search_prompts(config, bench.sources), confirmation_prompts(config, bench.sources)
+    bench.renderer.special(unseen.prompts)  # refuses now what could not be drawn after the search
     room = check_space(bench, prompts, unseen, StudyDirectory(config.out))
     directory, name = _created(config), origin.name if origin else ""
     with alone_in(directory), open_ledger(bench, prompts, directory, observer, fork=name) as ledger:

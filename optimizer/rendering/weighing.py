@@ -1,0 +1,127 @@
+"""Weighing: states of texts with weights, and of texts that CLIP does not read at once, for each family's encoders.
+
+CLIP reads chunk by chunk; the states are joined along the sequence, as A1111 and ComfyUI do, and the pooled state is the first chunk's. T5
+reads the whole text without brackets. A token's weight multiplies its states. In Stable Diffusion 1.x and 2.x a chunk's states are then
+scaled so that their mean is what it was: A1111's emphasis "Original". The states of later models come from before CLIP's last norm, where
+the mean may lie near zero and dividing by it makes anything of a picture; there they are left as they are, A1111's "No norm", which it
+recommends for XL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from optimizer.rendering.chunks import Token, chunked
+from optimizer.rendering.emphasis import Reading
+
+_Chunks = Sequence[Sequence[Token]]
+SD3_T5_LENGTH, FLUX_T5_LENGTH = 256, 512  # tokens, as diffusers reads by default, start and end included
+
+
+def clip_chunks(tokenizer: Any, reading: Reading) -> list[list[Token]]:
+    """A reading's chunks; every ``BREAK`` begins one. Spans are cut into tokens one by one, as A1111 does."""
+    comma = tokenizer.convert_tokens_to_ids(",</w>")
+    chunks = []
+    for part in reading.parts:
+        numbers = [(tokenizer(span.text, add_special_tokens=False, verbose=False).input_ids, span.weight) for span in part]
+        tokens = [(number, weight) for found, weight in numbers for number in found]
+        chunks += chunked(tokens, tokenizer.model_max_length - 2, comma)
+    return chunks
+
+
+def t5_tokens(tokenizer: Any, reading: Reading) -> int:
+    """Tokens that T5 makes of a reading, its end included."""
+    return len(tokenizer(reading.words, verbose=False).input_ids)
+
+
+def weighed_sd(pipeline: Any, reading: Reading, device: torch.device, skip: int | None) -> dict[str, Tensor]:
+    """Of one CLIP: ``prompt_embeds`` of (1, chunks · length, width)."""
+    encoder, tokenizer = pipeline.text_encoder, pipeline.tokenizer
+    chunks = clip_chunks(tokenizer, reading)
+    numbers, weights = _tables(tokenizer, chunks, device)
+    mask = _mask(chunks, numbers) if getattr(encoder.config, "use_attention_mask", False) else None
+    out = encoder(numbers, attention_mask=mask, output_hidden_states=True)
+    # transformers 5 has no text_model in an encoder without projection
+    norm = getattr(encoder, "text_model", encoder).final_layer_norm
+    states = norm(out.hidden_states[-(skip + 1)]) if skip else out[0]
+    return {"prompt_embeds": _joined(_weighed(states, weights, keep_mean=True))}
+
+
+def weighed_xl(pipeline: Any, reading: Reading, device: torch.device, skip: int | None) -> dict[str, Tensor]:
+    """Of two CLIPs: ``prompt_embeds`` of (1, chunks · length, sum of widths), ``pooled_prompt_embeds`` of the one with a projection."""
+    states, firsts = _pair(pipeline, reading, device, skip)
+    return {"prompt_embeds": states, "pooled_prompt_embeds": next(first for first in firsts if first.ndim == 2)[:1]}
+
+
+def weighed_sd3(pipeline: Any, reading: Reading, device: torch.device, skip: int | None) -> dict[str, Tensor]:
+    """Of two CLIPs, all chunks, and then T5: ``prompt_embeds`` of (1, chunks · length + 256, T5's width), and both pooled states."""
+    states, firsts = _pair(pipeline, reading, device, skip)
+    whole, _, _, _ = pipeline.encode_prompt([""], None, [reading.words], device=device, do_classifier_free_guidance=False)
+    tail = whole[:, pipeline.tokenizer.model_max_length :]
+    if pipeline.tokenizer_3 is not None:  # without T5 they are zeros
+        tail = _weighed(tail, _t5_weights(pipeline.tokenizer_3, reading, tail), keep_mean=False)
+    padded = F.pad(states, (0, tail.shape[-1] - states.shape[-1]))
+    return {"prompt_embeds": torch.cat([padded, tail], dim=1), "pooled_prompt_embeds": torch.cat([first[:1] for first in firsts], dim=-1)}
+
+
+def weighed_flux(pipeline: Any, reading: Reading, device: torch.device, skip: int | None) -> dict[str, Tensor]:
+    """Of T5: ``prompt_embeds`` of (1, length, width); of CLIP ``pooled_prompt_embeds`` alone, which knows no weights."""
+    length = min(FLUX_T5_LENGTH, pipeline.tokenizer_2.model_max_length)
+    states, pooled, _ = pipeline.encode_prompt([reading.words], device=device, max_sequence_length=length)
+    weights = _t5_weights(pipeline.tokenizer_2, reading, states)
+    return {"prompt_embeds": _weighed(states, weights, keep_mean=False), "pooled_prompt_embeds": pooled}
+
+
+def _pair(pipeline: Any, reading: Reading, device: torch.device, skip: int | None) -> tuple[Tensor, list[Tensor]]:
+    """States of two CLIPs side by side, and what each gives first: its pooled state if it has a projection."""
+    pairs = [(pipeline.text_encoder, pipeline.tokenizer), (pipeline.text_encoder_2, pipeline.tokenizer_2)]
+    chunks = [clip_chunks(tokenizer, reading) for _, tokenizer in pairs]
+    most = max(map(len, chunks))
+    states, firsts = [], []
+    for (encoder, tokenizer), found in zip(pairs, chunks, strict=True):
+        numbers, weights = _tables(tokenizer, [*found, *[[]] * (most - len(found))], device)
+        out = encoder(numbers, output_hidden_states=True)
+        states.append(_weighed(out.hidden_states[-(skip or 0) - 2], weights, keep_mean=False))
+        firsts.append(out[0])
+    return _joined(torch.cat(states, dim=-1)), firsts
+
+
+def _tables(tokenizer: Any, chunks: _Chunks, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Token numbers and weights, (chunks, length) each: start, text, end, and what the tokenizer pads with."""
+    length, start, end, pad = tokenizer.model_max_length, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
+    rows = [[(start, 1.0), *chunk, (end, 1.0), *[(pad, 1.0)] * (length - len(chunk) - 2)] for chunk in chunks]
+    numbers = torch.tensor([[number for number, _ in row] for row in rows], device=device)
+    return numbers, torch.tensor([[weight for _, weight in row] for row in rows], device=device)
+
+
+def _mask(chunks: _Chunks, numbers: Tensor) -> Tensor:
+    """1 for text, start and end; 0 for what it is padded with."""
+    lengths = torch.tensor([len(chunk) + 2 for chunk in chunks], device=numbers.device)
+    return (torch.arange(numbers.shape[1], device=numbers.device) < lengths[:, None]).long()
+
+
+def _t5_weights(tokenizer: Any, reading: Reading, states: Tensor) -> Tensor:
+    """Of the tokens of the whole text, (1, length); a token that covers several weights has that of its last character."""
+    weights, length = reading.weights, states.shape[1]
+    found = tokenizer(reading.words, padding="max_length", max_length=length, truncation=True, return_offsets_mapping=True)
+    rows = [weights[end - 1] if end > begin else 1.0 for begin, end in found.offset_mapping]
+    return torch.tensor([rows], device=states.device)
+
+
+def _weighed(states: Tensor, weights: Tensor, *, keep_mean: bool) -> Tensor:
+    """States (chunks, length, width) times weights (chunks, length), in fp32, rounded once."""
+    before = states.float()
+    after = before * weights[..., None]
+    if keep_mean:
+        after = after * (before.mean(dim=(1, 2), keepdim=True) / after.mean(dim=(1, 2), keepdim=True))
+    return after.to(states.dtype)
+
+
+def _joined(states: Tensor) -> Tensor:
+    """(chunks, length, width) as (1, chunks · length, width)."""
+    return states.reshape(1, -1, states.shape[-1])
