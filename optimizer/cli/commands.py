@@ -61,6 +61,7 @@ def worker(
     vae: str = "",
     denoiser: str = "",
     decoder: str = "",
+    base_config: str = "",
     device: str = "auto",
     batch: int | None = None,
 ) -> int:
@@ -75,11 +76,12 @@ def worker(
         vae: the same of another autoencoder, if the study has one.
         denoiser: the same of another denoiser.
         decoder: the same of a tiny decoder.
+        base_config: the same of the folder that says how a single file is laid out.
         device: Torch device.
         batch: pictures per forward pass.
     """
     config = _place_of_work(directory, storage, study, artifacts)
-    places = {"base": base, "vae": vae, "denoiser": denoiser, "decoder": decoder}
+    places = {"base": base, "vae": vae, "denoiser": denoiser, "decoder": decoder, "base_config": base_config}
     here = {name: place for name, place in places.items() if place}
     own = here | {"device": device} | ({} if batch is None else {"batch": batch})
     errors = Console(stderr=True, highlight=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from optimizer.rendering.free import free_memory, stored_numbers
 from optimizer.rendering.latents import latent_shape
 from optimizer.rendering.load import check_device, family_at, load_pipeline
 from optimizer.rendering.loading import Loading
+from optimizer.rendering.locate import located
 from optimizer.rendering.memory import Note
 from optimizer.rendering.plan import Demand, resident
 from optimizer.rendering.quantised import quantised_parts
@@ -38,10 +38,10 @@ def assemble(base: str, settings: RenderSettings, loading: Loading, note: Note) 
     device = torch.device(_device(loading.device))
     check_device(str(device))
     free = free_memory(device)
-    dtype = number_format(loading, family_at(base, loading.denoiser), device, free, stored_numbers(Path(base)))
-    pipeline = load_pipeline(
-        base, device="cpu", dtype=dtype, vae=loading.vae, denoiser=loading.denoiser, quantize=loading.quantize, compute=device
-    )
+    family = family_at(base, loading.denoiser, loading.base_config)
+    dtype = number_format(loading, family, device, free, stored_numbers(located(base)))
+    others = {name: getattr(loading, name) for name in ("vae", "denoiser", "base_config", "quantize")}
+    pipeline = load_pipeline(base, device="cpu", dtype=dtype, compute=device, **others)
     residence, sentence = resident(demand(pipeline, settings.resolution, dtype), free, loading, device, dtype)
     note(sentence)
     _slimmed(pipeline, loading)

@@ -43,10 +43,10 @@ def load_denoiser(
     """
     part = FAMILIES[kind].denoiser
     if not other:
-        return _read(folder / part, folder / part, kind, options, quantize, compute)
+        return read_denoiser(folder / part, folder / part, kind, options, quantize, compute)
     place = _place(Path(other), part)
     try:
-        return _read(place, folder / part, kind, options, quantize, compute)
+        return read_denoiser(place, folder / part, kind, options, quantize, compute)
     except UsageError:
         raise
     except Exception as error:  # whatever the parsers of configurations and weights raise on a damaged file
@@ -54,9 +54,12 @@ def load_denoiser(
         raise BaseModelError(f"the denoiser cannot be loaded: {first_sentence(error)}", where=place, remedy=remedy) from error
 
 
-def _read(place: Path, own: Path, kind: str, options: dict[str, Any], quantize: Quantize, compute: torch.device) -> torch.nn.Module:
-    """The denoiser of a folder or file; that of the pipeline tells how it is laid out, if it is there."""
-    model = getattr(diffusers, CLASSES[kind])
+def read_denoiser(
+    place: str | Path, own: Path, kind: str, options: dict[str, Any], quantize: Quantize, compute: torch.device
+) -> torch.nn.Module:
+    """The denoiser of a folder or file; that of the pipeline, in ``own``, tells how it is laid out, if it is there. Raises what the
+    libraries raise."""
+    place, model = Path(place), getattr(diffusers, CLASSES[kind])
     if place.is_dir():
         few = {} if _quantised_already(place) else quantisation(quantize, options["dtype"], compute)
         found = model.from_pretrained(place, variant=variant_of(place), **options, **few)

@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
+from optimizer.errors import BaseModelError
+from optimizer.rendering.families import models_of
+
+COMPLETE = "fetch the whole folder again"
+"""What to do about files that are not whole."""
+
 
 def variant_of(folder: Path) -> str | None:
     """``fp16`` where only those weights are there."""
@@ -14,3 +22,12 @@ def variant_of(folder: Path) -> str | None:
 def first_sentence(error: Exception) -> str:
     """The first sentence of a library's message."""
     return " ".join(str(error).split()).split(". ")[0].rstrip(".") or type(error).__name__
+
+
+def missing_weights(pipeline: DiffusionPipeline, place: Path, lacking: list[str]) -> None:
+    """Raise BaseModelError where weights are missing: those that are known to be, and those that diffusers left without storage because it
+    found nothing for them."""
+    empty = [f"{part}.{name}" for part, model in models_of(pipeline).items() for name, weight in model.named_parameters() if weight.is_meta]
+    if lacking := [*lacking, *empty]:
+        more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
+        raise BaseModelError(f"weights are missing: {lacking[0]}{more}", where=place, remedy=COMPLETE)

@@ -20,6 +20,7 @@ class Loading:
         precision: number format of the weights; ``auto`` is what suits the family, the device and its memory.
         vae: the folder of another autoencoder.
         denoiser: another U-Net or transformer: a folder, a single file, or a GGUF file.
+        base_config: a diffusers folder that says how a single file is laid out.
         quantize: what the denoiser and T5 are quantised to while they are loaded.
         offload: which models wait in the computer's memory: ``model`` all but the one that computes, ``sequential`` all but the layer
             that computes; ``auto`` as little as the free memory asks for.
@@ -36,6 +37,7 @@ class Loading:
     precision: Precision = "auto"
     vae: str = ""
     denoiser: str = ""
+    base_config: str = ""
     quantize: Quantize = "none"
     offload: Offload = "auto"
     apply: Apply = "auto"

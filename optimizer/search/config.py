@@ -15,7 +15,7 @@ from optimizer.errors import UsageError
 from optimizer.rendering.loading import Apply, Offload, Precision, Quantize
 
 DEMO, FAKE = "demo:", "fake:"
-PARTS = ("vae", "denoiser", "decoder")
+PARTS = ("vae", "denoiser", "decoder", "base_config")
 """Options that take a model in place of one of the base's."""
 MAX_SOURCES = 5
 KeepImages = Literal["best", "all", "none"]
@@ -46,8 +46,8 @@ class Config(BaseModel):
     sources: tuple[PathText, ...] = Field((), description="Two to five LoRA files, or demo:NAME for one that ships with this package.")
     base: PathText = Field(
         "",
-        description="Diffusers folder of the model that the sources were trained on (SD 1.x to 3.5, SDXL, FLUX.1); not needed for demo "
-        "sources. fake: tries out all but the model.",
+        description="The model that the sources were trained on (SD 1.x to 3.5, SDXL, FLUX.1): diffusers folder, .safetensors checkpoint, "
+        "or ORGANISATION/NAME in the local cache of the hub; not needed for demo sources. fake: tries out all but the model.",
     )
     budget: int = Field(50, description="Recipes to try, beyond the baselines.")
     out: Path = Field(Path("study"), description="Study directory; a study that is there already is resumed.")
@@ -79,7 +79,8 @@ class Config(BaseModel):
     negative: str = Field("", description="Negative prompt.")
     scheduler: str = Field("", description="ddim, euler, euler_a, dpmpp_2m_karras, unipc, …; the base's own where not given.")
     clip_skip: int | None = Field(None, ge=1, description="Layer of CLIP that is read, counted from the last, which is 1.")
-    vae: PathText = Field("", description="Diffusers folder of another autoencoder than the base's.")
+    vae: PathText = Field("", description="Another autoencoder than the base's: diffusers folder or .safetensors file.")
+    base_config: PathText = Field("", description="Diffusers folder that says how a single file given as --base is laid out, if unusual.")
     denoiser: PathText = Field(
         "", description="Another U-Net or transformer than the base's: diffusers folder, .safetensors or .gguf file."
     )

@@ -15,6 +15,7 @@ import torch
 from optimizer.errors import StudyError
 from optimizer.rendering import PromptSet, RenderSettings
 from optimizer.rendering.fake_spec import FakeSpec, is_fake
+from optimizer.rendering.locate import located
 from optimizer.search.config import PARTS, Config
 from optimizer.search.sources import Source
 from optimizer.search.space import SearchSpace
@@ -56,7 +57,7 @@ def evaluation_context(
     other |= {"emphasis": EMPHASIS} if special else {}
     return {
         "scorer": SCORER,
-        "base": FakeSpec.of(base).identity if is_fake(base) else folder_fingerprint(Path(base)),
+        "base": FakeSpec.of(base).identity if is_fake(base) else folder_fingerprint(located(base)),
         "prompts": [[p.text, p.seed, -1 if p.source is None else p.source] for p in prompts.prompts],
         "steps": settings.steps,
         "guidance": settings.guidance,

@@ -153,15 +153,11 @@ def test_an_index_that_is_none(copy: Path, text: str) -> None:
 
 
 def test_nothing_there(tmp_path: Path) -> None:
-    with pytest.raises(BaseModelError, match=r"/none: no diffusers pipeline here \(model_index\.json is missing\)"):
+    with pytest.raises(BaseModelError, match="/none: does not exist — give a diffusers folder"):
         load(tmp_path / "none")
-
-
-def test_a_single_file(tmp_path: Path) -> None:
-    file = tmp_path / "sd15.safetensors"
-    save_file({"a": torch.zeros(1)}, file)
-    with pytest.raises(BaseModelError, match=r"sd15\.safetensors: this is a single file, .* — convert it once: .*from_single_file"):
-        load(file)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BaseModelError, match=r"/empty: no diffusers pipeline here \(model_index\.json is missing\)"):
+        load(tmp_path / "empty")
 
 
 @pytest.mark.parametrize("device", ["toaster", "meta:x", pytest.param("cuda", marks=pytest.mark.skipif("torch.cuda.is_available()"))])

@@ -54,7 +54,7 @@ def test_a_failed_trial_is_recorded_with_its_reason_and_the_run_goes_on(
 ) -> None:
     sources = [load_adapter(path) for path in studio.sources[:2]]
     stack = _size(merge(sources, Recipe(method="linear", weights=(1.0, 1.0))))
-    monkeypatch.setattr("optimizer.rendering.renderer.Renderer", _fragile(0.99 * stack, error))
+    monkeypatch.setattr("optimizer.rendering.assemble.Renderer", _fragile(0.99 * stack, error))
     monkeypatch.setattr(loop, "defaults", lambda *_: [Start("nothing", {"weight:alba": 0.0, "weight:bruno": 0.0})])
     study = optimize(**studio.options(out=tmp_path, budget=1, methods=("linear",), finalists=1))
     stacked, simple, nothing = study.trials[2:5]
@@ -70,7 +70,7 @@ def test_a_failed_trial_is_recorded_with_its_reason_and_the_run_goes_on(
 def test_where_every_merge_fails_the_run_says_so_and_leaves_a_report(
     studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("optimizer.rendering.renderer.Renderer", _fragile(0.0))
+    monkeypatch.setattr("optimizer.rendering.assemble.Renderer", _fragile(0.0))
     with pytest.raises(NoFeasibleMerge) as caught:
         optimize(**studio.options(out=tmp_path, budget=1))
     assert str(caught.value) == f"{tmp_path}: no merge can be used; the last failure: the pictures hold NaN — see report.html"
@@ -81,7 +81,7 @@ def test_where_every_merge_fails_the_run_says_so_and_leaves_a_report(
 
 
 def test_where_not_even_the_base_can_be_rendered_no_trial_is_spent(studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("optimizer.rendering.renderer.Renderer", Blind)
+    monkeypatch.setattr("optimizer.rendering.assemble.Renderer", Blind)
     with pytest.raises(NoFeasibleMerge, match="base and sources cannot be rendered: OutOfMemoryError: tried to allocate 9 GiB"):
         optimize(**studio.options(out=tmp_path))
     monkeypatch.undo()
@@ -134,7 +134,7 @@ def test_a_finalist_that_fails_on_fresh_prompts_is_dropped_and_named(
 
     stack = _size(merge([load_adapter(path) for path in studio.sources[:2]], Recipe(method="linear", weights=(1.0, 1.0))))
     notes: list[str] = []
-    monkeypatch.setattr("optimizer.rendering.renderer.Renderer", Unlucky)
+    monkeypatch.setattr("optimizer.rendering.assemble.Renderer", Unlucky)
     monkeypatch.setattr(Silent, "note", lambda _, message: notes.append(message))
     study = optimize(**studio.options(out=tmp_path, budget=1, confirm=2))
     assert "stack cannot be confirmed: the pictures hold NaN" in " ".join(" ".join(notes).split())

@@ -1,0 +1,120 @@
+"""Diffusers folders: a complete pipeline of a known family, or one clear error."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
+from optimizer.errors import BaseModelError, UsageError
+from optimizer.rendering.denoiser import load_denoiser
+from optimizer.rendering.families import FAMILIES, Family
+from optimizer.rendering.files import COMPLETE, first_sentence, missing_weights, variant_of
+from optimizer.rendering.loading import Quantize
+from optimizer.rendering.quantised import heavy_text_encoder, quantisation
+
+_INDEX = "model_index.json"
+# The safety checker turns pictures black, and draws nothing; the others are for pictures as prompts.
+_NEVER = ("safety_checker", "feature_extractor", "image_encoder")
+_VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model")
+
+
+def folder_family(folder: Path, denoiser: str | Path = "") -> Family:
+    """The family of a pipeline, with its own or another denoiser, before it is loaded; raises BaseModelError where it has none."""
+    return FAMILIES[_checked(folder, bool(denoiser))[0]]
+
+
+def load_folder(
+    folder: Path, options: dict[str, Any], *, denoiser: str | Path = "", quantize: Quantize = "none", compute: torch.device
+) -> DiffusionPipeline:
+    """Load a pipeline from its folder, without its safety checker.
+
+    Args:
+        folder: its weights are safetensors files, of full precision or of variant ``fp16``.
+        options: of ``from_pretrained``; ``dtype`` is that of the weights.
+        denoiser: another denoiser, see ``load_denoiser``.
+        quantize: what the denoiser and T5 are quantised to.
+        compute: where will be computed.
+
+    Raises:
+        BaseModelError: nothing there, not a pipeline of a known family, or not all of one.
+        UsageError: nothing here can compute with what is quantised so.
+    """
+    kind, parts, none = _checked(folder, bool(denoiser))
+    try:
+        texts, lacking = _text_encoders(folder, parts, options, quantize, compute)
+        models = texts | {FAMILIES[kind].denoiser: load_denoiser(folder, kind, denoiser, options, quantize, compute)}
+        pipeline: DiffusionPipeline = getattr(diffusers, kind).from_pretrained(
+            folder, **models, **dict.fromkeys(none), **_left_out(kind), **options, variant=variant_of(folder / "vae")
+        )
+    except (UsageError, BaseModelError):
+        raise
+    except Exception as error:  # whatever the parsers of configurations, tokenizers and weights raise on a damaged file
+        raise BaseModelError(f"the pipeline cannot be loaded: {first_sentence(error)}", where=folder, remedy=COMPLETE) from error
+    missing_weights(pipeline, folder, lacking)
+    return pipeline
+
+
+def _checked(folder: Path, other: bool) -> tuple[str, Mapping[str, str], Sequence[str]]:
+    """The pipeline's class, the class of each of its parts, and the parts that it goes without, such as T5.
+
+    Where another denoiser will be used, the pipeline's own may be missing. By then everything is checked that can be told before
+    gigabytes are read.
+    """
+    index = folder / _INDEX
+    if not index.is_file():
+        raise BaseModelError(f"no diffusers pipeline here ({_INDEX} is missing)", where=folder, remedy="give the folder of one")
+    try:
+        found = json.loads(index.read_text(encoding="utf-8"))
+        kind = found["_class_name"]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise BaseModelError(f"cannot be read: {first_sentence(error)}", where=index, remedy=COMPLETE) from error
+    if kind not in FAMILIES:
+        known = ", ".join(family.name for family in FAMILIES.values())
+        raise BaseModelError(f"{kind} is not supported", where=folder, remedy=f"use a pipeline of {known}")
+    named = {name: what[-1] for name, what in found.items() if isinstance(what, list) and what and name not in _NEVER}
+    parts = {name: what for name, what in named.items() if what}
+    none = [name for name in named if name not in parts]
+    if other:
+        parts.pop(FAMILIES[kind].denoiser, None)
+    needed = (*([] if other else [FAMILIES[kind].denoiser]), *FAMILIES[kind].parts)
+    lacking = [part for part in dict.fromkeys((*needed, *parts)) if part not in parts or not (folder / part).is_dir()]
+    # Without its vocabulary, transformers' tokenizer loads all the same and reads every text as empty.
+    for part in parts:
+        if part.startswith("tokenizer") and part not in lacking and not any((folder / part / name).is_file() for name in _VOCABULARIES):
+            lacking.append(f"{part}/vocab.json")
+    if lacking:
+        raise BaseModelError(f"the pipeline is incomplete: {', '.join(lacking)} missing", where=folder, remedy=COMPLETE)
+    return kind, parts, none
+
+
+def _text_encoders(
+    folder: Path, parts: Mapping[str, str], options: dict[str, Any], quantize: Quantize, compute: torch.device
+) -> tuple[dict[str, Any], list[str]]:
+    """The text encoders, and the weights that their files lack.
+
+    They are loaded on their own, because only so transformers tells what the file lacks; it makes up random weights in their place.
+    """
+    texts, lacking = {}, list[str]()
+    for part, kind in parts.items():
+        if part.startswith("text_encoder"):
+            place = folder / part
+            few = quantisation(quantize, options["dtype"], compute, text=True) if heavy_text_encoder(part, kind) else {}
+            model = getattr(transformers, kind)
+            loaded: Any = model.from_pretrained(place, output_loading_info=True, variant=variant_of(place), **options, **few)
+            texts[part], found = loaded
+            lacking += [f"{part}.{key}" for key in sorted(found["missing_keys"])]
+    return texts, lacking
+
+
+def _left_out(kind: str) -> dict[str, Any]:
+    """Arguments that keep out what is not for drawing."""
+    if kind == "StableDiffusionPipeline":
+        return {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    return {"add_watermarker": False} if kind == "StableDiffusionXLPipeline" else {}

@@ -1,0 +1,43 @@
+"""Where a base is: a folder, a single file, or a model of the hub that is in this machine's cache."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from huggingface_hub import constants, snapshot_download
+from huggingface_hub.errors import LocalEntryNotFoundError
+
+from optimizer.errors import BaseModelError
+
+_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?")
+
+
+def located(base: str | Path) -> Path:
+    """The folder or file of a base. Nothing is ever downloaded.
+
+    Args:
+        base: a folder, a file, or ``ORGANISATION/NAME`` of a model on the hub, with ``@REVISION`` if it is not ``main``.
+
+    Raises:
+        BaseModelError: nothing is there.
+    """
+    place = Path(base)
+    if place.exists():
+        return place
+    name = str(base)
+    if not _ID.fullmatch(name):
+        remedy = "give a diffusers folder, a .safetensors file, or ORGANISATION/NAME of a model in the local cache"
+        raise BaseModelError("does not exist", where=base, remedy=remedy)
+    model, _, revision = name.partition("@")
+    try:
+        return Path(snapshot_download(model, revision=revision or None, local_files_only=True))
+    except (LocalEntryNotFoundError, ValueError) as error:
+        fetch = f"hf download {model}" + (f" --revision {revision}" if revision else "")
+        problem = f"neither a folder nor a file, and no model of this name is in the local cache {constants.HF_HUB_CACHE}"
+        raise BaseModelError(problem, where=name, remedy=f"check the path, or fetch it once: {fetch}") from error
+
+
+def is_hub_name(base: str) -> bool:
+    """Whether a base that is no path here is named as models on the hub are."""
+    return bool(_ID.fullmatch(base)) and not Path(base).exists()
