@@ -45,9 +45,9 @@ _VAE = (
 
 
 def save_single_file(pipeline: Any, path: Path, **marks: Tensor) -> Path:
-    """Write a tiny pipeline of Stable Diffusion 1, XL or 3 as one safetensors file, with further tensors beside its own."""
-    kind = type(pipeline).__name__
-    parts = {"StableDiffusionPipeline": _sd1, "StableDiffusionXLPipeline": _xl, "StableDiffusion3Pipeline": _sd3}[kind](pipeline)
+    """Write a pipeline of Stable Diffusion 1, XL or 3, or of FLUX.1, as one safetensors file, with further tensors beside its own."""
+    makers = {"StableDiffusionPipeline": _sd1, "StableDiffusionXLPipeline": _xl, "StableDiffusion3Pipeline": _sd3, "FluxPipeline": _flux}
+    parts = makers[type(pipeline).__name__](pipeline)
     tensors = {name: tensor.clone().contiguous() for name, tensor in parts.items()} | marks
     save_file(tensors, path)
     return path
@@ -219,3 +219,76 @@ def original_sd3(state: State) -> dict[str, Tensor]:
 def _swapped(tensor: Tensor) -> Tensor:
     first, second = tensor.chunk(2)
     return torch.cat([second, first])
+
+
+_FLUX_TOP = {
+    "time_text_embed.timestep_embedder.linear_1.": "time_in.in_layer.",
+    "time_text_embed.timestep_embedder.linear_2.": "time_in.out_layer.",
+    "time_text_embed.text_embedder.linear_1.": "vector_in.in_layer.",
+    "time_text_embed.text_embedder.linear_2.": "vector_in.out_layer.",
+    "time_text_embed.guidance_embedder.linear_1.": "guidance_in.in_layer.",
+    "time_text_embed.guidance_embedder.linear_2.": "guidance_in.out_layer.",
+    "context_embedder.": "txt_in.",
+    "x_embedder.": "img_in.",
+    "proj_out.": "final_layer.linear.",
+}
+_FLUX_BLOCKS = {
+    "norm1.linear": "img_mod.lin",
+    "norm1_context.linear": "txt_mod.lin",
+    "attn.to_out.0": "img_attn.proj",
+    "attn.to_add_out": "txt_attn.proj",
+    "ff.net.0.proj": "img_mlp.0",
+    "ff.net.2": "img_mlp.2",
+    "ff_context.net.0.proj": "txt_mlp.0",
+    "ff_context.net.2": "txt_mlp.2",
+    "norm.linear": "modulation.lin",
+    "proj_out": "linear2",
+}
+_FLUX_SCALES = {
+    "double_blocks": {
+        "attn.norm_q": "img_attn.norm.query_norm",
+        "attn.norm_k": "img_attn.norm.key_norm",
+        "attn.norm_added_q": "txt_attn.norm.query_norm",
+        "attn.norm_added_k": "txt_attn.norm.key_norm",
+    },
+    "single_blocks": {"attn.norm_q": "norm.query_norm", "attn.norm_k": "norm.key_norm"},
+}
+_FLUX_FUSED = {
+    ("double_blocks", "attn.to_q"): ("img_attn.qkv", ("attn.to_q", "attn.to_k", "attn.to_v")),
+    ("double_blocks", "attn.add_q_proj"): ("txt_attn.qkv", ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj")),
+    ("single_blocks", "attn.to_q"): ("linear1", ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp")),
+}
+
+
+def original_flux(state: State) -> dict[str, Tensor]:
+    """The transformer of FLUX.1: queries, keys and values in one tensor, in single blocks with the MLP's, shift before scale at the end."""
+    found: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        if name.startswith("norm_out.linear"):
+            found[name.replace("norm_out.linear", "final_layer.adaLN_modulation.1")] = _swapped(tensor)
+            continue
+        if not name.startswith(("transformer_blocks.", "single_transformer_blocks.")):
+            ours = next(key for key in _FLUX_TOP if name.startswith(key))
+            found[name.replace(ours, _FLUX_TOP[ours], 1)] = tensor
+            continue
+        blocks, index, rest = name.split(".", 2)
+        kind = "double_blocks" if blocks == "transformer_blocks" else "single_blocks"
+        part, _, leaf = rest.rpartition(".")
+        place = f"{kind}.{index}."
+        if (kind, part) in _FLUX_FUSED:
+            target, parts = _FLUX_FUSED[kind, part]
+            found[f"{place}{target}.{leaf}"] = torch.cat([state[f"{blocks}.{index}.{one}.{leaf}"] for one in parts])
+        elif part in _FLUX_SCALES[kind]:
+            found[f"{place}{_FLUX_SCALES[kind][part]}.scale"] = tensor
+        elif part in _FLUX_BLOCKS:
+            found[f"{place}{_FLUX_BLOCKS[part]}.{leaf}"] = tensor
+    return found
+
+
+def _flux(pipeline: Any) -> dict[str, Tensor]:
+    return {
+        **_prefixed("model.diffusion_model.", original_flux(pipeline.transformer.state_dict())),
+        **_prefixed("vae.", ldm_vae(pipeline.vae.state_dict())),
+        **_prefixed("text_encoders.clip_l.transformer.", _clip(pipeline.text_encoder.state_dict())),
+        **_prefixed("text_encoders.t5xxl.transformer.", pipeline.text_encoder_2.state_dict()),
+    }

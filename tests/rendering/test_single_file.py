@@ -26,7 +26,7 @@ from optimizer.rendering.blueprints import BLUEPRINTS
 from optimizer.rendering.checkpoint import checkpoint_family
 from optimizer.rendering.vocabulary import clip_tokenizer
 from tests.ldm import ldm_vae, save_single_file
-from tests.tiny import tiny_pipeline, tiny_sd3_pipeline, tiny_text_encoder, tiny_vae, tiny_xl_pipeline
+from tests.tiny import tiny_flux_pipeline, tiny_pipeline, tiny_sd3_pipeline, tiny_text_encoder, tiny_vae, tiny_xl_pipeline
 
 PROMPTS = [Prompt("a red fox", 1), Prompt("an owl", 2)]
 SETTINGS = RenderSettings(steps=2, guidance=3.0, resolution=32)
@@ -70,6 +70,26 @@ def test_pictures_are_those_of_the_folder(kind: str, tmp_path: Path) -> None:
     file = save_single_file(pipeline, tmp_path / "one.safetensors")
     found, wanted = drawn(file, base_config=str(tmp_path / "folder")), drawn(tmp_path / "folder")
     assert (found.int() - wanted.int()).abs().max() <= 1
+    assert wanted.float().std() > 1
+
+
+@pytest.mark.slow
+def test_flux_of_one_double_and_one_single_block(tmp_path: Path) -> None:
+    """Of full width, which diffusers' conversion takes for granted."""
+    pipeline: Any = tiny_flux_pipeline()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        shape = {"in_channels": 16, "num_layers": 1, "num_single_layers": 1, "joint_attention_dim": 16, "pooled_projection_dim": 16}
+        transformer = diffusers.FluxTransformer2DModel(**shape, guidance_embeds=True).to(torch.bfloat16).eval()
+    pipeline.register_modules(transformer=transformer)
+    pipeline.save_pretrained(tmp_path / "folder")
+    file = save_single_file(pipeline, tmp_path / "flux.safetensors")
+    one = {"resolution": 16, "steps": 1}
+    found, wanted = (
+        load_renderer(str(base), RenderSettings(**one), Loading(device="cpu", precision="bf16", base_config=layout)).render(PROMPTS)
+        for base, layout in ((file, str(tmp_path / "folder")), (tmp_path / "folder", ""))
+    )
+    assert torch.equal(found, wanted)
     assert wanted.float().std() > 1
 
 

@@ -13,10 +13,13 @@ from optimizer import optimize
 from optimizer.adapters import Adapter, Factors, load_adapter, save_adapter
 from optimizer.rendering import Prompt, Renderer, RenderSettings, base_weights, load_pipeline
 from studies.demo.world import demo_embedder
-from tests.tiny import tiny_flux_pipeline, tiny_sd3_pipeline, tiny_xl_pipeline
+from tests.ldm import save_single_file
+from tests.rendering.test_quantised import tiny_decoder
+from tests.rendering.test_single_file import unlike
+from tests.tiny import tiny_flux_pipeline, tiny_pipeline, tiny_sd3_pipeline, tiny_xl_pipeline
 
 pytestmark = pytest.mark.slow
-KINDS = {"sdxl": tiny_xl_pipeline, "sd3": tiny_sd3_pipeline, "flux1": tiny_flux_pipeline}
+KINDS = {"sd1": tiny_pipeline, "sdxl": tiny_xl_pipeline, "sd3": tiny_sd3_pipeline, "flux1": tiny_flux_pipeline}
 CHANGED = ("attn1.to_q", "attn1.to_out.0", "self_attn.q_proj", "attn.to_q", "attn.to_out.0", "ff.net.2")
 PROMPTS = [Prompt("a red fox", 1), Prompt("a blue owl", 2)]
 
@@ -44,7 +47,7 @@ def options(folder: Path, base: str) -> dict[str, Any]:
     return {"sources": sources, "base": folder / "base", "embedder": demo_embedder(), "out": folder / "study", "budget": 3, **few, **words}
 
 
-@pytest.mark.parametrize("base", KINDS)
+@pytest.mark.parametrize("base", ["sdxl", "sd3", "flux1"])
 def test_from_sources_to_a_file_that_diffusers_reads(tmp_path: Path, base: str) -> None:
     study = optimize(**options(tmp_path, base))
     assert study.complete
@@ -59,3 +62,37 @@ def test_from_sources_to_a_file_that_diffusers_reads(tmp_path: Path, base: str) 
     drawn = Renderer(theirs, settings).render(PROMPTS)
     assert (ours.float() - renderer.render(PROMPTS).float()).abs().mean() > 1
     assert (ours.int() - drawn.int()).abs().max() <= 2
+
+
+@pytest.mark.parametrize("base", ["sd1", "sdxl"])
+def test_from_a_single_file_as_from_its_folder(tmp_path: Path, base: str) -> None:
+    asked = options(tmp_path, base)
+    pipeline = unlike(KINDS[base](), width=8) if base == "sdxl" else KINDS[base]()
+    pipeline.save_pretrained(tmp_path / "base")
+    asked["sources"] = [source(base, pipeline, tmp_path / f"{name}.safetensors", 2 + i, i) for i, name in enumerate(("anna", "bert"))]
+    file = save_single_file(pipeline, tmp_path / "one.safetensors")
+    study = optimize(**asked | {"base": file, "base_config": tmp_path / "base"})
+    same = optimize(**asked | {"out": tmp_path / "same"})
+    assert study.complete
+    assert study.best is not None
+    assert [t.evaluation.score for t in study.trials if t.evaluation] == pytest.approx(
+        [t.evaluation.score for t in same.trials if t.evaluation], abs=0.02
+    )
+    again = optimize(**asked | {"base": file, "base_config": tmp_path / "base"})
+    assert again.summary == study.summary
+
+
+def test_a_quantised_base_whose_search_draws_drafts(tmp_path: Path) -> None:
+    pytest.importorskip("torchao")
+    tiny_decoder().save_pretrained(tmp_path / "taef1")
+    asked = options(tmp_path, "flux1")
+    study = optimize(**asked | {"quantize": "int8", "decoder": tmp_path / "taef1"})
+    assert study.complete
+    assert study.best is not None
+    assert [t.state for t in study.trials] == ["COMPLETE"] * 7
+    assert len({t.evaluation.score for t in study.trials if t.evaluation}) > 3
+    plain = optimize(**asked | {"quantize": "int8", "out": tmp_path / "plain"})
+    drafts, pictures = ((folder / "images/baselines/base/000.png").read_bytes() for folder in (study.directory, plain.directory))
+    assert drafts != pictures
+    last, whole = ((folder / "images/confirmation/base/000.png").read_bytes() for folder in (study.directory, plain.directory))
+    assert last == whole
