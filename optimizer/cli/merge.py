@@ -12,6 +12,7 @@ from rich.console import Console
 
 from optimizer.cli.hush import hush
 from optimizer.cli.merge_options import MergeOptions
+from optimizer.errors import UsageError
 
 if TYPE_CHECKING:
     from optimizer.cli.merge_plan import MergePlan
@@ -20,7 +21,7 @@ _DEFAULTS = MergeOptions.model_validate({})
 
 
 def merge(recipe: Path | None = None, /, *, options: Annotated[MergeOptions, Parameter(name="*")] = _DEFAULTS) -> int:
-    """Merge LoRAs as you say, or as a recipe says, into one file.
+    """Merge LoRAs as you say, or as a recipe says, into one file; or full models, with --kind model.
 
     Beside the file its recipe (.yaml) and a model card (.md) are written.
 
@@ -29,6 +30,12 @@ def merge(recipe: Path | None = None, /, *, options: Annotated[MergeOptions, Par
     """
     errors = Console(stderr=True, highlight=False)
     hush(errors)
+    if options.kind == "model":
+        from optimizer.cli.merge_models import merge_full
+
+        return merge_full(recipe, options, errors)
+    if options.alpha is not None:
+        raise UsageError("LoRAs have no alpha to merge at", where="--alpha", remedy="give --weights, or --kind model")
     with errors.status("reading…") if errors.is_terminal else nullcontext():
         from optimizer.cli.merge_plan import plan
         from optimizer.cli.merge_tables import merge_facts, print_merge

@@ -13,6 +13,8 @@ from optimizer.search.config import Dtype
 
 _NOT_OF_THE_RECIPE = {
     "sources",
+    "kind",
+    "alpha",
     "weights",
     "blocks",
     "rank",
@@ -38,6 +40,8 @@ class MergeOptions(BaseModel):
     weights: tuple[float, ...] = Field(
         (), description="One weight a source, any number; where not given 1/√N for each of N sources, in steps of 0.05."
     )
+    kind: Literal["lora", "model"] = Field("lora", description="What the sources are; models are diffusers folders of one family.")
+    alpha: float | None = Field(None, description="Of models: how far from the first to the second, or how much of a difference to add.")
     method: str | None = Field(None, description="Merge method, see docs/methods.md; linear where not given.")
     blocks: tuple[str, ...] = Field(
         (),

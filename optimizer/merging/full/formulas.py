@@ -1,0 +1,58 @@
+"""Formulas between whole models, which need no base: interpolations of two, and the difference of two added to a third."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+Combine = Callable[[Sequence[Tensor], float], Tensor]
+"""Of the models' tensors of one name, fp32, and α."""
+
+
+@dataclass(frozen=True)
+class Formula:
+    """A formula between whole models.
+
+    Attributes:
+        models: how many it takes.
+        text: in one line, for people.
+        combine: computes it.
+    """
+
+    models: int
+    text: str
+    combine: Combine
+
+
+def weighted_sum(models: Sequence[Tensor], alpha: float) -> Tensor:
+    """(1 − α)A + αB."""
+    first, second = models
+    return first.lerp(second, alpha)
+
+
+def sigmoid(models: Sequence[Tensor], alpha: float) -> Tensor:
+    """``weighted_sum`` at α²(3 − 2α), which changes least near 0 and 1; as in diffusers' community pipeline ``checkpoint_merger``."""
+    return weighted_sum(models, alpha * alpha * (3 - 2 * alpha))
+
+
+def inv_sigmoid(models: Sequence[Tensor], alpha: float) -> Tensor:
+    """``weighted_sum`` at ½ − sin(asin(1 − 2α)/3), the inverse of ``sigmoid``'s curve, which changes most near 0 and 1; likewise."""
+    return weighted_sum(models, 0.5 - math.sin(math.asin(1 - 2 * alpha) / 3))
+
+
+def add_difference(models: Sequence[Tensor], alpha: float) -> Tensor:
+    """A + α(B − C), as in A1111's merger; diffusers' ``checkpoint_merger`` adds (1 − α)(B − C) to A under this name."""
+    first, second, third = models
+    return first + alpha * (second - third)
+
+
+FORMULAS: dict[str, Formula] = {
+    "weighted_sum": Formula(2, "(1 − α)A + αB", weighted_sum),
+    "sigmoid": Formula(2, "weighted_sum at α²(3 − 2α)", sigmoid),
+    "inv_sigmoid": Formula(2, "weighted_sum at ½ − sin(asin(1 − 2α)/3)", inv_sigmoid),
+    "add_difference": Formula(3, "A + α(B − C)", add_difference),
+}
+"""By name; where a name is one of ``METHODS``, too, this is what it means between models without a base."""
