@@ -75,7 +75,7 @@ def demand(pipeline: DiffusionPipeline, resolution: int | None, dtype: torch.dty
     _, height, width = latent_shape(pipeline, resolution)
     factor: int = pipeline.vae_scale_factor
     sizes = {part: sum(p.numel() * p.element_size() for p in model.parameters()) for part, model in models_of(pipeline).items()}
-    return Demand(sizes, height * width * factor**2, dtype.itemsize, bool(quantised_parts(pipeline)))
+    return Demand(sizes, family_of_pipeline(pipeline).denoiser, height * width * factor**2, dtype.itemsize, bool(quantised_parts(pipeline)))
 
 
 def _device(asked: str) -> str:

@@ -11,9 +11,9 @@ from optimizer.errors import UsageError
 from optimizer.rendering.free import amount
 from optimizer.rendering.loading import Loading, Offload
 
-# What a candidate adds in a branch, as a share of the weights, and what activations and the decoder need for one picture, in bytes per
-# pixel at two bytes a number. Both are rules of thumb: where they are wrong, the steps down from running out of memory take over.
-_BRANCH, _WORK = 0.15, 4096
+# What a candidate adds in a branch, as a share of the weights, and what denoising and decoding one picture need beside them, in bytes per
+# pixel at two bytes a number. These are rules of thumb: where they are wrong, the steps down from running out of memory take over.
+_BRANCH, _DENOISING, _DECODING = 0.15, 1280, 2560
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,14 @@ class Demand:
 
     Attributes:
         parts: bytes of the weights, by component.
+        denoiser: the component that denoises.
         pixels: of one picture.
         width: bytes of a number that is computed with.
         quantised: whether weights cannot be added to.
     """
 
     parts: Mapping[str, int]
+    denoiser: str
     pixels: int
     width: int
     quantised: bool
@@ -60,8 +62,15 @@ class Demand:
 
     @property
     def work(self) -> int:
-        """Bytes for the activations of one picture, estimated."""
-        return self.pixels * _WORK * self.width // 2
+        """Bytes that one picture needs beside the weights, estimated: most while it is decoded."""
+        return self.pixels * _DECODING * self.width // 2
+
+    @property
+    def greatest(self) -> int:
+        """Bytes that the greatest of the models needs while it computes alone, estimated; beside quantised weights there are branches."""
+        work = {self.denoiser: self.pixels * _DENOISING * self.width // 2, "vae": self.work}
+        more = 1 + _BRANCH if self.quantised else 1
+        return max((int(size * more) + work.get(part, 0) for part, size in self.parts.items()), default=0)
 
 
 def resident(demand: Demand, free: int, loading: Loading, device: torch.device, dtype: torch.dtype) -> tuple[Residence, str]:
@@ -104,11 +113,10 @@ def _possible(demand: Demand, loading: Loading, device: torch.device) -> None:
 def _offload(demand: Demand, free: int, loading: Loading, device: torch.device) -> Offload:
     if device.type == "cpu" or loading.compile or loading.cuda_graphs:
         return "none"
-    largest = max(demand.parts.values(), default=0)
     slim = 1.0 if loading.apply == "weights" else 0.0
     if demand.weights * (1 + max(slim, _BRANCH)) + demand.work <= free:
         return "none"
-    return "model" if largest * (1 + _BRANCH) + demand.work <= free else "sequential"
+    return "model" if demand.greatest <= free else "sequential"
 
 
 def _branched(demand: Demand, free: int, offload: Offload, device: torch.device) -> bool:

@@ -13,8 +13,8 @@ from optimizer.rendering.plan import Demand, resident
 
 GIB = 1 << 30
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
-SDXL = Demand({"unet": 5 * GIB, "text_encoder_2": GIB, "vae": GIB // 4}, 1024 * 1024, 2, quantised=False)
-FLUX = Demand({"transformer": 22 * GIB, "text_encoder_2": 9 * GIB, "vae": GIB // 4}, 1024 * 1024, 2, quantised=False)
+SDXL = Demand({"unet": 5 * GIB, "text_encoder_2": GIB, "vae": GIB // 4}, "unet", 1024 * 1024, 2, quantised=False)
+FLUX = Demand({"transformer": 22 * GIB, "text_encoder_2": 9 * GIB, "vae": GIB // 4}, "transformer", 1024 * 1024, 2, quantised=False)
 
 
 @pytest.mark.parametrize(
@@ -23,8 +23,8 @@ FLUX = Demand({"transformer": 22 * GIB, "text_encoder_2": 9 * GIB, "vae": GIB //
         (SDXL, 80, "none", False),
         (SDXL, 24, "none", False),
         (SDXL, 12, "none", True),
-        (SDXL, 10, "model", False),
-        (SDXL, 8, "sequential", False),
+        (SDXL, 8, "model", False),
+        (SDXL, 6, "sequential", False),
         (FLUX, 80, "none", False),
         (FLUX, 48, "none", True),
         (FLUX, 32, "model", False),
