@@ -26,7 +26,7 @@ class Adapter:
     """One LoRA in canonical form.
 
     Attributes:
-        name: short name for tables and file names, letters, digits and ``._-`` only.
+        name: short name for tables and file names, letters, digits and ``.+_-`` only.
         modules: canonical module path → factors, e.g. ``unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q``.
         base: family of the base model: ``sd1``, ``sd2``, ``sdxl``, … or ``unknown``.
         base_reason: what told the family, for people; empty where nothing did.

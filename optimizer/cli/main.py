@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from optimizer.cli import commands
 from optimizer.cli.dashboard import dashboard
+from optimizer.cli.extract import extract
 from optimizer.cli.inspect import inspect
 from optimizer.cli.ls import ls
 from optimizer.cli.merge import merge
@@ -35,6 +36,7 @@ _COMMANDS = (
     commands.report,
     commands.demo,
     merge,
+    extract,
     inspect,
     ls,
 )

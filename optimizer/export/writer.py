@@ -35,6 +35,7 @@ class ExportMetadata:
         resolution: of the pictures it is meant for, ``"512x512"``; by default that of the base's family.
         extra: further header strings; they replace generated ones of the same key.
         roles: the sources' roles.
+        tags: what model hubs sort it under, before those of the sources.
     """
 
     title: str
@@ -47,6 +48,7 @@ class ExportMetadata:
     resolution: str = ""
     extra: Mapping[str, str] = field(default_factory=dict)
     roles: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ("lora", "merge")
 
 
 def export_adapter(
@@ -77,7 +79,7 @@ def export_adapter(
         "sshs_model_hash": model_hash,
         "sshs_legacy_hash": legacy_hash,
         SETUP_KEY: Setup(dialect=dialect, names=metadata.merged_from, roles=metadata.roles, triggers=metadata.triggers).to_header(),
-        RECIPE_KEY: json.dumps(metadata.recipe, sort_keys=True, ensure_ascii=False),
+        **({RECIPE_KEY: json.dumps(metadata.recipe, sort_keys=True, ensure_ascii=False)} if metadata.recipe else {}),
         **metadata.extra,
     }
     return save_adapter(merged, path, dialect, dtype, header)
@@ -118,6 +120,6 @@ def _modelspec(base: str, metadata: ExportMetadata) -> dict[str, str]:
         "usage_hint": "load at strength 1.0",
         "author": ", ".join(own.authors),
         "license": own.licence,
-        "tags": ", ".join(dict.fromkeys(("lora", "merge", *own.tags))),
+        "tags": ", ".join(dict.fromkeys((*metadata.tags, *own.tags))),
     }
     return {f"modelspec.{key}": value for key, value in fields.items() if value}

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from optimizer.errors import BaseModelError, RecipeError
 from optimizer.merging.deltas import Deltas
+from optimizer.merging.full.fitting import mismatches, same_kind
 from optimizer.merging.full.formulas import FORMULAS
 from optimizer.merging.full.reading import Entry, Model
 from optimizer.merging.full.writing import write_streamed
@@ -152,20 +153,10 @@ def _check(job: Job) -> None:
 def _apart(job: Job) -> dict[tuple[str, str], str]:
     """The tensors that not all models have in one shape, each with a line that says so."""
     first, *rest = (*job.models, *([job.base] if job.base else []))
-    found: dict[tuple[str, str], str] = {}
-    for other in rest:
-        if other.kind != first.kind and not job.force:
-            problem = f"{first.name} is a {first.kind}, {other.name} a {other.kind}"
-            raise BaseModelError(problem, where=other.folder, remedy="merge models of one family")
-        for part, name in first.names:
-            own, theirs = first.parts[part][name], other.parts.get(part, {}).get(name)
-            if theirs is None:
-                found[part, name] = f"{part}.{name} is not in {other.name}"
-            elif theirs.shape != own.shape:
-                found[part, name] = f"{part}.{name} has shape {own.shape} in {first.name} and {theirs.shape} in {other.name}"
-        extra = ((part, name) for part, name in other.names if name not in first.parts.get(part, {}))
-        found |= {(part, name): f"{part}.{name} is in {other.name} alone" for part, name in extra}
-    return found
+    if not job.force:
+        for other in rest:
+            same_kind(first, other)
+    return mismatches(first, rest)
 
 
 def _weights_of(model: Model) -> Callable[[str, list[str]], list[str]]:

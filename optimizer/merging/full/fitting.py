@@ -1,0 +1,30 @@
+"""Whether full models fit each other: of one family, with the same tensors in the same shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from optimizer.errors import BaseModelError
+from optimizer.merging.full.reading import Model
+
+
+def same_kind(first: Model, other: Model) -> None:
+    """Raise BaseModelError unless both are pipelines of one class."""
+    if other.kind != first.kind:
+        problem = f"{first.name} is a {first.kind}, {other.name} a {other.kind}"
+        raise BaseModelError(problem, where=other.folder, remedy="choose models of one family")
+
+
+def mismatches(first: Model, others: Sequence[Model]) -> dict[tuple[str, str], str]:
+    """(part, tensor) → a line that says so, for every tensor that not all models have in one shape."""
+    found: dict[tuple[str, str], str] = {}
+    for other in others:
+        for part, name in first.names:
+            own, theirs = first.parts[part][name], other.parts.get(part, {}).get(name)
+            if theirs is None:
+                found[part, name] = f"{part}.{name} is not in {other.name}"
+            elif theirs.shape != own.shape:
+                found[part, name] = f"{part}.{name} has shape {own.shape} in {first.name} and {theirs.shape} in {other.name}"
+        extra = ((part, name) for part, name in other.names if name not in first.parts.get(part, {}))
+        found |= {(part, name): f"{part}.{name} is in {other.name} alone" for part, name in extra}
+    return found
