@@ -70,7 +70,8 @@ def extract(
     if found.beyond:
         largest = sorted(found.beyond, key=lambda name: -found.beyond[name])[:_LISTED]
         more = f" and {len(found.beyond) - _LISTED} more" if len(found.beyond) > _LISTED else ""
-        line = f"not in the file: {len(found.beyond)} tensors changed that no LoRA holds, most of all {', '.join(largest)}{more}"
+        count = "1 tensor" if len(found.beyond) == 1 else f"{len(found.beyond)} tensors"
+        line = f"not in the file: {count} changed that no LoRA holds, most of all {', '.join(largest)}{more}"
         console.print(line, soft_wrap=True, markup=False)
     console.print(f"LoRA    {path} ({path.stat().st_size / 1e6:.1f} MB)", soft_wrap=True, markup=False)
     return 0

@@ -10,6 +10,7 @@ import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor, nn
 
+from optimizer.adapters.families import PIPELINES
 from optimizer.rendering.emphasis import Reading
 from optimizer.rendering.weighing import FLUX_T5_LENGTH, SD3_T5_LENGTH, weighed_flux, weighed_sd, weighed_sd3, weighed_xl
 
@@ -101,11 +102,15 @@ _ONE = ("vae", "text_encoder", "tokenizer", "scheduler")
 _TWO = (*_ONE, "text_encoder_2", "tokenizer_2")
 _FEW = Drawing(4, 0.0)
 FAMILIES = {
-    "StableDiffusionPipeline": Family("SD 1.x and 2.x", ("sd1", "sd2"), "unet", Drawing(20, 7.0), _FEW, _ONE, _states, weighed_sd, 1),
-    "StableDiffusionXLPipeline": Family("SDXL", ("sdxl",), "unet", Drawing(25, 6.0), _FEW, _TWO, _states_xl, weighed_xl, 2),
+    "StableDiffusionPipeline": Family(
+        "SD 1.x and 2.x", PIPELINES["StableDiffusionPipeline"], "unet", Drawing(20, 7.0), _FEW, _ONE, _states, weighed_sd, 1
+    ),
+    "StableDiffusionXLPipeline": Family(
+        "SDXL", PIPELINES["StableDiffusionXLPipeline"], "unet", Drawing(25, 6.0), _FEW, _TWO, _states_xl, weighed_xl, 2
+    ),
     "StableDiffusion3Pipeline": Family(
         "SD 3.x",
-        ("sd3",),
+        PIPELINES["StableDiffusion3Pipeline"],
         "transformer",
         Drawing(28, 4.5),
         _FEW,
@@ -118,7 +123,7 @@ FAMILIES = {
     ),
     "FluxPipeline": Family(
         "FLUX.1",
-        ("flux1",),
+        PIPELINES["FluxPipeline"],
         "transformer",
         Drawing(28, 3.5),
         _FEW,

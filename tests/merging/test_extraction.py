@@ -105,7 +105,7 @@ def test_what_no_lora_holds_is_named(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert execute(["extract", "model", "base", "--rank", "2"]) == 0
     assert execute(["extract", "model", "base", "--rank", "2"]) == 0
     told = capsys.readouterr().out
-    assert "not in the file: 1 tensors changed that no LoRA holds, most of all unet.conv_norm_out.weight" in told
+    assert "not in the file: 1 tensor changed that no LoRA holds, most of all unet.conv_norm_out.weight" in told
     assert "LoRA    model_rank2_v2.safetensors" in told
     assert len(load_adapter(tmp_path / "model_rank2.safetensors").modules) == len(weight_shapes(models_of(tiny_pipeline())))
 

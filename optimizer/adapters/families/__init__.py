@@ -10,4 +10,12 @@ from optimizer.adapters.families.text_encoders import INNER, TextEncoder
 FAMILIES: dict[str, Family] = {family.name: family for family in (SD1, SD2, SDXL, SD3, FLUX1, QWEN_IMAGE)}
 """Name → family, in the order in which they are tried on a file."""
 
-__all__ = ["FAMILIES", "INNER", "Family", "Native", "Run", "Sign", "TextEncoder"]
+PIPELINES: dict[str, tuple[str, ...]] = {
+    "StableDiffusionPipeline": ("sd1", "sd2"),
+    "StableDiffusionXLPipeline": ("sdxl",),
+    "StableDiffusion3Pipeline": ("sd3",),
+    "FluxPipeline": ("flux1",),
+}
+"""diffusers' class of a pipeline → the families of adapters for it."""
+
+__all__ = ["FAMILIES", "INNER", "PIPELINES", "Family", "Native", "Run", "Sign", "TextEncoder"]

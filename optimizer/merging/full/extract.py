@@ -10,7 +10,7 @@ from torch import Tensor
 
 from optimizer.adapters import Adapter, Factors, clean_name
 from optimizer.adapters.base import base_family
-from optimizer.adapters.families import FAMILIES
+from optimizer.adapters.families import FAMILIES, PIPELINES
 from optimizer.adapters.paths import from_dotted
 from optimizer.errors import BaseModelError
 from optimizer.merging.compress import compressed
@@ -98,17 +98,8 @@ def extract(
         raise BaseModelError(
             f"no module differs from {base.name}", where=model.folder, remedy="choose a model that was trained from the base"
         )
-    family, reason = base_family(modules, {}, [f for f in FAMILIES.values() if f.name in _FAMILIES.get(model.kind, ())])
+    family, reason = base_family(modules, {}, [f for f in FAMILIES.values() if f.name in PIPELINES.get(model.kind, ())])
     return Extraction(Adapter(clean_name(model.name), modules, family, reason), parts, beyond)
-
-
-_FAMILIES = {
-    "StableDiffusionPipeline": ("sd1", "sd2"),
-    "StableDiffusionXLPipeline": ("sdxl",),
-    "StableDiffusion3Pipeline": ("sd3",),
-    "FluxPipeline": ("flux1",),
-}
-"""Families of adapters, by diffusers' class of the pipeline."""
 
 
 def _path(part: str, name: str, delta: Tensor) -> str | None:
