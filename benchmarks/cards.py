@@ -35,7 +35,7 @@ def main() -> None:
 
 def planned(demand: Demand, card: int) -> str:
     """The plan in a few words."""
-    found, _ = resident(demand, int(0.9e9 * card), Loading(), torch.device("cuda"), torch.bfloat16)
+    found = resident(demand, int(0.9e9 * card), Loading(), torch.device("cuda"), torch.bfloat16)
     where = {"none": "all there", "model": "idle models off", "sequential": "layer by layer"}[found.offload]
     return f"{where}, {'branch' if found.branch else 'weights'}"
 

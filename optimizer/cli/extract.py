@@ -43,11 +43,11 @@ def extract(
     errors = Console(stderr=True, highlight=False)
     hush(errors)
     from optimizer.adapters import clean_name
+    from optimizer.adapters.locate import located
     from optimizer.export import ExportMetadata, export_adapter, next_free, verify_export
     from optimizer.merging import DTYPES
     from optimizer.merging.full import Model
     from optimizer.merging.full.extract import extract as extracted
-    from optimizer.rendering.locate import located
 
     _check(rank, rank_energy)
     trained, began = Model(located(model)), Model(located(base))

@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.progress import Progress
 
 from optimizer.adapters import clean_name
+from optimizer.adapters.locate import located
 from optimizer.cli.merge_options import MergeOptions
 from optimizer.errors import UsageError
 from optimizer.merging import METHODS, Recipe
 from optimizer.merging.full import FORMULAS, Job, Model, ModelMerge, merge_models
-from optimizer.rendering.locate import located
 
 _STORED = {"fp16": "F16", "bf16": "BF16", "fp32": "F32"}
 _LORAS = ("blocks", "rank", "rank_energy", "target_mb", "prune", "dialect", "triggers", "allow_unknown")

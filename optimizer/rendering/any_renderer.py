@@ -37,6 +37,10 @@ class AnyRenderer(Protocol):
         """Kind of device and number format, e.g. ``cuda torch.float16``: pictures of another one differ in their last bits."""
 
     @property
+    def plan(self) -> str:
+        """Where the base's models lie in memory and why, in one line; empty where that was not planned."""
+
+    @property
     def picture_size(self) -> tuple[int, int]:
         """(height, width) of a picture, in pixels."""
 
@@ -61,7 +65,7 @@ def load_renderer(base: str, settings: RenderSettings, loading: Loading | None =
         base: a diffusers pipeline directory of a known family, or ``fake:`` with its settings.
         settings: steps, guidance, batch size; what is not given is what is usual for the base.
         loading: how it is brought into memory. A fake base computes on the CPU whatever is asked for.
-        note: is told, in one line each, of the plan for its memory, and of what is done where memory runs out.
+        note: is told, in one line, of what is done where memory runs out.
 
     Raises:
         BaseModelError: the base cannot be loaded.

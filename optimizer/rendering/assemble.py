@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
+from optimizer.adapters.locate import located
 from optimizer.errors import UsageError
 from optimizer.merging import DTYPES
 from optimizer.rendering.families import Family, family_of_pipeline, models_of
@@ -14,7 +15,6 @@ from optimizer.rendering.free import free_memory, stored_numbers
 from optimizer.rendering.latents import latent_shape
 from optimizer.rendering.load import check_device, family_at, load_pipeline
 from optimizer.rendering.loading import Loading
-from optimizer.rendering.locate import located
 from optimizer.rendering.memory import Note
 from optimizer.rendering.plan import Demand, resident
 from optimizer.rendering.quantised import quantised_parts
@@ -29,7 +29,7 @@ def assemble(base: str, settings: RenderSettings, loading: Loading, note: Note) 
         base: what ``load_pipeline`` takes.
         settings: of the pictures.
         loading: what was asked for.
-        note: is told the plan in one line, and of every step that is taken later because memory ran out.
+        note: is told of every step that is taken later because memory ran out.
 
     Raises:
         BaseModelError: the base cannot be loaded.
@@ -42,8 +42,7 @@ def assemble(base: str, settings: RenderSettings, loading: Loading, note: Note) 
     dtype = number_format(loading, family, device, free, stored_numbers(located(base)))
     others = {name: getattr(loading, name) for name in ("vae", "denoiser", "base_config", "quantize")}
     pipeline = load_pipeline(base, device="cpu", dtype=dtype, compute=device, **others)
-    residence, sentence = resident(demand(pipeline, settings.resolution, dtype), free, loading, device, dtype)
-    note(sentence)
+    residence = resident(demand(pipeline, settings.resolution, dtype), free, loading, device, dtype)
     _slimmed(pipeline, loading)
     if residence.offload == "none":
         pipeline.to(device)

@@ -48,6 +48,11 @@ class FakeRenderer:
         self._size = settings.resolution or spec.size
 
     @property
+    def plan(self) -> str:
+        """None: it needs hardly any memory."""
+        return ""
+
+    @property
     def device(self) -> torch.device:
         """The CPU."""
         return torch.device("cpu")

@@ -10,6 +10,7 @@ import torch
 import transformers.utils.logging
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
+from optimizer.adapters.locate import located
 from optimizer.errors import UsageError
 from optimizer.rendering.autoencoder import load_autoencoder
 from optimizer.rendering.checkpoint import checkpoint_family, load_checkpoint
@@ -17,7 +18,6 @@ from optimizer.rendering.families import Family, models_of
 from optimizer.rendering.files import first_sentence
 from optimizer.rendering.folder import folder_family, load_folder
 from optimizer.rendering.loading import Quantize
-from optimizer.rendering.locate import located
 
 
 def load_pipeline(

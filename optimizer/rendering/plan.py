@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -27,6 +27,7 @@ class Residence:
         branch: candidates run beside the weights, in low-rank branches, rather than in them.
         compiled: the denoiser is compiled, so that its weights must stay where they are.
         marks: whatever else changes the last bits of a picture, in a word each.
+        plan: a sentence for people that says so and why; empty where nothing was planned.
     """
 
     device: torch.device
@@ -35,6 +36,7 @@ class Residence:
     branch: bool = False
     compiled: bool = False
     marks: tuple[str, ...] = ()
+    plan: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,8 @@ class Demand:
         return max((int(size * more) + work.get(part, 0) for part, size in self.parts.items()), default=0)
 
 
-def resident(demand: Demand, free: int, loading: Loading, device: torch.device, dtype: torch.dtype) -> tuple[Residence, str]:
-    """Where models lie and candidates go, and a sentence for people that says so and why.
+def resident(demand: Demand, free: int, loading: Loading, device: torch.device, dtype: torch.dtype) -> Residence:
+    """Where models lie and candidates go.
 
     A candidate's sums in the weights lie beside the base's own, which come back after it: the weights twice. A branch beside them takes
     a seventh of that, and a few percent of speed. Models that wait in the computer's memory cost time at every picture.
@@ -95,7 +97,7 @@ def resident(demand: Demand, free: int, loading: Loading, device: torch.device, 
     compiled = loading.compile or loading.cuda_graphs
     told = {"branch": branch, "compiled": compiled, "quantised": demand.quantised, "tiled": loading.vae_tiling}
     found = Residence(device, dtype, offload, branch, compiled, tuple(mark for mark, holds in told.items() if holds))
-    return found, _sentence(demand, free, found)
+    return replace(found, plan=_sentence(demand, free, found))
 
 
 def _possible(demand: Demand, loading: Loading, device: torch.device) -> None:

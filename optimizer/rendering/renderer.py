@@ -84,6 +84,11 @@ class Renderer:
         """Kind of device and number format, e.g. ``cuda torch.float16``: pictures of another one differ in their last bits."""
         return " ".join([self.device.type, str(self._residence.dtype), *self._residence.marks])
 
+    @property
+    def plan(self) -> str:
+        """Where the base's models lie in memory and why, in one line; empty where that was not planned."""
+        return self._residence.plan
+
     def fitted(self, adapter: Adapter) -> Adapter:
         """The adapter in the shapes of the base's weights; raises BaseModelError where it is for another family or does not fit."""
         if adapter.base not in ("unknown", *self._family.bases):

@@ -12,10 +12,10 @@ from types import MappingProxyType
 
 import torch
 
+from optimizer.adapters.locate import located
 from optimizer.errors import StudyError
 from optimizer.rendering import PromptSet, RenderSettings
 from optimizer.rendering.fake_spec import FakeSpec, is_fake
-from optimizer.rendering.locate import located
 from optimizer.search.config import PARTS, Config
 from optimizer.search.sources import Source
 from optimizer.search.space import SearchSpace

@@ -89,6 +89,8 @@ def run(config: Config, observer: Observer) -> Study:
     with alone_in(directory), open_ledger(bench, prompts, directory, observer, fork=name) as ledger:
         if finished := _finished(config, ledger, directory):
             return finished
+        if bench.renderer.plan:
+            observer.note(bench.renderer.plan)
         observer.note(room)
         if origin and not directory.is_study:
             observer.note(_taken_over(origin, bench, ledger))

@@ -136,7 +136,7 @@ def test_unknown_options_commands_and_arguments(studio: Studio, capsys: pytest.C
 @pytest.mark.parametrize(
     ("changes", "part"),
     [
-        ({"base": "no/model"}, "no diffusers pipeline here"),
+        ({"base": "no/model"}, "no/model: neither a folder nor a file, and no model of this name is in the local cache"),
         ({"embedder": "no/embedder"}, "--embedder: no/embedder: "),
         ({"prompts": "nowhere.yaml"}, "nowhere.yaml: the words cannot be read: "),
         ({"device": "cuda:99"}, "the device 'cuda:99' cannot be used"),

@@ -9,9 +9,9 @@ import pytest
 import torch
 from huggingface_hub import constants
 
+from optimizer.adapters.locate import is_hub_name, located
 from optimizer.errors import BaseModelError
 from optimizer.rendering import Loading, Prompt, RenderSettings, load_renderer
-from optimizer.rendering.locate import is_hub_name, located
 from tests.tiny import tiny_pipeline
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -33,24 +33,24 @@ FLUX = Demand({"transformer": 22 * GIB, "text_encoder_2": 9 * GIB, "vae": GIB //
     ],
 )
 def test_what_fits_on_a_card(demand: Demand, free: int, offload: str, branch: bool) -> None:
-    found, _ = resident(demand, free * GIB, Loading(), CUDA, torch.bfloat16)
+    found = resident(demand, free * GIB, Loading(), CUDA, torch.bfloat16)
     assert (found.offload, found.branch) == (offload, branch)
 
 
 def test_a_cpu_computes_where_everything_lies() -> None:
-    found, told = resident(SDXL, GIB, Loading(), CPU, torch.float32)
+    found = resident(SDXL, GIB, Loading(), CPU, torch.float32)
     assert (found.offload, found.branch, found.marks) == ("none", False, ())
-    assert told == "memory: 6.7 GB of weights in fp32, 1.1 GB free on cpu: all of them on cpu; candidates in the weights"
+    assert found.plan == "memory: 6.7 GB of weights in fp32, 1.1 GB free on cpu: all of them on cpu; candidates in the weights"
 
 
 def test_what_is_asked_for_is_done() -> None:
-    found, told = resident(SDXL, 80 * GIB, Loading(offload="model", apply="branch", vae_tiling=True), CUDA, torch.float16)
+    found = resident(SDXL, 80 * GIB, Loading(offload="model", apply="branch", vae_tiling=True), CUDA, torch.float16)
     assert (found.offload, found.branch, found.marks) == ("model", True, ("branch", "tiled"))
-    assert told == (
+    assert found.plan == (
         "memory: 6.7 GB of weights in fp16, 86 GB free on cuda: those that are idle in the computer's memory; "
         "candidates in branches beside the weights"
     )
-    found, _ = resident(FLUX, 40 * GIB, Loading(compile=True), CUDA, torch.bfloat16)
+    found = resident(FLUX, 40 * GIB, Loading(compile=True), CUDA, torch.bfloat16)
     assert (found.offload, found.compiled, found.branch) == ("none", True, True)
 
 

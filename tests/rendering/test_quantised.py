@@ -76,13 +76,12 @@ def raw(renderer: Renderer) -> dict[str, bytes]:
 @pytest.mark.parametrize("kind", ["int8", "fp8"])
 def test_a_base_is_quantised_as_it_is_loaded(flux: Path, kind: str) -> None:
     pytest.importorskip("torchao")
-    told: list[str] = []
-    renderer = load_renderer(str(flux), SETTINGS, Loading(device="cpu", quantize=kind), note=told.append)  # type: ignore[arg-type]
+    renderer = load_renderer(str(flux), SETTINGS, Loading(device="cpu", quantize=kind))  # type: ignore[arg-type]
     assert isinstance(renderer, Renderer)
     assert quantised_parts(renderer.pipeline) == ["text_encoder_2", "transformer"]
     assert renderer.precision == "cpu torch.float32 branch quantised"
-    assert "(some of them quantised)" in told[0]
-    assert told[0].endswith("candidates in branches beside the weights")
+    assert "(some of them quantised)" in renderer.plan
+    assert renderer.plan.endswith("candidates in branches beside the weights")
     before = raw(renderer)
     exact: Any = load_renderer(str(flux), SETTINGS, Loading(device="cpu"))
     adapter = change(exact.pipeline, strength=0.05)
@@ -246,10 +245,9 @@ def test_the_number_format_follows_family_device_and_memory(tmp_path: Path, monk
 def test_a_base_too_large_for_this_machine_is_loaded_in_two_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny_pipeline().save_pretrained(tmp_path / "sd")
     monkeypatch.setattr("optimizer.rendering.assemble.free_memory", lambda device: 1 << 16)
-    told: list[str] = []
-    renderer = load_renderer(str(tmp_path / "sd"), SETTINGS, Loading(device="cpu"), note=told.append)
+    renderer = load_renderer(str(tmp_path / "sd"), SETTINGS, Loading(device="cpu"))
     assert renderer.precision == "cpu torch.bfloat16"
-    assert told == ["memory: 1 MB of weights in bf16, 0 MB free on cpu: all of them on cpu; candidates in the weights"]
+    assert renderer.plan == "memory: 1 MB of weights in bf16, 0 MB free on cpu: all of them on cpu; candidates in the weights"
     assert renderer.render(PROMPTS).float().std() > 1
 
 
