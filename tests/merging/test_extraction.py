@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from optimizer.adapters import load_adapter, weight_shapes
@@ -124,6 +125,7 @@ def test_a_pair_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         BaseModelError, match=r"the models do not fit each other: unet\..* has shape .* in wide and .* in base — choose a pair"
     ):
         extract(Model(tmp_path / "wide"), Model(base))
+    capsys.readouterr()
     for words, message in (
         (["--rank", "0"], "--rank: the rank is 0 — give a number, 1 or more"),
         (["--rank-energy", "2"], "--rank-energy: got 2 — give a share, such as 0.95"),
@@ -131,3 +133,17 @@ def test_a_pair_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     ):
         assert execute(["extract", str(base), str(base), *words]) == 2
         assert capsys.readouterr().err.startswith(f"optimize: {message}")
+
+
+def test_positions_are_no_weights_and_numbers_are_finite(tmp_path: Path) -> None:
+    model, base = pair(tmp_path, "sd1")
+    (file,) = (base / "text_encoder").glob("*.safetensors")
+    tensors = load_file(file)
+    save_file(tensors | {"embeddings.position_ids": torch.arange(16)}, file)
+    assert extract(Model(model), Model(base), rank=1).adapter.modules
+    (file,) = (model / "unet").glob("*.safetensors")
+    tensors = load_file(file)
+    tensors["conv_in.weight"][0] = float("nan")
+    save_file(tensors, file)
+    with pytest.raises(BaseModelError, match=r"model: unet\.conv_in\.weight holds values that are not finite — fetch both folders again"):
+        extract(Model(model), Model(base), rank=1)

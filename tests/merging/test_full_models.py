@@ -141,7 +141,7 @@ def test_models_that_do_not_fit_are_refused_and_merge_by_force(folders: list[Pat
     for name, tensor in found.items():
         torch.testing.assert_close(tensor, a[name] if name in apart else (a[name] + b[name]) / 2, rtol=0, atol=1e-6)
     tiny_xl_pipeline().save_pretrained(tmp_path / "xl")
-    with pytest.raises(BaseModelError, match="is a StableDiffusionPipeline, xl a StableDiffusionXLPipeline — merge models of one family"):
+    with pytest.raises(BaseModelError, match="is a StableDiffusionPipeline, xl a StableDiffusionXLPipeline — choose models of one family"):
         merge_models(Job((Model(folders[1]), Model(tmp_path / "xl")), formula="weighted_sum"), tmp_path / "never")
 
 

@@ -86,6 +86,9 @@ def extract(
         if model.parts[part][name].merges:
             delta = model.read(part, name).float() - base.read(part, name).float()
             path = _path(part, name, delta)
+            if not bool(delta.isfinite().all()):
+                remedy = "fetch both folders again, or choose another model"
+                raise BaseModelError(f"{part}.{name} holds values that are not finite", where=model.folder, remedy=remedy)
             if not bool(delta.any()):
                 pass
             elif path is None:

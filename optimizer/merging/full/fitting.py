@@ -16,15 +16,18 @@ def same_kind(first: Model, other: Model) -> None:
 
 
 def mismatches(first: Model, others: Sequence[Model]) -> dict[tuple[str, str], str]:
-    """(part, tensor) → a line that says so, for every tensor that not all models have in one shape."""
+    """(part, tensor) → a line that says so, for every tensor of weights that not all models have in one shape. Counts and positions, which
+    some folders hold and others do not, are no weights."""
     found: dict[tuple[str, str], str] = {}
     for other in others:
         for part, name in first.names:
             own, theirs = first.parts[part][name], other.parts.get(part, {}).get(name)
+            if not own.merges:
+                continue
             if theirs is None:
                 found[part, name] = f"{part}.{name} is not in {other.name}"
             elif theirs.shape != own.shape:
                 found[part, name] = f"{part}.{name} has shape {own.shape} in {first.name} and {theirs.shape} in {other.name}"
-        extra = ((part, name) for part, name in other.names if name not in first.parts.get(part, {}))
+        extra = ((p, n) for p, n in other.names if other.parts[p][n].merges and n not in first.parts.get(p, {}))
         found |= {(part, name): f"{part}.{name} is in {other.name} alone" for part, name in extra}
     return found
