@@ -13,7 +13,7 @@ from optimizer.merging import DTYPES
 from optimizer.rendering.families import Family, family_of_pipeline, models_of
 from optimizer.rendering.free import free_memory, stored_numbers
 from optimizer.rendering.latents import latent_shape
-from optimizer.rendering.load import check_device, family_at, load_pipeline
+from optimizer.rendering.load import check_device, family_at, load_pipeline, remarks_on
 from optimizer.rendering.loading import Loading
 from optimizer.rendering.memory import Note
 from optimizer.rendering.plan import Demand, resident
@@ -43,6 +43,8 @@ def assemble(base: str, settings: RenderSettings, loading: Loading, note: Note) 
     others = {name: getattr(loading, name) for name in ("vae", "denoiser", "base_config", "quantize")}
     pipeline = load_pipeline(base, device="cpu", dtype=dtype, compute=device, **others)
     residence = resident(demand(pipeline, settings.resolution, dtype), free, loading, device, dtype)
+    for remark in remarks_on(base, loading.base_config):
+        note(remark)
     _slimmed(pipeline, loading)
     if residence.offload == "none":
         pipeline.to(device)

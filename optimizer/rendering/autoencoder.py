@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,6 +13,9 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from optimizer.errors import BaseModelError
 from optimizer.rendering.files import COMPLETE, first_sentence, variant_of
+from optimizer.rendering.header import Header, read_header
+
+_STARTS = ("", "first_stage_model.", "vae.")
 
 
 def load_autoencoder(place: Path, pipeline: DiffusionPipeline, options: dict[str, Any]) -> torch.nn.Module:
@@ -33,10 +37,9 @@ def load_autoencoder(place: Path, pipeline: DiffusionPipeline, options: dict[str
     except BaseModelError:
         raise
     except Exception as error:  # whatever the parsers of configurations and weights raise on a damaged file
-        raise BaseModelError(f"the autoencoder cannot be loaded: {first_sentence(error)}", where=place, remedy=COMPLETE) from error
-    if _latents(found) != _latents(own):
-        problem = f"its latents are of another shape than the base's ({_latents(found)} instead of {_latents(own)})"
-        raise BaseModelError(problem, where=place, remedy="give one of the base's family to --vae")
+        remedy = "fetch the file again, or give one of the base's family" if place.is_file() else COMPLETE
+        raise BaseModelError(f"the autoencoder cannot be loaded: {first_sentence(error)}", where=place, remedy=remedy) from error
+    _check_latents(_latents(found), own, place)
     vae: torch.nn.Module = found
     return vae
 
@@ -49,11 +52,33 @@ def _of_folder(folder: Path, options: dict[str, Any]) -> Any:
 
 
 def _of_file(file: Path, own: Any, options: dict[str, Any]) -> Any:
+    _check_latents(_latents_of(file, read_header(file)), own, file)
     with TemporaryDirectory() as folder:
         own.save_config(folder)
         return diffusers.AutoencoderKL.from_single_file(str(file), config=folder, local_files_only=True, torch_dtype=options["dtype"])
 
 
+def _check_latents(found: str, own: Any, place: Path) -> None:
+    if found != _latents(own):
+        problem = f"its latents are of another shape than the base's ({found} instead of {_latents(own)})"
+        raise BaseModelError(problem, where=place, remedy="give one of the base's family to --vae")
+
+
 def _latents(vae: Any) -> str:
     """Channels of a latent, and how many pixels one of its entries is wide."""
-    return f"{vae.config.latent_channels} channels at 1/{2 ** (len(vae.config.block_out_channels) - 1)}"
+    return _shape(vae.config.latent_channels, len(vae.config.block_out_channels))
+
+
+def _latents_of(file: Path, header: Header) -> str:
+    """The same of a file, in the layout of the original code or of diffusers; it may be that of a whole model."""
+    first = next((name for start in _STARTS if (name := f"{start}decoder.conv_in.weight") in header.tensors), "")
+    if not first:
+        what = "is a LoRA" if header.adapter else "holds no whole autoencoder"
+        raise BaseModelError(f"this file {what}", where=file, remedy="give the folder or file of an autoencoder to --vae")
+    level = re.compile(re.escape(first.removesuffix("conv_in.weight")) + r"up(?:_blocks)?\.(\d+)\.")
+    levels = {match[1] for match in map(level.match, header.tensors) if match}
+    return _shape(header.tensors[first].shape[1], len(levels))
+
+
+def _shape(channels: int, levels: int) -> str:
+    return f"{channels} channels at 1/{2 ** (levels - 1)}"

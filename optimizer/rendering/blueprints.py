@@ -114,6 +114,24 @@ def _flux(guidance: bool, **schedule: Any) -> Blueprint:
     )
 
 
+def _sd2(size: int, prediction: str) -> Blueprint:
+    unet: Config = {
+        **_SD_TYPES,
+        "sample_size": size // 8,
+        "cross_attention_dim": 1024,
+        "attention_head_dim": [5, 10, 20, 20],
+        "use_linear_projection": True,
+        "upcast_attention": True,  # whose products overflow fp16 where attention is computed in slices
+    }
+    return Blueprint(
+        "StableDiffusionPipeline",
+        ("UNet2DConditionModel", unet),
+        _vae(size, 0.18215),
+        (("CLIPTextModel", _clip(1024, 23, "gelu", 512)),),
+        ("DDIMScheduler", {**_NOISE, "clip_sample": False, "set_alpha_to_one": False, "prediction_type": prediction}),
+    )
+
+
 BLUEPRINTS: Mapping[str, Blueprint] = {
     "v1": Blueprint(
         "StableDiffusionPipeline",
@@ -122,22 +140,8 @@ BLUEPRINTS: Mapping[str, Blueprint] = {
         (("CLIPTextModel", _L),),
         ("PNDMScheduler", {**_NOISE, "skip_prk_steps": True, "set_alpha_to_one": False}),
     ),
-    "v2": Blueprint(
-        "StableDiffusionPipeline",
-        (
-            "UNet2DConditionModel",
-            {
-                **_SD_TYPES,
-                "sample_size": 96,
-                "cross_attention_dim": 1024,
-                "attention_head_dim": [5, 10, 20, 20],
-                "use_linear_projection": True,
-            },
-        ),
-        _vae(768, 0.18215),
-        (("CLIPTextModel", _clip(1024, 23, "gelu", 512)),),
-        ("DDIMScheduler", {**_NOISE, "clip_sample": False, "set_alpha_to_one": False, "prediction_type": "v_prediction"}),
-    ),
+    "v2": _sd2(768, "v_prediction"),
+    "v2-base": _sd2(512, "epsilon"),
     "xl_base": Blueprint(
         "StableDiffusionXLPipeline",
         ("UNet2DConditionModel", _XL_UNET),
@@ -154,4 +158,4 @@ BLUEPRINTS: Mapping[str, Blueprint] = {
     "flux-dev": _flux(True, shift=3.0, use_dynamic_shifting=True),
     "flux-schnell": _flux(False, shift=1.0, use_dynamic_shifting=False),
 }
-"""By what diffusers calls the kind of file."""
+"""By what diffusers calls the kind of file; ``v2-base`` are those of its ``v2`` that predict noise."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,19 +14,19 @@ import torch
 import transformers
 from diffusers.loaders.single_file_utils import CHECKPOINT_KEY_NAMES, infer_diffusers_model_type
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from optimizer.errors import BaseModelError, UsageError
 from optimizer.rendering.blueprints import BLUEPRINTS, Blueprint
-from optimizer.rendering.denoiser import read_denoiser
+from optimizer.rendering.denoiser import load_denoiser, read_denoiser
 from optimizer.rendering.families import FAMILIES, Family
 from optimizer.rendering.files import first_sentence, missing_weights
+from optimizer.rendering.header import Header, read_header
 from optimizer.rendering.loading import Quantize
+from optimizer.rendering.prediction import NOISE, Noise, marked, scheduled, told
 from optimizer.rendering.vocabulary import clip_tokenizer
 
 _SUPPORTED = "SD 1.x, SD 2.x, SDXL, SD 3, SD 3.5 or FLUX.1"
-_WEIGHTS = ("F16", "BF16", "F32", "F64")
 # What the parts of a pipeline are called in such files.
 _PARTS = {
     "vae": ("first_stage_model.", "vae."),
@@ -38,7 +38,7 @@ _PARTS = {
 
 def checkpoint_family(file: Path, layout: str | Path = "") -> Family:
     """The family of a single file, by the names and shapes of its tensors, or that of a layout that is given; raises BaseModelError."""
-    return FAMILIES[_layout_class(Path(layout)) if layout else BLUEPRINTS[_kind(file, _shapes(file))].pipeline]
+    return FAMILIES[_layout_class(Path(layout)) if layout else BLUEPRINTS[_kind(file, read_header(file))].pipeline]
 
 
 def load_checkpoint(
@@ -64,23 +64,51 @@ def load_checkpoint(
     Raises:
         BaseModelError: not a checkpoint, of no known family, or without a part that it needs.
     """
-    tensors = _shapes(file)
+    header = read_header(file)
     if layout:
-        kind = _layout_class(Path(layout))
-        return _loaded(file, Path(layout), kind, options, denoiser, quantize, compute)
-    blueprint = BLUEPRINTS[_kind(file, tensors)]
-    with _drawn_up(file, blueprint, tensors) as folder:
-        return _loaded(file, folder, blueprint.pipeline, options, denoiser, quantize, compute)
+        noise, blueprint = marked(header), None  # what else the file says, the layout says too
+    else:
+        kind = _kind(file, header)
+        noise, blueprint = told(file, header, kind), _blueprint(file, header, kind)
+    with nullcontext(Path(layout)) if blueprint is None else _drawn_up(file, blueprint, header.tensors) as folder:
+        pipeline: Any = _loaded(file, folder, header, options, denoiser, quantize, compute)
+    pipeline.scheduler = scheduled(pipeline.scheduler, noise)
+    found: DiffusionPipeline = pipeline
+    return found
+
+
+def checkpoint_remarks(file: Path, layout: str | Path = "") -> list[str]:
+    """What users should know of how a single file is drawn with, one line each: what it lacks, and what it says that is not usual."""
+    header, family = read_header(file), checkpoint_family(file, layout)
+    kind = "" if layout else _kind(file, header)
+    lines = _said(told(file, header, kind) if kind else marked(header), kind) if family.denoiser == "unet" else []
+    if family.t5[0] == "tokenizer_3" and "t5" not in _held(header.tensors):
+        lines.append("holds no T5: CLIP alone reads the prompts")
+    return [f"{file.name} {line}" for line in lines]
+
+
+def _said(noise: Noise, kind: str) -> list[str]:
+    usual = noise.prediction in ("", NOISE) and kind != "v2"
+    predicts = "" if usual else "predicts noise" if noise.prediction == NOISE else "predicts velocities"
+    known = " and ".join(part for part in (predicts, "was trained down to no signal" if noise.rescaled else "") if part)
+    return [f"{known}, by {noise.reason}"] if known else []
 
 
 def _loaded(
-    file: Path, folder: Path, kind: str, options: dict[str, Any], denoiser: str | Path, quantize: Quantize, compute: torch.device
+    file: Path, folder: Path, header: Header, options: dict[str, Any], denoiser: str | Path, quantize: Quantize, compute: torch.device
 ) -> DiffusionPipeline:
+    kind = _layout_class(folder)
     family = FAMILIES[kind]
     index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     none = {part: None for part, what in index.items() if isinstance(what, list) and not what[-1]}
+    if kind == "StableDiffusion3Pipeline" and "t5" not in _held(header.tensors):
+        none |= {"text_encoder_3": None, "tokenizer_3": None}
     try:
-        model = read_denoiser(denoiser or file, folder / family.denoiser, kind, options, quantize, compute)
+        model = (
+            load_denoiser(folder, kind, denoiser, options, quantize, compute)
+            if denoiser
+            else read_denoiser(file, folder / family.denoiser, kind, options, quantize, compute)
+        )
         found: DiffusionPipeline = getattr(diffusers, kind).from_single_file(
             str(file), config=str(folder), local_files_only=True, torch_dtype=options["dtype"], **{family.denoiser: model}, **none
         )
@@ -93,49 +121,24 @@ def _loaded(
     return found
 
 
-def _shapes(file: Path) -> dict[str, Tensor]:
-    """Its tensors without their numbers; raises BaseModelError where it is no complete file of weights."""
-    if file.suffix != ".safetensors":
-        remedy = "use a .safetensors file; others can run code when they are opened"
-        raise BaseModelError(f"{file.suffix or 'a file without an ending'} is not read", where=file, remedy=remedy)
-    try:
-        with safe_open(file, framework="pt") as opened:
-            slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
-            kinds = {name: part.get_dtype() for name, part in slices.items()}
-            found = {name: torch.empty(part.get_shape(), device="meta") for name, part in slices.items()}
-    except (OSError, SafetensorError) as error:
-        problem = f"cannot be read, or was not downloaded to its end ({first_sentence(error)})"
-        raise BaseModelError(problem, where=file, remedy="fetch the file again") from error
-    odd = next((name for name, kind in kinds.items() if kind not in _WEIGHTS and not _counts(name)), None)
-    if odd is not None:
-        remedy = "use the fp16, bf16 or fp32 version of the model, or a GGUF version of its denoiser with --denoiser"
-        raise BaseModelError(f"{odd} is stored as {kinds[odd]}, which is not read", where=file, remedy=remedy)
-    return found
-
-
-def _counts(name: str) -> bool:
-    """Tensors that are no weights: positions, and the marks of models that predict velocities."""
-    return name.endswith(("position_ids", "logit_scale", "num_batches_tracked", "v_pred", "ztsnr"))
-
-
-def _kind(file: Path, tensors: Mapping[str, Tensor]) -> str:
+def _kind(file: Path, header: Header) -> str:
     """What diffusers calls the kind of file; raises BaseModelError where it is none that is drawn with."""
-    kind: str = infer_diffusers_model_type(dict(tensors))
-    known = kind in BLUEPRINTS and (kind != "v1" or CHECKPOINT_KEY_NAMES["v1"] in tensors)
-    if known:
+    tensors = header.tensors
+    try:
+        kind: str = infer_diffusers_model_type(dict(tensors))
+    except Exception:  # of models that it half knows it takes tensors and shapes for granted
+        kind = ""
+    if any(name.startswith("edm_vpred.") for name in tensors):
+        kind = "EDM"
+    if kind in BLUEPRINTS and (kind != "v1" or CHECKPOINT_KEY_NAMES["v1"] in tensors):
         return kind
-    what = _other(tensors) or ("of an unknown model" if kind == "v1" else f"of a model that is not supported ({kind})")
+    what = header.mistaken or ("of an unknown model" if kind in ("", "v1") else f"of a model that is not supported ({kind})")
     remedy = f"give a checkpoint of {_SUPPORTED}, or a diffusers folder of the same model with --base-config"
     raise BaseModelError(f"this file is {what}", where=file, remedy=remedy)
 
 
-def _other(tensors: Mapping[str, Tensor]) -> str:
-    """What a file is that people take for a checkpoint."""
-    if any("lora" in name.lower() or "hada_" in name or "lokr_" in name for name in tensors):
-        return "a LoRA, not a base model"
-    if tensors and all(name.startswith(("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")) for name in tensors):
-        return "an autoencoder alone, which is for --vae"
-    return ""
+def _blueprint(file: Path, header: Header, kind: str) -> Blueprint:
+    return BLUEPRINTS["v2-base" if kind == "v2" and told(file, header, kind).prediction == NOISE else kind]
 
 
 def _layout_class(folder: Path) -> str:
@@ -161,7 +164,7 @@ def _drawn_up(file: Path, blueprint: Blueprint, tensors: Mapping[str, Tensor]) -
         with torch.device("meta"):  # for their configurations, complete with the defaults
             getattr(diffusers, blueprint.denoiser[0])(**blueprint.denoiser[1]).save_config(folder / denoiser)
             diffusers.AutoencoderKL(**blueprint.vae).save_config(folder / "vae")
-        getattr(diffusers, scheduler)(**{**blueprint.scheduler[1], **_marked(tensors)}).save_config(folder / "scheduler")
+        getattr(diffusers, scheduler)(**blueprint.scheduler[1]).save_config(folder / "scheduler")
         for number, text in enumerate(texts):
             index |= _text_drawn_up(folder, f"_{number + 1}" if number else "", text)
         (folder / "model_index.json").write_text(json.dumps(index), encoding="utf-8")
@@ -186,7 +189,7 @@ _ABSENT: Mapping[str, dict[str, Any]] = {
 
 def _texts(file: Path, blueprint: Blueprint, tensors: Mapping[str, Tensor]) -> list[tuple[str, Mapping[str, Any]] | None]:
     """The text encoders that the file holds, None for T5 where SD 3 goes without; raises BaseModelError where a part is missing."""
-    held = {part for part, starts in _PARTS.items() if any(name.startswith(starts) for name in tensors)}
+    held = _held(tensors)
     kinds = ["t5" if name == "T5EncoderModel" else f"text_encoder{f'_{i + 1}' if i else ''}" for i, (name, _) in enumerate(blueprint.texts)]
     optional = blueprint.pipeline == "StableDiffusion3Pipeline"
     missing = [part for part in ("vae", *kinds) if part not in held and not (part == "t5" and optional)]
@@ -200,7 +203,6 @@ def _texts(file: Path, blueprint: Blueprint, tensors: Mapping[str, Tensor]) -> l
     return [text if kind in held else None for kind, text in zip(kinds, blueprint.texts, strict=True)]
 
 
-def _marked(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What the file says of its noise schedule, in empty tensors named ``v_pred`` and ``ztsnr``, as ComfyUI reads them."""
-    velocity = {"prediction_type": "v_prediction"} if "v_pred" in tensors else {}
-    return velocity | ({"rescale_betas_zero_snr": True} if "ztsnr" in tensors else {})
+def _held(tensors: Mapping[str, Tensor]) -> set[str]:
+    """The parts beside the denoiser that a file holds."""
+    return {part for part, starts in _PARTS.items() if any(name.startswith(starts) for name in tensors)}

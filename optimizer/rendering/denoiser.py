@@ -12,6 +12,7 @@ import torch
 from optimizer.errors import BaseModelError, UsageError
 from optimizer.rendering.families import FAMILIES
 from optimizer.rendering.files import first_sentence, variant_of
+from optimizer.rendering.header import EIGHT, WHOLE, read_header
 from optimizer.rendering.loading import Quantize
 from optimizer.rendering.quantised import quantisation
 
@@ -80,8 +81,11 @@ def _place(other: Path, part: str) -> Path:
         raise BaseModelError(f"no {part} here (config.json is missing)", where=other, remedy="give the folder of one to --denoiser")
     if not other.is_file():
         raise BaseModelError("does not exist", where=other, remedy="give a folder, a .safetensors or a .gguf file to --denoiser")
-    if other.suffix not in (".safetensors", ".gguf"):
-        raise BaseModelError(f"{other.suffix or 'a file without an ending'} is not read", where=other, remedy="use .safetensors or .gguf")
+    if other.suffix == ".gguf":
+        return other
+    header = read_header(other, (*WHOLE, *EIGHT))
+    if header.mistaken:
+        raise BaseModelError(f"this file is {header.mistaken}", where=other, remedy=f"give a {part} to --denoiser")
     return other
 
 

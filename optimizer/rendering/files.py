@@ -21,6 +21,8 @@ def variant_of(folder: Path) -> str | None:
 
 def first_sentence(error: Exception) -> str:
     """The first sentence of a library's message."""
+    if "Cannot copy out of meta tensor" in str(error):
+        return "weights are missing in it"  # diffusers leaves those that a single file lacks without storage, and then moves them
     return " ".join(str(error).split()).split(". ")[0].rstrip(".") or type(error).__name__
 
 

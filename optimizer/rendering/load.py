@@ -13,7 +13,7 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from optimizer.adapters.locate import located
 from optimizer.errors import UsageError
 from optimizer.rendering.autoencoder import load_autoencoder
-from optimizer.rendering.checkpoint import checkpoint_family, load_checkpoint
+from optimizer.rendering.checkpoint import checkpoint_family, checkpoint_remarks, load_checkpoint
 from optimizer.rendering.families import Family, models_of
 from optimizer.rendering.files import first_sentence
 from optimizer.rendering.folder import folder_family, load_folder
@@ -68,6 +68,12 @@ def family_at(base: str | Path, denoiser: str | Path = "", base_config: str | Pa
     """The family of a base, before it is loaded, with its own or another denoiser; raises BaseModelError where it has none."""
     place = located(base)
     return checkpoint_family(place, base_config) if place.is_file() else folder_family(place, denoiser)
+
+
+def remarks_on(base: str | Path, base_config: str | Path = "") -> list[str]:
+    """What users should know of a base before it draws, one line each; raises BaseModelError where it is none."""
+    place = located(base)
+    return checkpoint_remarks(place, base_config) if place.is_file() else []
 
 
 def check_device(device: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import string
 import struct
 from collections.abc import Callable, Mapping
@@ -25,7 +26,7 @@ from optimizer.rendering import Loading, Prompt, RenderSettings, load_pipeline, 
 from optimizer.rendering.blueprints import BLUEPRINTS
 from optimizer.rendering.checkpoint import checkpoint_family
 from optimizer.rendering.vocabulary import clip_tokenizer
-from tests.ldm import ldm_vae, save_single_file
+from tests.ldm import ldm_unet, ldm_vae, save_single_file
 from tests.tiny import tiny_flux_pipeline, tiny_pipeline, tiny_sd3_pipeline, tiny_text_encoder, tiny_vae, tiny_xl_pipeline
 
 PROMPTS = [Prompt("a red fox", 1), Prompt("an owl", 2)]
@@ -180,18 +181,10 @@ def test_the_tokenizer_is_clips_own(text: str) -> None:
     assert set(ours[end:]) <= {49407}
 
 
-def test_the_file_says_what_it_predicts(tmp_path: Path) -> None:
-    from optimizer.rendering.checkpoint import _marked
-
-    nothing = torch.zeros(0)
-    assert _marked({"v_pred": nothing}) == {"prediction_type": "v_prediction"}
-    assert _marked({"v_pred": nothing, "ztsnr": nothing}) == {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
-    assert _marked({}) == {}
-
-
 def test_what_is_no_base_is_refused_in_a_line(tmp_path: Path) -> None:
     whole = save_single_file(tiny_pipeline(), tmp_path / "tiny.safetensors")
     (tmp_path / "old.ckpt").write_bytes(b"pickle")
+    (tmp_path / "LOUD.SAFETENSORS").write_bytes(whole.read_bytes())
     (tmp_path / "torn.safetensors").write_bytes(whole.read_bytes()[:-100])
     save_file({"lora_unet_conv_in.lora_up.weight": torch.ones(2, 2)}, tmp_path / "lora.safetensors")
     save_file({name: t.contiguous() for name, t in ldm_vae(tiny_vae().state_dict()).items()}, tmp_path / "vae.safetensors")
@@ -202,6 +195,7 @@ def test_what_is_no_base_is_refused_in_a_line(tmp_path: Path) -> None:
     save_file({f"model.diffusion_model.{name}": t for name, t in lonely.items()}, tmp_path / "flux.safetensors")
     for name, message in {
         "old.ckpt": r"old.ckpt: \.ckpt is not read — use a \.safetensors file; others can run code when they are opened",
+        "LOUD.SAFETENSORS": r"LOUD.SAFETENSORS: \.SAFETENSORS is not read — use a \.safetensors file",
         "torn.safetensors": "torn.safetensors: cannot be read, or was not downloaded to its end .* — fetch the file again",
         "lora.safetensors": "this file is a LoRA, not a base model — give a checkpoint of SD 1.x, SD 2.x, SDXL",
         "vae.safetensors": "this file is an autoencoder alone, which is for --vae — ",
@@ -232,3 +226,79 @@ def test_an_autoencoder_from_a_file(tmp_path: Path) -> None:
     assert not torch.equal(found, drawn(tmp_path / "sd"))
     with pytest.raises(BaseModelError, match="nothing: does not exist — give the folder or file of an autoencoder to --vae"):
         drawn(tmp_path / "sd", vae=str(tmp_path / "nothing"))
+
+
+def test_what_is_no_autoencoder_is_refused_in_a_line(tmp_path: Path) -> None:
+    """Pickles are never opened, and a file of another family is not taken for a torn one."""
+    tiny_pipeline().save_pretrained(tmp_path / "sd")
+    whole = {name: t.contiguous() for name, t in ldm_vae(tiny_vae().state_dict()).items()}
+    torch.save(whole, tmp_path / "old.vae.pt")
+    less = {name: t for name, t in whole.items() if name != "decoder.conv_out.weight"}
+    wide = diffusers.AutoencoderKL(block_out_channels=(8,), latent_channels=16, norm_num_groups=4).state_dict()
+    files: dict[str, dict[str, Tensor]] = {
+        "less": less,
+        "wide": {name: t.contiguous() for name, t in ldm_vae(wide, levels=1).items()},
+        "lora": {"lora_unet_conv_in.lora_up.weight": torch.ones(2, 2)},
+        "eight": {name: t.to(torch.float8_e4m3fn) for name, t in whole.items()},
+        "none": {"weight": torch.ones(2)},
+    }
+    for name, tensors in files.items():
+        save_file(tensors, tmp_path / f"{name}.safetensors")
+    (tmp_path / "torn.safetensors").write_bytes((tmp_path / "wide.safetensors").read_bytes()[:-100])
+    for name, message in {
+        "old.vae.pt": r"old.vae.pt: .pt is not read — use a .safetensors file; others can run code when they are opened",
+        "less.safetensors": "less.safetensors: the autoencoder cannot be loaded: weights are missing in it — fetch the file again, or",
+        "wide.safetensors": "its latents are of another shape than the base's (16 channels at 1/1 instead of 4 channels at 1/2)",
+        "lora.safetensors": "lora.safetensors: this file is a LoRA — give the folder or file of an autoencoder to --vae",
+        "eight.safetensors": "decoder.conv_in.bias is stored as F8_E4M3, which is not read — use the fp16, bf16 or fp32 version",
+        "none.safetensors": "this file holds no whole autoencoder — give the folder or file of an autoencoder to --vae",
+        "torn.safetensors": "cannot be read, or was not downloaded to its end (",
+    }.items():
+        with pytest.raises(BaseModelError, match=re.escape(message)):
+            drawn(tmp_path / "sd", vae=str(tmp_path / name))
+
+
+def test_an_autoencoder_of_a_whole_model_and_one_in_diffusers_layout(tmp_path: Path) -> None:
+    tiny_pipeline().save_pretrained(tmp_path / "sd")
+    other = tiny_pipeline(seed=5)
+    other.save_pretrained(tmp_path / "other")
+    wanted = drawn(tmp_path / "sd", vae=str(tmp_path / "other"))
+    file = save_single_file(other, tmp_path / "whole.safetensors")
+    assert torch.equal(drawn(tmp_path / "sd", vae=str(file)), wanted)
+    assert torch.equal(drawn(tmp_path / "sd", vae=str(tmp_path / "other/vae/diffusion_pytorch_model.safetensors")), wanted)
+
+
+def test_a_denoiser_of_eight_bits_is_read_unless_it_needs_a_scale(tmp_path: Path) -> None:
+    """Without its scales it would load as well, and draw noise."""
+    pipeline = tiny_pipeline()
+    pipeline.save_pretrained(tmp_path / "sd")
+    tensors = {f"model.diffusion_model.{name}": t.contiguous() for name, t in ldm_unet(pipeline.unet.state_dict()).items()}
+    last = "model.diffusion_model.out.2"
+    eight = tensors | {f"{last}.weight": tensors[f"{last}.weight"].to(torch.float8_e4m3fn)}
+    save_file(eight, tmp_path / "eight.safetensors")
+    save_file(eight | {f"{last}.scale_weight": torch.ones(1)}, tmp_path / "scaled.safetensors")
+    found: Any = load_pipeline(tmp_path / "sd", device="cpu", dtype=torch.float32, denoiser=tmp_path / "eight.safetensors")
+    assert torch.equal(found.unet.conv_out.weight, eight[f"{last}.weight"].float())
+    with pytest.raises(BaseModelError, match=r"its weights are stored in few bits with a scale .*scale_weight.*, which is not read — use"):
+        drawn(tmp_path / "sd", denoiser=str(tmp_path / "scaled.safetensors"))
+    save_file({"lora_unet_conv_in.lora_up.weight": torch.ones(2, 2)}, tmp_path / "lora.safetensors")
+    with pytest.raises(BaseModelError, match="this file is a LoRA, not a base model — give a unet to --denoiser"):
+        drawn(tmp_path / "sd", denoiser=str(tmp_path / "lora.safetensors"))
+
+
+UNET = "model.diffusion_model."
+HALF_KNOWN: dict[str, tuple[dict[str, tuple[int, ...]], str]] = {
+    "a transformer with other positions": ({f"{UNET}joint_blocks.0.context_block.adaLN_modulation.1.bias": (9216,)}, "unknown model"),
+    "a ControlNet": ({"control_layers.14.adaLN_modulation.0.weight": (2,), "control_noise_refiner.0.before_proj.weight": (2,)}, "unknown"),
+    "half a FLUX.1": ({"double_blocks.0.img_attn.norm.key_norm.scale": (2,), "guidance_in.in_layer.bias": (2,)}, "unknown model"),
+    "CosXL": ({"edm_vpred.sigma_max": (1,)}, r"not supported \(EDM\)"),
+    "Wan": ({"patch_embedding.weight": (2,), "head.modulation": (2,)}, r"not supported \(wan-"),
+    "an inpainting model": ({f"{UNET}input_blocks.0.0.weight": (320, 9, 3, 3)}, r"not supported \(inpainting\)"),
+}
+
+
+@pytest.mark.parametrize("case", HALF_KNOWN)
+def test_a_model_that_diffusers_half_knows(tmp_path: Path, case: str) -> None:
+    shapes, message = HALF_KNOWN[case]
+    with pytest.raises(BaseModelError, match=f"this file is of an? .*{message}.* — give a checkpoint of SD 1.x"):
+        checkpoint_family(hollow(tmp_path / "one.safetensors", shapes))
