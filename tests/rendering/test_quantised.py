@@ -139,9 +139,9 @@ def test_a_denoiser_that_cannot_be_used(flux: Path, tmp_path: Path) -> None:
     (tmp_path / "torn.gguf").write_bytes(b"GGUF\x03\0\0\0")
     for name, message in {
         "nothing": "nothing: does not exist — give a folder, a .safetensors or a .gguf file to --denoiser",
-        "x.ckpt": "x.ckpt: .ckpt is not read — use .safetensors or .gguf",
+        "x.ckpt": "x.ckpt: .ckpt is not read — use a .safetensors file; others can run code when they are opened",
         "empty": r"empty: no transformer here \(config.json is missing\) — give the folder of one to --denoiser",
-        "torn.safetensors": "torn.safetensors: the denoiser cannot be loaded: ",
+        "torn.safetensors": "torn.safetensors: cannot be read, or was not downloaded to its end ",
         "torn.gguf": "torn.gguf: the denoiser cannot be loaded: ",
     }.items():
         with pytest.raises(BaseModelError, match=message):
