@@ -46,11 +46,11 @@ def extract(
     from optimizer.adapters.locate import located
     from optimizer.export import ExportMetadata, export_adapter, next_free, verify_export
     from optimizer.merging import DTYPES
-    from optimizer.merging.full import Model
+    from optimizer.merging.full import Folder
     from optimizer.merging.full.extract import extract as extracted
 
     _check(rank, rank_energy)
-    trained, began = Model(located(model)), Model(located(base))
+    trained, began = Folder(located(model)), Folder(located(base))
     path = _path(out, f"{clean_name(trained.name)}_rank{rank}.safetensors")
     with Progress(console=errors, transient=True, disable=not errors.is_terminal) as progress:
         bar = progress.add_task("extracting…")

@@ -16,7 +16,7 @@ from optimizer.adapters.locate import located
 from optimizer.cli.merge_options import MergeOptions
 from optimizer.errors import UsageError
 from optimizer.merging import METHODS, Recipe
-from optimizer.merging.full import FORMULAS, Job, Model, ModelMerge, merge_models
+from optimizer.merging.full import FORMULAS, Folder, Job, Model, ModelMerge, merge_models
 
 _STORED = {"fp16": "F16", "bf16": "BF16", "fp32": "F32"}
 _LORAS = ("blocks", "rank", "rank_energy", "target_mb", "prune", "dialect", "triggers", "allow_unknown")
@@ -31,7 +31,7 @@ def merge_full(recipe: Path | None, options: MergeOptions, errors: Console) -> i
         BaseModelError: a model cannot be read, or they do not fit each other.
     """
     _refuse(recipe, options)
-    models = tuple(Model(located(source)) for source in options.sources)
+    models = tuple(Folder(located(source)) for source in options.sources)
     job = _job(models, options)
     folder = _folder(options, models, job)
     with Progress(console=errors, transient=True, disable=not errors.is_terminal) as progress:
@@ -68,7 +68,7 @@ def _job(models: tuple[Model, ...], options: MergeOptions) -> Job:
         raise UsageError(f"{method} merges the changes of a base", where="--base", remedy=remedy)
     if options.alpha is not None:
         raise UsageError(f"{method} takes --weights", where="--alpha", remedy="give one weight a model, or leave --base out")
-    return Job(models, base=Model(located(options.base)), recipe=_recipe(method, models, options), dtype=dtype, force=options.force)
+    return Job(models, base=Folder(located(options.base)), recipe=_recipe(method, models, options), dtype=dtype, force=options.force)
 
 
 def _recipe(method: str, models: Sequence[Model], options: MergeOptions) -> Recipe:
@@ -108,7 +108,7 @@ def _facts(job: Job, found: ModelMerge) -> dict[str, Any]:
 
 def _tell(job: Job, found: ModelMerge, facts: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        print(json.dumps(facts | {"folder": str(found.folder)}))
+        print(json.dumps(facts | {"folder": str(found.place)}))
         return
     console = Console(highlight=False)
     names = ", ".join(entry["name"] for entry in facts["models"])
@@ -118,4 +118,4 @@ def _tell(job: Job, found: ModelMerge, facts: dict[str, Any], as_json: bool) -> 
         console.print(f"not merged: {line}", soft_wrap=True, markup=False)
     if len(found.apart) > _LISTED:
         console.print(f"not merged: {len(found.apart) - _LISTED} more, see merge.yaml", soft_wrap=True, markup=False)
-    console.print(f"model   {found.folder}", soft_wrap=True, markup=False)
+    console.print(f"model   {found.place}", soft_wrap=True, markup=False)

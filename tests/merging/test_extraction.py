@@ -13,7 +13,7 @@ from torch import Tensor
 from optimizer.adapters import load_adapter, weight_shapes
 from optimizer.cli.main import execute
 from optimizer.errors import BaseModelError
-from optimizer.merging.full import Model
+from optimizer.merging.full import Folder
 from optimizer.merging.full.extract import extract
 from optimizer.rendering import Prompt, Renderer, RenderSettings, base_weights, load_pipeline
 from optimizer.rendering.families import models_of
@@ -77,7 +77,7 @@ def test_a_change_of_low_rank_is_found_whole_and_diffusers_draws_with_it(kind: s
 
 def test_less_than_the_whole_is_the_best_approximation(tmp_path: Path) -> None:
     model, base = pair(tmp_path, "sd1")
-    found, before, after = extract(Model(model), Model(base), rank=2), weights(base), weights(model)
+    found, before, after = extract(Folder(model), Folder(base), rank=2), weights(base), weights(model)
     for path, factors in found.adapter.modules.items():
         change = (after[path] - before[path]).flatten(1)
         u, s, vh = torch.linalg.svd(change)
@@ -94,14 +94,14 @@ def test_less_than_the_whole_is_the_best_approximation(tmp_path: Path) -> None:
 
 def test_a_share_of_the_energy_at_the_least_rank(tmp_path: Path) -> None:
     model, base = pair(tmp_path, "sd1")
-    found = extract(Model(model), Model(base), rank=64, energy=0.8)
+    found = extract(Folder(model), Folder(base), rank=64, energy=0.8)
     assert all(0.8 <= kept.kept / kept.energy < 0.99 for kept in found.parts.values())
     assert len({factors.rank for factors in found.adapter.modules.values()}) > 3
 
 
 def test_what_no_lora_holds_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     model, base = pair(tmp_path, "sd1")
-    assert list(extract(Model(model), Model(base), rank=1).beyond) == ["unet.conv_norm_out.weight"]
+    assert list(extract(Folder(model), Folder(base), rank=1).beyond) == ["unet.conv_norm_out.weight"]
     monkeypatch.chdir(tmp_path)
     assert execute(["extract", "model", "base", "--rank", "2"]) == 0
     assert execute(["extract", "model", "base", "--rank", "2"]) == 0
@@ -116,15 +116,15 @@ def test_a_pair_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     tiny_xl_pipeline().save_pretrained(tmp_path / "xl")
     tiny_pipeline(widths=(32, 16, 24, 24)).save_pretrained(tmp_path / "wide")
     with pytest.raises(BaseModelError, match="base: no module differs from base — choose a model that was trained from the base"):
-        extract(Model(base), Model(base))
+        extract(Folder(base), Folder(base))
     with pytest.raises(
         BaseModelError, match="xl is a StableDiffusionXLPipeline, base a StableDiffusionPipeline — choose models of one family"
     ):
-        extract(Model(tmp_path / "xl"), Model(base))
+        extract(Folder(tmp_path / "xl"), Folder(base))
     with pytest.raises(
         BaseModelError, match=r"the models do not fit each other: unet\..* has shape .* in wide and .* in base — choose a pair"
     ):
-        extract(Model(tmp_path / "wide"), Model(base))
+        extract(Folder(tmp_path / "wide"), Folder(base))
     capsys.readouterr()
     for words, message in (
         (["--rank", "0"], "--rank: the rank is 0 — give a number, 1 or more"),
@@ -140,10 +140,10 @@ def test_positions_are_no_weights_and_numbers_are_finite(tmp_path: Path) -> None
     (file,) = (base / "text_encoder").glob("*.safetensors")
     tensors = load_file(file)
     save_file(tensors | {"embeddings.position_ids": torch.arange(16)}, file)
-    assert extract(Model(model), Model(base), rank=1).adapter.modules
+    assert extract(Folder(model), Folder(base), rank=1).adapter.modules
     (file,) = (model / "unet").glob("*.safetensors")
     tensors = load_file(file)
     tensors["conv_in.weight"][0] = float("nan")
     save_file(tensors, file)
     with pytest.raises(BaseModelError, match=r"model: unet\.conv_in\.weight holds values that are not finite — fetch both folders again"):
-        extract(Model(model), Model(base), rank=1)
+        extract(Folder(model), Folder(base), rank=1)

@@ -16,7 +16,7 @@ from torch import Tensor
 from optimizer.errors import BaseModelError, RecipeError
 from optimizer.merging import METHODS, Recipe
 from optimizer.merging.deltas import Deltas
-from optimizer.merging.full import FORMULAS, Job, Model, merge_models
+from optimizer.merging.full import FORMULAS, Folder, Job, merge_models
 from optimizer.merging.lowrank import LowRank
 from optimizer.rendering import Prompt, Renderer, RenderSettings, load_pipeline
 from tests.tiny import tiny_pipeline, tiny_xl_pipeline
@@ -63,8 +63,8 @@ def test_what_is_written_is_what_each_formula_says(folders: list[Path], tmp_path
     assert set(wanted) == set(FORMULAS)
     for name, formula in wanted.items():
         order = [folders[1], folders[2], *([folders[0]] if FORMULAS[name].models == 3 else [])]
-        merged = merge_models(Job(tuple(map(Model, order)), formula=name, alpha=al), tmp_path / name)
-        found = tensors(merged.folder)
+        merged = merge_models(Job(tuple(map(Folder, order)), formula=name, alpha=al), tmp_path / name)
+        found = tensors(merged.place)
         assert found.keys() == a.keys()
         assert merged.tensors == sum(tensor.is_floating_point() for tensor in a.values())
         for key in found:
@@ -74,9 +74,9 @@ def test_what_is_written_is_what_each_formula_says(folders: list[Path], tmp_path
 def test_the_ends_of_an_interpolation_are_the_models(folders: list[Path], tmp_path: Path) -> None:
     for name in ("weighted_sum", "sigmoid", "inv_sigmoid"):
         for alpha, folder in ((0.0, folders[1]), (1.0, folders[2])):
-            merged = merge_models(Job((Model(folders[1]), Model(folders[2])), formula=name, alpha=alpha), tmp_path / f"{name}{alpha}")
+            merged = merge_models(Job((Folder(folders[1]), Folder(folders[2])), formula=name, alpha=alpha), tmp_path / f"{name}{alpha}")
             wanted = tensors(folder)
-            for key, tensor in tensors(merged.folder).items():
+            for key, tensor in tensors(merged.place).items():
                 torch.testing.assert_close(tensor, wanted[key], rtol=0, atol=3e-7)
 
 
@@ -84,10 +84,10 @@ def test_the_ends_of_an_interpolation_are_the_models(folders: list[Path], tmp_pa
 def test_changes_of_a_base_merge_by_every_method(folders: list[Path], tmp_path: Path, method: str) -> None:
     fields = {p.name: p.default for p in METHODS[method].parameters}
     recipe = Recipe(method=method, weights=(0.7, 0.5), **fields)
-    models = (Model(folders[1]), Model(folders[2]))
-    merged = merge_models(Job(models, base=Model(folders[0]), recipe=recipe), tmp_path / "out")
+    models = (Folder(folders[1]), Folder(folders[2]))
+    merged = merge_models(Job(models, base=Folder(folders[0]), recipe=recipe), tmp_path / "out")
     base, a, b = (tensors(folder) for folder in folders)
-    found = tensors(merged.folder)
+    found = tensors(merged.place)
     for name in ("unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight", "unet.conv_in.weight"):
         deltas = [(x[name] - base[name]).flatten(1) for x in (a, b)]
         terms = tuple(LowRank(torch.eye(len(d))[None], d[None]) for d in deltas)
@@ -103,21 +103,21 @@ def test_changes_of_a_base_merge_by_every_method(folders: list[Path], tmp_path: 
 def test_the_result_is_a_whole_pipeline_that_draws(tmp_path: Path) -> None:
     for seed, name in enumerate(NAMES[:2]):
         tuned(tiny_xl_pipeline(), seed + 1).save_pretrained(tmp_path / name)
-    models = tuple(Model(tmp_path / name) for name in NAMES[:2])
+    models = tuple(Folder(tmp_path / name) for name in NAMES[:2])
     merged = merge_models(Job(models, formula="weighted_sum", alpha=0.5, dtype="BF16"), tmp_path / "merged")
     again = merge_models(Job(models, formula="weighted_sum", alpha=0.5, dtype="BF16"), tmp_path / "again")
-    pipelines = [load_pipeline(folder, device="cpu", dtype=torch.float32) for folder in (merged.folder, *(m.folder for m in models))]
+    pipelines = [load_pipeline(folder, device="cpu", dtype=torch.float32) for folder in (merged.place, *(m.place for m in models))]
     pictures = [Renderer(p, RenderSettings(steps=2, resolution=32)).render([Prompt("a red fox", 1)]).int() for p in pipelines]
     assert all((pictures[0] - other).abs().max() > 0 for other in pictures[1:])
-    assert all(t.dtype == torch.bfloat16 for t in tensors(merged.folder).values() if t.is_floating_point())
-    for file in sorted(path for path in merged.folder.rglob("*") if path.is_file()):
-        assert file.read_bytes() == (again.folder / file.relative_to(merged.folder)).read_bytes()
+    assert all(t.dtype == torch.bfloat16 for t in tensors(merged.place).values() if t.is_floating_point())
+    for file in sorted(path for path in merged.place.rglob("*") if path.is_file()):
+        assert file.read_bytes() == (again.place / file.relative_to(merged.place)).read_bytes()
 
 
 def test_models_of_other_number_formats_merge_in_fp32(folders: list[Path], tmp_path: Path) -> None:
     tuned(tiny_pipeline(), 2, torch.float16).save_pretrained(tmp_path / "half")
-    merged = merge_models(Job((Model(folders[1]), Model(tmp_path / "half")), formula="weighted_sum", alpha=0.5), tmp_path / "out")
-    a, b, found = tensors(folders[1]), tensors(tmp_path / "half"), tensors(merged.folder)
+    merged = merge_models(Job((Folder(folders[1]), Folder(tmp_path / "half")), formula="weighted_sum", alpha=0.5), tmp_path / "out")
+    a, b, found = tensors(folders[1]), tensors(tmp_path / "half"), tensors(merged.place)
     for name, tensor in found.items():
         assert tensor.dtype == a[name].dtype
         torch.testing.assert_close(tensor, (a[name] + b[name].to(a[name].dtype)) / 2, rtol=0, atol=1e-6)
@@ -126,7 +126,7 @@ def test_models_of_other_number_formats_merge_in_fp32(folders: list[Path], tmp_p
 def test_models_that_do_not_fit_are_refused_and_merge_by_force(folders: list[Path], tmp_path: Path) -> None:
     wide = tmp_path / "wide"
     tuned(tiny_pipeline(widths=(16, 16, 24, 32)), 1).save_pretrained(wide)
-    job = Job((Model(folders[1]), Model(wide)), formula="weighted_sum", alpha=0.5)
+    job = Job((Folder(folders[1]), Folder(wide)), formula="weighted_sum", alpha=0.5)
     message = (
         r"anime_v2\+x: the models do not fit each other: unet\..* has shape \(24.* in anime_v2\+x and \(32.* in wide \(and \d+ more\) — "
     )
@@ -134,7 +134,7 @@ def test_models_that_do_not_fit_are_refused_and_merge_by_force(folders: list[Pat
         merge_models(job, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     forced = merge_models(Job(job.models, formula="weighted_sum", alpha=0.5, force=True), tmp_path / "out")
-    a, b, found = tensors(folders[1]), tensors(wide), tensors(forced.folder)
+    a, b, found = tensors(folders[1]), tensors(wide), tensors(forced.place)
     apart = {name for name in a if name not in b or a[name].shape != b[name].shape}
     assert len(forced.apart) == len(apart | (b.keys() - a.keys()))
     assert forced.apart[0].startswith("unet.")
@@ -142,42 +142,42 @@ def test_models_that_do_not_fit_are_refused_and_merge_by_force(folders: list[Pat
         torch.testing.assert_close(tensor, a[name] if name in apart else (a[name] + b[name]) / 2, rtol=0, atol=1e-6)
     tiny_xl_pipeline().save_pretrained(tmp_path / "xl")
     with pytest.raises(BaseModelError, match="is a StableDiffusionPipeline, xl a StableDiffusionXLPipeline — choose models of one family"):
-        merge_models(Job((Model(folders[1]), Model(tmp_path / "xl")), formula="weighted_sum"), tmp_path / "never")
+        merge_models(Job((Folder(folders[1]), Folder(tmp_path / "xl")), formula="weighted_sum"), tmp_path / "never")
 
 
 def test_what_is_no_model_is_refused_in_a_line(folders: list[Path], tmp_path: Path) -> None:
     with pytest.raises(BaseModelError, match=r"nothing: no diffusers pipeline here \(model_index.json is missing\) — give the folder"):
-        Model(tmp_path / "nothing")
+        Folder(tmp_path / "nothing")
     torn = tmp_path / "torn"
     shutil.copytree(folders[1], torn)
     (file,) = (torn / "unet").glob("*.safetensors")
     file.write_bytes(file.read_bytes()[:-10])
     with pytest.raises(BaseModelError, match=r"safetensors: cannot be read, or was not downloaded to its end .* — fetch the whole folder"):
-        Model(torn)
+        Folder(torn)
     file.unlink()
     with pytest.raises(BaseModelError, match="unet: holds no safetensors weights — fetch the whole folder again"):
-        Model(torn)
+        Folder(torn)
     with pytest.raises(RecipeError, match=r"add_difference takes 3 models \(A \+ α\(B − C\)\), 2 were given"):
-        merge_models(Job((Model(folders[1]), Model(folders[2])), formula="add_difference"), tmp_path / "out")
+        merge_models(Job((Folder(folders[1]), Folder(folders[2])), formula="add_difference"), tmp_path / "out")
     with pytest.raises(RecipeError, match=r"α is 1\.5 — give a number from 0 to 1"):
-        merge_models(Job((Model(folders[1]), Model(folders[2])), formula="sigmoid", alpha=1.5), tmp_path / "out")
+        merge_models(Job((Folder(folders[1]), Folder(folders[2])), formula="sigmoid", alpha=1.5), tmp_path / "out")
 
 
 def test_no_more_than_a_few_tensors_are_held(folders: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever was read for a tensor is gone when the next but one is read."""
     held: list[weakref.ref[Tensor]] = []
-    most, read = 0, Model.read
+    most, read = 0, Folder.read
 
-    def watched(self: Model, part: str, name: str) -> Tensor:
+    def watched(self: Folder, part: str, name: str) -> Tensor:
         nonlocal most
         most = max(most, sum(ref() is not None for ref in held))
         tensor = read(self, part, name)
         held.append(weakref.ref(tensor))
         return tensor
 
-    monkeypatch.setattr(Model, "read", watched)
+    monkeypatch.setattr(Folder, "read", watched)
     recipe = Recipe(method="ties", weights=(0.7, 0.5), density=0.4)
-    job = Job((Model(folders[1]), Model(folders[2])), base=Model(folders[0]), recipe=recipe)
+    job = Job((Folder(folders[1]), Folder(folders[2])), base=Folder(folders[0]), recipe=recipe)
     merge_models(job, tmp_path / "out")
     assert len(held) > 2000
     assert most <= 6

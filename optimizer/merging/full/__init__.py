@@ -1,7 +1,9 @@
 """Full models: two or more of one family merged tensor by tensor, in the memory of a few tensors."""
 
+from optimizer.merging.full.blend import Blend, Job
+from optimizer.merging.full.folder import Folder
 from optimizer.merging.full.formulas import FORMULAS, Formula
-from optimizer.merging.full.job import Job, ModelMerge, merge_models
-from optimizer.merging.full.reading import Model
+from optimizer.merging.full.merging import ModelMerge, merge_models
+from optimizer.merging.full.model import Entry, Model, Weights
 
-__all__ = ["FORMULAS", "Formula", "Job", "Model", "ModelMerge", "merge_models"]
+__all__ = ["FORMULAS", "Blend", "Entry", "Folder", "Formula", "Job", "Model", "ModelMerge", "Weights", "merge_models"]

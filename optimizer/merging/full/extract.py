@@ -15,7 +15,7 @@ from optimizer.adapters.paths import from_dotted
 from optimizer.errors import BaseModelError
 from optimizer.merging.compress import compressed
 from optimizer.merging.full.fitting import mismatches, same_kind
-from optimizer.merging.full.reading import Model
+from optimizer.merging.full.model import Model
 from optimizer.merging.sizes import rank_within
 
 _WEIGHT = ".weight"
@@ -77,7 +77,7 @@ def extract(
     """
     same_kind(model, base)
     if apart := mismatches(model, [base]):
-        raise BaseModelError(f"the models do not fit each other: {next(iter(apart.values()))}", where=model.folder, remedy="choose a pair")
+        raise BaseModelError(f"the models do not fit each other: {next(iter(apart.values()))}", where=model.place, remedy="choose a pair")
     modules: dict[str, Factors] = {}
     parts = {part: Kept() for part in model.parts}
     beyond: dict[str, float] = {}
@@ -88,7 +88,7 @@ def extract(
             path = _path(part, name, delta)
             if not bool(delta.isfinite().all()):
                 remedy = "fetch both folders again, or choose another model"
-                raise BaseModelError(f"{part}.{name} holds values that are not finite", where=model.folder, remedy=remedy)
+                raise BaseModelError(f"{part}.{name} holds values that are not finite", where=model.place, remedy=remedy)
             if not bool(delta.any()):
                 pass
             elif path is None:
@@ -99,7 +99,7 @@ def extract(
             tick(done, total)
     if not modules:
         raise BaseModelError(
-            f"no module differs from {base.name}", where=model.folder, remedy="choose a model that was trained from the base"
+            f"no module differs from {base.name}", where=model.place, remedy="choose a model that was trained from the base"
         )
     family, reason = base_family(modules, {}, [f for f in FAMILIES.values() if f.name in PIPELINES.get(model.kind, ())])
     return Extraction(Adapter(clean_name(model.name), modules, family, reason), parts, beyond)

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from optimizer.errors import BaseModelError
-from optimizer.merging.full.reading import Model
+from optimizer.merging.full.model import Model
 
 
 def same_kind(first: Model, other: Model) -> None:
-    """Raise BaseModelError unless both are pipelines of one class."""
+    """Raise BaseModelError unless both are pipelines of one class, whose denoisers predict the same."""
     if other.kind != first.kind:
         problem = f"{first.name} is a {first.kind}, {other.name} a {other.kind}"
-        raise BaseModelError(problem, where=other.folder, remedy="choose models of one family")
+        raise BaseModelError(problem, where=other.place, remedy="choose models of one family")
+    if first.predicts and other.predicts and other.predicts != first.predicts:
+        problem = f"{first.name} predicts {first.predicts}, {other.name} {other.predicts}, and what lies between draws nothing"
+        raise BaseModelError(problem, where=other.place, remedy="choose models that were trained alike")
 
 
 def mismatches(first: Model, others: Sequence[Model]) -> dict[tuple[str, str], str]:

@@ -1,0 +1,160 @@
+"""Full models in the folders of diffusers pipelines."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from optimizer.errors import BaseModelError
+from optimizer.merging.full.model import MERGED, Entry, Model, Tick, Weights
+from optimizer.merging.full.writing import write_streamed
+
+_INDEX = "model_index.json"
+_WHOLE = "fetch the whole folder again"
+_MIB = 1 << 20
+
+
+class Folder(Model):
+    """A full model in a folder.
+
+    Args:
+        folder: of a diffusers pipeline; weights are safetensors files, of which those of variant ``fp16`` are read where there are no
+            others.
+
+    Raises:
+        BaseModelError: not the folder of a pipeline, or not all of it.
+    """
+
+    suffix = ""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.place = Path(folder)
+        self.name = self.place.resolve().name
+        self.kind, listed = _index(self.place)
+        self.predicts = _predicts(self.place / "scheduler" / "scheduler_config.json")
+        files = {part: _files(self.place / part) for part in MERGED if part in listed}
+        self._files = {file: _opened(file) for file in sorted(file for each in files.values() for file in each)}
+        self._of: dict[tuple[str, str], Path] = {}
+        self.parts = {part: self._entries(part, each) for part, each in files.items()}
+
+    def read(self, part: str, name: str) -> Tensor:
+        """A tensor as it is stored; its numbers come from the disk as they are looked at."""
+        tensor: Tensor = self._files[self._of[part, name]].get_tensor(name)
+        return tensor
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over names, shapes and number formats of all tensors, and the first and last mebibyte of every file."""
+        found = hashlib.sha256(self.kind.encode())
+        for file in self._files:
+            size = file.stat().st_size
+            found.update(f"{file.relative_to(self.place).as_posix()}\0{size}\0".encode())
+            with file.open("rb") as opened:
+                found.update(opened.read(_MIB))
+                opened.seek(max(0, size - _MIB))
+                found.update(opened.read())
+        return found.hexdigest()
+
+    def write(self, weights: Weights, place: Path, *, dtype: str = "", tick: Tick | None = None) -> None:
+        """As ``Model.write``: a folder in which each part has one file."""
+        growing = place.with_name(f".{place.name}.part")
+        shutil.rmtree(growing, ignore_errors=True)
+        shutil.copytree(self.place, growing, ignore=self._weights)
+        total, done = sum(1 for _ in self.names), 0
+        for part, entries in self.parts.items():
+
+            def tensors(part: str = part, entries: Mapping[str, Entry] = entries) -> Iterator[Tensor]:
+                nonlocal done
+                for name in sorted(entries):
+                    yield weights.read(part, name)
+                    done += 1
+                    if tick:
+                        tick(done, total)
+
+            shapes = {name: (entry.shape, dtype if dtype and entry.merges else entry.dtype) for name, entry in sorted(entries.items())}
+            write_streamed(growing / part / _file(part), shapes, tensors())
+        growing.replace(place)
+
+    def _entries(self, part: str, files: list[Path]) -> dict[str, Entry]:
+        found: dict[str, Entry] = {}
+        for file in files:
+            opened = self._files[file]
+            for name in opened.keys():  # noqa: SIM118
+                tensor = opened.get_slice(name)
+                found[name] = Entry(tuple(tensor.get_shape()), tensor.get_dtype())
+                self._of[part, name] = file
+        if missing := _promised(self.place / part, half=all(".fp16" in file.name for file in files)) - found.keys():
+            problem = f"{len(missing)} tensors are missing, the first is {min(missing)}"
+            raise BaseModelError(problem, where=self.place / part, remedy=_WHOLE)
+        return found
+
+    @property
+    def _weights(self) -> Callable[[str, list[str]], list[str]]:
+        """What is not copied: the weights of the parts that are merged, and their indices."""
+        merged = {str(self.place / part) for part in self.parts}
+
+        def ignored(folder: str, names: list[str]) -> list[str]:
+            return [n for n in names if folder in merged and (".safetensors" in n or n.endswith((".bin", ".ckpt", ".msgpack")))]
+
+        return ignored
+
+
+def _index(folder: Path) -> tuple[str, Mapping[str, object]]:
+    if not (folder / _INDEX).is_file():
+        problem = f"no diffusers pipeline here ({_INDEX} is missing)"
+        raise BaseModelError(problem, where=folder, remedy="give the folder of one")
+    try:
+        found = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+        kind = str(found["_class_name"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise BaseModelError(f"cannot be read: {' '.join(str(error).split())}", where=folder / _INDEX, remedy=_WHOLE) from error
+    return kind, {part: what for part, what in found.items() if isinstance(what, list) and what and what[-1]}
+
+
+def _predicts(config: Path) -> str:
+    """diffusers' schedulers predict noise where nothing else is said."""
+    try:
+        return str(json.loads(config.read_text(encoding="utf-8")).get("prediction_type", "epsilon"))
+    except (OSError, ValueError, AttributeError):
+        return ""
+
+
+def _files(folder: Path) -> list[Path]:
+    every = sorted(folder.glob("*.safetensors"))
+    files = [file for file in every if ".fp16" not in file.name] or every
+    if not files:
+        raise BaseModelError("holds no safetensors weights", where=folder, remedy=_WHOLE)
+    return files
+
+
+def _opened(file: Path) -> Any:
+    """A file whose header is read once, however many tensors are asked for."""
+    try:
+        return safe_open(file, framework="pt")
+    except (OSError, SafetensorError) as error:
+        problem = f"cannot be read, or was not downloaded to its end ({error})"
+        raise BaseModelError(problem, where=file, remedy=_WHOLE) from error
+
+
+def _promised(folder: Path, *, half: bool) -> set[str]:
+    """The tensors that the index of a model in several files names; of the variant ``fp16``, or of the other one."""
+    for index in sorted(folder.glob("*.safetensors.index*.json")):
+        if (".fp16" in index.name) == half:
+            try:
+                return set(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
+            except (OSError, ValueError, LookupError, TypeError) as error:
+                raise BaseModelError(f"cannot be read: {' '.join(str(error).split())}", where=index, remedy=_WHOLE) from error
+    return set()
+
+
+def _file(part: str) -> str:
+    """What diffusers and transformers call the file of a part."""
+    return "model.safetensors" if part.startswith("text_encoder") else "diffusion_pytorch_model.safetensors"
