@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from optimizer.errors import BaseModelError
-from optimizer.merging.full.model import MERGED, Entry, Model, Tick, Weights
+from optimizer.merging.full.model import MERGED, Entry, Model, Tick, Weights, canonical
 from optimizer.merging.full.writing import write_streamed
 
 _INDEX = "model_index.json"
@@ -42,12 +42,14 @@ class Folder(Model):
         self.predicts = _predicts(self.place / "scheduler" / "scheduler_config.json")
         files = {part: _files(self.place / part) for part in MERGED if part in listed}
         self._files = {file: _opened(file) for file in sorted(file for each in files.values() for file in each)}
-        self._of: dict[tuple[str, str], Path] = {}
+        self._stored: dict[tuple[str, str], tuple[Path, str]] = {}
+        self._written: dict[str, dict[str, str]] = {part: {} for part in files}
         self.parts = {part: self._entries(part, each) for part, each in files.items()}
 
     def read(self, part: str, name: str) -> Tensor:
         """A tensor as it is stored; its numbers come from the disk as they are looked at."""
-        tensor: Tensor = self._files[self._of[part, name]].get_tensor(name)
+        file, stored = self._stored[part, name]
+        tensor: Tensor = self._files[file].get_tensor(stored)
         return tensor
 
     @cached_property
@@ -68,30 +70,35 @@ class Folder(Model):
         growing = place.with_name(f".{place.name}.part")
         shutil.rmtree(growing, ignore_errors=True)
         shutil.copytree(self.place, growing, ignore=self._weights)
-        total, done = sum(1 for _ in self.names), 0
-        for part, entries in self.parts.items():
+        total, done = sum(map(len, self._written.values())), 0
+        for part, names in self._written.items():
 
-            def tensors(part: str = part, entries: Mapping[str, Entry] = entries) -> Iterator[Tensor]:
+            def tensors(part: str = part, names: Mapping[str, str] = names) -> Iterator[Tensor]:
                 nonlocal done
-                for name in sorted(entries):
-                    yield weights.read(part, name)
+                for stored in sorted(names):
+                    yield weights.read(part, names[stored])
                     done += 1
                     if tick:
                         tick(done, total)
 
-            shapes = {name: (entry.shape, dtype if dtype and entry.merges else entry.dtype) for name, entry in sorted(entries.items())}
+            shapes = {stored: self._as_written(self.parts[part][names[stored]], dtype) for stored in sorted(names)}
             write_streamed(growing / part / _file(part), shapes, tensors())
         growing.replace(place)
+
+    @staticmethod
+    def _as_written(entry: Entry, dtype: str) -> tuple[tuple[int, ...], str]:
+        return entry.shape, dtype if dtype and entry.merges else entry.dtype
 
     def _entries(self, part: str, files: list[Path]) -> dict[str, Entry]:
         found: dict[str, Entry] = {}
         for file in files:
             opened = self._files[file]
-            for name in opened.keys():  # noqa: SIM118
-                tensor = opened.get_slice(name)
+            for stored in opened.keys():  # noqa: SIM118
+                tensor, name = opened.get_slice(stored), canonical(part, stored)
                 found[name] = Entry(tuple(tensor.get_shape()), tensor.get_dtype())
-                self._of[part, name] = file
-        if missing := _promised(self.place / part, half=all(".fp16" in file.name for file in files)) - found.keys():
+                self._stored[part, name] = file, stored
+                self._written[part][stored] = name
+        if missing := _promised(self.place / part, half=all(".fp16" in file.name for file in files)) - self._written[part].keys():
             problem = f"{len(missing)} tensors are missing, the first is {min(missing)}"
             raise BaseModelError(problem, where=self.place / part, remedy=_WHOLE)
         return found

@@ -17,6 +17,16 @@ Tick = Callable[[int, int], None]
 """Told how many tensors of how many are done."""
 
 _FLOATS = {"F64", "F32", "F16", "BF16"}
+_TIED = {"encoder.embed_tokens.weight": "shared.weight"}
+
+
+def canonical(part: str, name: str) -> str:
+    """One name for what versions of transformers call differently: a level of CLIP's names that some leave out, and T5's embeddings, which
+    some files hold twice."""
+    if not part.startswith("text_encoder"):
+        return name
+    inner = name.removeprefix("text_model.")
+    return _TIED.get(inner, inner)
 
 
 @dataclass(frozen=True)
@@ -37,7 +47,7 @@ class Weights(Protocol):
 
     @property
     def names(self) -> Iterator[tuple[str, str]]:
-        """Every (part, tensor), in a fixed order; names are those of diffusers folders."""
+        """Every (part, tensor), in a fixed order; names are those of diffusers folders, as ``canonical`` has them."""
 
     def read(self, part: str, name: str) -> Tensor:
         """A tensor in the number format in which it is, or would be, stored."""
@@ -51,7 +61,7 @@ class Model(ABC):
         name: the place's.
         kind: diffusers' class of the pipeline.
         predicts: what the denoiser was trained to predict, as diffusers' schedulers call it; empty where that is not said.
-        parts: part → name of a tensor → what it is, for the parts that are merged.
+        parts: part → canonical name of a tensor → what it is, for the parts that are merged.
     """
 
     place: Path
