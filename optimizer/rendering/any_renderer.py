@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ from optimizer.rendering.loading import Loading
 from optimizer.rendering.memory import Note
 from optimizer.rendering.prompts import Prompt
 from optimizer.rendering.settings import RenderSettings
+
+if TYPE_CHECKING:
+    from optimizer.rendering.whole import Candidate
 
 
 class AnyRenderer(Protocol):
@@ -50,8 +53,9 @@ class AnyRenderer(Protocol):
     def special(self, prompts: Sequence[Prompt]) -> bool:
         """Whether a text has weights or is longer than CLIP reads at once; raises UsageError where one is longer than T5 reads."""
 
-    def render(self, prompts: Sequence[Prompt], adapter: Adapter | None = None, *, tick: Callable[[int], None] | None = None) -> Tensor:
-        """Pictures, uint8, (n, 3, height, width), on the CPU; ``tick`` is called with the number of pictures finished so far.
+    def render(self, prompts: Sequence[Prompt], candidate: Candidate | None = None, *, tick: Callable[[int], None] | None = None) -> Tensor:
+        """Pictures of the base with a candidate in place, uint8, (n, 3, height, width), on the CPU; ``tick`` is called with the number of
+        pictures finished so far.
 
         Raises:
             TrialError: a picture is not a number.

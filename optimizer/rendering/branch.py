@@ -17,6 +17,7 @@ from torch import Tensor
 from optimizer.adapters import Adapter, Factors, fit_shapes, live_modules
 from optimizer.adapters.shapes import Shapes
 from optimizer.rendering.families import models_of
+from optimizer.rendering.whole import Candidate
 
 _NAME = "candidate"
 
@@ -41,13 +42,14 @@ class Branches:
         self._names: dict[str, set[str]] = {}
 
     @contextmanager
-    def applied(self, adapter: Adapter | None) -> Iterator[None]:
+    def applied(self, candidate: Candidate | None) -> Iterator[None]:
         """Within the block the layers compute base + branch; afterwards the branches hold zeros.
 
         Raises:
             BaseModelError: a module of the adapter is not in the base, or has another shape; nothing was changed.
         """
-        modules = fit_shapes(adapter, self._shapes).modules if adapter else {}
+        assert candidate is None or isinstance(candidate, Adapter)  # whoever searches among full models has their weights loaded
+        modules = fit_shapes(candidate, self._shapes).modules if candidate else {}
         with torch.inference_mode(False), torch.no_grad():
             self._widen(modules)
             self._swap(modules)

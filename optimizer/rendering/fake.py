@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from functools import cache
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -23,6 +24,9 @@ from optimizer.errors import TrialError
 from optimizer.rendering.fake_spec import FakeSpec
 from optimizer.rendering.prompts import Prompt
 from optimizer.rendering.settings import RenderSettings
+
+if TYPE_CHECKING:
+    from optimizer.rendering.whole import Candidate
 
 _FIELDS = 16  # directions in which a change can move a picture
 _GRID = 4  # cells a side of a field before it is smoothed
@@ -76,12 +80,12 @@ class FakeRenderer:
         """No text is: it only seeds the picture."""
         return False
 
-    def render(self, prompts: Sequence[Prompt], adapter: Adapter | None = None, *, tick: Callable[[int], None] | None = None) -> Tensor:
+    def render(self, prompts: Sequence[Prompt], candidate: Candidate | None = None, *, tick: Callable[[int], None] | None = None) -> Tensor:
         """Render every prompt.
 
         Args:
             prompts: what to render.
-            adapter: what to add to the base, or None for the base alone.
+            candidate: an adapter, or None for the base alone; full models have no place in a fake one.
             tick: called with the number of pictures finished so far.
 
         Returns:
@@ -91,7 +95,8 @@ class FakeRenderer:
             TrialError: for the share ``fail`` of merges; for the same ones in every run, and never for a source.
             torch.OutOfMemoryError: likewise, for the share ``oom``.
         """
-        change = (torch.zeros(_FIELDS, dtype=torch.float64) if adapter is None else _change(adapter)) / self._unit
+        assert candidate is None or isinstance(candidate, Adapter)
+        change = (torch.zeros(_FIELDS, dtype=torch.float64) if candidate is None else _change(candidate)) / self._unit
         chunks: list[Tensor] = []
         for start in range(0, len(prompts), self.settings.batch):
             part = prompts[start : start + self.settings.batch]

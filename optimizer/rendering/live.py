@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from optimizer.adapters import Adapter, Factors, fit_shapes, live_modules
 from optimizer.rendering.families import models_of
+from optimizer.rendering.whole import Candidate, replaced
 
 
 def base_weights(pipeline: DiffusionPipeline) -> dict[str, nn.Parameter]:
@@ -22,15 +23,25 @@ def base_weights(pipeline: DiffusionPipeline) -> dict[str, nn.Parameter]:
 
 @dataclass(frozen=True)
 class InPlace:
-    """Candidates go into the weights; see ``applied``."""
+    """Candidates go into the weights; see ``applied``, and ``replaced`` for other weights altogether.
+
+    Attributes:
+        weights: canonical module path → live weight.
+        tensors: everything that is live, see ``live_tensors``.
+        device: computes the sums.
+        pinned: see ``applied``.
+    """
 
     weights: Mapping[str, nn.Parameter]
+    tensors: Mapping[tuple[str, str], Tensor]
     device: torch.device
     pinned: bool = False
 
-    def applied(self, adapter: Adapter | None) -> AbstractContextManager[None]:
-        """Within the context the weights are base + ΔW."""
-        return applied(adapter, self.weights, self.device, pinned=self.pinned)
+    def applied(self, candidate: Candidate | None) -> AbstractContextManager[None]:
+        """Within the context the weights are the candidate's."""
+        if candidate is None or isinstance(candidate, Adapter):
+            return applied(candidate, self.weights, self.device, pinned=self.pinned)
+        return replaced(candidate, self.tensors, _write if self.pinned else _point, copies=self.pinned)
 
 
 @contextmanager
@@ -72,11 +83,11 @@ def _sum(weight: Tensor, factors: Factors, device: torch.device) -> Tensor:
         return (weight.to(device).float() + near.delta()).to(weight.dtype).to(weight.device)
 
 
-def _point(parameter: nn.Parameter, data: Tensor) -> None:
+def _point(parameter: Tensor, data: Tensor) -> None:
     with torch.inference_mode(False):
         parameter.data = data
 
 
-def _write(parameter: nn.Parameter, data: Tensor) -> None:
+def _write(parameter: Tensor, data: Tensor) -> None:
     with torch.inference_mode(False), torch.no_grad():
         parameter.data.copy_(data)

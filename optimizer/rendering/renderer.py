@@ -24,6 +24,7 @@ from optimizer.rendering.prompts import Prompt
 from optimizer.rendering.schedulers import scheduler_named
 from optimizer.rendering.settings import RenderSettings
 from optimizer.rendering.texts import any_special, encoded, matched, run_of_one_length
+from optimizer.rendering.whole import Candidate, draws_with, live_tensors
 
 Images = Tensor
 
@@ -67,7 +68,7 @@ class Renderer:
         pipeline.set_progress_bar_config(disable=True)
 
     def _in_place(self) -> InPlace:
-        return InPlace(self.weights, self.device, pinned=self._residence.compiled)
+        return InPlace(self.weights, live_tensors(self.pipeline), self.device, pinned=self._residence.compiled)
 
     def drafting(self, decoder: nn.Module) -> Renderer:
         """The same renderer, with the same pipeline, whose pictures a tiny autoencoder decodes: faster, and a little off.
@@ -96,38 +97,38 @@ class Renderer:
             raise BaseModelError(problem, where=adapter.name, remedy="choose sources and a base of one family")
         return fit_shapes(adapter, self._shapes)
 
-    def render(self, prompts: Sequence[Prompt], adapter: Adapter | None = None, *, tick: Callable[[int], None] | None = None) -> Images:
+    def render(self, prompts: Sequence[Prompt], candidate: Candidate | None = None, *, tick: Callable[[int], None] | None = None) -> Images:
         """Render every prompt with its own noise.
 
         Where memory runs out, it goes on with a smaller batch, then with model offload, and so do all later calls.
 
         Args:
             prompts: what to render; prompt and seed determine the starting noise, whatever the batch.
-            adapter: what to add to the base's weights, or None for the base alone.
+            candidate: what to add to the base's weights, or weights to take in their place; None for the base alone.
             tick: called with the number of pictures finished so far.
 
         Returns:
             Pictures, uint8, (n, 3, height, width), on the CPU.
 
         Raises:
-            BaseModelError: the adapter does not fit the base.
+            BaseModelError: the candidate does not fit the base.
             TrialError: a picture is not a number, as happens when a delta is far too strong for the dtype; or memory does not do for a
                 single one.
         """
         chunks: list[Tensor] = []
-        while not attempt(self._continue, chunks, prompts, adapter, tick):
+        while not attempt(self._continue, chunks, prompts, candidate, tick):
             self._ladder.relieve()
         return torch.cat(chunks)
 
     def _continue(
-        self, chunks: list[Tensor], prompts: Sequence[Prompt], adapter: Adapter | None, tick: Callable[[int], None] | None
+        self, chunks: list[Tensor], prompts: Sequence[Prompt], candidate: Candidate | None, tick: Callable[[int], None] | None
     ) -> bool:
         """Render what is missing and append it; returns whether nothing is missing any more, else memory does not do for one picture."""
         ladder = self._ladder
         try:
             # Model offload moves the weights, and what is moved in inference mode could never take part in a backward pass again.
-            with torch.no_grad(), torch.inference_mode(not ladder.offloaded), self._way.applied(adapter):
-                states, blanks = self._text_states(prompts, adapter)
+            with torch.no_grad(), torch.inference_mode(not ladder.offloaded), self._way.applied(candidate):
+                states, blanks = self._text_states(prompts, candidate)
                 while (start := sum(map(len, chunks))) < len(prompts):
                     some = self._next(start, states)
                     texts, nots = _stacked([states[i] for i in some]), _stacked([blanks[i] for i in some])
@@ -216,12 +217,11 @@ class Renderer:
         """
         return any_special(self._family, self.pipeline, [self.settings.negative, *(p.text for p in prompts)])
 
-    def _text_states(self, prompts: Sequence[Prompt], adapter: Adapter | None) -> tuple[list[TextStates], list[TextStates]]:
+    def _text_states(self, prompts: Sequence[Prompt], candidate: Candidate | None) -> tuple[list[TextStates], list[TextStates]]:
         """What the pipeline is called with for every prompt, and for the negative one beside it, of one row each; that of untouched text
         encoders is computed once per text. How long the rows are depends on these two texts alone, so that other prompts change no
         picture."""
-        touched = adapter is not None and any(path.startswith("text_encoder") for path in adapter.modules)
-        known = {} if touched else self._encoded
+        known = {} if draws_with(candidate, "text_encoder") else self._encoded
 
         def of(*texts: str) -> list[TextStates]:
             if missing := list(dict.fromkeys(text for text in texts if text not in known)):

@@ -4,6 +4,6 @@ from optimizer.merging.full.blend import Blend, Job
 from optimizer.merging.full.folder import Folder
 from optimizer.merging.full.formulas import FORMULAS, Formula
 from optimizer.merging.full.merging import ModelMerge, merge_models
-from optimizer.merging.full.model import Entry, Model, Weights
+from optimizer.merging.full.model import Entry, Model, Weights, canonical
 
-__all__ = ["FORMULAS", "Blend", "Entry", "Folder", "Formula", "Job", "Model", "ModelMerge", "Weights", "merge_models"]
+__all__ = ["FORMULAS", "Blend", "Entry", "Folder", "Formula", "Job", "Model", "ModelMerge", "Weights", "canonical", "merge_models"]
