@@ -19,7 +19,9 @@ from objectives import load_embedder
 from optimizer.errors import TrialError
 from optimizer.merging import Recipe, merge
 from optimizer.rendering import compose
+from optimizer.search.config import Config
 from optimizer.search.evaluate import Evaluator
+from optimizer.search.loras import LoraEnsemble
 from optimizer.search.prompting import read_words
 from optimizer.search.sampler import quiet
 from optimizer.search.space import space_for
@@ -46,24 +48,25 @@ def main() -> None:
 def _group(judge: Judge, group: tuple[str, ...], count: int, each: int) -> pd.DataFrame:
     sources = demo_sources_of(group, judge)
     seen = compose([s.subject for s in sources], read_words(demo_words()), own=4, joint=8, seed=0)
-    evaluator = Evaluator(sources, judge.renderer, load_embedder(demo_embedder()), seen)
+    ensemble = LoraEnsemble(sources, Config(sources=group))
+    evaluator = Evaluator(ensemble, judge.renderer, load_embedder(demo_embedder()), seen)
     unseen = unseen_prompts(sources, each=each)
     rows = []
-    for recipe in _random_recipes(evaluator, count):
+    for recipe in _random_recipes(ensemble, count):
         try:
             evaluation = evaluator.evaluate(recipe).evaluation
         except TrialError as error:
             print(f"left out: {error}", flush=True)
             continue
-        truth = judge.truth(sources, merge(evaluator.adapters, recipe), unseen)
+        truth = judge.truth(sources, merge(ensemble.adapters, recipe), unseen)
         preserved = min(s.preservation for s in evaluation.sources.values())
         rows.append({"group": " + ".join(group), "score": evaluation.score, "preservation": preserved, "truth": truth.weakest})
         print(f"{rows[-1]['group']:<20} {recipe.method:<16} preservation {preserved:.2f}  truth {truth.weakest:.2f}", flush=True)
     return pd.DataFrame(rows)
 
 
-def _random_recipes(evaluator: Evaluator, count: int) -> list[Recipe]:
-    space = space_for(evaluator.adapters, budget=50, methods=_METHODS, rank=None, dtype="fp16", seed=0)
+def _random_recipes(ensemble: LoraEnsemble, count: int) -> list[Recipe]:
+    space = space_for(ensemble.adapters, budget=50, methods=_METHODS, rank=None, dtype="fp16", seed=0)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=int(np.prod([len(n) for n in space.names]))))
     return [space.suggest(study.ask()) for _ in range(count)]
 

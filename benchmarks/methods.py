@@ -24,7 +24,7 @@ from benchmarks.correlation import GROUPS
 from benchmarks.truth import Judge, Truth, demo_sources_of, load_judge, unseen_prompts
 from optimizer.adapters import Adapter, Factors
 from optimizer.merging import METHODS, Recipe, merge
-from optimizer.search.sources import Source
+from optimizer.search.loras import LoraSource
 
 CHOOSE = tuple("+".join(group) for group in GROUPS)
 REPORT = ("neon+hat", "mosaic+hat", "pencil+octopus", "robot+octopus")
@@ -64,7 +64,7 @@ def table(judge: Judge, pairs: Sequence[tuple[str, ...]], methods: Sequence[str]
         print(f"{CONTROL:<20}{label:<9}" + "".join(f"{' / '.join(f'{v:.2f}' for v in t.each.values()):>16}" for t in truths), flush=True)
 
 
-def read(judge: Judge, sources: Sequence[Source], adapter: Adapter, each: int, told: str) -> Truth:
+def read(judge: Judge, sources: Sequence[LoraSource], adapter: Adapter, each: int, told: str) -> Truth:
     """Probe truth of one merge; how long it took goes to stderr."""
     begun = perf_counter()
     truth = judge.truth(sources, adapter, unseen_prompts(sources, each=each))
@@ -73,14 +73,14 @@ def read(judge: Judge, sources: Sequence[Source], adapter: Adapter, each: int, t
     return truth
 
 
-def merged_by(method: str, sources: Sequence[Source], weight: float) -> Adapter:
+def merged_by(method: str, sources: Sequence[LoraSource], weight: float) -> Adapter:
     """The method's merge at equal weights and its default parameters, without a limit on its rank where it needs none."""
     fields: dict[str, Any] = {p.name: p.default for p in METHODS[method].parameters}
     rank = sum(max(f.rank for f in s.adapter.modules.values()) for s in sources) if METHODS[method].rank == "required" else None
     return merge([s.adapter for s in sources], Recipe(method=method, weights=(weight,) * len(sources), rank=rank, **fields))
 
 
-def control(sources: Sequence[Source], weight: float) -> Adapter:
+def control(sources: Sequence[LoraSource], weight: float) -> Adapter:
     """The plain sum with noise in the second source's place."""
     first, second = (source.adapter for source in sources)
     return merge([first, noise(second)], Recipe(method="linear", weights=(weight, weight)))

@@ -11,8 +11,8 @@ from torch import Tensor
 from optimizer.adapters import Adapter
 from optimizer.rendering import PromptSet, Renderer, RenderSettings, compose, load_pipeline
 from optimizer.search.config import Config
+from optimizer.search.loras import LoraSource, load_loras
 from optimizer.search.prompting import read_words
-from optimizer.search.sources import Source, load_sources
 from studies.demo.probes import Probes, load_probes
 from studies.demo.world import GUIDANCE, PREFIX, STEPS, demo_base, demo_words
 
@@ -39,7 +39,7 @@ class Judge:
     renderer: Renderer
     probes: Probes
 
-    def truth(self, sources: Sequence[Source], adapter: Adapter | None, prompts: PromptSet) -> Truth:
+    def truth(self, sources: Sequence[LoraSource], adapter: Adapter | None, prompts: PromptSet) -> Truth:
         """Probe truth of an adapter: per source the mean of its own prompts' mean and the joint prompts' mean.
 
         A source without a trigger is asked for everywhere, so all prompts that are not joint count as its own.
@@ -54,18 +54,18 @@ def load_judge(batch: int = 20) -> Judge:
     return Judge(Renderer(pipeline, RenderSettings(STEPS, GUIDANCE, batch=batch)), load_probes())
 
 
-def demo_sources_of(names: Sequence[str], judge: Judge) -> list[Source]:
+def demo_sources_of(names: Sequence[str], judge: Judge) -> list[LoraSource]:
     """Demo sources by name, in the shapes of the base."""
-    loaded = load_sources(Config(sources=tuple(PREFIX + name for name in names)))
+    loaded = load_loras(Config(sources=tuple(PREFIX + name for name in names)))
     return [replace(s, adapter=judge.renderer.fitted(s.adapter)) for s in loaded]
 
 
-def unseen_prompts(sources: Sequence[Source], *, each: int, seed: int = UNSEEN) -> PromptSet:
+def unseen_prompts(sources: Sequence[LoraSource], *, each: int, seed: int = UNSEEN) -> PromptSet:
     """``each`` own prompts a source and as many joint ones; one source alone has own prompts only."""
     return compose([s.subject for s in sources], read_words(demo_words()), own=each, joint=each if len(sources) > 1 else 0, seed=seed)
 
 
-def _own(prompts: PromptSet, index: int, source: Source) -> list[int]:
+def _own(prompts: PromptSet, index: int, source: LoraSource) -> list[int]:
     if source.subject.trigger:
         return prompts.indices(index)
     return [i for i, p in enumerate(prompts.prompts) if p.source is not None]

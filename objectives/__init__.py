@@ -9,7 +9,7 @@ from objectives.any_embedder import AnyEmbedder, load_embedder
 from objectives.artifacts import Envelope, artifact_level, envelope, image_statistics
 from objectives.errors import EmbedderError
 from objectives.fake import FakeEmbedder
-from objectives.preservation import JOINT, Effects, Moments, Preservation, moments, preservation, shares
+from objectives.preservation import JOINT, Effects, Moments, Preservation, moments, others, preservation, shares
 from objectives.score import balance, score, soundness
 from objectives.statistics import Interval, bootstrap, interval, kept, probability_better, resamples
 
@@ -36,6 +36,7 @@ __all__ = [
     "kept",
     "load_embedder",
     "moments",
+    "others",
     "preservation",
     "probability_better",
     "resamples",

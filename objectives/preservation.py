@@ -86,6 +86,28 @@ class Preservation:
         return sum(seen) / len(seen)
 
 
+def others(alone: Tensor, asked: Tensor) -> Tensor:
+    """What stands for a base where there is none: of every prompt, the mean of what the sources that it does not ask for show.
+
+    So a source counts as lost where a merge draws its own prompts as the others do, and as kept where it draws them as that source does.
+
+    Args:
+        alone: embeddings of each source's pictures, (k, n, d), k ≥ 2.
+        asked: for every prompt the index of the source that it asks for, (n,); one that asks for all has nothing to be measured from.
+
+    Returns:
+        (n, d); of two sources a unit vector, of more the mean of unit vectors.
+
+    Raises:
+        ValueError: a prompt asks for all sources.
+    """
+    if bool((asked == JOINT).any()):
+        raise ValueError("without a base, prompts ask for one source each")
+    k, n, _ = alone.shape
+    own = alone[asked, torch.arange(n, device=asked.device)]
+    return (alone.sum(dim=0) - own) / (k - 1)
+
+
 def moments(merged: Tensor, effects: Effects) -> Moments:
     """Reduce a candidate's embeddings (n, d) to what the shares need."""
     gram, pull = [], []

@@ -91,7 +91,7 @@ def preservation_figure(summary: StudySummary) -> Figure | None:
     if not groups:
         return None
     where = "on the confirmation prompts" if confirmed else "on the search's prompts"
-    caption = f"Measured {where}. 0 is the base model, 1 is the source on its own: the dashed line."
+    caption = f"Measured {where}. 0 is {summary.zero}, 1 is the source on its own: the dashed line."
     return Figure(_both(lambda width: bar_chart(groups, width, "preservation", reference=1.0)), caption)
 
 

@@ -19,6 +19,15 @@ from studies.records import TrialRecord
 from studies.summary import DEMO_BASE, PictureColumn, PromptInfo, StudySummary
 from studies.svg import decimal
 
+_SINGLE = ".safetensors"
+# diffusers' classes, by what the sources say that they are for.
+_PIPELINES = {
+    "sd1": "StableDiffusionPipeline",
+    "sd2": "StableDiffusionPipeline",
+    "sdxl": "StableDiffusionXLPipeline",
+    "sd3": "StableDiffusion3Pipeline",
+    "flux1": "FluxPipeline",
+}
 _TONES = {"base", "source", "stack", "naive", "best"}
 
 
@@ -85,6 +94,7 @@ class Page:
     warnings: tuple[str, ...]
     snippet: str
     tag: str
+    single: bool = False
     columns: Sequence[PictureColumn] = field(default_factory=tuple)
     shows_artifacts: bool = False
 
@@ -120,6 +130,7 @@ def build_page(summary: StudySummary, study: StudyDirectory) -> Page:
         warnings=(*summary.warnings, *_picture_problems(groups)),
         snippet=loading_snippet(summary),
         tag=f"<lora:{PurePosixPath(summary.file).stem}:1>" if summary.file else "",
+        single=summary.file.endswith(_SINGLE),
         columns=summary.columns,
         shows_artifacts=any(row.artifacts is not None for row in (summary.verdict.rows.values() if summary.verdict else ())),
     )
@@ -141,9 +152,10 @@ def loading_snippet(summary: StudySummary) -> str:
     """Python that loads the exported file with diffusers; empty if there is no file yet."""
     if not summary.file:
         return ""
+    if summary.kind == "model":
+        return _model_snippet(summary)
     file = PurePosixPath(summary.file)
-    example = next((p for p in summary.prompts if p.kind == "joint"), summary.prompts[0] if summary.prompts else None)
-    prompt, seed = (example.text, example.seed) if example else ("a prompt", 0)
+    prompt, seed = _example(summary)
     demo = summary.base == DEMO_BASE
     base, settings = ("demo_base()", ", num_inference_steps=STEPS, guidance_scale=GUIDANCE") if demo else (repr(summary.base), "")
     return "\n".join(
@@ -157,6 +169,26 @@ def loading_snippet(summary: StudySummary) -> str:
             f"image = pipe({prompt!r}, generator=torch.Generator().manual_seed({seed}){settings}).images[0]",
         ]
     )
+
+
+def _example(summary: StudySummary) -> tuple[str, int]:
+    """A prompt to try the result with, and its seed."""
+    found = next((p for p in summary.prompts if p.kind == "joint"), summary.prompts[0] if summary.prompts else None)
+    return (found.text, found.seed) if found else ("a prompt", 0)
+
+
+def _model_snippet(summary: StudySummary) -> str:
+    prompt, seed = _example(summary)
+    single = summary.file.endswith(_SINGLE)
+    kind = _PIPELINES.get(summary.sources[0].base, "DiffusionPipeline") if single else "DiffusionPipeline"
+    lines = [
+        "import torch",
+        f"from diffusers import {kind}",
+        "",
+        f"pipe = {kind}.{'from_single_file' if single else 'from_pretrained'}({summary.file!r})",
+        f"image = pipe({prompt!r}, generator=torch.Generator().manual_seed({seed})).images[0]",
+    ]
+    return "\n".join(lines)
 
 
 def duration(seconds: float) -> str:
@@ -187,7 +219,8 @@ def _facts(summary: StudySummary, trials: Sequence[TrialRow]) -> Iterator[tuple[
         yield "Time", duration((summary.finished - summary.created).total_seconds())
     else:
         yield "Time in trials", duration(sum(row.seconds or 0.0 for row in trials))
-    yield "Base model", summary.base
+    if summary.base:
+        yield "Base model", summary.base
 
 
 def _groups(summary: StudySummary, study: StudyDirectory) -> Iterator[PromptGroup]:

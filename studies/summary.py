@@ -144,7 +144,8 @@ class StudySummary(BaseModel):
         version: version of the software that ran the study.
         created: when the study was started.
         finished: when it was finished; None while it runs or after an interruption.
-        base: the base model, a path or an identifier.
+        kind: what the sources are, and the result is: LoRAs, or full models.
+        base: the base model, a path or an identifier; empty where full models are merged with each other.
         sources: the sources, in the order of the recipes' weights.
         prompts: the prompts of the picture grid.
         columns: the pictures, one column per model.
@@ -153,7 +154,7 @@ class StudySummary(BaseModel):
         budget: number of recipes to try beyond them; None if the run was bounded by time only.
         best_number: the trial that was exported, or is ahead so far; None if no trial is complete.
         verdict: the finding; None until the finalists were confirmed.
-        file: the exported file, relative to the study; empty if there is none yet.
+        file: the exported file, or the model's folder, relative to the study; empty if there is none yet.
         comfyui_only: the exported file has names that only ComfyUI reads.
         environment: what it ran on: versions, device.
         command: the command line that reproduces the study.
@@ -167,6 +168,7 @@ class StudySummary(BaseModel):
     version: Text
     created: AwareDatetime
     finished: AwareDatetime | None = None
+    kind: Literal["lora", "model"] = "lora"
     base: Text
     sources: tuple[SourceInfo, ...]
     prompts: tuple[PromptInfo, ...] = ()
@@ -187,6 +189,11 @@ class StudySummary(BaseModel):
     def names(self) -> tuple[str, ...]:
         """The sources' names, in order."""
         return tuple(s.name for s in self.sources)
+
+    @property
+    def zero(self) -> str:
+        """What shows nothing of a source, in words."""
+        return "the base model" if self.base else "what the other models draw in its place"
 
     @property
     def best(self) -> TrialRecord | None:

@@ -85,7 +85,9 @@ def number(value: float) -> str:
 
 
 def decimal(value: float, digits: int | None = None) -> str:
-    """A value as text, with a true minus sign; with all its digits up to six if ``digits`` is None."""
+    """A value as text, with a true minus sign; with all its digits up to six if ``digits`` is None; a dash for what was not measured."""
+    if math.isnan(value):
+        return "–"
     shown = f"{value:g}" if digits is None else f"{value:.{digits}f}"
     return shown.replace("-", "\N{MINUS SIGN}") if float(shown) else shown.lstrip("-")
 

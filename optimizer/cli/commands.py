@@ -176,7 +176,7 @@ def _tell(summary: StudySummary, directory: Path, best: Path | None) -> None:
         console.print(table)
         console.print(summary.verdict.sentence, soft_wrap=True, markup=False)
     if best:
-        console.print(f"LoRA    {best}", soft_wrap=True, markup=False)
+        console.print(f"{'model ' if summary.kind == 'model' else 'LoRA  '}  {best}", soft_wrap=True, markup=False)
     console.print(f"report  {directory / 'report.html'}", soft_wrap=True, markup=False)
     if summary.resume_command:
         console.print(f"resume  optimize resume {shlex.quote(str(directory))}", soft_wrap=True, markup=False)

@@ -15,7 +15,7 @@ from optimizer.errors import UsageError
 from optimizer.export import file_name, next_free
 from optimizer.merging import METHODS, Recipe, common_base, read_blocks, read_blocks_file
 from optimizer.search.config import Config, check_count
-from optimizer.search.sources import Source, load_sources, remarks
+from optimizer.search.loras import LoraSource, load_loras, remarks
 
 BESIDE = (".yaml", ".md")
 """Suffixes of what is written beside a merged file: its recipe and its model card."""
@@ -38,7 +38,7 @@ class MergePlan:
         warnings: one line each.
     """
 
-    sources: tuple[Source, ...]
+    sources: tuple[LoraSource, ...]
     specs: tuple[str, ...]
     recipe: Recipe
     dialect: Dialect
@@ -82,20 +82,20 @@ def suggestion(count: int) -> float:
     return round(round(1 / math.sqrt(count) / _STEP) * _STEP, 2)
 
 
-def _sources(specs: Sequence[str], told: Told | None, options: MergeOptions) -> list[Source]:
+def _sources(specs: Sequence[str], told: Told | None, options: MergeOptions) -> list[LoraSource]:
     setup = told.setup if told else None
     triggers = options.triggers or (setup.triggers if setup else ())
     roles = setup.roles if setup and all(setup.roles) else ()
     for name, given in (("--triggers", triggers), ("roles", roles)):
         if given and len(given) != len(specs):
             raise UsageError(f"{len(given)} given for {len(specs)} sources", where=name, remedy="give one per source, in the same order")
-    sources = load_sources(Config.of(sources=specs, base=options.base, triggers=triggers, roles=roles, allow_unknown=options.allow_unknown))
+    sources = load_loras(Config.of(sources=specs, base=options.base, triggers=triggers, roles=roles, allow_unknown=options.allow_unknown))
     told_names = [clean_name(name) for name in setup.names] if setup else []  # a stranger's header must not steer a terminal
     names = told_names if len(set(told_names)) == len(specs) else [s.name for s in sources]
     return [_named(source, name) for source, name in zip(sources, names, strict=True)]
 
 
-def _named(source: Source, name: str) -> Source:
+def _named(source: LoraSource, name: str) -> LoraSource:
     return replace(source, adapter=replace(source.adapter, name=name), subject=replace(source.subject, name=name))
 
 
@@ -152,7 +152,7 @@ def _path(options: MergeOptions, names: Sequence[str], recipe: Recipe) -> Path:
     return out if options.force else next_free(out, BESIDE)
 
 
-def _warnings(sources: Sequence[Source], recipe: Recipe, *, suggested: bool) -> Iterator[str]:
+def _warnings(sources: Sequence[LoraSource], recipe: Recipe, *, suggested: bool) -> Iterator[str]:
     yield from remarks(sources, None if recipe.rank in (None, "full") and not recipe.sized else 1)
     each = suggestion(len(sources))
     if suggested:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -62,6 +63,7 @@ class ModelCard:
         license: of the result, if known.
         comfyui_only: the file has names that only ComfyUI reads.
         demo: whether the base is the one inside this package, which no hub knows.
+        kind: a LoRA file, the folder of a full model, or a full model in one file.
     """
 
     title: str
@@ -76,6 +78,7 @@ class ModelCard:
     comfyui_only: bool = False
     demo: bool = False
     family: str = ""
+    kind: Literal["lora", "folder", "file"] = "lora"
 
 
 def render_card(card: ModelCard) -> str:
@@ -117,7 +120,7 @@ def _front_matter(card: ModelCard) -> dict[str, object]:
         "library_name": "diffusers",
         "pipeline_tag": "text-to-image",
         "base_model": one_line(card.base_model),
-        "tags": ["text-to-image", "lora", "template:sd-lora"],
+        "tags": ["text-to-image", "lora", "template:sd-lora"] if card.kind == "lora" else ["text-to-image", "merge"],
         "instance_prompt": one_line(card.prompt or ", ".join(triggers)),
         "license": one_line(card.license),
     }

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from optimizer.adapters import Adapter
 from optimizer.errors import UsageError
+from optimizer.rendering.candidate import Candidate
 from optimizer.rendering.fake import FakeRenderer
 from optimizer.rendering.fake_spec import FakeSpec, is_fake
 from optimizer.rendering.loading import Loading
 from optimizer.rendering.memory import Note
 from optimizer.rendering.prompts import Prompt
 from optimizer.rendering.settings import RenderSettings
-
-if TYPE_CHECKING:
-    from optimizer.rendering.whole import Candidate
 
 
 class AnyRenderer(Protocol):

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from optimizer.adapters import Adapter, Factors, fit_shapes, live_modules
 from optimizer.adapters.shapes import Shapes
+from optimizer.rendering.candidate import Candidate
 from optimizer.rendering.families import models_of
-from optimizer.rendering.whole import Candidate
 
 _NAME = "candidate"
 

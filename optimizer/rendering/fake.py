@@ -13,7 +13,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -21,12 +20,10 @@ from torch.nn import functional as F
 
 from optimizer.adapters import Adapter, Factors
 from optimizer.errors import TrialError
+from optimizer.rendering.candidate import Candidate
 from optimizer.rendering.fake_spec import FakeSpec
 from optimizer.rendering.prompts import Prompt
 from optimizer.rendering.settings import RenderSettings
-
-if TYPE_CHECKING:
-    from optimizer.rendering.whole import Candidate
 
 _FIELDS = 16  # directions in which a change can move a picture
 _GRID = 4  # cells a side of a field before it is smoothed

@@ -15,6 +15,7 @@ from optimizer.adapters import Adapter, fit_shapes, weight_shapes
 from optimizer.adapters.families import FAMILIES
 from optimizer.errors import BaseModelError, TrialError, UsageError
 from optimizer.rendering.branch import Branches
+from optimizer.rendering.candidate import Candidate, changes
 from optimizer.rendering.families import TextStates, drawing_of, family_of_pipeline, models_of
 from optimizer.rendering.latents import latent_shape
 from optimizer.rendering.live import InPlace, base_weights
@@ -24,7 +25,7 @@ from optimizer.rendering.prompts import Prompt
 from optimizer.rendering.schedulers import scheduler_named
 from optimizer.rendering.settings import RenderSettings
 from optimizer.rendering.texts import any_special, encoded, matched, run_of_one_length
-from optimizer.rendering.whole import Candidate, draws_with, live_tensors
+from optimizer.rendering.whole import live_tensors
 
 Images = Tensor
 
@@ -221,7 +222,7 @@ class Renderer:
         """What the pipeline is called with for every prompt, and for the negative one beside it, of one row each; that of untouched text
         encoders is computed once per text. How long the rows are depends on these two texts alone, so that other prompts change no
         picture."""
-        known = {} if draws_with(candidate, "text_encoder") else self._encoded
+        known = {} if changes(candidate, "text_encoder") else self._encoded
 
         def of(*texts: str) -> list[TextStates]:
             if missing := list(dict.fromkeys(text for text in texts if text not in known)):

@@ -9,13 +9,9 @@ import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor
 
-from optimizer.adapters import Adapter
 from optimizer.errors import BaseModelError
 from optimizer.merging.full import Weights, canonical
 from optimizer.rendering.families import models_of
-
-Candidate = Adapter | Weights
-"""What is drawn with in place of the base alone: a change of some weights, or other weights altogether."""
 
 Put = Callable[[Tensor, Tensor], None]
 """Makes a live tensor hold what another one does."""
@@ -28,15 +24,6 @@ def live_tensors(pipeline: DiffusionPipeline) -> dict[tuple[str, str], Tensor]:
         for part, model in models_of(pipeline).items()
         for name, tensor in model.state_dict(keep_vars=True).items()
     }
-
-
-def draws_with(candidate: Candidate | None, part: str) -> bool:
-    """Whether a candidate changes a part whose name begins so."""
-    if candidate is None:
-        return False
-    if isinstance(candidate, Adapter):
-        return any(path.startswith(part) for path in candidate.modules)
-    return any(name.startswith(part) for name, _ in candidate.names)
 
 
 @contextmanager

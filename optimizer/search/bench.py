@@ -11,9 +11,11 @@ from optimizer.rendering import AnyRenderer, Loading, PromptSet, RenderSettings,
 from optimizer.rendering.fake_spec import is_fake
 from optimizer.search.config import Config
 from optimizer.search.evaluate import Evaluator
+from optimizer.search.loras import LoraEnsemble, load_loras
+from optimizer.search.models import load_models
 from optimizer.search.progress import Observer
-from optimizer.search.sources import Source, load_sources
-from optimizer.search.space import SearchSpace, known_methods, space_for
+from optimizer.search.source import Ensemble, Source
+from optimizer.search.space import SearchSpace, known_methods
 from studies.demo.world import GUIDANCE, STEPS, demo_base, demo_embedder
 
 EMBEDDER, FAKE_EMBEDDER = "ViT-B-32/laion2b_s34b_b79k", "fake:"
@@ -25,7 +27,7 @@ class Bench:
 
     Attributes:
         config: of the run.
-        sources: in the shapes of the base's weights.
+        ensemble: the sources, as they fit the base.
         renderer: draws as the base does.
         draft: draws for the search; the same renderer, or one with a tiny decoder.
         embedder: the eye.
@@ -33,7 +35,7 @@ class Bench:
     """
 
     config: Config
-    sources: Sequence[Source]
+    ensemble: Ensemble
     renderer: AnyRenderer
     draft: AnyRenderer
     embedder: AnyEmbedder
@@ -42,13 +44,16 @@ class Bench:
     def evaluator(self, prompts: PromptSet, observer: Observer, *, final: bool = False) -> Evaluator:
         """An evaluator on these prompts, which reports pictures to the observer; for the search, or for the final say."""
         renderer, count = self.renderer if final else self.draft, len(prompts)
-        return Evaluator(self.sources, renderer, self.embedder, prompts, lambda done: observer.pictures(done, count), observer.note)
+        return Evaluator(self.ensemble, renderer, self.embedder, prompts, lambda done: observer.pictures(done, count), observer.note)
 
     def space(self, budget: int) -> SearchSpace:
         """What a study of this budget searches."""
-        config = self.config
-        adapters = [s.adapter for s in self.sources]
-        return space_for(adapters, budget=budget, methods=config.methods, rank=config.rank, dtype=config.dtype, seed=config.seed)
+        return self.ensemble.space(budget)
+
+    @property
+    def sources(self) -> Sequence[Source]:
+        """The run's sources."""
+        return self.ensemble.sources
 
 
 def prepare(config: Config, observer: Observer) -> Bench:
@@ -58,29 +63,30 @@ def prepare(config: Config, observer: Observer) -> Bench:
         UsageError: a source, the base, the embedder or a method cannot be used, or they do not fit each other.
     """
     known_methods(config.methods, len(config.sources))
-    sources = load_sources(config)
-    base = config.base or str(demo_base())
+    loaded = load_models(config) if config.whole else LoraEnsemble(load_loras(config), config)
+    base = config.drawn_with or str(demo_base())
     renderer = load_renderer(base, _settings(config), _loading(config), note=observer.note)
     draft = draft_renderer(renderer, config.decoder)
-    sources = [replace(s, adapter=renderer.fitted(s.adapter)) for s in sources]
+    ensemble = loaded.fitted(renderer)
     try:
         embedder = load_embedder(_eye(config), device=str(renderer.device))
     except EmbedderError as error:
         raise UsageError(str(error), where="--embedder") from error
-    return Bench(config, sources, renderer, draft, embedder, base)
+    return Bench(config, ensemble, renderer, draft, embedder, base)
 
 
 def _eye(config: Config) -> str:
     """The embedder that is asked for, or the one that suits the base."""
-    suited = FAKE_EMBEDDER if is_fake(config.base) else EMBEDDER if config.base else str(demo_embedder())
+    suited = FAKE_EMBEDDER if is_fake(config.base) else EMBEDDER if config.drawn_with else str(demo_embedder())
     return config.embedder or suited
 
 
 def _loading(config: Config) -> Loading:
-    return Loading(**{field.name: getattr(config, field.name) for field in fields(Loading)})
+    asked = Loading(**{field.name: getattr(config, field.name) for field in fields(Loading)})
+    return replace(asked, apply="weights") if config.whole else asked
 
 
 def _settings(config: Config) -> RenderSettings:
     names = ("steps", "guidance", "negative", "batch", "scheduler", "clip_skip", "resolution")
     asked = RenderSettings(**{name: getattr(config, name) for name in names})
-    return asked if config.base else asked.completed(STEPS, GUIDANCE)
+    return asked if config.drawn_with else asked.completed(STEPS, GUIDANCE)

@@ -20,6 +20,11 @@ PARTS = ("vae", "denoiser", "decoder", "base_config")
 MAX_SOURCES = 5
 KeepImages = Literal["best", "all", "none"]
 Dtype = Literal["fp16", "bf16", "fp32"]
+_NO_MODELS = {
+    "quantize": "nothing can be put into weights of a few bits",
+    "denoiser": "the sources bring their own",
+    "storage": "full models do not travel: their workers are those of one machine (--workers)",
+}
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -43,11 +48,17 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    sources: tuple[PathText, ...] = Field((), description="Two to five LoRA files, or demo:NAME for one that ships with this package.")
+    sources: tuple[PathText, ...] = Field(
+        (), description="Two to five LoRA files, or demo:NAME for one that ships with this package; with --kind model, full models."
+    )
+    kind: Literal["lora", "model"] = Field(
+        "lora", description="What the sources are, and the result will be: LoRAs, or full models (folders, .safetensors files, hub names)."
+    )
     base: PathText = Field(
         "",
         description="The model that the sources were trained on (SD 1.x to 3.5, SDXL, FLUX.1): diffusers folder, .safetensors checkpoint, "
-        "or ORGANISATION/NAME in the local cache of the hub; not needed for demo sources. fake: tries out all but the model.",
+        "or ORGANISATION/NAME in the local cache of the hub; not needed for demo sources, and full models can do without. "
+        "fake: tries out all but the model.",
     )
     budget: int = Field(50, description="Recipes to try, beyond the baselines.")
     out: Path = Field(Path("study"), description="Study directory; a study that is there already is resumed.")
@@ -68,7 +79,7 @@ class Config(BaseModel):
         "auto", description="What proposes: a Gaussian process (gp) proposes best, a Parzen estimator (tpe) at once; auto: gp where it can."
     )
     rank: int | None = Field(None, ge=1, description="Rank of the exported file; the sum of the sources' ranks where not given.")
-    dtype: Dtype = Field("fp16", description="Number format of the exported file.")
+    dtype: Dtype = Field("fp16", description="Number format of the exported file, or model.")
     dialect: Literal["kohya", "diffusers", "comfyui"] = Field("kohya", description="Key names of the exported file.")
     allow_unknown: bool = Field(False, description="Leave out tensors of the sources that are not understood, with a warning.")
     embedder: PathText = Field(
@@ -112,7 +123,7 @@ class Config(BaseModel):
         description="Begin a new study of this name beside --out, with the trials of --out that are still valid; "
         "they do not count as part of the budget.",
     )
-    force: bool = Field(False, description="Allow more than five sources.")
+    force: bool = Field(False, description="Allow more than five sources; of full models, merge what matches.")
     workers: int = Field(1, ge=1, description="Processes that evaluate recipes on this machine, one a GPU.")
     storage: str = Field("", description="postgresql://… database in which workers of many machines share the study.")
     study: str = Field("", description="The study's name in the database; the name of its directory where not given.")
@@ -151,6 +162,8 @@ class Config(BaseModel):
             from optimizer.rendering.fake_spec import FakeSpec  # brings numpy along, which the help does without
 
             FakeSpec.of(self.base)
+        if self.whole:
+            return self._checked_for_models()
         files = [source for source in self.sources if not source.startswith(DEMO)]
         if not self.base and (missing := [file for file in files if not os.path.exists(_absolute(file))]):
             remedy = "check the path; a source that ships with this package is written demo:NAME, see optimize demo"
@@ -160,6 +173,42 @@ class Config(BaseModel):
             raise UsageError("no base model given", where="--base", remedy=remedy)
         return self
 
+    @property
+    def whole(self) -> bool:
+        """Whether the sources are full models."""
+        return self.kind == "model"
+
+    @property
+    def interpolates(self) -> bool:
+        """Whether full models are merged with each other, without a base that they were trained from."""
+        return self.whole and not self.base
+
+    @property
+    def drawn_with(self) -> str:
+        """The base that is loaded, as the user named it; empty for the demo world's."""
+        return self.base or (self.sources[0] if self.whole else "")
+
+    @property
+    def joint_prompts(self) -> int:
+        """How many prompts ask for all sources: none where what a source shows is measured against the others."""
+        return 0 if self.interpolates else self.joint
+
+    def _checked_for_models(self) -> Config:
+        """This configuration, if it makes sense for full models."""
+        for source in (*self.sources, self.base):
+            if source.startswith((DEMO, FAKE)):
+                raise UsageError("is no full model", where=source, remedy="give diffusers folders or .safetensors checkpoints")
+        for option in ("rank", "quantize", "denoiser", "allow_unknown", "storage"):
+            if getattr(self, option) != type(self).model_fields[option].default:
+                reason = _NO_MODELS.get(option, "is for LoRAs")
+                raise UsageError(reason, where=f"--{option.replace('_', '-')}", remedy="leave it out, or leave --kind model out")
+        if self.apply == "branch":
+            raise UsageError("other weights altogether cannot go into a branch", where="--apply branch", remedy="leave it out")
+        if self.interpolates and self.methods != type(self).model_fields["methods"].default:
+            remedy = "name the model that the sources were trained from with --base, or leave --methods out"
+            raise UsageError("they merge the changes of a base", where="--methods", remedy=remedy)
+        return self
+
     def resolved(self) -> Config:
         """The same run with absolute paths, so that the saved configuration means the same from any folder."""
         return self.model_copy(
@@ -167,12 +216,17 @@ class Config(BaseModel):
                 "base": _absolute_if_there(self.base),
                 **{part: _absolute(place) if (place := getattr(self, part)) else "" for part in PARTS},
                 "embedder": _absolute_if_there(self.embedder),
-                "sources": tuple(source if source.startswith(DEMO) else _absolute(source) for source in self.sources),
+                "sources": tuple(self._source_resolved(source) for source in self.sources),
                 "prompts": _absolute(self.prompts) if self.prompts else "",
                 "out": Path(_absolute(str(self.out))),
                 "artifacts": self.artifacts if "://" in self.artifacts or not self.artifacts else _absolute(self.artifacts),
             }
         )
+
+    def _source_resolved(self, source: str) -> str:
+        if self.whole:
+            return _absolute_if_there(source)
+        return source if source.startswith(DEMO) else _absolute(source)
 
     def to_yaml(self) -> str:
         """As YAML, every option with its resolved value."""

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from objectives import Interval, Moments, balance, bootstrap, interval, kept, moments, probability_better, soundness
-from optimizer.adapters import Adapter
 from optimizer.errors import NoFeasibleMerge, TrialError
 from optimizer.merging import Recipe
+from optimizer.rendering.candidate import Candidate
 from optimizer.search.evaluate import Evaluator
 from optimizer.search.labels import NAIVE, STACK, alone_label, is_alone
 from optimizer.search.progress import Observer
@@ -29,7 +29,7 @@ class Entry:
         label: its name in the verdict.
         number: trial number, or None for a source alone.
         recipe: None for a source alone.
-        merged: the adapter as exported, None for a source alone.
+        candidate: what was drawn with, as exported; None for a source alone.
         images: uint8, (n, 3, height, width), on the confirmation prompts.
         moments: for the bootstrap.
         artifacts: its artifact level, 0 for a source alone, whose pictures are what that is measured against.
@@ -38,7 +38,7 @@ class Entry:
     label: str
     number: int | None = None
     recipe: Recipe | None = None
-    merged: Adapter | None = None
+    candidate: Candidate | None = None
     images: Tensor
     moments: Moments
     artifacts: float = 0.0
@@ -70,13 +70,13 @@ class Confirmation:
         shipped: the contender that is exported.
         leader: the merge with the best confirmed score, which may be within noise of the shipped, simpler one.
         contenders: all, best first, sources alone last.
-        base: pictures of the base on the same prompts.
+        base: pictures of the base on the same prompts, if there is one.
     """
 
     shipped: Contender
     leader: Contender
     contenders: tuple[Contender, ...]
-    base: Tensor
+    base: Tensor | None
 
 
 def finalists(records: Sequence[TrialRecord], count: int) -> list[TrialRecord]:
@@ -161,7 +161,7 @@ def _render(record: TrialRecord, evaluator: Evaluator, observer: Observer) -> En
         label=label,
         number=record.number,
         recipe=recipe,
-        merged=measured.merged,
+        candidate=measured.candidate,
         images=measured.images,
         moments=measured.moments,
         artifacts=measured.evaluation.artifacts,

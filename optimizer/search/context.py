@@ -17,7 +17,7 @@ from optimizer.errors import StudyError
 from optimizer.rendering import PromptSet, RenderSettings
 from optimizer.rendering.fake_spec import FakeSpec, is_fake
 from optimizer.search.config import PARTS, Config
-from optimizer.search.sources import Source
+from optimizer.search.source import Source
 from optimizer.search.space import SearchSpace
 
 # Raise it whenever the same pictures would be scored differently.
@@ -77,7 +77,7 @@ def study_inputs(context: Mapping[str, object], sources: Sequence[Source], space
 
     The kind of device is no part of it: pictures of another one differ in their last bits only.
     """
-    inputs = {f"source {s.name}": s.adapter.sha256 for s in sources}
+    inputs = {f"source {s.name}": s.sha256 for s in sources}
     inputs |= {name: _digest(context[name]) for name in ("base", *PARTS, "embedder", "prompts") if name in context}
     drawn = ("steps", "guidance", "negative", "resolution", "scheduler", "clip_skip", "emphasis")
     return inputs | {

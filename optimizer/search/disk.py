@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from optimizer.errors import UsageError
-from optimizer.merging import DTYPES
 from optimizer.rendering import PromptSet
 from optimizer.rendering.free import amount
 from optimizer.search.bench import Bench
-from optimizer.search.space import SearchSpace
 from studies import StudyDirectory
 
 # PNG saves about a third of a picture; a record with its recipe and its lines in journal and tables takes less than so many bytes.
@@ -29,7 +26,7 @@ class Need:
         pictures: of baselines, trials and confirmation.
         sheets: of trials.
         records: evaluations, journal, tables.
-        export: the LoRA file, and the copy that takes its place.
+        export: the merged file or model, and what lies beside it while it is written.
     """
 
     pictures: int
@@ -74,27 +71,16 @@ def need(bench: Bench, prompts: PromptSet, unseen: PromptSet, directory: StudyDi
     trials = baselines + config.budget
     sheets = 0 if config.storage or config.keep_images == "none" else trials * min(_SHEET, len(prompts) * _picture(bench, directory))
     pictures = (searched + confirmed) * _picture(bench, directory)
-    return Need(pictures, sheets, trials * _RECORD, 2 * _export(bench, bench.space(config.budget)))
+    return Need(pictures, sheets, trials * _RECORD, bench.ensemble.export_bytes(bench.space(config.budget)))
 
 
 def _picture(bench: Bench, directory: StudyDirectory) -> int:
     """Bytes of a picture: of one of this study where there is one."""
-    first = directory.images / "baselines" / "base" / "000.png"
-    if first.is_file():
+    first = next(iter(sorted((directory.images / "baselines").glob("*/000.png"))), None)
+    if first is not None:
         return first.stat().st_size
     height, width = bench.renderer.picture_size
     return int(height * width * 3 * _PNG)
-
-
-def _export(bench: Bench, space: SearchSpace) -> int:
-    """Bytes of the largest file that may be exported: every module in the recipes' rank, at most that of its weight."""
-    shapes = {path: factors.shape for source in bench.sources for path, factors in source.adapter.modules.items()}
-    rank = space.rank or space.sum_of_ranks
-    numbers = 0
-    for shape in shapes.values():
-        out, into = shape[0], math.prod(shape[1:])
-        numbers += min(rank, out, into) * (out + into)
-    return numbers * DTYPES[space.dtype].itemsize
 
 
 def _written(directory: StudyDirectory) -> int:

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from objectives import AnyEmbedder, Effects, Envelope, Moments, artifact_level, envelope, moments, preservation, score
-from optimizer.adapters import Adapter
+from objectives import JOINT, AnyEmbedder, Effects, Envelope, Moments, artifact_level, envelope, moments, others, preservation, score
 from optimizer.errors import TrialError
-from optimizer.merging import DTYPES, Merged, Merger, Recipe
+from optimizer.merging import Recipe
 from optimizer.rendering import AnyRenderer, PromptSet
-from optimizer.rendering.memory import Note, attempt
-from optimizer.search.sources import Source
+from optimizer.rendering.candidate import Candidate
+from optimizer.rendering.memory import Note
+from optimizer.search.source import Ensemble, Mixer, Source
 from studies.records import Evaluation, SourceScore
 
 Tick = Callable[[int], None]
@@ -27,13 +27,13 @@ class Baselines:
     """Pictures of the base and of each source alone, and what they say.
 
     Attributes:
-        base: uint8, (n, 3, height, width).
+        base: uint8, (n, 3, height, width); None where effects are measured from the other sources.
         alone: one such tensor a source.
         effects: their embeddings.
         envelope: their picture statistics.
     """
 
-    base: Tensor
+    base: Tensor | None
     alone: tuple[Tensor, ...]
     effects: Effects
     envelope: Envelope
@@ -47,13 +47,13 @@ class Measured:
         evaluation: the record.
         images: uint8, (n, 3, height, width).
         moments: for the bootstrap.
-        merged: the adapter that was rendered, rounded to the dtype of the exported file.
+        candidate: what was rendered, rounded to the dtype of the exported file.
     """
 
     evaluation: Evaluation
     images: Tensor
     moments: Moments
-    merged: Adapter
+    candidate: Candidate
 
 
 @dataclass
@@ -61,7 +61,7 @@ class Evaluator:
     """Scores recipes on one prompt set.
 
     Attributes:
-        sources: the run's sources.
+        ensemble: the run's sources.
         renderer: draws.
         embedder: the eye.
         prompts: what is rendered for every candidate.
@@ -69,20 +69,26 @@ class Evaluator:
         note: is told where the sources do not fit on the GPU together.
     """
 
-    sources: Sequence[Source]
+    ensemble: Ensemble
     renderer: AnyRenderer
     embedder: AnyEmbedder
     prompts: PromptSet
     tick: Tick | None = None
     note: Note | None = None
     _baselines: Baselines | None = field(default=None, init=False)
-    _merger: Merger | None = field(default=None, init=False)
-    _told: bool = field(default=False, init=False)
+    _own_mixer: Mixer | None = field(default=None, init=False)
 
     @property
-    def adapters(self) -> list[Adapter]:
-        """The sources' adapters."""
-        return [s.adapter for s in self.sources]
+    def sources(self) -> Sequence[Source]:
+        """The run's sources."""
+        return self.ensemble.sources
+
+    @property
+    def _mixer(self) -> Mixer:
+        """Made on first use, for it may hold the sources where the renderer computes."""
+        if self._own_mixer is None:
+            self._own_mixer = self.ensemble.mixer(self.renderer.device, self.note)
+        return self._own_mixer
 
     @property
     def rendered(self) -> bool:
@@ -93,12 +99,17 @@ class Evaluator:
     def baselines(self) -> Baselines:
         """Base and sources alone, rendered on first use."""
         if self._baselines is None:
-            base = self._render(None)
-            alone = tuple(self._render(adapter) for adapter in self.adapters)
-            asked = torch.tensor([-1 if p.source is None else p.source for p in self.prompts.prompts])
-            effects = Effects(self.embedder(base), torch.stack([self.embedder(images) for images in alone]), asked)
-            self._baselines = Baselines(base, alone, effects, envelope([base, *alone], self.renderer.device))
+            base = self._render(None) if self.ensemble.based else None
+            alone = tuple(self._render(self._mixer.alone(k)) for k in range(len(self.sources)))
+            shown = alone if base is None else (base, *alone)
+            self._baselines = Baselines(base, alone, self._effects(base, alone), envelope(list(shown), self.renderer.device))
         return self._baselines
+
+    def _effects(self, base: Tensor | None, alone: Sequence[Tensor]) -> Effects:
+        """What moves pictures, away from the base's, or without one, where only own prompts are drawn, from those of the others."""
+        asked = torch.tensor([JOINT if p.source is None else p.source for p in self.prompts.prompts])
+        seen = torch.stack([self.embedder(images) for images in alone])
+        return Effects(others(seen, asked) if base is None else self.embedder(base), seen, asked)
 
     def evaluate(self, recipe: Recipe) -> Measured:
         """Merge, render and score one recipe.
@@ -109,9 +120,9 @@ class Evaluator:
         """
         begun = time.perf_counter()
         baselines = self.baselines
-        merged = self._merged(recipe)
+        mixed = self._mixer.mixed(recipe)
         merge_seconds = time.perf_counter() - begun
-        images = self._render(merged.adapter)
+        images = self._render(mixed.candidate)
         render_seconds = time.perf_counter() - begun - merge_seconds
         begun_scoring = time.perf_counter()
         vectors = self.embedder(images)
@@ -131,38 +142,14 @@ class Evaluator:
             artifacts=artifacts,
             metrics={
                 **{f"artifact_{name}": value for name, value in parts.items()},
-                "relative_error": merged.error,
+                "relative_error": mixed.error,
                 "seconds_merge": merge_seconds,
                 "seconds_render": render_seconds,
                 "seconds_score": time.perf_counter() - begun_scoring,
             },
             seconds=time.perf_counter() - begun,
         )
-        return Measured(evaluation, images, moments(vectors, baselines.effects), merged.adapter)
+        return Measured(evaluation, images, moments(vectors, baselines.effects), mixed.candidate)
 
-    def _merged(self, recipe: Recipe) -> Merged:
-        """The merge as its file would hold it, so that what is scored is what is shipped.
-
-        Of no source at all it has no modules: such a proposal is worth nothing, and a sampler that is told so does not come back to it.
-        """
-        if not any(recipe.weights):
-            return Merged(Adapter(name="nothing", modules={}, base=self.adapters[0].base), 0.0)
-        if self.renderer.device.type == "cpu":
-            return self._merged_here(recipe)
-        return attempt(self._merged_here, recipe) or self._merged_on_cpu(recipe)
-
-    def _merged_here(self, recipe: Recipe) -> Merged:
-        """Where the renderer computes, with the sources kept there."""
-        if self._merger is None:
-            self._merger = Merger(self.adapters, self.renderer.device)
-        return self._merger.measured(recipe, dtype=DTYPES[recipe.dtype])
-
-    def _merged_on_cpu(self, recipe: Recipe) -> Merged:
-        """For a candidate that the GPU has no memory for."""
-        if self.note and not self._told:
-            self.note("out of memory while merging: candidates that are too large for the GPU are merged on the CPU")
-        self._told = True
-        return Merger(self.adapters, "cpu", keep=False).measured(recipe, dtype=DTYPES[recipe.dtype])
-
-    def _render(self, adapter: Adapter | None) -> Tensor:
-        return self.renderer.render(self.prompts.prompts, adapter, tick=self.tick)
+    def _render(self, candidate: Candidate | None) -> Tensor:
+        return self.renderer.render(self.prompts.prompts, candidate, tick=self.tick)

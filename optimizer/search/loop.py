@@ -114,7 +114,8 @@ def _keep_baselines(ledger: Ledger, evaluator: Evaluator) -> None:
     except Exception as error:
         problem = f"base and sources cannot be rendered: {reason_of(error)}"
         raise NoFeasibleMerge(problem) from error
-    save_images(ledger.store, "baselines/base", found.base)
+    if found.base is not None:
+        save_images(ledger.store, "baselines/base", found.base)
     for source, images in zip(evaluator.sources, found.alone, strict=True):
         save_images(ledger.store, f"baselines/{source.name}", images)
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from optimizer.errors import UsageError
 from optimizer.rendering import GENERAL, PromptSet, Vocabulary, compose
 from optimizer.search.config import Config
-from optimizer.search.sources import Source
+from optimizer.search.source import Source
 from studies.demo.world import demo_words
 
 _CONFIRMATION = 1_000_003
@@ -29,7 +29,7 @@ def vocabulary(config: Config) -> Vocabulary:
     """The user's words, the demo world's, or the general ones; raises as ``read_words``."""
     if config.prompts:
         return read_words(Path(config.prompts))
-    return GENERAL if config.base else read_words(demo_words())
+    return GENERAL if config.drawn_with else read_words(demo_words())
 
 
 def read_words(path: Path) -> Vocabulary:
@@ -48,12 +48,12 @@ def read_words(path: Path) -> Vocabulary:
 
 def search_prompts(config: Config, sources: Sequence[Source]) -> PromptSet:
     """The prompts that every candidate is rendered on."""
-    return compose([s.subject for s in sources], vocabulary(config), own=config.own, joint=config.joint, seed=config.seed)
+    return compose([s.subject for s in sources], vocabulary(config), own=config.own, joint=config.joint_prompts, seed=config.seed)
 
 
 def confirmation_prompts(config: Config, sources: Sequence[Source]) -> PromptSet:
     """Seeds that the search never sees, and as far as the words allow texts that it never sees; joint ones only if it has some."""
-    subjects, joint = [s.subject for s in sources], config.confirm if config.joint else 0
+    subjects, joint = [s.subject for s in sources], config.confirm if config.joint_prompts else 0
     return compose(
         subjects,
         vocabulary(config),

@@ -25,7 +25,6 @@ from optimizer.search.progress import Observer, Silent, Stopped
 from optimizer.search.prompting import confirmation_prompts, search_prompts
 from optimizer.search.sampler import quiet
 from optimizer.search.ship import ship
-from optimizer.search.sources import remarks
 from optimizer.search.summarise import Story, command_line, summarise
 from optimizer.search.warmstart import idle_warning
 from studies import StudyDirectory, StudyDirectoryError, StudySummary, load_summary, save_summary, write_report, write_tables
@@ -40,7 +39,7 @@ class Study:
     Attributes:
         directory: the study directory.
         summary: everything that the report shows.
-        best: the exported LoRA, or None for a run that was interrupted before its export.
+        best: the exported LoRA, or model, or None for a run that was interrupted before its export.
         complete: whether the whole budget was spent.
     """
 
@@ -59,8 +58,8 @@ def optimize(sources: Sequence[str | Path], base: str | Path = "", *, observer: 
     """Find the merge that keeps most of all sources, the weakest first, and export it.
 
     Args:
-        sources: two to five LoRA files, or ``demo:NAME``.
-        base: diffusers pipeline directory; may be left out for demo sources only; ``fake:`` for none.
+        sources: two to five LoRA files, or ``demo:NAME``; with ``kind="model"`` full models.
+        base: the base model; may be left out for demo sources and for full models only; ``fake:`` for none.
         observer: is told of every trial; default: nobody.
         options: the fields of ``Config``: ``budget``, ``out``, ``seed``, ``roles``, ``triggers`` …
 
@@ -80,7 +79,7 @@ def run(config: Config, observer: Observer) -> Study:
     quiet()
     config, origin = forked(config.checked().resolved())
     bench = prepare(config, observer)
-    for line in remarks(bench.sources, config.rank):
+    for line in bench.ensemble.remarks():
         observer.note(f"warning: {line}")
     prompts, unseen = search_prompts(config, bench.sources), confirmation_prompts(config, bench.sources)
     bench.renderer.special(unseen.prompts)  # refuses now what could not be drawn after the search
@@ -134,7 +133,7 @@ def _finished(config: Config, ledger: Ledger, directory: StudyDirectory) -> Stud
     except StudyDirectoryError:
         return None
     same = summary.finished is not None and summary.command == command_line(config) and len(summary.trials) == len(ledger.records())
-    return Study(directory.path, summary, best, complete=True) if same and best.is_file() and directory.report.is_file() else None
+    return Study(directory.path, summary, best, complete=True) if same and best.exists() and directory.report.is_file() else None
 
 
 def _search(bench: Bench, prompts: PromptSet, ledger: Ledger, directory: StudyDirectory, observer: Observer) -> bool:
@@ -161,7 +160,7 @@ def _closed(
         device=str(bench.renderer.device),
         created=_began(ledger),
         finished=None,
-        warnings=(*remarks(bench.sources, bench.config.rank), *(warning for r in records if (warning := _warning(r)))),
+        warnings=(*bench.ensemble.remarks(), *(warning for r in records if (warning := _warning(r)))),
         imported=ledger.imported,
     )
     try:

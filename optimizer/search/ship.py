@@ -1,4 +1,4 @@
-"""Shipping: the winner becomes ``best/``: LoRA file, recipe, model card, preview."""
+"""Shipping: the winner becomes ``best/``: LoRA file or model, recipe, model card, preview."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
+from optimizer.adapters import Adapter
 from optimizer.adapters.container import read_header
 from optimizer.errors import AdapterError
 from optimizer.export import (
@@ -27,7 +28,9 @@ from optimizer.export import (
     write_card,
 )
 from optimizer.merging import DTYPES, Recipe
+from optimizer.merging.full import Blend
 from optimizer.search.confirm import Confirmation, Contender
+from optimizer.search.ship_model import ship_model
 from optimizer.search.summarise import Story
 from studies import StudyDirectory
 from studies.atomic import replacing, write_text
@@ -36,27 +39,35 @@ _PREVIEW = 8
 
 
 def ship(story: Story, directory: StudyDirectory) -> Path:
-    """Write ``best/`` and check the file by reading it back; returns the LoRA file's path.
+    """Write ``best/`` and check what was written by reading it back; returns the path of the LoRA file, or of the model.
 
     A winner that was exported before is written over; another winner gets a name of its own, and the model card says which file it
     is about.
 
     Raises:
         AdapterError: the file cannot be written, or a value does not fit its dtype.
-        ExportError: the file, read back, is not the merge that was scored.
+        ExportError: what was written, read back, is not the merge that was scored.
     """
     assert story.confirmation is not None
     winner = story.confirmation.shipped
     assert winner.recipe is not None
-    assert winner.merged is not None
     name = file_name([s.name for s in story.sources], winner.recipe.weights, winner.recipe.method, 1)
-    path, metadata = _place(directory.best, name, winner.recipe), merge_metadata(winner.recipe, _origins(story))
-    export_adapter(winner.merged, path, dialect=story.config.dialect, dtype=DTYPES[winner.recipe.dtype], metadata=metadata)
-    verify_export(path, winner.merged)
+    if isinstance(winner.candidate, Adapter):
+        path = _ship_lora(story, winner.candidate, _place(directory.best, name, winner.recipe), winner.recipe)
+    else:
+        assert isinstance(winner.candidate, Blend)
+        path = ship_model(winner.candidate, directory.best, name)
     write_text(directory.best / "recipe.yaml", winner.recipe.to_yaml())
     write_card(_card(story, story.confirmation, path), directory.best)
     with replacing(directory.best / "preview.webp") as temporary:
         _preview(winner.images).save(temporary, lossless=True)
+    return path
+
+
+def _ship_lora(story: Story, merged: Adapter, path: Path, recipe: Recipe) -> Path:
+    metadata = merge_metadata(recipe, _origins(story))
+    export_adapter(merged, path, dialect=story.config.dialect, dtype=DTYPES[recipe.dtype], metadata=metadata)
+    verify_export(path, merged)
     return path
 
 
@@ -75,19 +86,20 @@ def _card(story: Story, found: Confirmation, path: Path) -> ModelCard:
     winner = found.shipped
     assert winner.recipe is not None
     rest = [c for c in found.contenders if c is not winner]
-    joint = next((p.text for p in story.prompts.prompts if p.source is None), "")
+    texts = [p.text for p in sorted(story.prompts.prompts, key=lambda p: p.source is not None)]
     return ModelCard(
         title=title(_origins(story)),
         file_name=path.name,
-        base_model=base_name(story.config.base),
+        base_model="" if story.config.interpolates else base_name(story.config.base),
+        kind="lora" if not story.config.whole else "folder" if path.is_dir() else "file",
         method=winner.recipe.method,
         sources=card_sources(winner.recipe, _origins(story)),
-        scores=(_score("this file", winner), *(_score(c.label, c) for c in rest)),
+        scores=(_score("this model" if story.config.whole else "this file", winner), *(_score(c.label, c) for c in rest)),
         recipe=winner.recipe.data(),
-        prompt=joint,
+        prompt=next(iter(texts), ""),
         license=heritage_of(_origins(story)).licence,
         comfyui_only=story.config.dialect == "comfyui",
-        demo=not story.config.base,
+        demo=not story.config.drawn_with,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from optimizer.merging.blocks import family_of
 from optimizer.search.config import Dtype
 
 WEIGHT_RANGE = (0.0, 1.3)
+SHARE_RANGE = (0.0, 1.0)
 BLOCK_RANGE = (0.5, 1.5)
 _FAMILIES = ("TE", "IN", "MID", "OUT")
 _BY_EFFECT = ("OUT", "IN", "TE", "MID")
@@ -33,9 +35,10 @@ class SearchSpace:
         methods: merge methods to choose from; the weighted sum (``linear``, or ``svd`` at a rank) is always the first.
         groups: per source the block families that get a weight of their own; may be empty.
         rank: output rank of every candidate, or None: exact for the weighted sum, ``sum_of_ranks`` for methods on entries.
-        sum_of_ranks: the largest sum of the sources' ranks in a module.
+        sum_of_ranks: the largest sum of the sources' ranks in a module; None for full models.
         dtype: dtype of the exported file.
         seed: seed of the recipes' random masks.
+        anchored: the first source is what the others change, and has what their weights leave of 1.
     """
 
     names: tuple[str, ...]
@@ -43,14 +46,25 @@ class SearchSpace:
     methods: tuple[str, ...]
     groups: tuple[tuple[str, ...], ...]
     rank: int | None
-    sum_of_ranks: int
+    sum_of_ranks: int | None
     dtype: Dtype
     seed: int
+    anchored: bool = False
+
+    @property
+    def weighed(self) -> tuple[str, ...]:
+        """The sources whose weights are proposed."""
+        return self.names[1:] if self.anchored else self.names
+
+    @property
+    def weight_range(self) -> tuple[float, float]:
+        """Of every weight that is proposed."""
+        return SHARE_RANGE if self.anchored else WEIGHT_RANGE
 
     @property
     def dimensions(self) -> int:
         """Number of values in a proposal."""
-        return len(self.names) + sum(map(len, self.groups)) + (len(self.methods) > 1) + len(self.parameters)
+        return len(self.weighed) + sum(map(len, self.groups)) + (len(self.methods) > 1) + len(self.parameters)
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
@@ -61,9 +75,10 @@ class SearchSpace:
     def described(self) -> dict[str, Any]:
         """Everything that decides what is proposed and which recipe a proposal means, JSON-ready."""
         fields = {"names": self.names, "hashes": self.hashes, "methods": self.methods, "groups": self.groups}
-        bounds = {"weights": WEIGHT_RANGE, "blocks": BLOCK_RANGE, "rank": self.rank, "sum_of_ranks": self.sum_of_ranks}
+        bounds = {"weights": self.weight_range, "blocks": BLOCK_RANGE, "rank": self.rank, "sum_of_ranks": self.sum_of_ranks}
         own = {p.name: [p.default, p.low, p.high, p.choices] for p in self.parameters}
-        return {**fields, **bounds, "dtype": self.dtype, "seed": self.seed, "parameters": own}
+        anchor = {"anchored": True} if self.anchored else {}
+        return {**fields, **bounds, "dtype": self.dtype, "seed": self.seed, "parameters": own, **anchor}
 
     def suggest(self, trial: optuna.trial.BaseTrial) -> Recipe:
         """Let the sampler choose every value and return the recipe.
@@ -74,7 +89,8 @@ class SearchSpace:
         method = trial.suggest_categorical("method", self.methods) if len(self.methods) > 1 else self.methods[0]
         values: dict[str, Any] = {"method": method}
         for name, groups in zip(self.names, self.groups, strict=True):
-            values[f"weight:{name}"] = trial.suggest_float(f"weight:{name}", *WEIGHT_RANGE)
+            if name in self.weighed:
+                values[f"weight:{name}"] = trial.suggest_float(f"weight:{name}", *self.weight_range)
             for group in groups:
                 values[f"block:{name}:{group}"] = trial.suggest_float(f"block:{name}:{group}", *BLOCK_RANGE)
         for parameter in self.parameters:
@@ -99,7 +115,7 @@ class SearchSpace:
         own: dict[str, Any] = {name: round(value, 4) if isinstance(value, float) else value for name, value in chosen.items()}
         return Recipe(
             method=method,
-            weights=tuple(round(float(values[f"weight:{name}"]), 4) for name in self.names),
+            weights=self._weights(values),
             sources=self.hashes,
             blocks=blocks,
             rank=self.rank or (None if METHODS[method].cost == "factors" else self.sum_of_ranks),
@@ -107,6 +123,10 @@ class SearchSpace:
             seed=self.seed if METHODS[method].seeded else 0,
             **own,
         )
+
+    def _weights(self, values: Mapping[str, Any]) -> tuple[float, ...]:
+        weights = tuple(round(float(values[f"weight:{name}"]), 4) for name in self.weighed)
+        return (round(1 - sum(weights), 4), *weights) if self.anchored else weights
 
 
 def known_methods(methods: Sequence[str], count: int) -> Sequence[str]:
@@ -137,20 +157,64 @@ def space_for(
         UsageError: there is no such method.
     """
     count = len(adapters)
-    allowed = max(0, budget // _TRIALS_PER_DIMENSION - count)
-    per_source = min(len(_FAMILIES), allowed // count)
-    groups = []
-    for adapter in adapters:
-        present = {family_of(block_of(path)) for path in adapter.modules}
-        chosen = [family for family in _BY_EFFECT if family in present][:per_source]
-        groups.append(tuple(family for family in _FAMILIES if family in chosen))
+    present = [{family_of(block_of(path)) for path in adapter.modules} for adapter in adapters]
     return SearchSpace(
         names=tuple(a.name for a in adapters),
         hashes=tuple(a.sha256 for a in adapters),
         methods=("linear" if rank is None else "svd", *dict.fromkeys(m for m in known_methods(methods, count) if m not in _SUMS)),
-        groups=tuple(groups),
+        groups=_groups(present, budget),
         rank=rank,
         sum_of_ranks=max(sum(a.modules[path].rank for a in adapters if path in a.modules) for a in adapters for path in a.modules),
         dtype=dtype,
         seed=seed,
     )
+
+
+def space_of_models(
+    names: Sequence[str],
+    hashes: Sequence[str],
+    blocks: AbstractSet[str],
+    *,
+    budget: int,
+    methods: Sequence[str],
+    dtype: Dtype,
+    seed: int,
+    anchored: bool,
+) -> SearchSpace:
+    """The same for full models.
+
+    Args:
+        names: of the models.
+        hashes: their SHA-256.
+        blocks: the families of blocks that they have.
+        budget: trials beyond the baselines.
+        methods: merge methods to choose from beside the weighted sum.
+        dtype: of the merged model.
+        seed: of random masks.
+        anchored: the first model is what the others change.
+
+    Raises:
+        UsageError: there is no such method.
+    """
+    moving = len(names) - anchored
+    groups = _groups([blocks] * moving, budget)
+    return SearchSpace(
+        names=tuple(names),
+        hashes=tuple(hashes),
+        methods=("linear", *dict.fromkeys(m for m in known_methods(methods, len(names)) if m not in _SUMS)),
+        groups=((), *groups) if anchored else groups,
+        rank=None,
+        sum_of_ranks=None,
+        dtype=dtype,
+        seed=seed,
+        anchored=anchored,
+    )
+
+
+def _groups(present: Sequence[AbstractSet[str]], budget: int) -> tuple[tuple[str, ...], ...]:
+    """Per source the families of blocks that get a weight of their own, of those that it has."""
+    count = len(present)
+    allowed = max(0, budget // _TRIALS_PER_DIMENSION - count)
+    per_source = min(len(_FAMILIES), allowed // count)
+    chosen = [[family for family in _BY_EFFECT if family in families][:per_source] for families in present]
+    return tuple(tuple(family for family in _FAMILIES if family in few) for few in chosen)

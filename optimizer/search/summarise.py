@@ -16,7 +16,7 @@ from optimizer.search.config import Config, without_password
 from optimizer.search.confirm import CONFIDENCE, Confirmation, Contender
 from optimizer.search.labels import NAIVE, STACK, is_alone
 from optimizer.search.pictures import save_images
-from optimizer.search.sources import Source
+from optimizer.search.source import Source
 from studies import DEMO_BASE, ConfirmedScore, PictureColumn, PromptInfo, SourceInfo, StudyDirectory, StudySummary, Verdict
 from studies.records import TrialRecord
 from studies.store import FolderStore
@@ -66,12 +66,13 @@ def summarise(story: Story, directory: StudyDirectory) -> StudySummary:
         version=version("multilora-optimizer"),
         created=story.created,
         finished=story.finished,
-        base=story.config.base or DEMO_BASE,
+        kind=story.config.kind,
+        base=story.config.base or ("" if story.config.whole else DEMO_BASE),
         sources=tuple(_source(s) for s in story.sources),
         prompts=_prompts(story.prompts, names) if confirmed else (),
         columns=_columns(confirmed, directory) if confirmed else (),
         trials=tuple(story.records),
-        baselines=len(story.sources) + len((STACK, NAIVE)),
+        baselines=len(story.sources) + len((NAIVE,) if story.config.interpolates else (STACK, NAIVE)),
         budget=story.config.budget + story.imported,
         best_number=confirmed.shipped.number if confirmed else ahead.number if ahead else None,
         verdict=verdict(confirmed) if confirmed else None,
@@ -96,7 +97,7 @@ def verdict(found: Confirmation) -> Verdict:
         shipped_label=found.shipped.label,
         rows=rows,
         confidence=CONFIDENCE,
-        pictures=len(found.base),
+        pictures=len(found.shipped.images),
     )
 
 
@@ -126,16 +127,16 @@ def _sentence(found: Confirmation, naive: Contender | None, stack: Contender | N
 
 
 def _source(source: Source) -> SourceInfo:
-    ranks = [f.rank for f in source.adapter.modules.values()]
+    low, high = source.ranks
     return SourceInfo(
         name=source.name,
         role=source.subject.role,
         trigger=source.subject.trigger,
         file=source.file.name,
-        sha256=source.adapter.sha256,
-        rank_min=min(ranks),
-        rank_max=max(ranks),
-        base=source.adapter.base,
+        sha256=source.sha256,
+        rank_min=low,
+        rank_max=high,
+        base=source.family,
     )
 
 
@@ -149,12 +150,14 @@ def _prompts(prompts: PromptSet, names: Sequence[str]) -> tuple[PromptInfo, ...]
 
 
 def _columns(found: Confirmation, directory: StudyDirectory) -> tuple[PictureColumn, ...]:
-    """Base, sources alone, stack, naive merge, shipped merge, and the leader where that is another."""
+    """Base, if there is one, sources alone, stack, naive merge, shipped merge, and the leader where that is another."""
     alone = [(c, "source") for c in found.contenders if c.recipe is None]
     fixed = [(c, c.label) for label in (STACK, NAIVE) for c in found.contenders if c.label == label and c is not found.shipped]
     tail = [(found.leader, "leader")] if found.leader is not found.shipped and found.leader.label not in (STACK, NAIVE) else []
     store = FolderStore(directory.path)
-    columns = [PictureColumn(label="base", kind="base", files=save_images(store, "confirmation/base", found.base))]
+    columns = []
+    if found.base is not None:
+        columns.append(PictureColumn(label="base", kind="base", files=save_images(store, "confirmation/base", found.base)))
     for index, (contender, kind) in enumerate([*alone, *fixed, *tail, (found.shipped, "best")]):
         label = f"best ({contender.label})" if kind == "best" else contender.label
         columns.append(PictureColumn(label=label, kind=kind, files=save_images(store, f"confirmation/{index:02d}", contender.images)))

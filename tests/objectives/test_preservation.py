@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from objectives import JOINT, Effects, Preservation, moments, preservation, shares
+from objectives import JOINT, Effects, Preservation, moments, others, preservation, shares
 from tests.objectives.reference import share
 
 CLOSE = 2e-3
@@ -227,3 +227,23 @@ def test_a_source_without_effect_does_not_leak() -> None:
 def test_shapes_that_do_not_match() -> None:
     with pytest.raises(ValueError, match=r"^shapes do not match: base \(4, 8\), alone \(2, 3, 8\), asked \(4,\)$"):
         Effects(torch.zeros(4, 8), torch.zeros(2, 3, 8), torch.zeros(4))
+
+
+def test_without_a_base_a_source_is_lost_where_its_prompts_are_drawn_as_the_others_draw_them() -> None:
+    asked = torch.tensor([0, 0, 1, 1])
+    alone = unit(2, 4, 64, seed=3)
+    effects = Effects(others(alone, asked), alone, asked)
+    both = torch.where((asked == 0)[:, None], alone[0], alone[1])
+    assert [p.own for p in preservation(both, effects)] == pytest.approx([1, 1], abs=CLOSE)
+    assert [p.own for p in preservation(alone[0], effects)] == pytest.approx([1, 0], abs=CLOSE)
+    assert [p.own for p in preservation((alone[0] + alone[1]) / 2, effects)] == pytest.approx([0.5, 0.5], abs=CLOSE)
+    assert all(math.isnan(p.joint) and p.mean == p.own for p in preservation(both, effects))
+
+
+def test_of_several_others_the_mean_counts_and_joint_prompts_have_none() -> None:
+    alone = unit(3, 2, 16, seed=4)
+    torch.testing.assert_close(
+        others(alone, torch.tensor([1, 2])), torch.stack([(alone[0] + alone[2])[0] / 2, (alone[0] + alone[1])[1] / 2])
+    )
+    with pytest.raises(ValueError, match="without a base, prompts ask for one source each"):
+        others(alone, torch.tensor([1, JOINT]))

@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
 
 from optimizer.adapters import Adapter
 from optimizer.merging import Merged, Merger, Recipe
-from optimizer.rendering import PromptSet, Renderer
-from optimizer.search import evaluate
-from optimizer.search.evaluate import Evaluator
-from optimizer.search.sources import Source
+from optimizer.search import lora_mixer
+from optimizer.search.lora_mixer import LoraMixer
 from tests.merging.samples import assert_same_change, make_adapter
 
 PAIR = [make_adapter(1), make_adapter(2)]
 RECIPE = Recipe(method="ties", weights=(0.6, 0.5), density=0.5)
-
-
-@dataclass
-class Held:
-    """What the evaluator reads of a source and of a renderer for a merge."""
-
-    adapter: Adapter | None = None
-    device: torch.device | None = None
 
 
 class Scarce(Merger):
@@ -41,17 +30,16 @@ class Scarce(Merger):
         return super().measured(recipe, dtype=dtype)
 
 
-def evaluator(device: str, told: list[str]) -> Evaluator:
-    sources = [cast(Source, Held(adapter=adapter)) for adapter in PAIR]
-    return Evaluator(sources, cast(Renderer, Held(device=torch.device(device))), cast(Any, None), cast(PromptSet, None), note=told.append)
+def mixer(device: str, told: list[str]) -> LoraMixer:
+    return LoraMixer(PAIR, torch.device(device), told.append)
 
 
 def test_it_is_made_on_the_cpu_and_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluate, "Merger", Scarce)
+    monkeypatch.setattr(lora_mixer, "Merger", Scarce)
     told: list[str] = []
-    scorer = evaluator("cuda", told)
-    found = [scorer._merged(RECIPE).adapter for _ in range(2)]
-    for merged in found:
+    made = mixer("cuda", told)
+    for merged in [made.mixed(RECIPE).candidate for _ in range(2)]:
+        assert isinstance(merged, Adapter)
         assert_same_change(merged, Merger(PAIR).merge(RECIPE, dtype=torch.float16), tolerance=0)
     assert told == ["out of memory while merging: candidates that are too large for the GPU are merged on the CPU"]
 
@@ -62,4 +50,4 @@ def test_on_the_cpu_there_is_nothing_to_fall_back_to(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(Merger, "measured", fail)
     with pytest.raises(RuntimeError, match="can't allocate"):
-        evaluator("cpu", [])._merged(RECIPE)
+        mixer("cpu", []).mixed(RECIPE)

@@ -74,18 +74,16 @@ class Blend:
     @property
     def merged(self) -> int:
         """How many tensors are made of all models."""
-        return sum(1 for part, name in self.names if self._merges(part, name))
+        return sum(1 for part, name in self.names if self.first.parts[part][name].merges and (part, name) not in self.apart)
 
     @torch.no_grad()
     def read(self, part: str, name: str) -> Tensor:
         """A tensor as it would be stored: merged in fp32, and rounded once."""
-        if not self._merges(part, name):
+        entry = self.first.parts[part][name]
+        if not entry.merges:
             return self.first.read(part, name)
-        kind = self.job.dtype or self.first.parts[part][name].dtype
-        return self._computed(part, name).to(DTYPES[kind])
-
-    def _merges(self, part: str, name: str) -> bool:
-        return self.first.parts[part][name].merges and (part, name) not in self.apart
+        tensor = self._computed(part, name) if (part, name) not in self.apart else self.first.read(part, name)
+        return tensor.to(DTYPES[self.job.dtype or entry.dtype])
 
     def _computed(self, part: str, name: str) -> Tensor:
         job = self.job

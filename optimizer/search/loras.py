@@ -1,20 +1,27 @@
-"""Sources as the user names them, turned into adapters with a role and a trigger."""
+"""LoRAs as sources: from what the user names to adapters with a role and a trigger."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations, count
+from itertools import combinations
 from pathlib import Path
+
+import torch
 
 from optimizer.adapters import Adapter, BaseWeights, distillation, load_adapter
 from optimizer.adapters.families import FAMILIES
 from optimizer.adapters.said import TAGS, TRIGGER, said
 from optimizer.errors import UsageError
-from optimizer.export import Origin
-from optimizer.merging import shared_modules
-from optimizer.rendering.prompts import ROLES, Role, Subject
+from optimizer.merging import DTYPES, shared_modules
+from optimizer.rendering import AnyRenderer
+from optimizer.rendering.memory import Note
+from optimizer.rendering.prompts import Subject
 from optimizer.search.config import Config
+from optimizer.search.lora_mixer import LoraMixer
+from optimizer.search.source import Ensemble, Source, checked_role, unique_names
+from optimizer.search.space import SearchSpace, space_for
 from studies.demo.world import PREFIX, UnknownDemoSource, demo_source
 
 _WIDE = 512  # no LoRA in use is as wide
@@ -22,25 +29,83 @@ _ROLE_WORDS = {"style": "style", "character": "character", "person": "character"
 
 
 @dataclass(frozen=True)
-class Source:
-    """One LoRA of the run: the adapter, what asks for it, and the file it came from."""
+class LoraSource(Source):
+    """One LoRA of the run.
+
+    Attributes:
+        adapter: what the file holds.
+    """
 
     adapter: Adapter
-    subject: Subject
-    file: Path
 
     @property
-    def name(self) -> str:
-        """Its short, unique name."""
-        return self.subject.name
+    def sha256(self) -> str:
+        """Hex digest of the file."""
+        return self.adapter.sha256
 
     @property
-    def origin(self) -> Origin:
-        """What the files about a merge say of it."""
-        return Origin(self.name, self.adapter.sha256, self.subject.role, self.subject.trigger, self.adapter.metadata)
+    def metadata(self) -> Mapping[str, str]:
+        """The file header's own strings."""
+        return self.adapter.metadata
+
+    @property
+    def family(self) -> str:
+        """Of the base models that it is for."""
+        return self.adapter.base
+
+    @property
+    def ranks(self) -> tuple[int, int]:
+        """Lowest and highest rank of its modules."""
+        ranks = [factors.rank for factors in self.adapter.modules.values()]
+        return min(ranks), max(ranks)
 
 
-def load_sources(config: Config) -> list[Source]:
+@dataclass(frozen=True)
+class LoraEnsemble(Ensemble):
+    """LoRAs, together.
+
+    Attributes:
+        sources: in the order of the recipes' weights.
+        config: of the run.
+    """
+
+    sources: Sequence[LoraSource]
+    config: Config
+
+    @property
+    def adapters(self) -> list[Adapter]:
+        """The sources' adapters."""
+        return [s.adapter for s in self.sources]
+
+    def fitted(self, renderer: AnyRenderer) -> LoraEnsemble:
+        """The same in the shapes of the base's weights; raises BaseModelError where one does not fit."""
+        return replace(self, sources=[replace(s, adapter=renderer.fitted(s.adapter)) for s in self.sources])
+
+    def space(self, budget: int) -> SearchSpace:
+        """What a study of this budget searches."""
+        config = self.config
+        return space_for(self.adapters, budget=budget, methods=config.methods, rank=config.rank, dtype=config.dtype, seed=config.seed)
+
+    def mixer(self, device: torch.device, note: Note | None = None) -> LoraMixer:
+        """What merges them."""
+        return LoraMixer(self.adapters, device, note)
+
+    def remarks(self) -> list[str]:
+        """What users should know of their sources before the run, one line each."""
+        return remarks(self.sources, self.config.rank)
+
+    def export_bytes(self, space: SearchSpace) -> int:
+        """Of the file, every module in the recipes' rank, at most that of its weight, and of the copy that takes its place."""
+        shapes = {path: factors.shape for adapter in self.adapters for path, factors in adapter.modules.items()}
+        rank = space.rank or space.sum_of_ranks or 0
+        numbers = 0
+        for shape in shapes.values():
+            out, into = shape[0], math.prod(shape[1:])
+            numbers += min(rank, out, into) * (out + into)
+        return 2 * numbers * DTYPES[space.dtype].itemsize
+
+
+def load_loras(config: Config) -> list[LoraSource]:
     """Read every source and check that they can be merged with each other.
 
     Raises:
@@ -54,7 +119,7 @@ def load_sources(config: Config) -> list[Source]:
     return _uniquely_named(sources)
 
 
-def remarks(sources: Sequence[Source], rank: int | None) -> list[str]:
+def remarks(sources: Sequence[LoraSource], rank: int | None) -> list[str]:
     """What users should know of their sources before the run, one line each.
 
     Args:
@@ -79,7 +144,7 @@ def remarks(sources: Sequence[Source], rank: int | None) -> list[str]:
     return lines
 
 
-def _load(spec: str, config: Config, index: int, base: BaseWeights | None) -> Source:
+def _load(spec: str, config: Config, index: int, base: BaseWeights | None) -> LoraSource:
     role: str | None = None
     trigger: str | None = None
     if spec.startswith(PREFIX):
@@ -94,11 +159,7 @@ def _load(spec: str, config: Config, index: int, base: BaseWeights | None) -> So
     adapter = load_adapter(path, allow_unknown=config.allow_unknown, base=base)
     role = config.roles[index] if config.roles else role or _role(adapter)
     trigger = config.triggers[index] if config.triggers else trigger if trigger is not None else said(adapter.metadata, TRIGGER)
-    return Source(adapter, Subject(adapter.name, _checked_role(role), trigger), path)
-
-
-def _checked_role(role: str) -> Role:
-    return next(known for known in ROLES if known == role)
+    return LoraSource(Subject(adapter.name, checked_role(role), trigger), path, adapter)
 
 
 def _role(adapter: Adapter) -> str:
@@ -107,7 +168,7 @@ def _role(adapter: Adapter) -> str:
     return next((role for word, role in _ROLE_WORDS.items() if word in tags), "concept")
 
 
-def _check_together(sources: Sequence[Source]) -> None:
+def _check_together(sources: Sequence[LoraSource]) -> None:
     for a, b in combinations(sources, 2):
         if a.adapter.sha256 == b.adapter.sha256:
             raise UsageError(f"{a.file} and {b.file} are the same file", where="--sources", remedy="name every source once")
@@ -122,15 +183,12 @@ def _check_together(sources: Sequence[Source]) -> None:
             raise UsageError(f"{a.file} and {b.file} share no module", where="--sources", remedy="merge sources of one base model")
 
 
-def _for_what(source: Source) -> str:
+def _for_what(source: LoraSource) -> str:
     return f"{source.file} is for {FAMILIES[source.adapter.base].title} ({source.adapter.base_reason})"
 
 
-def _uniquely_named(sources: Sequence[Source]) -> list[Source]:
-    """The sources, where several have one name numbered: ``hero``, ``hero-2``."""
-    unique: dict[str, Source] = {}
-    for source in sources:
-        candidates = (source.name if n == 1 else f"{source.name}-{n}" for n in count(1))
-        name = next(candidate for candidate in candidates if candidate not in unique)
-        unique[name] = replace(source, adapter=replace(source.adapter, name=name), subject=replace(source.subject, name=name))
-    return list(unique.values())
+def _uniquely_named(sources: Sequence[LoraSource]) -> list[LoraSource]:
+    return [
+        replace(source, adapter=replace(source.adapter, name=name), subject=replace(source.subject, name=name))
+        for source, name in zip(sources, unique_names([s.name for s in sources]), strict=True)
+    ]

@@ -1,0 +1,52 @@
+"""Candidates of LoRAs: merged where there is memory for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from optimizer.adapters import Adapter
+from optimizer.merging import DTYPES, Merged, Merger, Recipe
+from optimizer.rendering.memory import Note, attempt
+from optimizer.search.source import Mixed
+
+
+class LoraMixer:
+    """Merges LoRAs where the renderer computes, with the sources kept there, or on the CPU where they do not fit.
+
+    Args:
+        adapters: the sources.
+        device: of the renderer.
+        note: is told, once, where the sources do not fit on the GPU together.
+    """
+
+    def __init__(self, adapters: Sequence[Adapter], device: torch.device, note: Note | None = None) -> None:
+        self._adapters, self._device, self._note = adapters, device, note
+        self._merger: Merger | None = None
+
+    def alone(self, source: int) -> Adapter:
+        """One source by itself."""
+        return self._adapters[source]
+
+    def mixed(self, recipe: Recipe) -> Mixed:
+        """The merge as its file would hold it.
+
+        Of no source at all it has no modules: such a proposal is worth nothing, and a sampler that is told so does not come back to it.
+        """
+        if not any(recipe.weights):
+            return Mixed(Adapter(name="nothing", modules={}, base=self._adapters[0].base), 0.0)
+        found = self._here(recipe) if self._device.type == "cpu" else attempt(self._here, recipe) or self._on_cpu(recipe)
+        return Mixed(found.adapter, found.error)
+
+    def _here(self, recipe: Recipe) -> Merged:
+        if self._merger is None:
+            self._merger = Merger(self._adapters, self._device)
+        return self._merger.measured(recipe, dtype=DTYPES[recipe.dtype])
+
+    def _on_cpu(self, recipe: Recipe) -> Merged:
+        """For a candidate that the GPU has no memory for."""
+        if self._note:
+            self._note("out of memory while merging: candidates that are too large for the GPU are merged on the CPU")
+        self._note = None
+        return Merger(self._adapters, "cpu", keep=False).measured(recipe, dtype=DTYPES[recipe.dtype])

@@ -1,0 +1,80 @@
+"""Shipping a full model: written tensor by tensor, read back tensor by tensor."""
+
+from __future__ import annotations
+
+import json
+from itertools import count
+from pathlib import Path
+
+import torch
+
+from optimizer.errors import ExportError
+from optimizer.export.naming import unversioned
+from optimizer.merging.full import Blend, Folder
+from studies.atomic import write_text
+
+_FACTS = "merged.json"
+
+
+def ship_model(blend: Blend, best: Path, name: str) -> Path:
+    """Write the model that was drawn with, and compare what lies on the disk with it, number by number.
+
+    A model that was written before, from the same models by the same recipe, is not written again; another one gets a name of its own.
+
+    Args:
+        blend: what was drawn with.
+        best: the folder that it goes to.
+        name: of a LoRA of this recipe, from which the model's name follows.
+
+    Returns:
+        The folder or file.
+
+    Raises:
+        ExportError: what was written is not what was drawn with.
+    """
+    best.mkdir(exist_ok=True)
+    place, known = _place(blend, best, unversioned(Path(name).stem))
+    if not known:
+        blend.first.write(blend, place, dtype=blend.job.dtype)
+        write_text(_facts(place), json.dumps(_said(blend)))
+    _verify(blend, place)
+    return place
+
+
+def _place(blend: Blend, best: Path, stem: str) -> tuple[Path, bool]:
+    """The first version of the name that is free, or that holds this very blend, and whether it does."""
+    for version in count(1):
+        place = best / f"{stem}_v{version}{blend.first.suffix}"
+        if not place.exists():
+            return place, False
+        if _read(_facts(place)) == _said(blend):
+            return place, True
+    raise AssertionError("there are always more numbers")
+
+
+def _facts(place: Path) -> Path:
+    """Beside the model, for what is in its folder is the model's own."""
+    return place.with_name(f"{place.name}.{_FACTS}")
+
+
+def _said(blend: Blend) -> dict[str, object]:
+    job = blend.job
+    assert job.recipe is not None
+    base = job.base.digest if job.base else ""
+    return {"models": [model.digest for model in job.models], "base": base, "recipe": job.recipe.data()}
+
+
+def _read(path: Path) -> object:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _verify(blend: Blend, place: Path) -> None:
+    written = Folder(place)
+    for part, name in blend.names:
+        wanted, found = blend.read(part, name).cpu(), written.read(part, name)
+        if found.dtype != wanted.dtype or not torch.equal(found, wanted):
+            problem = f"{part}.{name}, read back, is not what was drawn with"
+            raise ExportError(problem, where=place, remedy="check the disk, and run the same command again")
