@@ -18,6 +18,7 @@ def leave_with_parent() -> None:
 
 
 def _wait() -> None:
-    while sys.stdin.buffer.read(1):
+    # Past Python's buffer: a thread that holds its lock when the interpreter ends is a fatal error.
+    while os.read(sys.stdin.fileno(), 1):
         pass
     os.kill(os.getpid(), signal.SIGTERM)

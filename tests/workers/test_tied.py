@@ -1,0 +1,35 @@
+"""A worker that a run has started ends by itself in silence, and ends with the run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+from optimizer.search.workers.tied import TIED
+
+PROGRAM = "from optimizer.search.workers.tied import leave_with_parent; import time; leave_with_parent(); time.sleep({}); print('ended')"
+
+
+def started(seconds: float) -> subprocess.Popen[str]:
+    """A worker whose run holds its standard input open."""
+    command = [sys.executable, "-c", PROGRAM.format(seconds)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, text=True, env=os.environ | {TIED: "1"}, **pipes)  # type: ignore[call-overload, no-any-return]
+
+
+def test_one_whose_work_is_done_ends_while_the_run_goes_on() -> None:
+    with started(0.2) as worker:
+        assert worker.stdout is not None
+        assert worker.stdout.read() == "ended\n"
+        assert worker.wait(30) == 0
+        assert worker.stderr is not None
+        assert worker.stderr.read() == ""
+
+
+def test_one_whose_run_is_gone_ends_as_sigterm_ends_it() -> None:
+    with started(60) as worker:
+        assert worker.stdin is not None
+        worker.stdin.close()
+        assert worker.wait(30) == -signal.SIGTERM
