@@ -1,0 +1,79 @@
+"""The account of a merge of full models: what was merged and how, as text that makes it again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from optimizer.adapters import clean_name
+from optimizer.errors import RecipeError
+from optimizer.merging.full.blend import Job
+from optimizer.merging.full.formulas import FORMULAS
+from optimizer.merging.full.model import Model
+from optimizer.merging.full.writing import DTYPES
+from optimizer.merging.recipe import Recipe
+
+_UNREAD = ("dtype", "rank", "sources")
+_AS_FIRST = "as the first model"
+
+
+def account(job: Job) -> dict[str, Any]:
+    """What a job is, JSON-ready: ``models`` and ``base`` with their digests, ``method``, ``alpha`` or the recipe, ``dtype``."""
+    named = [_named(model) for model in job.models]
+    told: dict[str, Any] = {"kind": "model", "models": named, "method": job.formula or (job.recipe.method if job.recipe else "")}
+    if job.formula:
+        told["alpha"] = job.alpha
+    if job.base:
+        told["base"] = _named(job.base)
+    if job.recipe:
+        told["recipe"] = {name: value for name, value in job.recipe.data().items() if name not in _UNREAD}
+    return told | {"dtype": job.dtype or _AS_FIRST, "force": job.force}
+
+
+def is_account(data: object) -> bool:
+    """Whether data from a file is such an account, rather than a recipe for LoRAs."""
+    return isinstance(data, Mapping) and data.get("kind") == "model"
+
+
+def job_of(told: Mapping[str, Any], models: Sequence[Model], base: Model | None, where: Path) -> Job:
+    """The job that an account tells of.
+
+    Args:
+        told: what ``account`` returned, or anything that a file held.
+        models: as many as it names, in its order.
+        base: likewise.
+        where: the file, for errors.
+
+    Raises:
+        RecipeError: these are not the models that it was made of, or it cannot be understood.
+    """
+    try:
+        wanted = [(entry["name"], entry["sha256"]) for entry in told["models"]]
+        origin = (told["base"]["name"], told["base"]["sha256"]) if "base" in told else None
+        formula = "" if "recipe" in told else str(told["method"])
+        recipe = Recipe.from_data(told["recipe"]) if "recipe" in told else None
+        alpha, dtype = float(told.get("alpha", 0.5)), "" if told["dtype"] == _AS_FIRST else str(told["dtype"])
+    except (LookupError, TypeError, ValueError) as error:
+        raise RecipeError(f"cannot be understood ({error!r})", where=where, remedy="restore the file, or merge anew") from error
+    if (formula and formula not in FORMULAS) or (dtype and dtype not in DTYPES):
+        problem = f"there is no {f'method {formula!r} for models' if formula not in ('', *FORMULAS) else f'number format {dtype!r}'}"
+        raise RecipeError(problem, where=where, remedy=f"choose {', '.join(FORMULAS)}, and one of {', '.join(DTYPES)}")
+    _check_same(wanted, models, where, "--sources")
+    _check_same([origin] if origin else [], [base] if base else [], where, "--base")
+    return Job(tuple(models), formula, alpha, base, recipe, dtype, bool(told.get("force", False)))
+
+
+def _named(model: Model) -> dict[str, str]:
+    return {"name": clean_name(model.name), "sha256": model.digest}
+
+
+def _check_same(wanted: Sequence[tuple[str, str]], models: Sequence[Model], where: Path, option: str) -> None:
+    if len(wanted) != len(models):
+        names = ", ".join(name for name, _ in wanted) or "none"
+        problem = f"{where} was made of {len(wanted)} ({names}), {len(models)} given"
+        raise RecipeError(problem, where=option, remedy="give the same, in the same order")
+    for (name, digest), model in zip(wanted, models, strict=True):
+        if model.digest != digest:
+            problem = f"{model.name} has SHA-256 {model.digest[:16]}…, {where} was made of {name} with {str(digest)[:16]}…"
+            raise RecipeError(problem, where=option, remedy="give the same models, in the same order")
