@@ -21,6 +21,7 @@ from optimizer.rendering.open_model import open_model
 _STORED = {"fp16": "F16", "bf16": "BF16", "fp32": "F32"}
 _LORAS = ("blocks", "rank", "rank_energy", "target_mb", "prune", "dialect", "triggers", "allow_unknown")
 _LISTED = 10
+_LONGEST = 200  # characters of all models' names in that of a file, of which file systems take 255
 
 
 def merge_full(recipe: Path | None, options: MergeOptions, errors: Console) -> int:
@@ -87,11 +88,15 @@ def _recipe(method: str, models: Sequence[Model], options: MergeOptions) -> Reci
 def _place(options: MergeOptions, models: Sequence[Model], job: Job) -> Path:
     """Where the result goes: as named, or the names of the models, in a directory that is there. It is of the first model's kind."""
     suffix, what = models[0].suffix, "file" if models[0].suffix else "folder"
-    name = "-".join(clean_name(model.name) for model in models) + f"_{job.formula or (job.recipe.method if job.recipe else '')}"
+    each = min(64, _LONGEST // len(models))
+    name = "-".join(clean_name(model.name, each) for model in models) + f"_{job.formula or (job.recipe.method if job.recipe else '')}"
     out = options.out or Path(name)
     place = out / name if out.is_dir() and not (out / "model_index.json").is_file() else out
     if suffix and place.suffix != suffix:
         place = place.with_name(place.name + suffix)
+    elif not suffix and place.suffix == ".safetensors":
+        remedy = "name a folder, or a file first in --sources"
+        raise UsageError("the first model is a folder, and so will be the result", where=f"--out {out}", remedy=remedy)
     for taken in (place, _beside(place, models[0])):
         if taken.exists():
             raise UsageError("is there already", where=f"--out {taken}", remedy=f"name another {what}, or remove it")

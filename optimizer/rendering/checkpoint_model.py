@@ -165,8 +165,7 @@ def _laid_out(file: Path, kind: str, header: Header) -> Layout:
 
 
 def _order(file: Path) -> tuple[list[str], dict[str, str]]:
-    """The tensors of a file in the order in which they lie in it, and what its header says of it, in its order: safetensors itself shuffles
-    both, where tensors are empty."""
+    """The tensors of a file in the order in which they lie in it, and what its header says of it in its order, which safetensors loses."""
     with file.open("rb") as opened:
         header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
     said: dict[str, str] = header.pop("__metadata__", None) or {}

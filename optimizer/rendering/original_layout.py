@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from optimizer.merging.full.model import canonical
 from optimizer.rendering.conversions import PARTS, PROJECTION, Part
+from optimizer.rendering.files import first_sentence
 from optimizer.rendering.tracers import Origin, Tracers
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -71,10 +72,10 @@ def _pieces(part: str, place: Part, shapes: Shapes) -> list[Piece]:
     tracers = Tracers(shapes)
     try:
         made = place.convert(dict(tracers.tensors), place.start)
-    except LookupError as error:
-        raise ValueError(f"{part} lacks {error.args[0] if error.args else 'tensors'}") from error
-    except (RuntimeError, ValueError) as error:  # of what cannot be split as models of the published width are
-        raise ValueError(f"{part} cannot be converted: {' '.join(str(error).split())}") from error
+    except KeyError as error:
+        raise ValueError(f"{part} lacks {error.args[0]}") from error
+    except Exception as error:  # they take numbers of blocks, and of FLUX.1 its width, for granted
+        raise ValueError(f"{part} cannot be converted: {first_sentence(error)}") from error
     found = []
     for name, tensor in made.items():
         inner = canonical(part, name)

@@ -47,6 +47,7 @@ def test_changes_of_a_base_and_json(here: Path, capsys: pytest.CaptureFixture[st
         (["--alpha", "1.5"], "--alpha: α is 1.5 — give a number from 0 to 1"),
         (["--out", "real.v3"], "--out real.v3: is there already — name another folder, or remove it"),
         (["--out", "no/where"], "--out no: the directory does not exist — create it, or name another"),
+        (["--out", "x.safetensors"], "--out x.safetensors: the first model is a folder, and so will be the result — name a folder, or a"),
         (["--base", "base-1.0", "--alpha", "0.5"], "--alpha: linear takes --weights — give one weight a model, or leave --base out"),
         (["--base", "base-1.0", "--weights", "1"], "--weights: 1 given for 2 models — give one a model"),
         (["--base", "base-1.0", "--method", "svd"], "--method: svd cuts LoRAs to a rank, which models do not have — choose linear"),
@@ -92,6 +93,8 @@ def test_a_result_lies_on_the_disk_as_the_first_model_does(files: Path, capsys: 
     assert execute([*FILES, "--out", "there", "--json"]) == 0
     assert execute([*FILES, "--out", "merged_0.5"]) == 0
     assert (files / "merged_0.5.safetensors").read_bytes() == (files / "there/anime_v2+x-real.v3_weighted_sum.safetensors").read_bytes()
+    long = [file.rename(file.with_stem(f"{file.stem}{'x' * 150}")).name for file in map(Path, FILES[-2:])]
+    assert execute([*FILES[:-2], *long, long[0], "--method", "add_difference"]) == 0
     assert '"file": "there/anime_v2+x-real.v3_weighted_sum.safetensors"' in capsys.readouterr().out
 
 

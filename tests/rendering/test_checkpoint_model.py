@@ -418,6 +418,7 @@ def test_positions_and_headers_of_other_writers(tmp_path: Path) -> None:
     """Positions that a tool has rounded are no weights, and tensors lie in a file in any order."""
     tensors = load_file(save_single_file(tiny_pipeline(), tmp_path / "a.safetensors"))
     tensors["cond_stage_model.transformer.text_model.embeddings.position_ids"] = torch.arange(4).half()
+    tensors["model_ema.num_updates"] = torch.tensor(3, dtype=torch.int32)
     save_file(tensors, tmp_path / "a.safetensors")
     raw = (tmp_path / "a.safetensors").read_bytes()
     length = int.from_bytes(raw[:8], "little")
