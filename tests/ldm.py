@@ -55,36 +55,36 @@ def save_single_file(pipeline: Any, path: Path, **marks: Tensor) -> Path:
 
 def _sd1(pipeline: Any) -> dict[str, Tensor]:
     return {
-        **_prefixed("model.diffusion_model.", ldm_unet(pipeline.unet.state_dict())),
-        **_prefixed("first_stage_model.", ldm_vae(pipeline.vae.state_dict())),
-        **_prefixed("cond_stage_model.transformer.", _clip(pipeline.text_encoder.state_dict())),
+        **prefixed("model.diffusion_model.", ldm_unet(pipeline.unet.state_dict())),
+        **prefixed("first_stage_model.", ldm_vae(pipeline.vae.state_dict())),
+        **prefixed("cond_stage_model.transformer.", clip(pipeline.text_encoder.state_dict())),
     }
 
 
 def _xl(pipeline: Any) -> dict[str, Tensor]:
     return {
-        **_prefixed("model.diffusion_model.", ldm_unet(pipeline.unet.state_dict())),
-        **_prefixed("first_stage_model.", ldm_vae(pipeline.vae.state_dict())),
-        **_prefixed("conditioner.embedders.0.transformer.", _clip(pipeline.text_encoder.state_dict())),
-        **_prefixed("conditioner.embedders.1.model.", _open_clip(_clip(pipeline.text_encoder_2.state_dict()))),
+        **prefixed("model.diffusion_model.", ldm_unet(pipeline.unet.state_dict())),
+        **prefixed("first_stage_model.", ldm_vae(pipeline.vae.state_dict())),
+        **prefixed("conditioner.embedders.0.transformer.", clip(pipeline.text_encoder.state_dict())),
+        **prefixed("conditioner.embedders.1.model.", open_clip(clip(pipeline.text_encoder_2.state_dict()))),
     }
 
 
 def _sd3(pipeline: Any) -> dict[str, Tensor]:
     return {
-        **_prefixed("model.diffusion_model.", original_sd3(pipeline.transformer.state_dict())),
-        **_prefixed("first_stage_model.", ldm_vae(pipeline.vae.state_dict())),
-        **_prefixed("text_encoders.clip_l.transformer.", _clip(pipeline.text_encoder.state_dict())),
-        **_prefixed("text_encoders.clip_g.transformer.", _clip(pipeline.text_encoder_2.state_dict())),
-        **({} if pipeline.text_encoder_3 is None else _prefixed("text_encoders.t5xxl.transformer.", pipeline.text_encoder_3.state_dict())),
+        **prefixed("model.diffusion_model.", original_sd3(pipeline.transformer.state_dict())),
+        **prefixed("first_stage_model.", ldm_vae(pipeline.vae.state_dict())),
+        **prefixed("text_encoders.clip_l.transformer.", clip(pipeline.text_encoder.state_dict())),
+        **prefixed("text_encoders.clip_g.transformer.", clip(pipeline.text_encoder_2.state_dict())),
+        **({} if pipeline.text_encoder_3 is None else prefixed("text_encoders.t5xxl.transformer.", pipeline.text_encoder_3.state_dict())),
     }
 
 
-def _prefixed(prefix: str, state: State) -> dict[str, Tensor]:
+def prefixed(prefix: str, state: State) -> dict[str, Tensor]:
     return {prefix + name: tensor for name, tensor in state.items()}
 
 
-def _clip(state: State) -> dict[str, Tensor]:
+def clip(state: State) -> dict[str, Tensor]:
     """With the level that transformers has left out since its fifth version."""
     return {name if name.startswith(("text_model.", "text_projection.")) else f"text_model.{name}": t for name, t in state.items()}
 
@@ -129,7 +129,7 @@ def ldm_vae(state: State, levels: int = 2) -> dict[str, Tensor]:
     return found
 
 
-def _open_clip(state: State) -> dict[str, Tensor]:
+def open_clip(state: State) -> dict[str, Tensor]:
     """OpenCLIP's text tower: queries, keys and values in one tensor, the projection the other way round."""
     found: dict[str, Tensor] = {}
     for name, tensor in state.items():
@@ -287,8 +287,8 @@ def original_flux(state: State) -> dict[str, Tensor]:
 
 def _flux(pipeline: Any) -> dict[str, Tensor]:
     return {
-        **_prefixed("model.diffusion_model.", original_flux(pipeline.transformer.state_dict())),
-        **_prefixed("vae.", ldm_vae(pipeline.vae.state_dict())),
-        **_prefixed("text_encoders.clip_l.transformer.", _clip(pipeline.text_encoder.state_dict())),
-        **_prefixed("text_encoders.t5xxl.transformer.", pipeline.text_encoder_2.state_dict()),
+        **prefixed("model.diffusion_model.", original_flux(pipeline.transformer.state_dict())),
+        **prefixed("vae.", ldm_vae(pipeline.vae.state_dict())),
+        **prefixed("text_encoders.clip_l.transformer.", clip(pipeline.text_encoder.state_dict())),
+        **prefixed("text_encoders.t5xxl.transformer.", pipeline.text_encoder_2.state_dict()),
     }

@@ -25,7 +25,8 @@ FLOORS: dict[str, set[str]] = {
         *("optimizer.calibration", "objectives", "studies"),
     },
     "optimizer.cli": {
-        *("optimizer.errors", "optimizer.adapters", "optimizer.merging", "optimizer.export", "optimizer.search", "studies", "studies.demo"),
+        *("optimizer.errors", "optimizer.adapters", "optimizer.merging", "optimizer.rendering", "optimizer.export", "optimizer.search"),
+        *("studies", "studies.demo"),
     },
     "objectives": set(),
     "studies": set(),

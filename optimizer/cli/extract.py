@@ -31,7 +31,7 @@ def extract(
     """Make a LoRA of what a training has changed: the nearest one of a rank to model − base.
 
     Args:
-        model: diffusers folder of the trained model, or its name in the hub's cache.
+        model: diffusers folder or .safetensors file of the trained model, or its name in the hub's cache.
         base: the same of the model that it was trained from.
         rank: greatest rank of a module.
         rank_energy: keep this share of each module's energy, such as 0.95, at the least rank.
@@ -43,14 +43,13 @@ def extract(
     errors = Console(stderr=True, highlight=False)
     hush(errors)
     from optimizer.adapters import clean_name
-    from optimizer.adapters.locate import located
     from optimizer.export import ExportMetadata, export_adapter, next_free, verify_export
     from optimizer.merging import DTYPES
-    from optimizer.merging.full import Folder
     from optimizer.merging.full.extract import extract as extracted
+    from optimizer.rendering.open_model import open_model
 
     _check(rank, rank_energy)
-    trained, began = Folder(located(model)), Folder(located(base))
+    trained, began = open_model(model), open_model(base)
     path = _path(out, f"{clean_name(trained.name)}_rank{rank}.safetensors")
     with Progress(console=errors, transient=True, disable=not errors.is_terminal) as progress:
         bar = progress.add_task("extracting…")

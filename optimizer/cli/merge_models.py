@@ -12,15 +12,16 @@ from rich.console import Console
 from rich.progress import Progress
 
 from optimizer.adapters import clean_name
-from optimizer.adapters.locate import located
 from optimizer.cli.merge_options import MergeOptions
 from optimizer.errors import UsageError
 from optimizer.merging import METHODS, Recipe
-from optimizer.merging.full import FORMULAS, Folder, Job, Model, ModelMerge, merge_models
+from optimizer.merging.full import FORMULAS, Job, Model, ModelMerge, merge_models
+from optimizer.rendering.open_model import open_model
 
 _STORED = {"fp16": "F16", "bf16": "BF16", "fp32": "F32"}
 _LORAS = ("blocks", "rank", "rank_energy", "target_mb", "prune", "dialect", "triggers", "allow_unknown")
 _LISTED = 10
+_LONGEST = 200  # characters of all models' names in that of a file, of which file systems take 255
 
 
 def merge_full(recipe: Path | None, options: MergeOptions, errors: Console) -> int:
@@ -31,27 +32,29 @@ def merge_full(recipe: Path | None, options: MergeOptions, errors: Console) -> i
         BaseModelError: a model cannot be read, or they do not fit each other.
     """
     _refuse(recipe, options)
-    models = tuple(Folder(located(source)) for source in options.sources)
+    models = tuple(map(open_model, options.sources))
     job = _job(models, options)
-    folder = _folder(options, models, job)
+    place = _place(options, models, job)
     with Progress(console=errors, transient=True, disable=not errors.is_terminal) as progress:
         bar = progress.add_task("merging…")
-        found = merge_models(job, folder, tick=lambda done, total: progress.update(bar, completed=done, total=total))
+        found = merge_models(job, place, tick=lambda done, total: progress.update(bar, completed=done, total=total))
     facts = _facts(job, found)
-    (folder / "merge.yaml").write_text(yaml.safe_dump(facts, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    _beside(place, models[0]).write_text(yaml.safe_dump(facts, sort_keys=False, allow_unicode=True), encoding="utf-8")
     _tell(job, found, facts, options.json_)
     return 0
 
 
 def _refuse(recipe: Path | None, options: MergeOptions) -> None:
     if recipe is not None:
-        remedy = "name the models with --sources; merge.yaml in a merged model says how it was made"
+        remedy = "name the models with --sources; merge.yaml in a merged model, or beside it, says how it was made"
         raise UsageError("recipes are for LoRAs", where=recipe, remedy=remedy)
     for name in _LORAS:
         if getattr(options, name):
             raise UsageError("is for LoRAs", where=f"--{name.replace('_', '-')}", remedy="leave it out")
     if not 2 <= len(options.sources) <= 5 and not options.force:
-        raise UsageError(f"{len(options.sources)} given", where="--sources", remedy="give two to five folders of diffusers models")
+        raise UsageError(
+            f"{len(options.sources)} given", where="--sources", remedy="give two to five models: diffusers folders or .safetensors files"
+        )
 
 
 def _job(models: tuple[Model, ...], options: MergeOptions) -> Job:
@@ -68,7 +71,7 @@ def _job(models: tuple[Model, ...], options: MergeOptions) -> Job:
         raise UsageError(f"{method} merges the changes of a base", where="--base", remedy=remedy)
     if options.alpha is not None:
         raise UsageError(f"{method} takes --weights", where="--alpha", remedy="give one weight a model, or leave --base out")
-    return Job(models, base=Folder(located(options.base)), recipe=_recipe(method, models, options), dtype=dtype, force=options.force)
+    return Job(models, base=open_model(options.base), recipe=_recipe(method, models, options), dtype=dtype, force=options.force)
 
 
 def _recipe(method: str, models: Sequence[Model], options: MergeOptions) -> Recipe:
@@ -82,16 +85,29 @@ def _recipe(method: str, models: Sequence[Model], options: MergeOptions) -> Reci
     return Recipe(method=method, weights=weights, **fields)
 
 
-def _folder(options: MergeOptions, models: Sequence[Model], job: Job) -> Path:
-    """Where the result goes: as named, or the names of the models, in a directory that is there."""
-    name = "-".join(clean_name(model.name) for model in models) + f"_{job.formula or (job.recipe.method if job.recipe else '')}"
+def _place(options: MergeOptions, models: Sequence[Model], job: Job) -> Path:
+    """Where the result goes: as named, or the names of the models, in a directory that is there. It is of the first model's kind."""
+    suffix, what = models[0].suffix, "file" if models[0].suffix else "folder"
+    each = min(64, _LONGEST // len(models))
+    name = "-".join(clean_name(model.name, each) for model in models) + f"_{job.formula or (job.recipe.method if job.recipe else '')}"
     out = options.out or Path(name)
-    folder = out / name if out.is_dir() and not (out / "model_index.json").is_file() else out
-    if folder.exists():
-        raise UsageError("is there already", where=f"--out {folder}", remedy="name another folder, or remove it")
-    if not folder.absolute().parent.is_dir():
-        raise UsageError("the directory does not exist", where=f"--out {folder.parent}", remedy="create it, or name another")
-    return folder
+    place = out / name if out.is_dir() and not (out / "model_index.json").is_file() else out
+    if suffix and place.suffix != suffix:
+        place = place.with_name(place.name + suffix)
+    elif not suffix and place.suffix == ".safetensors":
+        remedy = "name a folder, or a file first in --sources"
+        raise UsageError("the first model is a folder, and so will be the result", where=f"--out {out}", remedy=remedy)
+    for taken in (place, _beside(place, models[0])):
+        if taken.exists():
+            raise UsageError("is there already", where=f"--out {taken}", remedy=f"name another {what}, or remove it")
+    if not place.absolute().parent.is_dir():
+        raise UsageError("the directory does not exist", where=f"--out {place.parent}", remedy="create it, or name another")
+    return place
+
+
+def _beside(place: Path, first: Model) -> Path:
+    """What says how a model was made: in its folder, or beside its file, but not as NAME.yaml, which A1111 takes for its configuration."""
+    return place.with_name(f"{place.stem}.merge.yaml") if first.suffix else place / "merge.yaml"
 
 
 def _facts(job: Job, found: ModelMerge) -> dict[str, Any]:
@@ -108,7 +124,7 @@ def _facts(job: Job, found: ModelMerge) -> dict[str, Any]:
 
 def _tell(job: Job, found: ModelMerge, facts: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        print(json.dumps(facts | {"folder": str(found.place)}))
+        print(json.dumps(facts | {"file" if job.models[0].suffix else "folder": str(found.place)}))
         return
     console = Console(highlight=False)
     names = ", ".join(entry["name"] for entry in facts["models"])
@@ -117,5 +133,7 @@ def _tell(job: Job, found: ModelMerge, facts: dict[str, Any], as_json: bool) -> 
     for line in found.apart[:_LISTED]:
         console.print(f"not merged: {line}", soft_wrap=True, markup=False)
     if len(found.apart) > _LISTED:
-        console.print(f"not merged: {len(found.apart) - _LISTED} more, see merge.yaml", soft_wrap=True, markup=False)
+        console.print(
+            f"not merged: {len(found.apart) - _LISTED} more, see {_beside(found.place, job.models[0]).name}", soft_wrap=True, markup=False
+        )
     console.print(f"model   {found.place}", soft_wrap=True, markup=False)

@@ -40,7 +40,9 @@ class MergeOptions(BaseModel):
     weights: tuple[float, ...] = Field(
         (), description="One weight a source, any number; where not given 1/√N for each of N sources, in steps of 0.05."
     )
-    kind: Literal["lora", "model"] = Field("lora", description="What the sources are; models are diffusers folders of one family.")
+    kind: Literal["lora", "model"] = Field(
+        "lora", description="What the sources are; models are diffusers folders or single files of one family."
+    )
     alpha: float | None = Field(None, description="Of models: how far from the first to the second, or how much of a difference to add.")
     method: str | None = Field(None, description="Merge method, see docs/methods.md; linear where not given.")
     blocks: tuple[str, ...] = Field(

@@ -26,7 +26,9 @@ from optimizer.rendering.loading import Quantize
 from optimizer.rendering.prediction import NOISE, Noise, marked, scheduled, told
 from optimizer.rendering.vocabulary import clip_tokenizer
 
-_SUPPORTED = "SD 1.x, SD 2.x, SDXL, SD 3, SD 3.5 or FLUX.1"
+SUPPORTED = "SD 1.x, SD 2.x, SDXL, SD 3, SD 3.5 or FLUX.1"
+"""What single files are read of."""
+
 # What the parts of a pipeline are called in such files.
 _PARTS = {
     "vae": ("first_stage_model.", "vae."),
@@ -38,7 +40,32 @@ _PARTS = {
 
 def checkpoint_family(file: Path, layout: str | Path = "") -> Family:
     """The family of a single file, by the names and shapes of its tensors, or that of a layout that is given; raises BaseModelError."""
-    return FAMILIES[_layout_class(Path(layout)) if layout else BLUEPRINTS[_kind(file, read_header(file))].pipeline]
+    return FAMILIES[_layout_class(Path(layout)) if layout else BLUEPRINTS[checkpoint_kind(file, read_header(file))].pipeline]
+
+
+def checkpoint_kind(file: Path, header: Header, remedy: str = "") -> str:
+    """What diffusers calls the kind of a file, one of ``BLUEPRINTS``.
+
+    Args:
+        file: a single file.
+        header: its header.
+        remedy: what to do about one of another kind; to give a base to draw with where it is empty.
+
+    Raises:
+        BaseModelError: it is none that is drawn with.
+    """
+    tensors = header.tensors
+    try:
+        kind: str = infer_diffusers_model_type(dict(tensors))
+    except Exception:  # of models that it half knows it takes tensors and shapes for granted
+        kind = ""
+    if any(name.startswith("edm_vpred.") for name in tensors):
+        kind = "EDM"
+    if kind in BLUEPRINTS and (kind != "v1" or CHECKPOINT_KEY_NAMES["v1"] in tensors):
+        return kind
+    what = header.mistaken or ("of an unknown model" if kind in ("", "v1") else f"of a model that is not supported ({kind})")
+    remedy = remedy or f"give a checkpoint of {SUPPORTED}, or a diffusers folder of the same model with --base-config"
+    raise BaseModelError(f"this file is {what}", where=file, remedy=remedy)
 
 
 def load_checkpoint(
@@ -68,7 +95,7 @@ def load_checkpoint(
     if layout:
         noise, blueprint = marked(header), None  # what else the file says, the layout says too
     else:
-        kind = _kind(file, header)
+        kind = checkpoint_kind(file, header)
         noise, blueprint = told(file, header, kind), _blueprint(file, header, kind)
     with nullcontext(Path(layout)) if blueprint is None else _drawn_up(file, blueprint, header.tensors) as folder:
         pipeline: Any = _loaded(file, folder, header, options, denoiser, quantize, compute)
@@ -80,7 +107,7 @@ def load_checkpoint(
 def checkpoint_remarks(file: Path, layout: str | Path = "") -> list[str]:
     """What users should know of how a single file is drawn with, one line each: what it lacks, and what it says that is not usual."""
     header, family = read_header(file), checkpoint_family(file, layout)
-    kind = "" if layout else _kind(file, header)
+    kind = "" if layout else checkpoint_kind(file, header)
     lines = _said(told(file, header, kind) if kind else marked(header), kind) if family.denoiser == "unet" else []
     if family.t5[0] == "tokenizer_3" and "t5" not in _held(header.tensors):
         lines.append("holds no T5: CLIP alone reads the prompts")
@@ -121,22 +148,6 @@ def _loaded(
     return found
 
 
-def _kind(file: Path, header: Header) -> str:
-    """What diffusers calls the kind of file; raises BaseModelError where it is none that is drawn with."""
-    tensors = header.tensors
-    try:
-        kind: str = infer_diffusers_model_type(dict(tensors))
-    except Exception:  # of models that it half knows it takes tensors and shapes for granted
-        kind = ""
-    if any(name.startswith("edm_vpred.") for name in tensors):
-        kind = "EDM"
-    if kind in BLUEPRINTS and (kind != "v1" or CHECKPOINT_KEY_NAMES["v1"] in tensors):
-        return kind
-    what = header.mistaken or ("of an unknown model" if kind in ("", "v1") else f"of a model that is not supported ({kind})")
-    remedy = f"give a checkpoint of {_SUPPORTED}, or a diffusers folder of the same model with --base-config"
-    raise BaseModelError(f"this file is {what}", where=file, remedy=remedy)
-
-
 def _blueprint(file: Path, header: Header, kind: str) -> Blueprint:
     return BLUEPRINTS["v2-base" if kind == "v2" and told(file, header, kind).prediction == NOISE else kind]
 
@@ -148,7 +159,7 @@ def _layout_class(folder: Path) -> str:
         problem = f"no diffusers pipeline here (model_index.json cannot be read: {first_sentence(error)})"
         raise BaseModelError(problem, where=folder, remedy="give a diffusers folder of the model to --base-config") from error
     if kind not in FAMILIES:
-        raise BaseModelError(f"{kind} is not supported", where=folder, remedy=f"use a pipeline of {_SUPPORTED}")
+        raise BaseModelError(f"{kind} is not supported", where=folder, remedy=f"use a pipeline of {SUPPORTED}")
     return kind
 
 

@@ -17,11 +17,13 @@ WHOLE = ("F16", "BF16", "F32", "F64")
 EIGHT = ("F8_E4M3", "F8_E5M2")
 """Number formats of eight bits that mean what they say, unless a scale lies beside them."""
 
+COUNTS = ("position_ids", "logit_scale", "num_batches_tracked", "num_updates", "v_pred", "ztsnr")
+"""What the names of tensors end in that are no weights: positions, counts, and the marks of models that predict velocities."""
+
 # What the scale of eight-bit weights is called by ComfyUI, by compressed-tensors and by bitsandbytes.
 _SCALES = ("scale_weight", "scale_input", "weight_scale", "input_scale", "scaled_fp8", "comfy_quant", ".SCB", "absmax")
-# Tensors that are no weights: positions, and the marks of models that predict velocities.
-_COUNTS = ("position_ids", "logit_scale", "num_batches_tracked", "v_pred", "ztsnr")
 _ADAPTERS = ("lora", "hada_", "lokr_", "oft_blocks", "dora_scale")
+_REMEDY = "use the fp16, bf16 or fp32 version of it, or of a denoiser a GGUF file with --denoiser"
 _AUTOENCODER = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
 
 
@@ -54,12 +56,13 @@ class Header:
         return ""
 
 
-def read_header(file: Path, formats: Sequence[str] = WHOLE) -> Header:
+def read_header(file: Path, formats: Sequence[str] = WHOLE, *, remedy: str = _REMEDY) -> Header:
     """The header of a file of weights.
 
     Args:
         file: to read; its end tells that it is no pickle, which is never opened.
         formats: number formats that the weights may have.
+        remedy: what to do about weights of another format.
 
     Raises:
         BaseModelError: it is no complete safetensors file, or a weight has another format, or needs a scale to be read.
@@ -76,13 +79,12 @@ def read_header(file: Path, formats: Sequence[str] = WHOLE) -> Header:
     except (OSError, SafetensorError) as error:
         problem = f"cannot be read, or was not downloaded to its end ({first_sentence(error)})"
         raise BaseModelError(problem, where=file, remedy="fetch the file again") from error
-    _check_formats(file, kinds, formats)
+    _check_formats(file, kinds, formats, remedy)
     return Header(tensors, kinds, metadata)
 
 
-def _check_formats(file: Path, kinds: Mapping[str, str], formats: Sequence[str]) -> None:
-    remedy = "use the fp16, bf16 or fp32 version of it, or of a denoiser a GGUF file with --denoiser"
-    few = {name: kind for name, kind in kinds.items() if kind not in WHOLE and not name.endswith(_COUNTS)}
+def _check_formats(file: Path, kinds: Mapping[str, str], formats: Sequence[str], remedy: str) -> None:
+    few = {name: kind for name, kind in kinds.items() if kind not in WHOLE and not name.endswith(COUNTS)}
     if few and (scale := next((name for name in kinds if name.endswith(_SCALES)), None)):
         raise BaseModelError(f"its weights are stored in few bits with a scale ({scale}), which is not read", where=file, remedy=remedy)
     odd = next((name for name, kind in few.items() if kind not in formats), None)

@@ -87,7 +87,7 @@ def extract(
             delta = model.read(part, name).float() - base.read(part, name).float()
             path = _path(part, name, delta)
             if not bool(delta.isfinite().all()):
-                remedy = "fetch both folders again, or choose another model"
+                remedy = "fetch both again, or choose another model"
                 raise BaseModelError(f"{part}.{name} holds values that are not finite", where=model.place, remedy=remedy)
             if not bool(delta.any()):
                 pass

@@ -1,0 +1,172 @@
+"""Full models in single files, as A1111 and ComfyUI keep them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from optimizer.errors import BaseModelError
+from optimizer.merging.full.model import Entry, Model, Tick, Weights
+from optimizer.merging.full.writing import write_streamed
+from optimizer.rendering.blueprints import BLUEPRINTS
+from optimizer.rendering.checkpoint import SUPPORTED, checkpoint_kind
+from optimizer.rendering.conversions import PROJECTION
+from optimizer.rendering.families import FAMILIES
+from optimizer.rendering.header import Header, read_header
+from optimizer.rendering.original_layout import Layout, Piece, original_layout
+from optimizer.rendering.prediction import NOISE, told
+from optimizer.rendering.tracers import Origin
+
+_CHOOSE = f"give a checkpoint of {SUPPORTED}, or a diffusers folder"
+_PLAIN = "use the fp16, bf16 or fp32 version of it"
+_MIB, _SAMPLE, _SAMPLES = 1 << 20, 1 << 12, 254
+# What the header says that is as true of other weights in the same layout; hashes, trainings and earlier merges are not.
+_SPEC = ("sai_model_spec", "architecture", "implementation", "prediction_type", "resolution", "encoder_layer", "timestep_range", "license")
+_TITLE = "modelspec.title"
+_KEPT = {"format", _TITLE, *(f"modelspec.{key}" for key in _SPEC)}
+
+
+class Checkpoint(Model):
+    """A full model in a single file, or as much of one as the file holds: the denoiser at least.
+
+    Args:
+        file: safetensors, laid out as the original code of the model has it.
+
+    Raises:
+        BaseModelError: not a file of a known family, not all of it, or one that is not understood.
+    """
+
+    suffix = ".safetensors"
+
+    def __init__(self, file: str | Path) -> None:
+        self.place = Path(file)
+        self.name = self.place.stem
+        self._header = read_header(self.place, remedy=_PLAIN)
+        family = checkpoint_kind(self.place, self._header, _CHOOSE)
+        self.kind = BLUEPRINTS[family].pipeline
+        self.predicts = _predicts(self.place, self._header, family)
+        self._layout = _laid_out(self.place, self.kind, self._header)
+        self._file: Any = safe_open(self.place, framework="pt")
+        self.parts = {part: self._entries(part, origins) for part, origins in self._layout.origins.items()}
+
+    def read(self, part: str, name: str) -> Tensor:
+        """A tensor as it is stored, as diffusers would have it: of the file only its own rows are read."""
+        origin = self._layout.origins[part].get(name)
+        if origin is None:
+            return self._identity(part)
+        if origin.turned:
+            return self._tensor(origin.tensor).T.contiguous()
+        if origin.shape == self._shape(origin.tensor) and len(origin.runs) == 1:
+            return self._tensor(origin.tensor)
+        rows = self._file.get_slice(origin.tensor)
+        return torch.cat([rows[first : first + count] for first, count in origin.runs])
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over the size of the file, its first and last mebibyte, and samples of what is between."""
+        size = self.place.stat().st_size
+        found = hashlib.sha256(f"{self.kind}\0{size}\0".encode())
+        with self.place.open("rb") as opened:
+            found.update(opened.read(_MIB))
+            for number in range(_SAMPLES):
+                opened.seek(size * (number + 1) // (_SAMPLES + 1))
+                found.update(opened.read(_SAMPLE))
+            opened.seek(max(0, size - _MIB))
+            found.update(opened.read())
+        return found.hexdigest()
+
+    def write(self, weights: Weights, place: Path, *, dtype: str = "", tick: Tick | None = None) -> None:
+        """As ``Model.write``: a file with the same tensors, of which those that do not merge are this one's byte for byte.
+
+        Raises:
+            BaseModelError: the weights have a projection for which such files have no place.
+        """
+        self._check_identities(weights)
+        names, said = _order(self.place)
+        shapes = {
+            name: (self._shape(name), dtype if dtype and name in self._layout.pieces else self._header.formats[name]) for name in names
+        }
+
+        def tensors() -> Iterator[Tensor]:
+            for done, name in enumerate(names, start=1):
+                yield self._composed(name, weights)
+                if tick:
+                    tick(done, len(names))
+
+        metadata = {key: place.stem if key == _TITLE else text for key, text in said.items() if key in _KEPT}
+        write_streamed(place, shapes, tensors(), metadata)
+
+    def _composed(self, tensor: str, weights: Weights) -> Tensor:
+        """A tensor of the file, made of those of a pipeline, one after the other."""
+        pieces = self._layout.pieces.get(tensor, ())
+        if not pieces:
+            return self._tensor(tensor)
+        whole, made = self._shape(tensor), None
+        for piece in pieces:
+            found = _turned(piece, weights.read(piece.part, piece.name))
+            if tuple(found.shape) == whole and len(piece.origin.runs) == 1:
+                return found
+            made = torch.empty(whole, dtype=found.dtype, device=found.device) if made is None else made
+            at = 0
+            for first, count in piece.origin.runs:
+                made[first : first + count] = found[at : at + count]
+                at += count
+        assert made is not None
+        return made
+
+    def _entries(self, part: str, origins: Mapping[str, Origin]) -> dict[str, Entry]:
+        entries = {name: Entry(origin.shape, self._header.formats[origin.tensor]) for name, origin in origins.items()}
+        if width := self._layout.identities.get(part):
+            entries[PROJECTION] = Entry((width, width), next(iter(entries.values())).dtype)
+        return entries
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self._header.tensors[name].shape)
+
+    def _tensor(self, name: str) -> Tensor:
+        tensor: Tensor = self._file.get_tensor(name)
+        return tensor
+
+    def _identity(self, part: str) -> Tensor:
+        like = next(iter(self._layout.origins[part].values())).tensor
+        return torch.eye(self._layout.identities[part], dtype=self._tensor(like).dtype)
+
+    def _check_identities(self, weights: Weights) -> None:
+        for part, width in self._layout.identities.items():
+            if not torch.equal(weights.read(part, PROJECTION).cpu().float(), torch.eye(width)):
+                problem = f"{part}.{PROJECTION} would not be the identity, and such files have no place for it"
+                raise BaseModelError(problem, where=self.place, remedy="name a model first that has one")
+
+
+def _turned(piece: Piece, tensor: Tensor) -> Tensor:
+    return tensor.T if piece.origin.turned else tensor
+
+
+def _predicts(file: Path, header: Header, family: str) -> str:
+    """Models that match flows have no choice, and say nothing; the others predict noise where the file says nothing else."""
+    unet = FAMILIES[BLUEPRINTS[family].pipeline].denoiser == "unet"
+    return told(file, header, family).prediction or NOISE if unet else ""
+
+
+def _laid_out(file: Path, kind: str, header: Header) -> Layout:
+    try:
+        return original_layout(kind, {name: tuple(tensor.shape) for name, tensor in header.tensors.items()})
+    except ValueError as error:
+        remedy = "fetch it again, or convert it to a diffusers folder if it is laid out in a way of its own"
+        raise BaseModelError(f"this file is not understood: {error}", where=file, remedy=remedy) from error
+
+
+def _order(file: Path) -> tuple[list[str], dict[str, str]]:
+    """The tensors of a file in the order in which they lie in it, and what its header says of it in its order, which safetensors loses."""
+    with file.open("rb") as opened:
+        header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
+    said: dict[str, str] = header.pop("__metadata__", None) or {}
+    return sorted(header, key=lambda name: tuple(header[name]["data_offsets"])), said
