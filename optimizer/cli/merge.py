@@ -30,7 +30,7 @@ def merge(recipe: Path | None = None, /, *, options: Annotated[MergeOptions, Par
     """
     errors = Console(stderr=True, highlight=False)
     hush(errors)
-    if options.kind == "model":
+    if options.kind == "model" or _of_models(recipe):
         from optimizer.cli.merge_models import merge_full
 
         return merge_full(recipe, options, errors)
@@ -53,6 +53,15 @@ def merge(recipe: Path | None = None, /, *, options: Annotated[MergeOptions, Par
     else:
         print_merge(job, found, Console(highlight=False))
     return 0
+
+
+def _of_models(recipe: Path | None) -> bool:
+    if recipe is None or recipe.suffix not in (".yaml", ".yml"):
+        return False
+    from optimizer.cli.model_job import parsed
+    from optimizer.merging.full import is_account
+
+    return is_account(parsed(recipe))
 
 
 def _warn(job: MergePlan, errors: Console) -> None:

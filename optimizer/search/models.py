@@ -13,14 +13,14 @@ import torch
 
 from optimizer.adapters import clean_name
 from optimizer.adapters.families import PIPELINES
-from optimizer.adapters.locate import located
 from optimizer.errors import UsageError
 from optimizer.merging import METHODS, Recipe, block_of
 from optimizer.merging.blocks import family_of
-from optimizer.merging.full import Blend, Folder, Job, Model, Weights
+from optimizer.merging.full import Blend, Job, Model, Weights
 from optimizer.merging.full.writing import DTYPES
 from optimizer.rendering import AnyRenderer
 from optimizer.rendering.memory import Note
+from optimizer.rendering.open_model import open_model
 from optimizer.rendering.prompts import Subject
 from optimizer.search.config import Config
 from optimizer.search.source import Ensemble, Mixed, Source, checked_role, unique_names
@@ -124,9 +124,9 @@ class ModelEnsemble(Ensemble):
     def export_bytes(self, space: SearchSpace) -> int:
         """Of the merged model: what is merged in its number format, the rest as the first model has it."""
         first, width = self.models[0], DTYPES[_STORED[space.dtype]].itemsize
-        merged = sum(math.prod(entry.shape) for entries in first.parts.values() for entry in entries.values())
-        beside = sum(p.stat().st_size for p in _beside(first))
-        return merged * width + beside
+        merged = [entry for entries in first.parts.values() for entry in entries.values()]
+        beside = _size(first.place) - sum(math.prod(entry.shape) * DTYPES[entry.dtype].itemsize for entry in merged)
+        return sum(math.prod(entry.shape) for entry in merged) * width + max(0, beside)
 
 
 class ModelMixer:
@@ -159,7 +159,7 @@ def load_models(config: Config) -> ModelEnsemble:
         UsageError: one is named twice, or a method cannot merge full models.
     """
     _check_methods(config)
-    models = [Folder(located(spec)) for spec in config.sources]
+    models = [open_model(spec) for spec in config.sources]
     for a, b in combinations(models, 2):
         if a.digest == b.digest:
             raise UsageError(f"{a.place} and {b.place} are the same model", where="--sources", remedy="name every source once")
@@ -170,7 +170,7 @@ def load_models(config: Config) -> ModelEnsemble:
         ModelSource(Subject(name, checked_role(role), trigger), model.place, model)
         for name, role, trigger, model in zip(names, roles, triggers, models, strict=True)
     ]
-    found = ModelEnsemble(sources, Folder(located(config.base)) if config.base else None, config)
+    found = ModelEnsemble(sources, open_model(config.base) if config.base else None, config)
     assert found.apart is not None  # compared here, before anything is loaded
     return found
 
@@ -182,8 +182,6 @@ def _check_methods(config: Config) -> None:
             raise UsageError(problem, where="--methods", remedy="leave it out")
 
 
-def _beside(model: Model) -> list[Path]:
-    """The files of a model that hold nothing that is merged."""
-    if model.place.is_file():
-        return []
-    return [p for p in model.place.rglob("*") if p.is_file() and p.parent.name not in model.parts]
+def _size(place: Path) -> int:
+    """Bytes of a file, or of all files of a folder."""
+    return sum(path.stat().st_size for path in ([place] if place.is_file() else place.rglob("*")) if path.is_file())

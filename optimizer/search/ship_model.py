@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from itertools import count
 from pathlib import Path
 
 import torch
+import yaml
 
 from optimizer.errors import ExportError
 from optimizer.export.naming import unversioned
-from optimizer.merging.full import Blend, Folder
+from optimizer.merging.full import Blend, account, account_place
+from optimizer.rendering.open_model import open_model
 from studies.atomic import write_text
-
-_FACTS = "merged.json"
 
 
 def ship_model(blend: Blend, best: Path, name: str) -> Path:
@@ -36,7 +35,7 @@ def ship_model(blend: Blend, best: Path, name: str) -> Path:
     place, known = _place(blend, best, unversioned(Path(name).stem))
     if not known:
         blend.first.write(blend, place, dtype=blend.job.dtype)
-        write_text(_facts(place), json.dumps(_said(blend)))
+        write_text(account_place(place), yaml.safe_dump(account(blend.job), sort_keys=False, allow_unicode=True))
     _verify(blend, place)
     return place
 
@@ -47,32 +46,21 @@ def _place(blend: Blend, best: Path, stem: str) -> tuple[Path, bool]:
         place = best / f"{stem}_v{version}{blend.first.suffix}"
         if not place.exists():
             return place, False
-        if _read(_facts(place)) == _said(blend):
+        if _told(place) == account(blend.job):
             return place, True
     raise AssertionError("there are always more numbers")
 
 
-def _facts(place: Path) -> Path:
-    """Beside the model, for what is in its folder is the model's own."""
-    return place.with_name(f"{place.name}.{_FACTS}")
-
-
-def _said(blend: Blend) -> dict[str, object]:
-    job = blend.job
-    assert job.recipe is not None
-    base = job.base.digest if job.base else ""
-    return {"models": [model.digest for model in job.models], "base": base, "recipe": job.recipe.data()}
-
-
-def _read(path: Path) -> object:
+def _told(place: Path) -> object:
+    """How the model that lies there was made; None for one that was not written to its end."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return yaml.safe_load(account_place(place).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return None
 
 
 def _verify(blend: Blend, place: Path) -> None:
-    written = Folder(place)
+    written = open_model(place)
     for part, name in blend.names:
         wanted, found = blend.read(part, name).cpu(), written.read(part, name)
         if found.dtype != wanted.dtype or not torch.equal(found, wanted):

@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from torch import Tensor
 
 from optimizer.cli.main import execute
 from optimizer.rendering.open_model import open_model
 from tests.ldm import save_single_file
-from tests.merging.test_full_models import NAMES, tuned
+from tests.merging.test_full_models import NAMES, tensors, tuned
 from tests.tiny import tiny_pipeline
 
 
@@ -41,9 +43,15 @@ def test_changes_of_a_base_and_json(here: Path, capsys: pytest.CaptureFixture[st
     ("words", "message"),
     [
         (["--method", "ties"], "--base: ties merges the changes of a base — name the model that they were trained from with --base, or"),
-        (["--method", "mixup"], "--method: there is no method 'mixup' for models — choose weighted_sum, sigmoid, inv_sigmoid, add_diff"),
+        (["--method", "mixup"], "--method: there is no method 'mixup' for models — choose linear, weighted_sum, sigmoid, inv_sigmoid, a"),
         (["--rank", "8"], "--rank: is for LoRAs — leave it out"),
-        (["--weights", "1", "1"], "--weights: weighted_sum takes --alpha — give one number with --alpha"),
+        (["--weights", "1", "1"], "--weights: the weights of models add up to 1, these to 2 — give weights that do, or with --base"),
+        (["--weights", "1", "1", "--method", "sigmoid"], "--weights: sigmoid takes --alpha — give one number with --alpha"),
+        (["--method", "linear", "--alpha", "0.3"], "--alpha: linear takes --weights — give one weight a model, or choose weighted_sum"),
+        (["--blocks", "IN=0.5", "OUT=1"], "--blocks: 2 given for one α — give one: it says how much of α holds in which block"),
+        (["--blocks", "DOUBLE_00=0.5"], "--blocks: unknown block 'DOUBLE_00'"),
+        (["--blocks", "IN=0.5", "--base", "base-1.0"], "--blocks: 1 given for 2 models — give one a model, in the same order"),
+        (["--base", "base-1.0", "--method", "sigmoid"], "--method: sigmoid takes no base — choose one of docs/methods.md, or leave"),
         (["--alpha", "1.5"], "--alpha: α is 1.5 — give a number from 0 to 1"),
         (["--out", "real.v3"], "--out real.v3: is there already — name another folder, or remove it"),
         (["--out", "no/where"], "--out no: the directory does not exist — create it, or name another"),
@@ -119,3 +127,66 @@ def test_a_lora_from_a_file_and_a_folder(files: Path, capsys: pytest.CaptureFixt
     told = capsys.readouterr().out
     assert "LoRA    anime_v2+x_rank2.safetensors" in told
     assert "LoRA    mixed.safetensors" in told
+
+
+def both(here: Path, name: str) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+    return tensors(here / "anime_v2+x"), tensors(here / "real.v3"), tensors(here / name)
+
+
+def test_alpha_may_differ_from_block_to_block(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["merge", "--kind", "model", "--sources", "anime_v2+x", "real.v3", "--blocks", "IN=0.5,TE=0", "--dtype", "fp32"]
+    assert execute([*words, "--method", "sigmoid", "--alpha", "0.3", "--out", "mixed"]) == 0
+    assert "linear at 0.784 : 0.216" in capsys.readouterr().out
+    a, b, found = both(here, "mixed")
+    for name, tensor in found.items():
+        share = 0.0 if name.startswith("text_encoder") else 0.108 if name.startswith(("unet.down_blocks", "unet.conv_in")) else 0.216
+        torch.testing.assert_close(tensor, a[name] + share * (b[name] - a[name]), rtol=0, atol=1e-6)
+    three = ["merge", "--kind", "model", "--sources", "anime_v2+x", "real.v3", "base-1.0", "--method", "add_difference", "--alpha", "0.8"]
+    assert execute([*three, "--blocks", "OUT=0", "--out", "added", "--dtype", "fp32"]) == 0
+    a, b, found = both(here, "added")
+    c = tensors(here / "base-1.0")
+    for name, tensor in found.items():
+        share = 0.0 if name.startswith("unet.up_blocks") else 0.8
+        torch.testing.assert_close(tensor, a[name] + share * (b[name] - c[name]), rtol=0, atol=1e-6)
+
+
+def test_three_models_by_weights(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--sources", "anime_v2+x", "real.v3", "base-1.0", "--weights", "0.5", "0.3", "0.2", "--out", "mixed", "--dtype", "fp32"]
+    assert execute(["merge", "--kind", "model", *words]) == 0
+    assert "linear at 0.5 : 0.3 : 0.2, 720 tensors" in capsys.readouterr().out
+    a, b, found = both(here, "mixed")
+    c = tensors(here / "base-1.0")
+    for name, tensor in found.items():
+        torch.testing.assert_close(tensor, 0.5 * a[name] + 0.3 * b[name] + 0.2 * c[name], rtol=0, atol=1e-6)
+
+
+def test_an_account_gives_the_same_bytes_again(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pair, base = ["--sources", "anime_v2+x", "real.v3"], ["--base", "base-1.0"]
+    jobs = {
+        "sigmoid": ([], ["--method", "sigmoid", "--alpha", "0.4"]),
+        "ties": (base, ["--method", "ties", "--density", "0.3", "--weights", "0.7", "0.6", "--dtype", "fp16"]),
+        "dare": (base, ["--method", "dare_linear", "--density", "0.5", "--seed", "3", "--blocks", "ALL", "IN=0.5"]),
+        "sum": ([], ["--weights", "0.25", "0.75"]),
+    }
+    for name, (more, words) in jobs.items():
+        assert execute(["merge", "--kind", "model", *pair, *more, *words, "--out", name]) == 0
+        assert execute(["merge", f"{name}/merge.yaml", *pair, *more, "--out", f"{name}-again"]) == 0
+        for file in sorted(path for path in (here / name).rglob("*") if path.is_file()):
+            assert file.read_bytes() == (here / f"{name}-again" / file.relative_to(here / name)).read_bytes()
+    capsys.readouterr()
+    for words, message in (
+        (["--sources", "real.v3", "anime_v2+x"], "--sources: real.v3 has SHA-256 "),
+        (["--sources", "anime_v2+x", "real.v3", "base-1.0"], "--sources: sigmoid/merge.yaml was made of 2 (anime_v2+x, real.v3), 3 given"),
+        ([*pair, "--base", "base-1.0"], "--base: sigmoid/merge.yaml was made of 0 (none), 1 given — give the same, in the same order"),
+        ([*pair, "--alpha", "0.5"], "--alpha: sigmoid/merge.yaml says it already — leave it out, or leave the file out"),
+        ([], "--sources: 0 given — give two to five models, those that were merged, in the same order: diffusers folders or"),
+    ):
+        assert execute(["merge", "sigmoid/merge.yaml", *words, "--out", "never"]) in (1, 2)
+        assert capsys.readouterr().err.startswith(f"optimize: {message}")
+    (here / "broken.yaml").write_text("kind: model\nmodels: 3\n")
+    assert execute(["merge", "broken.yaml", *pair]) in (1, 2)
+    assert "broken.yaml: cannot be understood" in capsys.readouterr().err
+    (here / "lora.yaml").write_text("method: linear\nweights: [1, 1]\n")
+    assert execute(["merge", "--kind", "model", "lora.yaml", *pair]) == 2
+    assert "lora.yaml: is a recipe for LoRAs — name the models with --sources" in capsys.readouterr().err
+    assert not (here / "never").exists()

@@ -26,12 +26,18 @@ RESIDENCE = Residence(torch.device("cpu"), torch.float32)
 
 def trained(kind: str, place: Path, seed: int) -> Path:
     """The tiny pipeline of a kind after a training of denoiser and text encoders."""
-    pipeline, draw = KINDS[kind](), torch.Generator().manual_seed(seed)
+    pipeline = KINDS[kind]()
+    shaken(pipeline, seed)
+    pipeline.save_pretrained(place)
+    return place
+
+
+def shaken(pipeline: Any, seed: int) -> None:
+    """Change all weights but the autoencoder's a little."""
+    draw = torch.Generator().manual_seed(seed)
     for part, model in models_of(pipeline).items():
         for weight in model.parameters() if part != "vae" else ():
             weight.data.add_(0.05 * torch.randn(weight.shape, generator=draw))
-    pipeline.save_pretrained(place)
-    return place
 
 
 def renderer(place: Path, **residence: Any) -> Renderer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -21,6 +22,7 @@ from optimizer.errors import BaseModelError, ExportError, UsageError
 from optimizer.merging import Recipe
 from optimizer.merging.full import Blend, Folder
 from optimizer.rendering import Prompt, Renderer, RenderSettings, load_pipeline
+from optimizer.rendering.open_model import open_model
 from optimizer.search.config import Config
 from optimizer.search.loop import first_trials
 from optimizer.search.models import load_models
@@ -28,7 +30,9 @@ from optimizer.search.ship_model import ship_model
 from optimizer.search.space import SearchSpace, space_of_models
 from optimizer.search.warmstart import baselines
 from studies.demo.world import demo_embedder
-from tests.rendering.test_whole_models import KINDS, trained
+from tests.ldm import save_single_file
+from tests.rendering.test_checkpoint_model import xl
+from tests.rendering.test_whole_models import KINDS, shaken, trained
 
 NAMES = ("anna_v1.2+x", "bert")
 PROMPTS = [Prompt("a red fox", 1), Prompt("a blue owl", 2)]
@@ -103,6 +107,36 @@ def test_models_of_every_family_merge_over_their_base(kind: str, tmp_path: Path)
     for part, name in blend.names:
         assert torch.equal(found.read(part, name), blend.read(part, name))
     assert torch.isfinite(drawn(study.best).float()).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["sd1", "sdxl"])
+def test_single_files_end_in_a_single_file_that_draws_as_it_was_scored(kind: str, tmp_path: Path) -> None:
+    """The same trials as of the folders that they were made of; the base may be of either kind."""
+    base, files = xl() if kind == "sdxl" else KINDS[kind](), []
+    base.save_pretrained(tmp_path / "base")
+    for seed, name in enumerate(NAMES):
+        pipeline = copy.deepcopy(base)
+        shaken(pipeline, seed)
+        pipeline.save_pretrained(tmp_path / name)
+        files.append(save_single_file(pipeline, tmp_path / f"{name}.safetensors"))
+    more = {"base": tmp_path / "base", "methods": ("ties",), "budget": 2}
+    study = optimize(**options(tmp_path, files, **more))
+    same = optimize(**options(tmp_path, [tmp_path / name for name in NAMES], **more) | {"out": tmp_path / "same"})
+    assert study.best is not None
+    assert study.best.suffix == ".safetensors"
+    scores = [[t.evaluation.score for t in found.trials if t.evaluation] for found in (study, same)]
+    assert scores[0] == scores[1]
+    assert same.best is not None
+    one, other = open_model(study.best), open_model(same.best)
+    for part, name in one.names:
+        assert torch.equal(one.read(part, name), other.read(part, name))
+    report = (study.directory / "report.html").read_text()
+    assert "among your checkpoints" in report
+    assert "from_single_file" in report
+    alpha = optimize(**options(tmp_path, files, budget=1, base_config=tmp_path / "base") | {"out": tmp_path / "alpha"})
+    assert alpha.best is not None
+    assert alpha.best.suffix == ".safetensors"
 
 
 def test_what_was_begun_goes_on_where_it_was(tmp_path: Path) -> None:

@@ -31,6 +31,12 @@ def account(job: Job) -> dict[str, Any]:
     return told | {"dtype": job.dtype or _AS_FIRST, "force": job.force}
 
 
+def account_place(place: Path) -> Path:
+    """Where the account of a merged model lies: in its folder, or beside its file, but not as NAME.yaml, which A1111 takes for its
+    configuration."""
+    return place.with_name(f"{place.stem}.merge.yaml") if place.suffix == ".safetensors" else place / "merge.yaml"
+
+
 def is_account(data: object) -> bool:
     """Whether data from a file is such an account, rather than a recipe for LoRAs."""
     return isinstance(data, Mapping) and data.get("kind") == "model"

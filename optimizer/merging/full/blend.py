@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from optimizer.adapters.families import PIPELINES
-from optimizer.errors import BaseModelError, RecipeError
+from optimizer.errors import BaseModelError
 from optimizer.merging.blocks import block_weight, check_block_names
 from optimizer.merging.deltas import Deltas
 from optimizer.merging.full.fitting import mismatches, same_kind
-from optimizer.merging.full.formulas import FORMULAS
+from optimizer.merging.full.formulas import FORMULAS, check_formula
 from optimizer.merging.full.model import Model
 from optimizer.merging.full.writing import DTYPES
 from optimizer.merging.lowrank import LowRank
@@ -127,23 +127,17 @@ def _check(job: Job, family: str) -> None:
     if job.recipe:
         for i, names in enumerate(job.recipe.blocks):
             check_block_names(names, where=f"recipe: blocks.{i}", base=family)
-    if not job.formula:
-        return
-    formula = FORMULAS[job.formula]
-    if len(job.models) != formula.models:
-        problem = f"{job.formula} takes {formula.models} models ({formula.text}), {len(job.models)} were given"
-        raise RecipeError(problem, where="--sources", remedy="give as many, or choose another --method")
-    if job.formula != "add_difference" and not 0 <= job.alpha <= 1:
-        raise RecipeError(f"α is {job.alpha:g}", where="--alpha", remedy="give a number from 0 to 1")
+    if job.formula:
+        check_formula(job.formula, len(job.models), job.alpha)
 
 
 def _apart(job: Job) -> dict[tuple[str, str], str]:
     """The tensors that not all models have in one shape; refused unless forced."""
-    first, *rest = (*job.models, *([job.base] if job.base else []))
-    if not job.force:
-        for other in rest:
+    first, *rest = job.models
+    for other in (*rest, *([job.base] if job.base else [])):
+        if not job.force:
             same_kind(first, other)
-    apart = mismatches(first, rest)
+    apart = mismatches(first, rest, job.base)
     if apart and not job.force:
         more = f" (and {len(apart) - 1} more)" if len(apart) > 1 else ""
         remedy = "merge models of one family, or add --force to take what does not match from the first"

@@ -18,11 +18,14 @@ def same_kind(first: Model, other: Model) -> None:
         raise BaseModelError(problem, where=other.place, remedy="choose models that were trained alike")
 
 
-def mismatches(first: Model, others: Sequence[Model]) -> dict[tuple[str, str], str]:
-    """(part, tensor) → a line that says so, for every tensor of weights that not all models have in one shape. Counts and positions, which
-    some folders hold and others do not, are no weights."""
+def mismatches(first: Model, others: Sequence[Model], base: Model | None = None) -> dict[tuple[str, str], str]:
+    """(part, tensor) → a line that says so, for every tensor of weights that not all models have in one shape.
+
+    Counts and positions, which some folders hold and others do not, are no weights; and a base may have whole parts, such as text
+    encoders, that the models, denoisers alone, do not bring.
+    """
     found: dict[tuple[str, str], str] = {}
-    for other in others:
+    for other in (*others, *([base] if base else [])):
         for part, name in first.names:
             own, theirs = first.parts[part][name], other.parts.get(part, {}).get(name)
             if not own.merges:
@@ -32,5 +35,7 @@ def mismatches(first: Model, others: Sequence[Model]) -> dict[tuple[str, str], s
             elif theirs.shape != own.shape:
                 found[part, name] = f"{part}.{name} has shape {own.shape} in {first.name} and {theirs.shape} in {other.name}"
         extra = ((p, n) for p, n in other.names if other.parts[p][n].merges and n not in first.parts.get(p, {}))
+        if other is base:
+            extra = ((p, n) for p, n in extra if p in first.parts)
         found |= {(part, name): f"{part}.{name} is in {other.name} alone" for part, name in extra}
     return found

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from optimizer.errors import RecipeError
+
 Combine = Callable[[Sequence[Tensor], float], Tensor]
 """Of the models' tensors of one name, fp32, and α."""
 
@@ -20,11 +22,13 @@ class Formula:
         models: how many it takes.
         text: in one line, for people.
         combine: computes it.
+        share: of the second model, or of the difference, at an α.
     """
 
     models: int
     text: str
     combine: Combine
+    share: Callable[[float], float]
 
 
 def weighted_sum(models: Sequence[Tensor], alpha: float) -> Tensor:
@@ -35,12 +39,24 @@ def weighted_sum(models: Sequence[Tensor], alpha: float) -> Tensor:
 
 def sigmoid(models: Sequence[Tensor], alpha: float) -> Tensor:
     """``weighted_sum`` at α²(3 − 2α), which changes least near 0 and 1; as in diffusers' community pipeline ``checkpoint_merger``."""
-    return weighted_sum(models, alpha * alpha * (3 - 2 * alpha))
+    return weighted_sum(models, _smooth(alpha))
 
 
 def inv_sigmoid(models: Sequence[Tensor], alpha: float) -> Tensor:
     """``weighted_sum`` at ½ − sin(asin(1 − 2α)/3), the inverse of ``sigmoid``'s curve, which changes most near 0 and 1; likewise."""
-    return weighted_sum(models, 0.5 - math.sin(math.asin(1 - 2 * alpha) / 3))
+    return weighted_sum(models, _steep(alpha))
+
+
+def _smooth(alpha: float) -> float:
+    return alpha * alpha * (3 - 2 * alpha)
+
+
+def _steep(alpha: float) -> float:
+    return 0.5 - math.sin(math.asin(1 - 2 * alpha) / 3)
+
+
+def _same(alpha: float) -> float:
+    return alpha
 
 
 def add_difference(models: Sequence[Tensor], alpha: float) -> Tensor:
@@ -50,9 +66,19 @@ def add_difference(models: Sequence[Tensor], alpha: float) -> Tensor:
 
 
 FORMULAS: dict[str, Formula] = {
-    "weighted_sum": Formula(2, "(1 − α)A + αB", weighted_sum),
-    "sigmoid": Formula(2, "weighted_sum at α²(3 − 2α)", sigmoid),
-    "inv_sigmoid": Formula(2, "weighted_sum at ½ − sin(asin(1 − 2α)/3)", inv_sigmoid),
-    "add_difference": Formula(3, "A + α(B − C)", add_difference),
+    "weighted_sum": Formula(2, "(1 − α)A + αB", weighted_sum, _same),
+    "sigmoid": Formula(2, "weighted_sum at α²(3 − 2α)", sigmoid, _smooth),
+    "inv_sigmoid": Formula(2, "weighted_sum at ½ − sin(asin(1 − 2α)/3)", inv_sigmoid, _steep),
+    "add_difference": Formula(3, "A + α(B − C)", add_difference, _same),
 }
 """By name; where a name is one of ``METHODS``, too, this is what it means between models without a base."""
+
+
+def check_formula(name: str, models: int, alpha: float) -> None:
+    """Raise RecipeError where a formula takes another number of models, or α is out of range."""
+    formula = FORMULAS[name]
+    if models != formula.models:
+        problem = f"{name} takes {formula.models} models ({formula.text}), {models} were given"
+        raise RecipeError(problem, where="--sources", remedy="give as many, or choose another --method")
+    if name != "add_difference" and not 0 <= alpha <= 1:
+        raise RecipeError(f"α is {alpha:g}", where="--alpha", remedy="give a number from 0 to 1")
