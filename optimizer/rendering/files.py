@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from pathlib import Path
 
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
@@ -17,6 +19,30 @@ def variant_of(folder: Path) -> str | None:
     """``fp16`` where only those weights are there."""
     names = {path.name for path in folder.glob("*.safetensors")}
     return "fp16" if names and all(".fp16" in name for name in names) else None
+
+
+def missing_files(folder: Path, usual: str) -> list[str]:
+    """The weight files that a model's folder lacks: the only one, or shards that its index names; by their names alone.
+
+    Args:
+        folder: of a model.
+        usual: what the file is called where there is one.
+
+    Raises:
+        BaseModelError: there are pickles in their place.
+    """
+    names = {path.name for path in folder.glob("*.safetensors")}
+    if not names:
+        if pickle := next(iter(sorted(path.name for path in folder.glob("*.bin"))), None):
+            problem = f"its weights are a pickle ({pickle}), which can run code when it is opened"
+            raise BaseModelError(problem, where=folder, remedy="fetch the .safetensors files of the model")
+        return [usual]
+    shards: set[str] = set()
+    for index in folder.glob("*.index*.json"):
+        if (".fp16" in index.name) == (variant_of(folder) == "fp16") and ".safetensors." in index.name:
+            with suppress(OSError, ValueError, LookupError, AttributeError):  # whoever loads it says what is wrong with it
+                shards |= set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    return sorted(shards - names)
 
 
 def first_sentence(error: Exception) -> str:

@@ -15,13 +15,14 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from optimizer.errors import BaseModelError, UsageError
 from optimizer.rendering.denoiser import load_denoiser
 from optimizer.rendering.families import FAMILIES, Family
-from optimizer.rendering.files import COMPLETE, first_sentence, missing_weights, variant_of
+from optimizer.rendering.files import COMPLETE, first_sentence, missing_files, missing_weights, variant_of
 from optimizer.rendering.loading import Quantize
 from optimizer.rendering.quantised import heavy_text_encoder, quantisation
 
 _INDEX = "model_index.json"
 # The safety checker turns pictures black, and draws nothing; the others are for pictures as prompts.
 _NEVER = ("safety_checker", "feature_extractor", "image_encoder")
+_LISTED = 12
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model")
 
 
@@ -84,14 +85,24 @@ def _checked(folder: Path, other: bool) -> tuple[str, Mapping[str, str], Sequenc
     if other:
         parts.pop(FAMILIES[kind].denoiser, None)
     needed = (*([] if other else [FAMILIES[kind].denoiser]), *FAMILIES[kind].parts)
-    lacking = [part for part in dict.fromkeys((*needed, *parts)) if part not in parts or not (folder / part).is_dir()]
-    # Without its vocabulary, transformers' tokenizer loads all the same and reads every text as empty.
-    for part in parts:
-        if part.startswith("tokenizer") and part not in lacking and not any((folder / part / name).is_file() for name in _VOCABULARIES):
-            lacking.append(f"{part}/vocab.json")
-    if lacking:
-        raise BaseModelError(f"the pipeline is incomplete: {', '.join(lacking)} missing", where=folder, remedy=COMPLETE)
+    if lacking := _lacking(folder, needed, parts):
+        more = f" and {len(lacking) - _LISTED} more" if len(lacking) > _LISTED else ""
+        raise BaseModelError(f"the pipeline is incomplete: {', '.join(lacking[:_LISTED])}{more} missing", where=folder, remedy=COMPLETE)
     return kind, parts, none
+
+
+def _lacking(folder: Path, needed: Sequence[str], parts: Mapping[str, str]) -> list[str]:
+    """The parts that are not there, and the files that are missing in those that are; raises BaseModelError where weights are pickles."""
+    lacking = [part for part in dict.fromkeys((*needed, *parts)) if part not in parts or not (folder / part).is_dir()]
+    for part in (part for part in parts if part not in lacking):
+        # Without its vocabulary, transformers' tokenizer loads all the same and reads every text as empty.
+        if part.startswith("tokenizer") and not any((folder / part / name).is_file() for name in _VOCABULARIES):
+            lacking.append(f"{part}/vocab.json")
+        elif part.startswith("text_encoder"):
+            lacking += [f"{part}/{name}" for name in missing_files(folder / part, "model.safetensors")]
+        elif part in ("vae", "unet", "transformer"):
+            lacking += [f"{part}/{name}" for name in missing_files(folder / part, "diffusion_pytorch_model.safetensors")]
+    return lacking
 
 
 def _text_encoders(
