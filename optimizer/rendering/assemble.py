@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
+from optimizer.adapters import Adapter
 from optimizer.adapters.locate import located
 from optimizer.errors import UsageError
 from optimizer.merging import DTYPES
-from optimizer.rendering.families import Family, family_of_pipeline, models_of
+from optimizer.rendering.families import Family, check_family, check_settings, family_of_pipeline, models_of
 from optimizer.rendering.free import free_memory, stored_numbers
 from optimizer.rendering.latents import latent_shape
 from optimizer.rendering.load import check_device, family_at, load_pipeline, remarks_on
@@ -22,7 +24,7 @@ from optimizer.rendering.renderer import Renderer
 from optimizer.rendering.settings import RenderSettings
 
 
-def assemble(base: str, settings: RenderSettings, loading: Loading, note: Note) -> Renderer:
+def assemble(base: str, settings: RenderSettings, loading: Loading, note: Note, adapters: Sequence[Adapter] = ()) -> Renderer:
     """Load a base and place it as its size and the free memory ask for.
 
     Args:
@@ -30,15 +32,19 @@ def assemble(base: str, settings: RenderSettings, loading: Loading, note: Note) 
         settings: of the pictures.
         loading: what was asked for.
         note: is told of every step that is taken later because memory ran out.
+        adapters: what will be drawn with it; for another family, they are refused before gigabytes are read.
 
     Raises:
-        BaseModelError: the base cannot be loaded.
+        BaseModelError: the base cannot be loaded, or is not of the adapters' family.
         UsageError: the device is not there, or what was asked for does not go together.
     """
     device = torch.device(_device(loading.device))
     check_device(str(device))
     free = free_memory(device)
     family = family_at(base, loading.denoiser, loading.base_config)
+    check_family(family, adapters)
+    check_settings(family, settings)
+    _check_slicing(family, loading)
     dtype = number_format(loading, family, device, free, stored_numbers(located(base)))
     others = {name: getattr(loading, name) for name in ("vae", "denoiser", "base_config", "quantize")}
     pipeline = load_pipeline(base, device="cpu", dtype=dtype, compute=device, **others)
@@ -90,11 +96,13 @@ def _slimmed(pipeline: Any, loading: Loading) -> None:
     if loading.vae_tiling:
         pipeline.vae.enable_tiling()
     if loading.attention_slicing:
-        family = family_of_pipeline(pipeline)
-        if family.denoiser != "unet":
-            problem = f"{family.name} computes attention in one piece"
-            raise UsageError(problem, where="--attention-slicing", remedy="leave it out; --offload saves more")
         pipeline.enable_attention_slicing()
+
+
+def _check_slicing(family: Family, loading: Loading) -> None:
+    if loading.attention_slicing and family.denoiser != "unet":
+        problem = f"{family.name} computes attention in one piece"
+        raise UsageError(problem, where="--attention-slicing", remedy="leave it out; --offload saves more")
 
 
 def _compile(pipeline: DiffusionPipeline, loading: Loading) -> None:

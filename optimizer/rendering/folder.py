@@ -71,11 +71,10 @@ def _checked(folder: Path, other: bool) -> tuple[str, Mapping[str, str], Sequenc
     index = folder / _INDEX
     if not index.is_file():
         raise BaseModelError(f"no diffusers pipeline here ({_INDEX} is missing)", where=folder, remedy="give the folder of one")
-    try:
-        found = json.loads(index.read_text(encoding="utf-8"))
-        kind = found["_class_name"]
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise BaseModelError(f"cannot be read: {first_sentence(error)}", where=index, remedy=COMPLETE) from error
+    found = _read(index)
+    kind = found.get("_class_name") if isinstance(found, dict) else None
+    if not isinstance(kind, str):
+        raise BaseModelError("cannot be read: it names no _class_name", where=index, remedy=COMPLETE)
     if kind not in FAMILIES:
         known = ", ".join(family.name for family in FAMILIES.values())
         raise BaseModelError(f"{kind} is not supported", where=folder, remedy=f"use a pipeline of {known}")
@@ -88,7 +87,18 @@ def _checked(folder: Path, other: bool) -> tuple[str, Mapping[str, str], Sequenc
     if lacking := _lacking(folder, needed, parts):
         more = f" and {len(lacking) - _LISTED} more" if len(lacking) > _LISTED else ""
         raise BaseModelError(f"the pipeline is incomplete: {', '.join(lacking[:_LISTED])}{more} missing", where=folder, remedy=COMPLETE)
+    for part in parts:
+        for file in sorted((folder / part).glob("*.json")):
+            _read(file)
     return kind, parts, none
+
+
+def _read(file: Path) -> Any:
+    """What a JSON file holds; raises BaseModelError where it is none."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BaseModelError(f"cannot be read: {first_sentence(error)}", where=file, remedy=COMPLETE) from error
 
 
 def _lacking(folder: Path, needed: Sequence[str], parts: Mapping[str, str]) -> list[str]:

@@ -60,7 +60,8 @@ def prepare(config: Config, observer: Observer) -> Bench:
     known_methods(config.methods, len(config.sources))
     sources = load_sources(config)
     base = config.base or str(demo_base())
-    renderer = load_renderer(base, _settings(config), _loading(config), note=observer.note)
+    adapters = [s.adapter for s in sources]
+    renderer = load_renderer(base, _settings(config), _loading(config), note=observer.note, adapters=adapters)
     draft = draft_renderer(renderer, config.decoder)
     sources = [replace(s, adapter=renderer.fitted(s.adapter)) for s in sources]
     try:

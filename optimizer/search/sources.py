@@ -9,10 +9,12 @@ from pathlib import Path
 
 from optimizer.adapters import Adapter, BaseWeights, distillation, load_adapter
 from optimizer.adapters.families import FAMILIES
+from optimizer.adapters.locate import located
 from optimizer.adapters.said import TAGS, TRIGGER, said
 from optimizer.errors import UsageError
 from optimizer.export import Origin
 from optimizer.merging import shared_modules
+from optimizer.rendering.fake_spec import is_fake
 from optimizer.rendering.prompts import ROLES, Role, Subject
 from optimizer.search.config import Config
 from studies.demo.world import PREFIX, UnknownDemoSource, demo_source
@@ -48,10 +50,18 @@ def load_sources(config: Config) -> list[Source]:
         BaseModelError: a file needs a weight that the base model lacks.
         UsageError: the sources belong to different bases, are the same file, or share no module.
     """
-    base = BaseWeights(config.base) if (Path(config.base) / "model_index.json").is_file() else None
+    base = _weights(config.base)
     sources = [_load(spec, config, index, base) for index, spec in enumerate(config.sources)]
     _check_together(sources)
     return _uniquely_named(sources)
+
+
+def _weights(base: str) -> BaseWeights | None:
+    """The weights of a diffusers folder, here or in the hub's cache; None where the base is none."""
+    if not base or is_fake(base):
+        return None
+    folder = located(base)
+    return BaseWeights(folder) if (folder / "model_index.json").is_file() else None
 
 
 def remarks(sources: Sequence[Source], rank: int | None) -> list[str]:

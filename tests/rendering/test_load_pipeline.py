@@ -140,10 +140,6 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
         without(TEXT, 3),
         f"weights are missing: text_encoder.embeddings.position_embedding.weight and 2 more{AGAIN}",
     ),
-    "a broken part": (
-        lambda f: (f / "unet" / "config.json").write_text("{"),
-        "the pipeline cannot be loaded: It looks like the config file",
-    ),
     "another pipeline": (
         renamed("StableDiffusionXLPipeline"),
         f"the pipeline is incomplete: unet, vae, text_encoder, tokenizer, scheduler, text_encoder_2, tokenizer_2 missing{AGAIN}",
@@ -190,6 +186,16 @@ def test_pickles_are_named_and_not_opened(copy: Path) -> None:
     assert str(caught.value) == (
         f"{copy / 'unet'}: its weights are a pickle (diffusion_pytorch_model.bin), which can run code when it is opened — "
         "fetch the .safetensors files of the model"
+    )
+
+
+@pytest.mark.parametrize("name", ["unet/config.json", "scheduler/scheduler_config.json", "tokenizer/tokenizer.json"])
+def test_a_configuration_that_cannot_be_read(copy: Path, name: str) -> None:
+    (copy / name).write_text('{"')
+    with pytest.raises(BaseModelError) as caught:
+        load(copy)
+    assert str(caught.value) == (
+        f"{copy / name}: cannot be read: Unterminated string starting at: line 1 column 2 (char 1) — fetch the whole folder again"
     )
 
 
