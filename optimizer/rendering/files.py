@@ -49,6 +49,8 @@ def first_sentence(error: Exception) -> str:
     """The first sentence of a library's message."""
     if "Cannot copy out of meta tensor" in str(error):
         return "weights are missing in it"  # diffusers leaves those that a single file lacks without storage, and then moves them
+    if isinstance(error, KeyError):
+        return f"{error} is missing in it"
     return " ".join(str(error).split()).split(". ")[0].rstrip(".") or type(error).__name__
 
 
