@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 from optimizer.errors import BaseModelError, UsageError
 from optimizer.rendering.blueprints import BLUEPRINTS
 from optimizer.rendering.families import FAMILIES
-from optimizer.rendering.files import COMPLETE, first_sentence, variant_of
+from optimizer.rendering.files import check_class, check_whole, first_sentence, variant_of
 from optimizer.rendering.header import EIGHT, WHOLE, read_header
 from optimizer.rendering.loading import Quantize
 from optimizer.rendering.quantised import quantisation
@@ -55,8 +54,7 @@ def load_denoiser(
     except Exception as error:  # whatever the parsers of configurations and weights raise on a damaged file
         remedy = f"give a {part} of {FAMILIES[kind].name} to --denoiser, and fetch it again if it should be one"
         raise BaseModelError(f"the denoiser cannot be loaded: {first_sentence(error)}", where=place, remedy=remedy) from error
-    if empty := next((name for name, weight in found.named_parameters() if weight.is_meta), None):
-        raise BaseModelError(f"weights are missing: {empty}", where=place, remedy=COMPLETE)
+    check_whole(found, place)
     return found
 
 
@@ -82,7 +80,7 @@ def _place(other: Path, part: str, kind: str) -> Path:
     if other.is_dir():
         place = other if (other / "config.json").is_file() else other / part
         if (place / "config.json").is_file():
-            _check_class(place, part, kind)
+            check_class(place, CLASSES[kind], f"give a {part} of {FAMILIES[kind].name} to --denoiser")
             return place
         raise BaseModelError(f"no {part} here (config.json is missing)", where=other, remedy="give the folder of one to --denoiser")
     if not other.is_file():
@@ -94,16 +92,6 @@ def _place(other: Path, part: str, kind: str) -> Path:
     if what := header.mistaken or (f"of another model ({header.model})" if stranger else ""):
         raise BaseModelError(f"this file is {what}", where=other, remedy=f"give a {part} of {FAMILIES[kind].name} to --denoiser")
     return other
-
-
-def _check_class(place: Path, part: str, kind: str) -> None:
-    try:
-        found = json.loads((place / "config.json").read_text(encoding="utf-8")).get("_class_name")
-    except (OSError, ValueError, AttributeError) as error:
-        raise BaseModelError(f"cannot be read: {first_sentence(error)}", where=place / "config.json", remedy=COMPLETE) from error
-    if found not in (None, CLASSES[kind]):
-        problem, remedy = f"holds a {found}, not a {CLASSES[kind]}", f"give a {part} of {FAMILIES[kind].name} to --denoiser"
-        raise BaseModelError(problem, where=place, remedy=remedy)
 
 
 def _quantised_already(place: Path) -> bool:

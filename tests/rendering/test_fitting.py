@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,9 +11,10 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import save_file
 
 from optimizer.errors import BaseModelError, UsageError
-from optimizer.rendering import Loading, RenderSettings, load_pipeline, load_renderer
+from optimizer.rendering import Loading, RenderSettings, draft_renderer, load_pipeline, load_renderer
 from tests.ldm import save_single_file
-from tests.tiny import tiny_flux_pipeline, tiny_flux_transformer, tiny_pipeline, tiny_sd3_pipeline, tiny_unet, tiny_xl_pipeline
+from tests.rendering.test_quantised import tiny_decoder
+from tests.tiny import tiny_flux_pipeline, tiny_flux_transformer, tiny_pipeline, tiny_sd3_pipeline, tiny_unet, tiny_vae, tiny_xl_pipeline
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +76,30 @@ def test_what_a_denoisers_folder_lacks_is_said_of_it(xl: Path, tmp_path: Path) -
     assert refused(xl, tmp_path) == f"{tmp_path}: weights are missing: conv_in.bias — fetch the whole folder again"
     (tmp_path / "config.json").write_text("{")
     assert refused(xl, tmp_path).startswith(f"{tmp_path / 'config.json'}: cannot be read: ")
+
+
+def without_a_tensor(model: Any, place: Path) -> Path:
+    model.save_pretrained(place)
+    tensors = dict(sorted(model.state_dict().items())[2:])
+    save_file(tensors, place / "diffusion_pytorch_model.safetensors", {"format": "pt"})
+    return place
+
+
+def test_autoencoders_that_are_not_whole_or_of_another_kind(xl: Path, tmp_path: Path) -> None:
+    """A tiny one of a full one's weights would be made up, and draw noise all night."""
+    torn, tiny, whole = without_a_tensor(tiny_vae(), tmp_path / "torn"), tmp_path / "tiny", tmp_path / "whole"
+    tiny_decoder().save_pretrained(tiny)
+    tiny_vae().save_pretrained(whole)
+    renderer = load_renderer(str(xl), RenderSettings(), Loading(device="cpu"))
+    for vae, problem in {torn: "weights are missing: decoder.", tiny: "holds a AutoencoderTiny, not a AutoencoderKL — "}.items():
+        with pytest.raises(BaseModelError) as caught:
+            load_pipeline(xl, device="cpu", dtype=torch.float32, vae=vae)
+        assert str(caught.value).startswith(f"{vae}: {problem}")
+    torn = without_a_tensor(tiny_decoder(), tmp_path / "torn-tiny")
+    for decoder, problem in {torn: "weights are missing: decoder.", whole: "holds a AutoencoderKL, not a AutoencoderTiny — "}.items():
+        with pytest.raises(BaseModelError) as caught:
+            draft_renderer(renderer, str(decoder))
+        assert str(caught.value).startswith(f"{decoder}: {problem}")
 
 
 def test_a_layout_for_a_folder(xl: Path) -> None:
