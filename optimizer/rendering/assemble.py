@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
-from optimizer.adapters import Adapter
+from optimizer.adapters import Adapter, distillation
 from optimizer.adapters.locate import located
 from optimizer.errors import UsageError
 from optimizer.merging import DTYPES
-from optimizer.rendering.families import Family, check_family, check_settings, family_of_pipeline, models_of
+from optimizer.rendering.families import Family, check_family, check_settings, drawing_of, family_of_pipeline, models_of
 from optimizer.rendering.free import free_memory, stored_numbers
 from optimizer.rendering.latents import latent_shape
 from optimizer.rendering.load import check_device, family_at, load_pipeline, remarks_on
@@ -49,7 +50,7 @@ def assemble(base: str, settings: RenderSettings, loading: Loading, note: Note, 
     others = {name: getattr(loading, name) for name in ("vae", "denoiser", "base_config", "quantize")}
     pipeline = load_pipeline(base, device="cpu", dtype=dtype, compute=device, **others)
     residence = resident(demand(pipeline, settings.resolution, dtype), free, loading, device, dtype)
-    for remark in remarks_on(base, loading.base_config):
+    for remark in (*remarks_on(base, loading.base_config), *_on_drawing(base, settings, pipeline)):
         note(remark)
     _slimmed(pipeline, loading)
     if residence.offload == "none":
@@ -57,6 +58,21 @@ def assemble(base: str, settings: RenderSettings, loading: Loading, note: Note, 
     if residence.compiled:
         _compile(pipeline, loading)
     return Renderer(pipeline, settings, residence=residence, note=note)
+
+
+def _on_drawing(base: str, settings: RenderSettings, pipeline: DiffusionPipeline) -> list[str]:
+    """What users should know of how will be drawn, where it does not suit what the base calls itself, or what was asked for."""
+    usual, name = drawing_of(pipeline), Path(base).name
+    lines = []
+    if (kind := distillation(name, {})) and usual == family_of_pipeline(pipeline).drawing and None in (settings.steps, settings.guidance):
+        lines.append(
+            f"warning: {name} calls itself a model of few steps ({kind}), and nothing else in it says so: "
+            f"without --steps and --guidance it draws in {usual.steps} steps with guidance {usual.guidance:g}"
+        )
+    guidance = settings.completed(usual.steps, usual.guidance).guidance
+    if settings.negative and guidance is not None and guidance <= 1:
+        lines.append(f"warning: the negative prompt changes nothing with a guidance of {guidance:g}; more than 1 would use it")
+    return lines
 
 
 def number_format(loading: Loading, family: Family, device: torch.device, free: int, numbers: int) -> torch.dtype:

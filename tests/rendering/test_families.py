@@ -146,6 +146,24 @@ def test_a_turbo_model_is_known_by_its_timesteps(kind: Callable[[], DiffusionPip
     assert Renderer(pipeline, RenderSettings(steps=30, guidance=5.0)).settings.steps == 30
 
 
+def test_what_does_not_suit_how_the_base_draws_is_told(tmp_path: Path) -> None:
+    tiny_xl_pipeline().save_pretrained(tmp_path / "some-xl-turbo")
+
+    def told(**settings: Any) -> list[str]:
+        lines: list[str] = []
+        load_renderer(str(tmp_path / "some-xl-turbo"), RenderSettings(**settings), Loading(device="cpu"), note=lines.append)
+        return lines
+
+    assert told(guidance=0.0) == [
+        "warning: some-xl-turbo calls itself a model of few steps (Turbo), and nothing else in it says so: "
+        "without --steps and --guidance it draws in 25 steps with guidance 6"
+    ]
+    assert told(steps=4, guidance=0.0) == []
+    assert told(steps=4, guidance=1.0, negative="fog") == [
+        "warning: the negative prompt changes nothing with a guidance of 1; more than 1 would use it"
+    ]
+
+
 @pytest.mark.parametrize("trained", [{"rescale_betas_zero_snr": True}, {"prediction_type": "v_prediction"}])
 def test_a_model_that_was_trained_down_to_no_signal_is_no_turbo_model(trained: dict[str, Any]) -> None:
     pipeline = tiny_xl_pipeline()
