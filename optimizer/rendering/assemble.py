@@ -19,7 +19,7 @@ from optimizer.rendering.latents import latent_shape
 from optimizer.rendering.load import check_device, family_at, load_pipeline, remarks_on
 from optimizer.rendering.loading import Loading
 from optimizer.rendering.memory import Note
-from optimizer.rendering.plan import Demand, resident
+from optimizer.rendering.plan import Demand, Residence, resident
 from optimizer.rendering.quantised import quantised_parts
 from optimizer.rendering.renderer import Renderer
 from optimizer.rendering.settings import RenderSettings
@@ -49,10 +49,10 @@ def assemble(base: str, settings: RenderSettings, loading: Loading, note: Note, 
     dtype = number_format(loading, family, device, free, stored_numbers(located(base)))
     others = {name: getattr(loading, name) for name in ("vae", "denoiser", "base_config", "quantize")}
     pipeline = load_pipeline(base, device="cpu", dtype=dtype, compute=device, **others)
-    residence = resident(demand(pipeline, settings.resolution, dtype), free, loading, device, dtype)
+    residence = resident(demand(pipeline, settings.resolution, dtype, settings.batch), free, loading, device, dtype)
     for remark in (*remarks_on(base, loading.base_config), *_on_drawing(base, settings, pipeline)):
         note(remark)
-    _slimmed(pipeline, loading)
+    _slimmed(pipeline, loading, residence)
     if residence.offload == "none":
         pipeline.to(device)
     if residence.compiled:
@@ -93,21 +93,24 @@ def number_format(loading: Loading, family: Family, device: torch.device, free: 
     return torch.float32 if 2 * numbers * torch.float32.itemsize <= free else torch.bfloat16
 
 
-def demand(pipeline: DiffusionPipeline, resolution: int | None, dtype: torch.dtype) -> Demand:
-    """What a loaded pipeline wants of memory."""
+def demand(pipeline: DiffusionPipeline, resolution: int | None, dtype: torch.dtype, batch: int = 1) -> Demand:
+    """What a loaded pipeline wants of memory for so many pictures at a time."""
     _, height, width = latent_shape(pipeline, resolution)
     factor: int = pipeline.vae_scale_factor
     sizes = {part: sum(p.numel() * p.element_size() for p in model.parameters()) for part, model in models_of(pipeline).items()}
-    return Demand(sizes, family_of_pipeline(pipeline).denoiser, height * width * factor**2, dtype.itemsize, bool(quantised_parts(pipeline)))
+    vae: Any = pipeline.components["vae"]
+    upcast = bool(vae.config.get("force_upcast")) and dtype == torch.float16 and type(pipeline).__name__ == "StableDiffusionXLPipeline"
+    pixels, quantised = height * width * factor**2, bool(quantised_parts(pipeline))
+    return Demand(sizes, family_of_pipeline(pipeline).denoiser, pixels, dtype.itemsize, quantised, batch, upcast)
 
 
 def _device(asked: str) -> str:
     return asked if asked != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _slimmed(pipeline: Any, loading: Loading) -> None:
-    """What makes a picture need less memory, as far as it was asked for."""
-    if loading.vae_slicing:
+def _slimmed(pipeline: Any, loading: Loading, residence: Residence) -> None:
+    """What makes a picture need less memory, as far as it was asked for or planned."""
+    if residence.sliced:
         pipeline.vae.enable_slicing()
     if loading.vae_tiling:
         pipeline.vae.enable_tiling()
