@@ -11,7 +11,7 @@ from optimizer.adapters import Adapter, BaseWeights, distillation, load_adapter
 from optimizer.adapters.families import FAMILIES
 from optimizer.adapters.locate import located
 from optimizer.adapters.said import TAGS, TRIGGER, said
-from optimizer.errors import UsageError
+from optimizer.errors import BaseModelError, UsageError
 from optimizer.export import Origin
 from optimizer.merging import shared_modules
 from optimizer.rendering.fake_spec import is_fake
@@ -57,10 +57,13 @@ def load_sources(config: Config) -> list[Source]:
 
 
 def _weights(base: str) -> BaseWeights | None:
-    """The weights of a diffusers folder, here or in the hub's cache; None where the base is none."""
+    """The weights of a diffusers folder, here or in the hub's cache; None where the base is none, of which is told when it is loaded."""
     if not base or is_fake(base):
         return None
-    folder = located(base)
+    try:
+        folder = located(base)
+    except BaseModelError:
+        return None
     return BaseWeights(folder) if (folder / "model_index.json").is_file() else None
 
 
