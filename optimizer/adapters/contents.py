@@ -15,6 +15,8 @@ from optimizer.adapters.roles import NO_FACTOR, WEIGHT, Refusal, Suffix, read_su
 from optimizer.errors import AdapterError
 
 _LISTED = 10
+# How names begin in checkpoints, which people name as a source by mistake; those of LoRAs end in the name of a factor besides.
+_MODEL = ("model.diffusion_model.", "first_stage_model.", "cond_stage_model.", "conditioner.embedders.")
 
 Names = Mapping[str, Suffix]
 """Tensor name → module as the file calls it, and role."""
@@ -133,6 +135,11 @@ def _refusal(refused: Mapping[str, Refusal], header: Header) -> AdapterError:
 
 def _strangers(unknown: Mapping[str, str], header: Header) -> AdapterError:
     count = len(header.entries)
+    if len(unknown) == count and set(unknown.values()) == {NO_FACTOR}:
+        what = "a whole model, not a LoRA" if any(name.startswith(_MODEL) for name in unknown) else "no LoRA"
+        problem = f"is {what}: none of its {count} tensors is a factor of one, the first is {next(iter(unknown))[:160]}"
+        remedy = "name a LoRA, LoHa or LoKr file of a supported base model, not a checkpoint, which --base takes, or an embedding"
+        return AdapterError(problem, file=header.path, remedy=remedy)
     alike: dict[str, list[str]] = {}
     for tensor in unknown:
         alike.setdefault(re.sub(r"\d+", "#", tensor), []).append(tensor)

@@ -18,8 +18,9 @@ _OWN = (BrokenEvaluationWarning,)
 
 def hush(console: Console) -> None:
     """Silence the warnings, log lines and progress bars of libraries, from before their import on; ``-W`` and PYTHONWARNINGS win."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    # Not "error" either: what these libraries log so they raise as well, and that becomes the one line that is told.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "critical")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "critical")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     root = logging.getLogger()
     if not root.handlers:

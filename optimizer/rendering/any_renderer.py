@@ -60,7 +60,14 @@ class AnyRenderer(Protocol):
         """
 
 
-def load_renderer(base: str, settings: RenderSettings, loading: Loading | None = None, *, note: Note | None = None) -> AnyRenderer:
+def load_renderer(
+    base: str,
+    settings: RenderSettings,
+    loading: Loading | None = None,
+    *,
+    note: Note | None = None,
+    adapters: Sequence[Adapter] = (),
+) -> AnyRenderer:
     """The renderer of a base.
 
     Args:
@@ -68,9 +75,10 @@ def load_renderer(base: str, settings: RenderSettings, loading: Loading | None =
         settings: steps, guidance, batch size; what is not given is what is usual for the base.
         loading: how it is brought into memory. A fake base computes on the CPU whatever is asked for.
         note: is told, in one line, of what is done where memory runs out.
+        adapters: what will be drawn with it, so that those for another family are refused before the base is read.
 
     Raises:
-        BaseModelError: the base cannot be loaded.
+        BaseModelError: the base cannot be loaded, or is not of the adapters' family.
         UsageError: the device is not there, or a fake base has no such setting or part.
     """
     loading = loading or Loading()
@@ -80,7 +88,7 @@ def load_renderer(base: str, settings: RenderSettings, loading: Loading | None =
     # Only here: diffusers takes seconds to import, which a fake base does not need.
     from optimizer.rendering.assemble import assemble
 
-    return assemble(base, settings, loading, note or (lambda line: None))
+    return assemble(base, settings, loading, note or (lambda line: None), adapters)
 
 
 def draft_renderer(renderer: AnyRenderer, decoder: str) -> AnyRenderer:

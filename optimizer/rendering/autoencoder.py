@@ -12,7 +12,7 @@ import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from optimizer.errors import BaseModelError
-from optimizer.rendering.files import COMPLETE, first_sentence, variant_of
+from optimizer.rendering.files import COMPLETE, check_class, check_whole, first_sentence, variant_of
 from optimizer.rendering.header import Header, read_header
 
 _STARTS = ("", "first_stage_model.", "vae.")
@@ -39,6 +39,7 @@ def load_autoencoder(place: Path, pipeline: DiffusionPipeline, options: dict[str
     except Exception as error:  # whatever the parsers of configurations and weights raise on a damaged file
         remedy = "fetch the file again, or give one of the base's family" if place.is_file() else COMPLETE
         raise BaseModelError(f"the autoencoder cannot be loaded: {first_sentence(error)}", where=place, remedy=remedy) from error
+    check_whole(found, place)
     _check_latents(_latents(found), own, place)
     vae: torch.nn.Module = found
     return vae
@@ -48,6 +49,7 @@ def _of_folder(folder: Path, options: dict[str, Any]) -> Any:
     place = folder / "vae" if (folder / "model_index.json").is_file() else folder
     if not (place / "config.json").is_file():
         raise BaseModelError("no autoencoder here (config.json is missing)", where=place, remedy="give the folder of one to --vae")
+    check_class(place, "AutoencoderKL", "give the folder or file of an autoencoder to --vae; a tiny one is for --decoder")
     return diffusers.AutoencoderKL.from_pretrained(place, variant=variant_of(place), **options)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import diffusers
 import torch
 import transformers
-from diffusers.loaders.single_file_utils import CHECKPOINT_KEY_NAMES, infer_diffusers_model_type
+from diffusers.loaders.single_file_utils import CHECKPOINT_KEY_NAMES
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor
 
@@ -55,12 +55,7 @@ def checkpoint_kind(file: Path, header: Header, remedy: str = "") -> str:
         BaseModelError: it is none that is drawn with.
     """
     tensors = header.tensors
-    try:
-        kind: str = infer_diffusers_model_type(dict(tensors))
-    except Exception:  # of models that it half knows it takes tensors and shapes for granted
-        kind = ""
-    if any(name.startswith("edm_vpred.") for name in tensors):
-        kind = "EDM"
+    kind = "EDM" if any(name.startswith("edm_vpred.") for name in tensors) else header.model
     if kind in BLUEPRINTS and (kind != "v1" or CHECKPOINT_KEY_NAMES["v1"] in tensors):
         return kind
     what = header.mistaken or ("of an unknown model" if kind in ("", "v1") else f"of a model that is not supported ({kind})")

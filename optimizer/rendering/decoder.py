@@ -10,7 +10,7 @@ import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from optimizer.errors import BaseModelError
-from optimizer.rendering.files import first_sentence, variant_of
+from optimizer.rendering.files import check_class, check_whole, first_sentence, variant_of
 
 
 def load_decoder(folder: Path, pipeline: DiffusionPipeline, device: torch.device) -> torch.nn.Module:
@@ -22,11 +22,12 @@ def load_decoder(folder: Path, pipeline: DiffusionPipeline, device: torch.device
         device: where it will.
 
     Raises:
-        BaseModelError: it cannot be loaded, or is for latents of another shape.
+        BaseModelError: it is no tiny autoencoder, cannot be loaded, or is for latents of another shape.
     """
     if not (folder / "config.json").is_file():
         remedy = "give the folder of an AutoencoderTiny to --decoder"
         raise BaseModelError("no tiny decoder here (config.json is missing)", where=folder, remedy=remedy)
+    check_class(folder, "AutoencoderTiny", "give the folder of an AutoencoderTiny to --decoder; another full autoencoder is for --vae")
     own: Any = pipeline.components["vae"]
     try:
         options: dict[str, Any] = {"dtype": own.dtype, "local_files_only": True, "use_safetensors": True}
@@ -34,6 +35,7 @@ def load_decoder(folder: Path, pipeline: DiffusionPipeline, device: torch.device
     except Exception as error:  # whatever the parsers of configurations and weights raise on a damaged file
         problem = f"the tiny decoder cannot be loaded: {first_sentence(error)}"
         raise BaseModelError(problem, where=folder, remedy="fetch the whole folder again") from error
+    check_whole(found, folder)
     has = (found.config.latent_channels, 2 ** (len(found.config.decoder_block_out_channels) - 1))
     wants = (own.config.latent_channels, 2 ** (len(own.config.block_out_channels) - 1))
     if has != wants:

@@ -10,8 +10,9 @@ import diffusers
 import torch
 
 from optimizer.errors import BaseModelError, UsageError
+from optimizer.rendering.blueprints import BLUEPRINTS
 from optimizer.rendering.families import FAMILIES
-from optimizer.rendering.files import first_sentence, variant_of
+from optimizer.rendering.files import check_class, check_whole, first_sentence, variant_of
 from optimizer.rendering.header import EIGHT, WHOLE, read_header
 from optimizer.rendering.loading import Quantize
 from optimizer.rendering.quantised import quantisation
@@ -45,14 +46,16 @@ def load_denoiser(
     part = FAMILIES[kind].denoiser
     if not other:
         return read_denoiser(folder / part, folder / part, kind, options, quantize, compute)
-    place = _place(Path(other), part)
+    place = _place(Path(other), part, kind)
     try:
-        return read_denoiser(place, folder / part, kind, options, quantize, compute)
+        found = read_denoiser(place, folder / part, kind, options, quantize, compute)
     except UsageError:
         raise
     except Exception as error:  # whatever the parsers of configurations and weights raise on a damaged file
         remedy = f"give a {part} of {FAMILIES[kind].name} to --denoiser, and fetch it again if it should be one"
         raise BaseModelError(f"the denoiser cannot be loaded: {first_sentence(error)}", where=place, remedy=remedy) from error
+    check_whole(found, place)
+    return found
 
 
 def read_denoiser(
@@ -72,11 +75,12 @@ def read_denoiser(
     return denoiser
 
 
-def _place(other: Path, part: str) -> Path:
-    """Where the weights are: a file, the folder of a model, or that of a pipeline."""
+def _place(other: Path, part: str, kind: str) -> Path:
+    """Where the weights are: a file, the folder of a model, or that of a pipeline; raises BaseModelError where it is of another class."""
     if other.is_dir():
         place = other if (other / "config.json").is_file() else other / part
         if (place / "config.json").is_file():
+            check_class(place, CLASSES[kind], f"give a {part} of {FAMILIES[kind].name} to --denoiser")
             return place
         raise BaseModelError(f"no {part} here (config.json is missing)", where=other, remedy="give the folder of one to --denoiser")
     if not other.is_file():
@@ -84,8 +88,9 @@ def _place(other: Path, part: str) -> Path:
     if other.suffix == ".gguf":
         return other
     header = read_header(other, (*WHOLE, *EIGHT))
-    if header.mistaken:
-        raise BaseModelError(f"this file is {header.mistaken}", where=other, remedy=f"give a {part} to --denoiser")
+    stranger = header.model != "v1" and header.model in BLUEPRINTS and BLUEPRINTS[header.model].pipeline != kind
+    if what := header.mistaken or (f"of another model ({header.model})" if stranger else ""):
+        raise BaseModelError(f"this file is {what}", where=other, remedy=f"give a {part} of {FAMILIES[kind].name} to --denoiser")
     return other
 
 

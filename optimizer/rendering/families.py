@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +10,12 @@ import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor, nn
 
+from optimizer.adapters import Adapter
+from optimizer.adapters.families import FAMILIES as TITLES
 from optimizer.adapters.families import PIPELINES
+from optimizer.errors import BaseModelError, UsageError
 from optimizer.rendering.emphasis import Reading
+from optimizer.rendering.settings import RenderSettings
 from optimizer.rendering.weighing import FLUX_T5_LENGTH, SD3_T5_LENGTH, weighed_flux, weighed_sd, weighed_sd3, weighed_xl
 
 TextStates = dict[str, Tensor]
@@ -139,6 +143,27 @@ FAMILIES = {
     ),
 }
 """By the name of diffusers' class."""
+
+
+def check_family(family: Family, adapters: Iterable[Adapter]) -> None:
+    """Raise BaseModelError where an adapter is for another family of bases."""
+    for adapter in adapters:
+        if adapter.base not in ("unknown", *family.bases):
+            problem = f"is for {TITLES[adapter.base].title}, the base model is of {family.name}"
+            raise BaseModelError(problem, where=adapter.name, remedy="choose sources and a base of one family")
+
+
+def check_settings(family: Family, settings: RenderSettings) -> None:
+    """Raise UsageError where a family cannot draw so, as far as that is known before a base is loaded."""
+    if settings.negative and not family.negates:
+        raise UsageError(f"{family.name} takes no negative prompt", where="--negative", remedy="leave it out")
+    if settings.clip_skip is None:
+        return
+    if not family.layer:
+        raise UsageError(f"{family.name} has no choice of CLIP's layers", where="--clip-skip", remedy="leave it out")
+    if settings.clip_skip < family.layer:
+        problem = f"{family.name} reads CLIP's layer {family.layer} from the end, or an earlier one"
+        raise UsageError(problem, where="--clip-skip", remedy=f"give {family.layer} or more")
 
 
 def family_of_pipeline(pipeline: DiffusionPipeline) -> Family:

@@ -15,13 +15,14 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from optimizer.errors import BaseModelError, UsageError
 from optimizer.rendering.denoiser import load_denoiser
 from optimizer.rendering.families import FAMILIES, Family
-from optimizer.rendering.files import COMPLETE, first_sentence, missing_weights, variant_of
+from optimizer.rendering.files import COMPLETE, first_sentence, missing_files, missing_weights, variant_of
 from optimizer.rendering.loading import Quantize
 from optimizer.rendering.quantised import heavy_text_encoder, quantisation
 
 _INDEX = "model_index.json"
 # The safety checker turns pictures black, and draws nothing; the others are for pictures as prompts.
 _NEVER = ("safety_checker", "feature_extractor", "image_encoder")
+_LISTED = 12
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model")
 
 
@@ -70,11 +71,10 @@ def _checked(folder: Path, other: bool) -> tuple[str, Mapping[str, str], Sequenc
     index = folder / _INDEX
     if not index.is_file():
         raise BaseModelError(f"no diffusers pipeline here ({_INDEX} is missing)", where=folder, remedy="give the folder of one")
-    try:
-        found = json.loads(index.read_text(encoding="utf-8"))
-        kind = found["_class_name"]
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise BaseModelError(f"cannot be read: {first_sentence(error)}", where=index, remedy=COMPLETE) from error
+    found = _read(index)
+    kind = found.get("_class_name") if isinstance(found, dict) else None
+    if not isinstance(kind, str):
+        raise BaseModelError("cannot be read: it names no _class_name", where=index, remedy=COMPLETE)
     if kind not in FAMILIES:
         known = ", ".join(family.name for family in FAMILIES.values())
         raise BaseModelError(f"{kind} is not supported", where=folder, remedy=f"use a pipeline of {known}")
@@ -84,14 +84,35 @@ def _checked(folder: Path, other: bool) -> tuple[str, Mapping[str, str], Sequenc
     if other:
         parts.pop(FAMILIES[kind].denoiser, None)
     needed = (*([] if other else [FAMILIES[kind].denoiser]), *FAMILIES[kind].parts)
-    lacking = [part for part in dict.fromkeys((*needed, *parts)) if part not in parts or not (folder / part).is_dir()]
-    # Without its vocabulary, transformers' tokenizer loads all the same and reads every text as empty.
+    if lacking := _lacking(folder, needed, parts):
+        more = f" and {len(lacking) - _LISTED} more" if len(lacking) > _LISTED else ""
+        raise BaseModelError(f"the pipeline is incomplete: {', '.join(lacking[:_LISTED])}{more} missing", where=folder, remedy=COMPLETE)
     for part in parts:
-        if part.startswith("tokenizer") and part not in lacking and not any((folder / part / name).is_file() for name in _VOCABULARIES):
-            lacking.append(f"{part}/vocab.json")
-    if lacking:
-        raise BaseModelError(f"the pipeline is incomplete: {', '.join(lacking)} missing", where=folder, remedy=COMPLETE)
+        for file in sorted((folder / part).glob("*.json")):
+            _read(file)
     return kind, parts, none
+
+
+def _read(file: Path) -> Any:
+    """What a JSON file holds; raises BaseModelError where it is none."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BaseModelError(f"cannot be read: {first_sentence(error)}", where=file, remedy=COMPLETE) from error
+
+
+def _lacking(folder: Path, needed: Sequence[str], parts: Mapping[str, str]) -> list[str]:
+    """The parts that are not there, and the files that are missing in those that are; raises BaseModelError where weights are pickles."""
+    lacking = [part for part in dict.fromkeys((*needed, *parts)) if part not in parts or not (folder / part).is_dir()]
+    for part in (part for part in parts if part not in lacking):
+        # Without its vocabulary, transformers' tokenizer loads all the same and reads every text as empty.
+        if part.startswith("tokenizer") and not any((folder / part / name).is_file() for name in _VOCABULARIES):
+            lacking.append(f"{part}/vocab.json")
+        elif part.startswith("text_encoder"):
+            lacking += [f"{part}/{name}" for name in missing_files(folder / part, "model.safetensors")]
+        elif part in ("vae", "unet", "transformer"):
+            lacking += [f"{part}/{name}" for name in missing_files(folder / part, "diffusion_pytorch_model.safetensors")]
+    return lacking
 
 
 def _text_encoders(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from diffusers.loaders.single_file_utils import infer_diffusers_model_type
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -54,6 +55,15 @@ class Header:
         if self.tensors and all(name.startswith(_AUTOENCODER) for name in self.tensors):
             return "an autoencoder alone, which is for --vae"
         return ""
+
+    @property
+    def model(self) -> str:
+        """What diffusers calls the kind of model; empty where it stumbles over it, ``v1`` where it recognises nothing."""
+        try:
+            kind: str = infer_diffusers_model_type(dict(self.tensors))
+        except Exception:  # of models that it half knows it takes tensors and shapes for granted
+            return ""
+        return kind
 
 
 def read_header(file: Path, formats: Sequence[str] = WHOLE, *, remedy: str = _REMEDY) -> Header:

@@ -16,6 +16,7 @@ from optimizer.rendering.autoencoder import load_autoencoder
 from optimizer.rendering.checkpoint import checkpoint_family, checkpoint_remarks, load_checkpoint
 from optimizer.rendering.families import Family, models_of
 from optimizer.rendering.files import first_sentence
+from optimizer.rendering.fitting import check_parts
 from optimizer.rendering.folder import folder_family, load_folder
 from optimizer.rendering.loading import Quantize
 
@@ -44,7 +45,7 @@ def load_pipeline(
         compute: where will be computed, where that is another device than the weights are loaded to.
 
     Raises:
-        BaseModelError: nothing there, not a pipeline of a known family, or not all of one.
+        BaseModelError: nothing there, not a pipeline of a known family, not all of one, or of parts that do not go together.
         UsageError: the device is not there, or cannot compute with what is quantised so.
     """
     place = located(base)
@@ -59,14 +60,22 @@ def load_pipeline(
         pipeline = load_folder(place, options, denoiser=denoiser, quantize=quantize, compute=compute)
     if vae:
         pipeline.register_modules(vae=load_autoencoder(Path(vae), pipeline, options))
+    check_parts(pipeline, denoiser or base)
     for model in models_of(pipeline).values():
         model.eval()  # diffusers 0.42 leaves T5 from a single file in training mode, where it drops a tenth of its states
     return pipeline.to(device)
 
 
 def family_at(base: str | Path, denoiser: str | Path = "", base_config: str | Path = "") -> Family:
-    """The family of a base, before it is loaded, with its own or another denoiser; raises BaseModelError where it has none."""
+    """The family of a base, before it is loaded, with its own or another denoiser.
+
+    Raises:
+        BaseModelError: it has none.
+        UsageError: a folder, which says itself how it is laid out, is given a layout.
+    """
     place = located(base)
+    if base_config and place.is_dir():
+        raise UsageError("is for single files; a folder says itself how it is laid out", where="--base-config", remedy="leave it out")
     return checkpoint_family(place, base_config) if place.is_file() else folder_family(place, denoiser)
 
 

@@ -26,6 +26,7 @@ class Residence:
         offload: which models wait in the computer's memory.
         branch: candidates run beside the weights, in low-rank branches, rather than in them.
         compiled: the denoiser is compiled, so that its weights must stay where they are.
+        sliced: pictures are decoded one at a time, for there is no room to decode a batch at once.
         marks: whatever else changes the last bits of a picture, in a word each.
         plan: a sentence for people that says so and why; empty where nothing was planned.
     """
@@ -35,6 +36,7 @@ class Residence:
     offload: Offload = "none"
     branch: bool = False
     compiled: bool = False
+    sliced: bool = False
     marks: tuple[str, ...] = ()
     plan: str = ""
 
@@ -49,6 +51,8 @@ class Demand:
         pixels: of one picture.
         width: bytes of a number that is computed with.
         quantised: whether weights cannot be added to.
+        batch: pictures that are drawn together.
+        upcast: whether the autoencoder decodes in fp32, as Stable Diffusion XL's does, which overflows fp16.
     """
 
     parts: Mapping[str, int]
@@ -56,6 +60,8 @@ class Demand:
     pixels: int
     width: int
     quantised: bool
+    batch: int = 1
+    upcast: bool = False
 
     @property
     def weights(self) -> int:
@@ -66,6 +72,11 @@ class Demand:
     def work(self) -> int:
         """Bytes that one picture needs beside the weights, estimated: most while it is decoded."""
         return self.pixels * _DECODING * self.width // 2
+
+    @property
+    def decoding(self) -> int:
+        """Bytes that a whole batch needs while it is decoded, estimated."""
+        return self.batch * self.pixels * _DECODING * (4 if self.upcast else self.width) // 2
 
     @property
     def greatest(self) -> int:
@@ -95,8 +106,10 @@ def resident(demand: Demand, free: int, loading: Loading, device: torch.device, 
     offload = loading.offload if loading.offload != "auto" else _offload(demand, free, loading, device)
     branch = loading.apply == "branch" or (loading.apply == "auto" and _branched(demand, free, offload, device))
     compiled = loading.compile or loading.cuda_graphs
+    held = demand.weights * (1 + _BRANCH if branch else 2) if offload == "none" else demand.parts.get("vae", 0)
+    sliced = loading.vae_slicing or (device.type != "cpu" and held + demand.decoding > free)
     told = {"branch": branch, "compiled": compiled, "quantised": demand.quantised, "tiled": loading.vae_tiling}
-    found = Residence(device, dtype, offload, branch, compiled, tuple(mark for mark, holds in told.items() if holds))
+    found = Residence(device, dtype, offload, branch, compiled, sliced, tuple(mark for mark, holds in told.items() if holds))
     return replace(found, plan=_sentence(demand, free, found))
 
 
@@ -139,7 +152,7 @@ def _sentence(demand: Demand, free: int, found: Residence) -> str:
     applied: dict[bool, str] = {True: "in branches beside the weights", False: "in the weights"}
     return (
         f"memory: {amount(demand.weights)} of weights in {_name(found.dtype)}{kind}, {amount(free)} free on "
-        f"{found.device.type}: {where}; candidates {applied[found.branch]}"
+        f"{found.device.type}: {where}; candidates {applied[found.branch]}" + ("; pictures decoded one at a time" if found.sliced else "")
     )
 
 

@@ -38,11 +38,11 @@ def quantisation(kind: Quantize, dtype: torch.dtype, device: torch.device, *, te
     if kind == "none":
         return {}
     package, library = PACKAGES[kind], transformers if text else diffusers
+    if package == "bitsandbytes" and device.type == "cpu":
+        raise UsageError("bitsandbytes needs a GPU here", where=f"--quantize {kind}", remedy="use int8, which runs on a CPU too")
     if find_spec(package) is None:
         raise UsageError(f"{package} is not installed", where=f"--quantize {kind}", remedy=f"pip install {package}")
     if package == "bitsandbytes":
-        if device.type == "cpu":
-            raise UsageError("bitsandbytes needs a GPU here", where=f"--quantize {kind}", remedy="use int8, which runs on a CPU too")
         return {
             "quantization_config": library.BitsAndBytesConfig(
                 load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype, bnb_4bit_use_double_quant=True

@@ -12,11 +12,10 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor, nn
 
 from optimizer.adapters import Adapter, fit_shapes, weight_shapes
-from optimizer.adapters.families import FAMILIES
-from optimizer.errors import BaseModelError, TrialError, UsageError
+from optimizer.errors import TrialError, UsageError
 from optimizer.rendering.branch import Branches
 from optimizer.rendering.candidate import Candidate, changes
-from optimizer.rendering.families import TextStates, drawing_of, family_of_pipeline, models_of
+from optimizer.rendering.families import TextStates, check_family, check_settings, drawing_of, family_of_pipeline, models_of
 from optimizer.rendering.latents import latent_shape
 from optimizer.rendering.live import InPlace, base_weights
 from optimizer.rendering.memory import Ladder, Note, attempt
@@ -51,6 +50,7 @@ class Renderer:
     ) -> None:
         self._family, drawing = family_of_pipeline(pipeline), drawing_of(pipeline)
         self.pipeline: Any = pipeline
+        check_settings(self._family, settings)
         self.settings = settings.completed(drawing.steps, drawing.guidance)
         self._residence = residence or Residence(pipeline.components[self._family.denoiser].device, pipeline.dtype)
         self.device = self._residence.device
@@ -58,8 +58,6 @@ class Renderer:
         self._shapes = weight_shapes(models_of(pipeline))
         self._way = Branches(pipeline, self._shapes, self._residence.dtype) if self._residence.branch else self._in_place()
         self._skip = self._skipped_layers()
-        if settings.negative and not self._family.negates:
-            raise UsageError(f"{self._family.name} takes no negative prompt", where="--negative", remedy="leave it out")
         if settings.scheduler:
             self.pipeline.scheduler = scheduler_named(settings.scheduler, self.pipeline.scheduler, self._family.name)
         self._latent = latent_shape(pipeline, settings.resolution)
@@ -93,9 +91,7 @@ class Renderer:
 
     def fitted(self, adapter: Adapter) -> Adapter:
         """The adapter in the shapes of the base's weights; raises BaseModelError where it is for another family or does not fit."""
-        if adapter.base not in ("unknown", *self._family.bases):
-            problem = f"is for {FAMILIES[adapter.base].title}, the base model is of {self._family.name}"
-            raise BaseModelError(problem, where=adapter.name, remedy="choose sources and a base of one family")
+        check_family(self._family, [adapter])
         return fit_shapes(adapter, self._shapes)
 
     def render(self, prompts: Sequence[Prompt], candidate: Candidate | None = None, *, tick: Callable[[int], None] | None = None) -> Images:
@@ -200,15 +196,15 @@ class Renderer:
 
     def _skipped_layers(self) -> int | None:
         """How many layers of CLIP diffusers is to skip beyond what it does by itself."""
-        asked, own, name = self.settings.clip_skip, self._family.layer, self._family.name
+        asked = self.settings.clip_skip
         if asked is None:
             return None
-        if not own:
-            raise UsageError(f"{name} has no choice of CLIP's layers", where="--clip-skip", remedy="leave it out")
-        if asked < own:
-            problem = f"{name} reads CLIP's layer {own} from the end, or an earlier one"
-            raise UsageError(problem, where="--clip-skip", remedy=f"give {own} or more")
-        return asked - own or None
+        encoders = (self.pipeline.components.get(part) for part in ("text_encoder", "text_encoder_2"))
+        layers = min(encoder.config.num_hidden_layers for encoder in encoders if encoder is not None)
+        if asked > layers + 1:  # beyond all layers are the embeddings, and beyond those nothing
+            problem = f"there is no layer {asked}: CLIP has {layers} here"
+            raise UsageError(problem, where="--clip-skip", remedy=f"give {layers} or less; 2 is usual")
+        return asked - self._family.layer or None
 
     def special(self, prompts: Sequence[Prompt]) -> bool:
         """Whether one of the texts, or the negative prompt, has weights or is longer than CLIP reads at once.

@@ -65,7 +65,7 @@ def prepare(config: Config, observer: Observer) -> Bench:
     known_methods(config.methods, len(config.sources))
     loaded = load_models(config) if config.whole else LoraEnsemble(load_loras(config), config)
     base = config.drawn_with or str(demo_base())
-    renderer = load_renderer(base, _settings(config), _loading(config), note=observer.note)
+    renderer = load_renderer(base, _settings(config), _loading(config), note=observer.note, adapters=loaded.adapters)
     draft = draft_renderer(renderer, config.decoder)
     ensemble = loaded.fitted(renderer)
     try:

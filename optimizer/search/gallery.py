@@ -12,7 +12,7 @@ from optimizer.search.config import KeepImages
 from optimizer.search.labels import is_baseline
 from optimizer.search.pictures import save_images
 from optimizer.search.sheets import keep_sheet
-from studies.records import TrialRecord
+from studies.records import Evaluation, TrialRecord
 from studies.store import Store
 
 
@@ -29,12 +29,33 @@ class Gallery:
     keep: KeepImages
     best: int
 
-    def hang(self, store: Store, recipe: Recipe, images: Tensor) -> tuple[str, ...]:
-        """Write the pictures of a trial, uint8 (n, 3, height, width), and their sheet, unless none are kept; returns their names."""
+    def hang(self, store: Store, recipe: Recipe, images: Tensor, *, stay: bool = True) -> tuple[str, ...]:
+        """Write the sheet of a trial's pictures, unless none are kept, and the pictures themselves, if they stay.
+
+        Args:
+            store: where they go.
+            recipe: whose they are.
+            images: uint8, (n, 3, height, width).
+            stay: whether there is room for them, see ``has_room``: packing them takes longer than all else beside drawing.
+
+        Returns:
+            The names of the pictures.
+        """
         if self.keep == "none":
             return ()
         keep_sheet(store, recipe.hash, images)
-        return save_images(store, f"trials/{recipe.hash[:16]}", images)
+        return save_images(store, f"trials/{recipe.hash[:16]}", images) if stay else ()
+
+    def has_room(self, records: Mapping[int, TrialRecord], label: str, evaluation: Evaluation) -> bool:
+        """Whether the pictures of one more trial would be kept, beside those of all that have ended so far.
+
+        Args:
+            records: of these, by number.
+            label: of the new one.
+            evaluation: of the new one.
+        """
+        coming = TrialRecord(number=max(records, default=-1) + 1, label=label, evaluation=evaluation)
+        return self.keep == "all" or evaluation.recipe_hash in self._kept({**records, coming.number: coming})
 
     def fallen(self, records: Mapping[int, TrialRecord]) -> list[TrialRecord]:
         """The trials, of all that have ended so far, with pictures that are not kept any longer."""

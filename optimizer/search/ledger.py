@@ -85,12 +85,13 @@ class Ledger:
         """The evaluation of a recipe that was evaluated before, by this or another worker, or by an interrupted run."""
         return self.cache.get(self.key(recipe))
 
-    def keep(self, recipe: Recipe, evaluation: Evaluation, images: Tensor) -> Evaluation:
-        """Write the pictures, then the evaluation that names them; when this returns both are durable.
+    def keep(self, recipe: Recipe, evaluation: Evaluation, images: Tensor, label: str = "") -> Evaluation:
+        """Write the pictures, unless better trials have displaced them already, then the evaluation that names them; when this returns
+        both are durable.
 
         Where another worker, which took this one for dead, was first, its evaluation stands, and is returned.
         """
-        files = self.gallery.hang(self.store, recipe, images)
+        files = self.gallery.hang(self.store, recipe, images, stay=self.gallery.has_room(self._known, label, evaluation))
         stands = self.cache.add(self.key(recipe), evaluation.model_copy(update={"images": files}))
         for file in set(files) - set(stands.images):  # it was taken down meanwhile
             self.store.remove(file)

@@ -14,7 +14,7 @@ from optimizer.errors import NoFeasibleMerge, StudyError, TrialError
 from optimizer.search.config import Config
 from optimizer.search.evaluate import Evaluator
 from optimizer.search.housekeeping import tidy
-from optimizer.search.ledger import Ledger, reason_of
+from optimizer.search.ledger import Ledger, label_of, reason_of
 from optimizer.search.pictures import save_images
 from optimizer.search.progress import Observer, Stopped
 from optimizer.search.proposing import proposed
@@ -131,7 +131,7 @@ def _evaluated(
         evaluation = ledger.known(recipe)
         if evaluation is None:
             measured = evaluator.evaluate(recipe)
-            evaluation = ledger.keep(recipe, measured.evaluation, measured.images)
+            evaluation = ledger.keep(recipe, measured.evaluation, measured.images, label_of(trial))
     except (OSError, StudyError, Stopped):  # a full disk fails every trial
         raise
     except UpdateFinishedTrialError:  # another worker took this one for dead

@@ -12,10 +12,12 @@ import torch
 
 from optimizer.adapters import Adapter, BaseWeights, distillation, load_adapter
 from optimizer.adapters.families import FAMILIES
+from optimizer.adapters.locate import located
 from optimizer.adapters.said import TAGS, TRIGGER, said
-from optimizer.errors import UsageError
+from optimizer.errors import BaseModelError, UsageError
 from optimizer.merging import DTYPES, shared_modules
 from optimizer.rendering import AnyRenderer
+from optimizer.rendering.fake_spec import is_fake
 from optimizer.rendering.memory import Note
 from optimizer.rendering.prompts import Subject
 from optimizer.search.config import Config
@@ -113,10 +115,21 @@ def load_loras(config: Config) -> list[LoraSource]:
         BaseModelError: a file needs a weight that the base model lacks.
         UsageError: the sources belong to different bases, are the same file, or share no module.
     """
-    base = BaseWeights(config.base) if (Path(config.base) / "model_index.json").is_file() else None
+    base = _weights(config.base)
     sources = [_load(spec, config, index, base) for index, spec in enumerate(config.sources)]
     _check_together(sources)
     return _uniquely_named(sources)
+
+
+def _weights(base: str) -> BaseWeights | None:
+    """The weights of a diffusers folder, here or in the hub's cache; None where the base is none, of which is told when it is loaded."""
+    if not base or is_fake(base):
+        return None
+    try:
+        folder = located(base)
+    except BaseModelError:
+        return None
+    return BaseWeights(folder) if (folder / "model_index.json").is_file() else None
 
 
 def remarks(sources: Sequence[LoraSource], rank: int | None) -> list[str]:

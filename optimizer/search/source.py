@@ -11,6 +11,7 @@ from typing import Protocol
 
 import torch
 
+from optimizer.adapters import Adapter
 from optimizer.export import Origin
 from optimizer.merging import Recipe
 from optimizer.rendering import AnyRenderer
@@ -94,6 +95,11 @@ class Ensemble(ABC):
     """
 
     sources: Sequence[Source]
+
+    @property
+    def adapters(self) -> Sequence[Adapter]:
+        """Those that have to be for the base's family, which is checked before it is loaded."""
+        return ()
 
     @property
     def based(self) -> bool:

@@ -93,7 +93,7 @@ def test_a_hundred_thousand_strange_weights(tmp_path: Path) -> None:
     """Work on names must grow as their number does: were it with the square, this one test would take as long as all others."""
     entries = {f"a{i}.weight": {"dtype": "F16", "shape": [1], "data_offsets": [2 * i, 2 * i + 2]} for i in range(100_000)}
     problem = raised(with_header(tmp_path / "h.safetensors", entries, b"\0" * 200_000)).problem
-    assert "100000 of 100000 tensors are not understood: a0.weight and 99999 like it" in problem
+    assert problem == "is no LoRA: none of its 100000 tensors is a factor of one, the first is a0.weight"
 
 
 def test_empty(tmp_path: Path) -> None:
@@ -338,10 +338,17 @@ def test_what_changes_the_rest_cannot_be_left_out(good: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("allow_unknown", [False, True])
-def test_a_checkpoint_is_not_a_lora(tmp_path: Path, allow_unknown: bool) -> None:
-    save_file({"model.diffusion_model.out.2.weight": torch.ones(2)}, tmp_path / "c.safetensors")
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [("model.diffusion_model.out.2.weight", "a whole model, not a LoRA"), ("decoder.conv_in.weight", "no LoRA"), ("emb_params", "no LoRA")],
+)
+def test_a_checkpoint_is_not_a_lora(tmp_path: Path, name: str, what: str, allow_unknown: bool) -> None:
+    save_file({name: torch.ones(2)}, tmp_path / "c.safetensors")
     error = raised(tmp_path / "c.safetensors", allow_unknown=allow_unknown)
-    assert "not a checkpoint" in error.remedy
+    assert error.problem == f"is {what}: none of its 1 tensors is a factor of one, the first is {name}"
+    assert error.remedy == (
+        "name a LoRA, LoHa or LoKr file of a supported base model, not a checkpoint, which --base takes, or an embedding"
+    )
 
 
 def test_dora_is_refused_even_when_unknown_tensors_are_allowed(good: Path, tmp_path: Path) -> None:

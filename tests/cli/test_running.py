@@ -176,7 +176,7 @@ def test_a_full_disk_or_lost_folder_is_told_in_one_line(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device", str(tmp_path / "evaluations"))
 
-    monkeypatch.setattr("studies.cache.EvaluationCache.put", full)
+    monkeypatch.setattr("studies.cache.EvaluationCache.add", full)
     assert execute(studio.arguments(out=tmp_path)) == 1
     assert capsys.readouterr().err.splitlines()[-1] == f"optimize: {tmp_path / 'evaluations'}: No space left on device"
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from optimizer.adapters import Adapter, Factors
 from optimizer.errors import BaseModelError, UsageError
-from optimizer.rendering import Prompt, Renderer, RenderSettings, load_pipeline
+from optimizer.rendering import Loading, Prompt, Renderer, RenderSettings, load_pipeline, load_renderer
 from optimizer.rendering.schedulers import SCHEDULERS, scheduler_named
 from tests.tiny import tiny_flux_pipeline, tiny_pipeline, tiny_sd3_pipeline, tiny_vae, tiny_xl_pipeline
 
@@ -146,6 +146,24 @@ def test_a_turbo_model_is_known_by_its_timesteps(kind: Callable[[], DiffusionPip
     assert Renderer(pipeline, RenderSettings(steps=30, guidance=5.0)).settings.steps == 30
 
 
+def test_what_does_not_suit_how_the_base_draws_is_told(tmp_path: Path) -> None:
+    tiny_xl_pipeline().save_pretrained(tmp_path / "some-xl-turbo")
+
+    def told(**settings: Any) -> list[str]:
+        lines: list[str] = []
+        load_renderer(str(tmp_path / "some-xl-turbo"), RenderSettings(**settings), Loading(device="cpu"), note=lines.append)
+        return lines
+
+    assert told(guidance=0.0) == [
+        "warning: some-xl-turbo calls itself a model of few steps (Turbo), and nothing else in it says so: "
+        "without --steps and --guidance it draws in 25 steps with guidance 6"
+    ]
+    assert told(steps=4, guidance=0.0) == []
+    assert told(steps=4, guidance=1.0, negative="fog") == [
+        "warning: the negative prompt changes nothing with a guidance of 1; more than 1 would use it"
+    ]
+
+
 @pytest.mark.parametrize("trained", [{"rescale_betas_zero_snr": True}, {"prediction_type": "v_prediction"}])
 def test_a_model_that_was_trained_down_to_no_signal_is_no_turbo_model(trained: dict[str, Any]) -> None:
     pipeline = tiny_xl_pipeline()
@@ -238,6 +256,20 @@ def test_the_layer_of_clip_that_is_asked_for(folder: Path) -> None:
     if own == 2:
         with pytest.raises(UsageError, match="reads CLIP's layer 2 from the end, or an earlier one — give 2 or more"):
             loaded(folder, clip_skip=1)
+    with pytest.raises(UsageError, match="--clip-skip: there is no layer 99: CLIP has 2 here — give 2 or less; 2 is usual"):
+        loaded(folder, clip_skip=99)
+
+
+def test_what_does_not_go_together_is_refused_before_weights_are_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("optimizer.rendering.assemble.load_pipeline", lambda *args, **options: pytest.fail("weights were read"))
+    settings, loading = RenderSettings(), Loading(device="cpu")
+    with pytest.raises(BaseModelError, match="hero: is for Qwen-Image, the base model is of "):
+        load_renderer(str(folder), settings, loading, adapters=[Adapter("hero", {}, base="qwen-image")])
+    if "flux" in folder.name:
+        with pytest.raises(UsageError, match=r"--negative: FLUX\.1 takes no negative prompt"):
+            load_renderer(str(folder), replace(settings, negative="fog"), loading)
+        with pytest.raises(UsageError, match=r"--attention-slicing: FLUX\.1 computes attention in one piece"):
+            load_renderer(str(folder), settings, replace(loading, attention_slicing=True))
 
 
 def test_another_autoencoder(folder: Path, tmp_path: Path) -> None:

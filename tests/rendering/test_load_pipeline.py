@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,7 @@ UNET, TEXT, VAE = (
     "text_encoder/model.safetensors",
     "vae/diffusion_pytorch_model.safetensors",
 )
+SHARD = "part-00.safetensors"
 AGAIN = " — fetch the whole folder again"
 Damage = Callable[[Path], object]
 
@@ -86,6 +87,18 @@ def without(name: str, keys: int) -> Damage:
     return damage
 
 
+def sharded(file: Path) -> Iterator[Path]:
+    """Split a file of weights into twenty, with an index as diffusers writes it; gives the files."""
+    tensors = load_file(file)
+    places = {name: f"part-{number % 20:02}.safetensors" for number, name in enumerate(tensors)}
+    for shard in sorted(set(places.values())):
+        held = {name: tensor for name, tensor in tensors.items() if places[name] == shard}
+        save_file(held, file.with_name(shard), {"format": "pt"})
+    file.with_name(f"{file.name}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    file.unlink()
+    yield from sorted(file.parent.glob("part-*"))
+
+
 def renamed(kind: str) -> Damage:
     return lambda folder: (folder / "model_index.json").write_text(json.dumps({"_class_name": kind}))
 
@@ -95,11 +108,15 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
         lambda f: (f / "model_index.json").unlink(),
         "no diffusers pipeline here (model_index.json is missing) — give the folder of one",
     ),
-    "no U-Net weights": (
-        lambda f: (f / UNET).unlink(),
-        "the pipeline cannot be loaded: Error no file named diffusion_pytorch_model.safetensors",
+    "no U-Net weights": (lambda f: (f / UNET).unlink(), f"the pipeline is incomplete: {UNET} missing{AGAIN}"),
+    "no weights at all": (
+        lambda f: [(f / name).unlink() for name in (UNET, TEXT, VAE)],
+        f"the pipeline is incomplete: {TEXT}, {UNET}, {VAE} missing{AGAIN}",
     ),
-    "no text encoder weights": (lambda f: (f / TEXT).unlink(), "the pipeline cannot be loaded: Error no file named model.safetensors"),
+    "a shard of the U-Net missing": (
+        lambda f: next(sharded(f / UNET)).unlink(),
+        f"the pipeline is incomplete: unet/{SHARD} missing{AGAIN}",
+    ),
     "no VAE": (lambda f: shutil.rmtree(f / "vae"), f"the pipeline is incomplete: vae missing{AGAIN}"),
     "no parts": (
         lambda f: [shutil.rmtree(f / part) for part in ("vae", "tokenizer", "scheduler")],
@@ -122,10 +139,6 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "text encoder tensors missing": (
         without(TEXT, 3),
         f"weights are missing: text_encoder.embeddings.position_embedding.weight and 2 more{AGAIN}",
-    ),
-    "a broken part": (
-        lambda f: (f / "unet" / "config.json").write_text("{"),
-        "the pipeline cannot be loaded: It looks like the config file",
     ),
     "another pipeline": (
         renamed("StableDiffusionXLPipeline"),
@@ -150,6 +163,40 @@ def test_an_index_that_is_none(copy: Path, text: str) -> None:
     (copy / "model_index.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(BaseModelError, match=r"model_index\.json: cannot be read: .* — fetch the whole folder again$"):
         load(copy)
+
+
+def test_shards_are_read_together(copy: Path, whole: Path) -> None:
+    assert len(list(sharded(copy / UNET))) == 20
+    found, expected = (load_pipeline(place, device="cpu", dtype=torch.float32).unet.state_dict() for place in (copy, whole))
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+def test_of_many_missing_files_a_few_are_named(copy: Path) -> None:
+    for shard in sharded(copy / UNET):
+        shard.unlink()
+    (copy / UNET).with_name("part-05.safetensors").touch()
+    with pytest.raises(BaseModelError, match=r"unet/part-12\.safetensors and 7 more missing — fetch the whole folder again$"):
+        load(copy)
+
+
+def test_pickles_are_named_and_not_opened(copy: Path) -> None:
+    (copy / UNET).rename((copy / UNET).with_name("diffusion_pytorch_model.bin"))
+    with pytest.raises(BaseModelError) as caught:
+        load(copy)
+    assert str(caught.value) == (
+        f"{copy / 'unet'}: its weights are a pickle (diffusion_pytorch_model.bin), which can run code when it is opened — "
+        "fetch the .safetensors files of the model"
+    )
+
+
+@pytest.mark.parametrize("name", ["unet/config.json", "scheduler/scheduler_config.json", "tokenizer/tokenizer.json"])
+def test_a_configuration_that_cannot_be_read(copy: Path, name: str) -> None:
+    (copy / name).write_text('{"')
+    with pytest.raises(BaseModelError) as caught:
+        load(copy)
+    assert str(caught.value) == (
+        f"{copy / name}: cannot be read: Unterminated string starting at: line 1 column 2 (char 1) — fetch the whole folder again"
+    )
 
 
 def test_nothing_there(tmp_path: Path) -> None:

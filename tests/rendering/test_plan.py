@@ -9,7 +9,9 @@ import torch
 
 from optimizer.errors import UsageError
 from optimizer.rendering import Loading
+from optimizer.rendering.assemble import demand as demanded
 from optimizer.rendering.plan import Demand, resident
+from tests.tiny import tiny_pipeline, tiny_xl_pipeline
 
 GIB = 1 << 30
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
@@ -52,6 +54,35 @@ def test_what_is_asked_for_is_done() -> None:
     )
     found = resident(FLUX, 40 * GIB, Loading(compile=True), CUDA, torch.bfloat16)
     assert (found.offload, found.compiled, found.branch) == ("none", True, True)
+
+
+@pytest.mark.parametrize(
+    ("demand", "free", "sliced"),
+    [
+        (replace(SDXL, batch=16), 80, False),
+        (replace(SDXL, batch=16), 24, True),
+        (replace(SDXL, batch=16, upcast=True), 80, True),
+        (replace(SDXL, batch=4, upcast=True), 80, False),
+        (replace(SDXL, batch=1), 16, False),
+        (replace(FLUX, batch=16), 32, True),  # with offload the autoencoder alone is there
+        (replace(FLUX, batch=8), 32, False),
+    ],
+)
+def test_a_batch_that_there_is_no_room_to_decode_is_decoded_picture_by_picture(demand: Demand, free: int, sliced: bool) -> None:
+    """Or all its denoising would be for nothing, and smaller batches would be drawn all night."""
+    found = resident(demand, free * GIB, Loading(), CUDA, torch.float16)
+    assert found.sliced == sliced
+    assert found.plan.endswith("; pictures decoded one at a time") == sliced
+    assert not resident(demand, GIB, Loading(), CPU, torch.float32).sliced
+    assert resident(demand, GIB, Loading(vae_slicing=True), CPU, torch.float32).sliced
+
+
+def test_what_a_pipeline_wants() -> None:
+    pipeline = tiny_xl_pipeline().to(torch.float16)
+    found = demanded(pipeline, 64, torch.float16, 3)
+    assert (found.pixels, found.batch, found.upcast, found.quantised) == (64 * 64, 3, True, False)
+    assert not demanded(pipeline, 64, torch.bfloat16).upcast
+    assert not demanded(tiny_pipeline(), 64, torch.float16).upcast
 
 
 @pytest.mark.parametrize(

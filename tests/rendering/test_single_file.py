@@ -282,7 +282,7 @@ def test_a_denoiser_of_eight_bits_is_read_unless_it_needs_a_scale(tmp_path: Path
     with pytest.raises(BaseModelError, match=r"its weights are stored in few bits with a scale .*scale_weight.*, which is not read — use"):
         drawn(tmp_path / "sd", denoiser=str(tmp_path / "scaled.safetensors"))
     save_file({"lora_unet_conv_in.lora_up.weight": torch.ones(2, 2)}, tmp_path / "lora.safetensors")
-    with pytest.raises(BaseModelError, match="this file is a LoRA, not a base model — give a unet to --denoiser"):
+    with pytest.raises(BaseModelError, match=r"this file is a LoRA, not a base model — give a unet of SD 1\.x and 2\.x to --denoiser"):
         drawn(tmp_path / "sd", denoiser=str(tmp_path / "lora.safetensors"))
 
 

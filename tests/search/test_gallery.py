@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import Tensor
 
 from optimizer import Study, optimize
 from optimizer.cli.main import execute
+from optimizer.search.config import KeepImages
 from optimizer.search.gallery import Gallery
+from optimizer.search.pictures import save_images
 from optimizer.search.progress import Silent
 from studies.records import TrialRecord
+from studies.store import Store
 from tests.files import LINEAR, kohya_file, random_parts
 from tests.search.runs import record, trials
 
@@ -90,6 +94,38 @@ def test_what_falls_is_what_no_kept_trial_shares() -> None:
     assert Gallery("best", 2).fallen(by_number) == []
     assert Gallery("all", 0).fallen(by_number) == []
     assert [r.number for r in Gallery("none", 5).fallen(by_number)] == [0, 1, 2, 3, 5, 6]
+
+
+def test_what_better_trials_have_displaced_already_is_not_written() -> None:
+    known = {r.number: r for r in (record(0, 0.1, "a alone"), record(1, 0.3, recipe="p"), record(2, 0.9, recipe="q"), record(3, None))}
+
+    def room(keep: KeepImages, score: float, label: str = "", recipe: str = "new") -> bool:
+        found = record(4, score, label, recipe).evaluation
+        assert found
+        return Gallery(keep, 2).has_room(known, label, found)
+
+    assert [room("best", score) for score in (0.2, 0.4, 1.0)] == [False, True, True]
+    assert room("best", 0.0, "stack")
+    assert room("best", 0.1, recipe="0"), "that of a baseline"
+    assert room("best", 0.3, recipe="p")
+    assert room("all", 0.0)
+    assert not room("none", 1.0)
+
+
+def test_pictures_are_packed_for_trials_that_stay_only(options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = set[str]()
+
+    def save(store: Store, name: str, images: Tensor) -> tuple[str, ...]:
+        written.add(name)
+        return save_images(store, name, images)
+
+    monkeypatch.setattr("optimizer.search.gallery.save_images", save)
+    study = optimize(**options | {"finalists": 1}, out=tmp_path)
+    improved, best = 0, -1.0
+    for trial in study.trials[4:]:
+        if trial.evaluation and trial.evaluation.score > best:
+            improved, best = improved + 1, trial.evaluation.score
+    assert 4 + 1 <= len(written) <= 4 + improved < len(study.trials)
 
 
 def test_another_choice_on_resume(options: dict[str, Any], tmp_path: Path) -> None:

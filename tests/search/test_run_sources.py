@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
 from safetensors.torch import save_file
 
 from optimizer.adapters import BaseWeights
@@ -130,7 +132,7 @@ def test_remarks_on_sources(tmp_path: Path) -> None:
     ]
 
 
-def test_a_source_that_needs_the_base_gets_it(tmp_path: Path, studio: Studio) -> None:
+def test_a_source_that_needs_the_base_gets_it(tmp_path: Path, studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     """A DoRA of magnitude 1 for every row is W / ‖W‖ where nothing was learnt."""
     plain = made(tmp_path, "plain")
     dora = edited(
@@ -143,6 +145,13 @@ def test_a_source_that_needs_the_base_gets_it(tmp_path: Path, studio: Studio) ->
     found = load_loras(Config.of(sources=(plain, str(dora)), base=studio.base))[1].adapter
     changed = found.modules[Q].delta() + BaseWeights(studio.base).weight(Place((Q,)))
     torch.testing.assert_close(changed.norm(dim=1), torch.ones(24))
+    model = tmp_path / "hub/models--lab--sd"
+    shutil.copytree(studio.base, model / "snapshots" / ("0" * 40))
+    (model / "refs").mkdir()
+    (model / "refs/main").write_text("0" * 40)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    cached = load_loras(Config.of(sources=(plain, str(dora)), base="lab/sd"))[1].adapter
+    assert torch.equal(cached.modules[Q].delta(), found.modules[Q].delta())
 
 
 def test_a_change_of_full_rank_is_told_unless_a_rank_is_asked_for(tmp_path: Path) -> None:
