@@ -99,8 +99,8 @@ class Evaluator:
     def baselines(self) -> Baselines:
         """Base and sources alone, rendered on first use."""
         if self._baselines is None:
-            base = self._render(None) if self.ensemble.based else None
-            alone = tuple(self._render(self._mixer.alone(k)) for k in range(len(self.sources)))
+            base = self._drawn("the base", None) if self.ensemble.based else None
+            alone = tuple(self._drawn(f"{s.name} alone", self._mixer.alone(k)) for k, s in enumerate(self.sources))
             shown = alone if base is None else (base, *alone)
             self._baselines = Baselines(base, alone, self._effects(base, alone), envelope(list(shown), self.renderer.device))
         return self._baselines
@@ -150,6 +150,14 @@ class Evaluator:
             seconds=time.perf_counter() - begun,
         )
         return Measured(evaluation, images, moments(vectors, baselines.effects), mixed.candidate)
+
+    def _drawn(self, what: str, candidate: Candidate | None) -> Tensor:
+        """Pictures of something that the run cannot do without, by name where it cannot be drawn."""
+        try:
+            return self._render(candidate)
+        except TrialError as error:
+            remedy = "check the file and the base that it was trained on, or draw with --precision bf16 or fp32"
+            raise TrialError(error.problem, where=what, remedy=remedy) from error
 
     def _render(self, candidate: Candidate | None) -> Tensor:
         return self.renderer.render(self.prompts.prompts, candidate, tick=self.tick)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from optimizer.errors import NoFeasibleMerge, OptimizerError, StudyError
-from optimizer.rendering import PromptSet
+from optimizer.rendering import AnyRenderer, PromptSet
 from optimizer.search.bench import Bench, prepare
 from optimizer.search.config import Config
 from optimizer.search.confirm import Confirmation, confirm, finalists
@@ -90,6 +90,7 @@ def run(config: Config, observer: Observer) -> Study:
             return finished
         if bench.renderer.plan:
             observer.note(bench.renderer.plan)
+            observer.note(_drawing(bench.renderer))
         observer.note(room)
         if origin and not directory.is_study:
             observer.note(_taken_over(origin, bench, ledger))
@@ -107,6 +108,12 @@ def run(config: Config, observer: Observer) -> Study:
         reason = next((t.error for t in reversed(study.trials) if t.error), "")
         raise NoFeasibleMerge(f"no merge can be used; the last failure: {reason}", where=directory.path, remedy="see report.html")
     return study
+
+
+def _drawing(renderer: AnyRenderer) -> str:
+    """How pictures are drawn, what was not asked for included."""
+    (height, width), settings = renderer.picture_size, renderer.settings
+    return f"pictures: {width} × {height}, {settings.steps} steps, guidance {settings.guidance:g}, up to {settings.batch} at once"
 
 
 def _taken_over(origin: Origin, bench: Bench, ledger: Ledger) -> str:

@@ -89,6 +89,15 @@ def test_where_not_even_the_base_can_be_rendered_no_trial_is_spent(studio: Studi
     assert {t.state for t in study.trials} == {"COMPLETE"}
 
 
+def test_a_source_that_cannot_be_drawn_is_named(studio: Studio, tmp_path: Path) -> None:
+    wild = load_adapter(studio.sources[1])
+    modules = {path: replace(factors, up=factors.up.float() * 1e36) for path, factors in wild.modules.items()}
+    save_adapter(replace(wild, modules=modules), tmp_path / "wild.safetensors", dtype=torch.float32)
+    message = r"base and sources cannot be rendered: wild alone: \d+ of \d+ pictures hold NaN, .* — check the file and the base that it was"
+    with pytest.raises(NoFeasibleMerge, match=message):
+        optimize(**studio.options(out=tmp_path / "study", sources=(studio.sources[0], tmp_path / "wild.safetensors")))
+
+
 def test_a_source_that_changes_nothing_is_named(studio: Studio, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     idle = load_adapter(studio.sources[1])
     modules = {path: replace(factors, up=factors.up * 1e-6) for path, factors in idle.modules.items()}
