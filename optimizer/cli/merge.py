@@ -23,10 +23,10 @@ _DEFAULTS = MergeOptions.model_validate({})
 def merge(recipe: Path | None = None, /, *, options: Annotated[MergeOptions, Parameter(name="*")] = _DEFAULTS) -> int:
     """Merge LoRAs as you say, or as a recipe says, into one file; or full models, with --kind model.
 
-    Beside the file its recipe (.yaml) and a model card (.md) are written.
+    Beside the file its recipe (.yaml) and a model card (.md) are written; of models what says how they were made (merge.yaml).
 
     Args:
-        recipe: a recipe (YAML, JSON) or a merged LoRA, which holds its own; options change it.
+        recipe: a recipe (YAML, JSON) or a merged LoRA, which holds its own; options change it. Or the merge.yaml of a merged model.
     """
     errors = Console(stderr=True, highlight=False)
     hush(errors)

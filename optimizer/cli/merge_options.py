@@ -47,7 +47,8 @@ class MergeOptions(BaseModel):
     method: str | None = Field(None, description="Merge method, see docs/methods.md; linear where not given.")
     blocks: tuple[str, ...] = Field(
         (),
-        description="Block weights of each source: a preset, names (IN=0.5,TE=0) or a list of LBW, kohya or Inspire; or a YAML file.",
+        description="Block weights of each source: a preset, names (IN=0.5,TE=0) or a list of LBW, kohya or Inspire; or a YAML file. "
+        "Of models with --alpha one text: how much of it holds where.",
     )
     rank: str | None = Field(
         None,
@@ -79,7 +80,9 @@ class MergeOptions(BaseModel):
         None,
         description="File or directory to write; a name that is taken gets the next version.",
     )
-    base: str = Field("", description="Diffusers folder of the base model, which DoRA, (IA)³, OFT, BOFT and GLoRA need.")
+    base: str = Field(
+        "", description="Diffusers folder of the base model, which DoRA, (IA)³, OFT, BOFT and GLoRA need; what models were trained from."
+    )
     allow_unknown: bool = Field(False, description="Leave out tensors of the sources that are not understood, with a warning.")
     device: str = Field("auto", description="Torch device.")
     force: bool = Field(False, description="Write over an existing file; allow more than five sources.")
