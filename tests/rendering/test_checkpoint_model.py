@@ -22,7 +22,7 @@ from optimizer.merging import Recipe
 from optimizer.merging.full import Blend, Folder, Job, Model, merge_models
 from optimizer.merging.full.extract import extract
 from optimizer.merging.full.model import canonical
-from optimizer.rendering import Loading, Prompt, RenderSettings, load_pipeline, load_renderer
+from optimizer.rendering import Loading, Prompt, Renderer, RenderSettings, load_pipeline, load_renderer
 from optimizer.rendering.checkpoint_model import Checkpoint
 from optimizer.rendering.open_model import open_model
 from tests.ldm import clip, ldm_unet, open_clip, prefixed, save_single_file
@@ -359,6 +359,27 @@ def test_a_part_that_one_model_lacks(tmp_path: Path) -> None:
     forced = Blend(Job((first, lone), formula="weighted_sum", alpha=1.0, force=True))
     for part, name in first.names:
         assert torch.equal(forced.read(part, name), (first if part.startswith("text") else b).read(part, name))
+
+
+def test_denoisers_alone_over_a_base_that_has_the_rest(tmp_path: Path) -> None:
+    """As files of FLUX.1 are: what is merged is what they hold, and the base's text encoders are no mismatch."""
+    base = tiny_pipeline()
+    base.save_pretrained(tmp_path / "base")
+    for seed, name in enumerate("ab", start=1):
+        tensors = load_file(save_single_file(tuned(tiny_pipeline(), seed), tmp_path / f"{name}.safetensors"))
+        save_file({n: t for n, t in tensors.items() if n.startswith("model.diffusion_model.")}, tmp_path / f"{name}.safetensors")
+    a, b, whole = (open_model(tmp_path / name) for name in ("a.safetensors", "b.safetensors", "base"))
+    blend = Blend(Job((a, b), base=whole, recipe=Recipe(method="linear", weights=(1.0, 0.5))))
+    assert {part for part, _ in blend.names} == {"unet"}
+    for part, name in blend.names:
+        origin, one, two = (model.read(part, name) for model in (whole, a, b))
+        torch.testing.assert_close(blend.read(part, name), one + 0.5 * (two - origin), rtol=0, atol=1e-6)
+    merged = merge_models(blend.job, tmp_path / "out.safetensors").place
+    assert all(name.startswith("model.diffusion_model.") for name in load_file(merged))
+    drawer = Renderer(load_pipeline(tmp_path / "base", device="cpu", dtype=torch.float32), RenderSettings(steps=2, resolution=32))
+    drawn = drawer.render([Prompt("a red fox", 1)], blend)
+    assert torch.equal(drawn, drawer.render([Prompt("a red fox", 1)], open_model(merged)))
+    assert not torch.equal(drawn, drawer.render([Prompt("a red fox", 1)]))
 
 
 def test_a_projection_that_is_the_identity_is_in_no_file(tmp_path: Path) -> None:
