@@ -15,6 +15,7 @@ from objectives import JOINT, Effects, Preservation, moments, others, preservati
 from tests.objectives.reference import share
 
 CLOSE = 2e-3
+NOTHING = 1e-2  # the ridge leaves a coefficient of up to 1e-6, of which the cube root is taken
 SEEDS = st.integers(0, 2**31)
 
 
@@ -60,7 +61,7 @@ def test_a_source_alone_is_that_source(seed: int, source: int) -> None:
     found = preservation(effects.alone[source], effects)
     assert found[source].own == pytest.approx(1, abs=CLOSE)
     assert found[source].joint == pytest.approx(1, abs=CLOSE)
-    assert all(p.joint < CLOSE for k, p in enumerate(found) if k != source)
+    assert all(p.joint < NOTHING for k, p in enumerate(found) if k != source)
 
 
 @given(SEEDS, st.integers(0, 2), st.floats(0, 1))
