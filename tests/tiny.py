@@ -103,6 +103,21 @@ def tiny_pipeline(seed: int = 0, widths: tuple[int, ...] = (16, 16, 24, 24), cro
     return pipeline
 
 
+def tiny_v2_pipeline(seed: int = 0, cross: int = 16) -> StableDiffusionPipeline:
+    """One laid out as Stable Diffusion 2: linear projections, another number of heads in every level, OpenCLIP's activation, velocities."""
+    pipeline = tiny_pipeline(seed, cross=cross)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed + 1)
+        config = dict(pipeline.unet.config) | {"use_linear_projection": True, "attention_head_dim": [1, 2, 4, 4], "upcast_attention": True}
+        text = pipeline.text_encoder.config.to_dict() | {"hidden_act": "gelu"}
+        pipeline.register_modules(
+            unet=UNet2DConditionModel.from_config(config).eval(),
+            text_encoder=CLIPTextModel(CLIPTextConfig(**text)).eval(),
+            scheduler=DDIMScheduler.from_config(pipeline.scheduler.config, prediction_type="v_prediction"),
+        )
+    return pipeline
+
+
 def tiny_xl_unet(width: int = 16) -> UNet2DConditionModel:
     """An untrained U-Net laid out as that of Stable Diffusion XL: three levels, none of them with attention at full size, up to two
     transformer blocks in one attention, an embedding of the pooled text and the picture's size."""

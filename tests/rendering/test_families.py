@@ -20,7 +20,7 @@ from optimizer.adapters import Adapter, Factors
 from optimizer.errors import BaseModelError, UsageError
 from optimizer.rendering import Loading, Prompt, Renderer, RenderSettings, load_pipeline, load_renderer
 from optimizer.rendering.schedulers import SCHEDULERS, scheduler_named
-from tests.tiny import tiny_flux_pipeline, tiny_pipeline, tiny_sd3_pipeline, tiny_vae, tiny_xl_pipeline
+from tests.tiny import tiny_flux_pipeline, tiny_pipeline, tiny_sd3_pipeline, tiny_v2_pipeline, tiny_vae, tiny_xl_pipeline
 
 PROMPTS = [Prompt("a red fox", 1), Prompt("a blue owl, at sea", 2), Prompt("a red fox", 3)]
 
@@ -33,6 +33,7 @@ def sd3_without_t5() -> DiffusionPipeline:
 
 KINDS: dict[str, Callable[[], DiffusionPipeline]] = {
     "sd1": tiny_pipeline,
+    "sd2": tiny_v2_pipeline,
     "sdxl": tiny_xl_pipeline,
     "sd3": tiny_sd3_pipeline,
     "sd3 without T5": sd3_without_t5,
@@ -124,6 +125,7 @@ def test_a_text_encoder_alone_changes_what_is_drawn(folder: Path) -> None:
 
 DEFAULTS = {
     "sd1": (20, 7.0, (16, 16)),
+    "sd2": (20, 7.0, (16, 16)),
     "sdxl": (25, 6.0, (16, 16)),
     "sd3": (28, 4.5, (16, 16)),
     "sd3 without T5": (28, 4.5, (16, 16)),
@@ -249,7 +251,7 @@ def test_the_layer_of_clip_that_is_asked_for(folder: Path) -> None:
         with pytest.raises(UsageError, match=r"--clip-skip: FLUX\.1 has no choice of CLIP's layers — leave it out"):
             loaded(folder, clip_skip=1)
         return
-    own = 1 if folder.name == "sd1" else 2
+    own = 1 if folder.name in ("sd1", "sd2") else 2
     plain = loaded(folder).render(PROMPTS)
     assert torch.equal(loaded(folder, clip_skip=own).render(PROMPTS), plain)
     assert not torch.equal(loaded(folder, clip_skip=own + 1).render(PROMPTS), plain)

@@ -16,10 +16,10 @@ from studies.demo.world import demo_embedder
 from tests.ldm import save_single_file
 from tests.rendering.test_quantised import tiny_decoder
 from tests.rendering.test_single_file import unlike
-from tests.tiny import tiny_flux_pipeline, tiny_pipeline, tiny_sd3_pipeline, tiny_xl_pipeline
+from tests.tiny import tiny_flux_pipeline, tiny_pipeline, tiny_sd3_pipeline, tiny_v2_pipeline, tiny_xl_pipeline
 
 pytestmark = pytest.mark.slow
-KINDS = {"sd1": tiny_pipeline, "sdxl": tiny_xl_pipeline, "sd3": tiny_sd3_pipeline, "flux1": tiny_flux_pipeline}
+KINDS = {"sd1": tiny_pipeline, "sd2": tiny_v2_pipeline, "sdxl": tiny_xl_pipeline, "sd3": tiny_sd3_pipeline, "flux1": tiny_flux_pipeline}
 CHANGED = ("attn1.to_q", "attn1.to_out.0", "self_attn.q_proj", "attn.to_q", "attn.to_out.0", "ff.net.2")
 PROMPTS = [Prompt("a red fox", 1), Prompt("a blue owl", 2)]
 
@@ -47,7 +47,7 @@ def options(folder: Path, base: str) -> dict[str, Any]:
     return {"sources": sources, "base": folder / "base", "embedder": demo_embedder(), "out": folder / "study", "budget": 3, **few, **words}
 
 
-@pytest.mark.parametrize("base", ["sdxl", "sd3", "flux1"])
+@pytest.mark.parametrize("base", ["sd2", "sdxl", "sd3", "flux1"])
 def test_from_sources_to_a_file_that_diffusers_reads(tmp_path: Path, base: str) -> None:
     study = optimize(**options(tmp_path, base))
     assert study.complete
