@@ -70,13 +70,21 @@ def measure(asked: argparse.Namespace, folder: Path) -> None:
     base = saved(asked.family, folder, device=asked.device, small=asked.small)
     shapes = small_shapes(base) if asked.small else full_shapes(asked.family)
     files = sources(asked.family, folder, shapes, 2, 4 if asked.small else 32)
-    loading = Loading(device=asked.device, precision="bf16", compile=asked.compile, apply=asked.apply)
-    settings = RenderSettings(batch=asked.batch, resolution=32 if asked.small else 1024)
+    loading = Loading(device=asked.device, precision="fp32" if asked.small else "bf16", compile=asked.compile, apply=asked.apply)
+    settings = RenderSettings(batch=asked.batch, resolution=32 if asked.small else 1024, steps=2 if asked.small else None)
     print(f"{asked.family}, {asked.device}, batches of {asked.batch}, {PICTURES} pictures a trial")
     before = alone(base, settings, loading, files[0])
     clock = Clock()
     run = {name: getattr(loading, name) for name in ("device", "precision", "compile", "apply")}
-    run |= {"batch": settings.batch, "resolution": settings.resolution, "own": OWN, "joint": PICTURES - 2 * OWN, "confirm": 1}
+    run |= {
+        "batch": settings.batch,
+        "resolution": settings.resolution,
+        "steps": settings.steps,
+        "own": OWN,
+        "joint": PICTURES - 2 * OWN,
+        "confirm": 1,
+        "prompts": words(folder),
+    }
     study = optimize(
         files, base, embedder=eye(folder), out=folder / "study", budget=asked.trials, roles=("style", "character"), observer=clock, **run
     )
@@ -131,6 +139,13 @@ def tell(trials: Sequence[TrialRecord], ended: Sequence[float], bare: Sequence[A
     print(f"scoring its pictures           {1e3 * parts['score']:9.1f} ms")
     print(f"proposals, files, the rest     {1e3 * (wall - sum(parts.values())):9.1f} ms")
     print(f"peak memory                    {peak / 1e9:9.2f} GB")
+
+
+def words(folder: Path) -> Path:
+    """Words of prompts that CLIP reads at once, also where its tokens are letters."""
+    place = folder / "words.yaml"
+    place.write_text("subjects: [a fox, an owl]\nsettings: [in snow, at sea]\n")
+    return place
 
 
 def now(device: torch.device) -> float:

@@ -23,7 +23,7 @@ from optimizer.rendering.plan import Residence
 from optimizer.rendering.prompts import Prompt
 from optimizer.rendering.schedulers import scheduler_named
 from optimizer.rendering.settings import RenderSettings
-from optimizer.rendering.texts import any_special, encoded, matched, run_of_one_length
+from optimizer.rendering.texts import any_special, encoded, length, matched
 from optimizer.rendering.whole import live_tensors
 
 Images = Tensor
@@ -112,41 +112,41 @@ class Renderer:
             TrialError: a picture is not a number, as happens when a delta is far too strong for the dtype; or memory does not do for a
                 single one.
         """
-        chunks: list[Tensor] = []
-        while not attempt(self._continue, chunks, prompts, candidate, tick):
+        pictures: dict[int, Tensor] = {}
+        while not attempt(self._continue, pictures, prompts, candidate, tick):
             self._ladder.relieve()
-        return torch.cat(chunks)
+        return torch.stack([pictures[i] for i in range(len(prompts))])
 
     def _continue(
-        self, chunks: list[Tensor], prompts: Sequence[Prompt], candidate: Candidate | None, tick: Callable[[int], None] | None
+        self, pictures: dict[int, Tensor], prompts: Sequence[Prompt], candidate: Candidate | None, tick: Callable[[int], None] | None
     ) -> bool:
-        """Render what is missing and append it; returns whether nothing is missing any more, else memory does not do for one picture."""
+        """Render the pictures of the prompts that are missing; returns whether all are there, else memory does not do for one of them."""
         ladder = self._ladder
         try:
             # Model offload moves the weights, and what is moved in inference mode could never take part in a backward pass again.
             with torch.no_grad(), torch.inference_mode(not ladder.offloaded), self._way.applied(candidate):
                 states, blanks = self._text_states(prompts, candidate)
-                while (start := sum(map(len, chunks))) < len(prompts):
-                    some = self._next(start, states)
+                while missing := [i for i in range(len(prompts)) if i not in pictures]:
+                    some = self._next(missing, states)
                     texts, nots = _stacked([states[i] for i in some]), _stacked([blanks[i] for i in some])
                     images = attempt(self._batch, [prompts[i] for i in some], texts, nots)
                     if images is not None:
-                        chunks.append(images[: some[-1] + 1 - start])
+                        pictures |= dict(zip(dict.fromkeys(some), images, strict=False))
                         if tick:
-                            tick(start + len(chunks[-1]))
+                            tick(len(pictures))
                     elif not ladder.smaller(len(some)):
                         return False
         finally:
             ladder.settle()
         return True
 
-    def _next(self, start: int, states: Sequence[TextStates]) -> list[int]:
-        """Positions of the next batch: as many as there is room for and whose texts are of one length. A compiled model would be compiled
-        anew for another size of a batch: one that is not full is filled up with its last prompt."""
+    def _next(self, missing: Sequence[int], states: Sequence[TextStates]) -> list[int]:
+        """Positions of the next batch: the first one that is missing, and as many as there is room for whose texts are as long. A compiled
+        model would be compiled anew for another size of a batch: one that is not full is filled up with its last prompt."""
         batch = self._ladder.batch
-        size = run_of_one_length(states[start : start + batch])
-        filled = max(size, min(batch, len(states))) if self._residence.compiled else size
-        return [start + min(i, size - 1) for i in range(filled)]
+        alike = [i for i in missing if length(states[i]) == length(states[missing[0]])][:batch]
+        full = min(batch, len(states)) if self._residence.compiled else 0
+        return [*alike, *[alike[-1]] * (full - len(alike))]
 
     def _batch(self, prompts: Sequence[Prompt], states: TextStates, blanks: TextStates) -> Images:
         floats = self._drawn(prompts, states, blanks)

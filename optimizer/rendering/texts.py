@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from itertools import takewhile
 from typing import Any
 
 import torch
@@ -84,7 +83,6 @@ def _filled(states: TextStates, missing: int, empty: TextStates, chunk: int) -> 
     return states | {"prompt_embeds": filled}
 
 
-def run_of_one_length(states: Sequence[TextStates]) -> int:
-    """How many of the first are as long as the first: these can be stacked."""
-    length = states[0]["prompt_embeds"].shape[1]
-    return sum(1 for _ in takewhile(lambda one: one["prompt_embeds"].shape[1] == length, states))
+def length(states: TextStates) -> int:
+    """How many rows the states of a text have: those of one length can be stacked."""
+    return int(states["prompt_embeds"].shape[1])

@@ -114,11 +114,14 @@ def _t5_weights(tokenizer: Any, reading: Reading, states: Tensor) -> Tensor:
 
 
 def _weighed(states: Tensor, weights: Tensor, *, keep_mean: bool) -> Tensor:
-    """States (chunks, length, width) times weights (chunks, length), in fp32, rounded once."""
+    """States (chunks, length, width) times weights (chunks, length), in fp32, rounded once; ``keep_mean`` scales every chunk to the mean
+    that it had, unless it has no weights, or a mean of zero, to which nothing can be scaled."""
     before = states.float()
     after = before * weights[..., None]
     if keep_mean:
-        after = after * (before.mean(dim=(1, 2), keepdim=True) / after.mean(dim=(1, 2), keepdim=True))
+        was, is_now = (each.mean(dim=(1, 2), keepdim=True) for each in (before, after))
+        left = (weights == 1).all(dim=1)[:, None, None] | (is_now == 0)
+        after = after * torch.where(left, 1, was / is_now)
     return after.to(states.dtype)
 
 

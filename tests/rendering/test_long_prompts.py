@@ -11,6 +11,7 @@ from optimizer.errors import UsageError
 from optimizer.rendering import Prompt, Renderer, RenderSettings
 from optimizer.rendering.emphasis import read
 from optimizer.rendering.texts import encoded
+from optimizer.rendering.weighing import _weighed
 from tests.rendering.test_families import KINDS
 
 CPU = torch.device("cpu")
@@ -45,9 +46,15 @@ def test_a_weight_scales_its_tokens(renderer: Renderer) -> None:
         begin = renderer.pipeline.tokenizer.model_max_length if renderer._family.chunked else 0
         factors[begin + 2 : begin + 6] = 1.5  # space, a, space, f, o, x
     expected = plain * factors[:, None]
-    if renderer._family.name.startswith("SD 1"):
+    if renderer._family.name.startswith("SD 1"):  # 2.x too
         expected = expected * plain.mean() / expected.mean()
     torch.testing.assert_close(weighted, expected)
+
+
+def test_a_chunk_whose_mean_is_zero_is_weighed_and_not_scaled() -> None:
+    states, weights = torch.tensor([[[1.0, -1.0], [2.0, -2.0]]]), torch.tensor([[1.0, 1.5]])
+    assert torch.equal(_weighed(states, weights, keep_mean=True), torch.tensor([[[1.0, -1.0], [3.0, -3.0]]]))
+    assert torch.equal(_weighed(states, torch.ones(1, 2), keep_mean=True), states)
 
 
 def test_the_end_of_a_long_prompt_is_seen(renderer: Renderer) -> None:
@@ -63,6 +70,18 @@ def test_prompts_of_all_lengths_in_one_batch_are_drawn_as_alone(renderer: Render
     if renderer._family.negates:
         renderer.settings = RenderSettings(steps=1, guidance=3.0, resolution=32, negative=f"{LONG}, (fog)")
         assert renderer.render(prompts).shape[0] == len(prompts)
+
+
+def test_short_and_long_prompts_in_turn_fill_their_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    renderer = Renderer(KINDS["sd1"](), RenderSettings(steps=1, guidance=3.0, resolution=32, batch=4))
+    prompts = [Prompt(text, seed) for seed in range(5) for text in ("a fox", LONG)]
+    alone = torch.cat([renderer.render([prompt]) for prompt in prompts])
+    sizes, told = list[int](), list[int]()
+    batch = Renderer._batch
+    monkeypatch.setattr(Renderer, "_batch", lambda self, some, *states: sizes.append(len(some)) or batch(self, some, *states))
+    assert (renderer.render(prompts, tick=told.append).int() - alone.int()).abs().max() <= 1
+    assert sizes == [4, 4, 1, 1]
+    assert told == [4, 8, 9, 10]
 
 
 @pytest.mark.parametrize("kind", ["sd1", "sdxl"])
