@@ -9,14 +9,13 @@ from typing import Any
 
 import yaml
 
-from optimizer.adapters.families import PIPELINES
 from optimizer.cli.merge_options import MergeOptions
 from optimizer.errors import UsageError
 from optimizer.merging import METHODS, Recipe, read_blocks
 from optimizer.merging.full import FORMULAS, Job, Model, check_formula, is_account, job_of
+from optimizer.merging.full.writing import STORED
 from optimizer.rendering.open_model import open_model
 
-_STORED = {"fp16": "F16", "bf16": "BF16", "fp32": "F32"}
 _LORAS = ("rank", "rank_energy", "target_mb", "prune", "dialect", "triggers", "allow_unknown")
 _REPLAYED = ("sources", "base", "kind", "out", "json_", "device")
 _ROUNDING = 1e-3
@@ -87,7 +86,7 @@ def _between(models: tuple[Model, ...], options: MergeOptions) -> Job:
         remedy = "give one: it says how much of α holds in which block"
         raise UsageError(f"{len(options.blocks)} given for one α", where="--blocks", remedy=remedy)
     share = FORMULAS[method].share(alpha)
-    blocks: tuple[dict[str, float], ...] = ({}, read_blocks(options.blocks[0], _family(models), where="--blocks"))
+    blocks: tuple[dict[str, float], ...] = ({}, read_blocks(options.blocks[0], models[0].family, where="--blocks"))
     if len(models) == 3:  # A + α(B − C) is C and the changes of both
         return Job(models[:2], base=models[2], recipe=Recipe(method="linear", weights=(1.0, share), blocks=blocks), **more)
     return Job(models, recipe=Recipe(method="linear", weights=(1 - share, share), blocks=blocks), **more)
@@ -131,12 +130,8 @@ def _blocks(models: Sequence[Model], options: MergeOptions) -> tuple[dict[str, f
     if options.blocks and len(options.blocks) != len(models):
         remedy = "give one a model, in the same order (ALL for none)"
         raise UsageError(f"{len(options.blocks)} given for {len(models)} models", where="--blocks", remedy=remedy)
-    return tuple(read_blocks(text, _family(models), where=f"--blocks {i}") for i, text in enumerate(options.blocks, start=1))
-
-
-def _family(models: Sequence[Model]) -> str:
-    return PIPELINES.get(models[0].kind, ("unknown",))[0]
+    return tuple(read_blocks(text, models[0].family, where=f"--blocks {i}") for i, text in enumerate(options.blocks, start=1))
 
 
 def _more(options: MergeOptions) -> dict[str, Any]:
-    return {"dtype": _STORED.get(options.dtype or "", ""), "force": options.force}
+    return {"dtype": STORED.get(options.dtype or "", ""), "force": options.force}

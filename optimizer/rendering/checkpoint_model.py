@@ -13,6 +13,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from optimizer.adapters.sampled import digest_file
 from optimizer.errors import BaseModelError
 from optimizer.merging.full.model import Entry, Model, Tick, Weights
 from optimizer.merging.full.writing import write_streamed
@@ -27,7 +28,6 @@ from optimizer.rendering.tracers import Origin
 
 _CHOOSE = f"give a checkpoint of {SUPPORTED}, or a diffusers folder"
 _PLAIN = "use the fp16, bf16 or fp32 version of it"
-_MIB, _SAMPLE, _SAMPLES = 1 << 20, 1 << 12, 254
 # What the header says that is as true of other weights in the same layout; hashes, trainings and earlier merges are not.
 _SPEC = ("sai_model_spec", "architecture", "implementation", "prediction_type", "resolution", "encoder_layer", "timestep_range", "license")
 _TITLE = "modelspec.title"
@@ -71,16 +71,9 @@ class Checkpoint(Model):
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over the size of the file, its first and last mebibyte, and samples of what is between."""
-        size = self.place.stat().st_size
-        found = hashlib.sha256(f"{self.kind}\0{size}\0".encode())
-        with self.place.open("rb") as opened:
-            found.update(opened.read(_MIB))
-            for number in range(_SAMPLES):
-                opened.seek(size * (number + 1) // (_SAMPLES + 1))
-                found.update(opened.read(_SAMPLE))
-            opened.seek(max(0, size - _MIB))
-            found.update(opened.read())
+        """SHA-256 over the file, see ``digest_file``."""
+        found = hashlib.sha256(self.kind.encode())
+        digest_file(found, self.place)
         return found.hexdigest()
 
     def write(self, weights: Weights, place: Path, *, dtype: str = "", tick: Tick | None = None) -> None:

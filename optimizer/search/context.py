@@ -13,6 +13,7 @@ from types import MappingProxyType
 import torch
 
 from optimizer.adapters.locate import located
+from optimizer.adapters.sampled import digest_file
 from optimizer.errors import StudyError
 from optimizer.rendering import PromptSet, RenderSettings
 from optimizer.rendering.fake_spec import FakeSpec, is_fake
@@ -28,7 +29,6 @@ NO_PARTS: Mapping[str, str] = MappingProxyType({})
 EMPHASIS = 1
 _PLACES = {"out", "workers", "storage", "study", "artifacts"}
 _FREE = _PLACES | {"budget", "timeout", "force", "confirm", "finalists", "batch", "dialect", "keep_images", "fork", "offload", *_SLICES}
-_SAMPLE = 1 << 20
 
 
 def evaluation_context(
@@ -40,6 +40,7 @@ def evaluation_context(
     parts: Mapping[str, str] = NO_PARTS,
     *,
     special: bool = False,
+    based: bool = True,
 ) -> dict[str, object]:
     """JSON-ready parts of an evaluation's key.
 
@@ -52,9 +53,11 @@ def evaluation_context(
         parts: the places of models that stand in for the base's, by what they are.
         special: whether a prompt has weights, or is longer than CLIP reads at once. Evaluations of plain prompts, which are drawn as they
             always were, keep the key that they had before there were others.
+        based: whether effects are measured from the base's pictures, rather than from those of the other sources.
     """
     other: dict[str, object] = {part: folder_fingerprint(Path(place)) for part, place in parts.items() if place}
     other |= {"emphasis": EMPHASIS} if special else {}
+    other |= {} if based else {"zero": "the other sources"}
     return {
         "scorer": SCORER,
         "base": FakeSpec.of(base).identity if is_fake(base) else folder_fingerprint(located(base)),
@@ -94,17 +97,11 @@ def _versions(libraries: object) -> str:
 
 
 def folder_fingerprint(folder: Path) -> str:
-    """SHA-256 over names, sizes and contents of a folder's files, or of one file; of files over 2 MiB only the first and last MiB are
-    read, so that a 20 GB model takes no minutes."""
+    """SHA-256 over names, sizes and contents of a folder's files, or of one file; of large ones samples are read, see ``digest_file``."""
     digest = hashlib.sha256()
     for path in [folder] if folder.is_file() else sorted(p for p in folder.rglob("*") if p.is_file()):
-        size = path.stat().st_size
-        digest.update(f"{path.relative_to(folder).as_posix()}\0{size}\0".encode())
-        with path.open("rb") as file:
-            digest.update(file.read(_SAMPLE if size > 2 * _SAMPLE else size))
-            if size > 2 * _SAMPLE:
-                file.seek(-_SAMPLE, 2)
-                digest.update(file.read())
+        digest.update(f"{path.relative_to(folder).as_posix()}\0".encode())
+        digest_file(digest, path)
     return digest.hexdigest()
 
 

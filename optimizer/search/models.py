@@ -12,12 +12,11 @@ from pathlib import Path
 import torch
 
 from optimizer.adapters import clean_name
-from optimizer.adapters.families import PIPELINES
 from optimizer.errors import UsageError
 from optimizer.merging import METHODS, Recipe, block_of
 from optimizer.merging.blocks import family_of
 from optimizer.merging.full import Blend, Job, Model, Weights
-from optimizer.merging.full.writing import DTYPES
+from optimizer.merging.full.writing import DTYPES, STORED
 from optimizer.rendering import AnyRenderer
 from optimizer.rendering.memory import Note
 from optimizer.rendering.open_model import open_model
@@ -25,8 +24,6 @@ from optimizer.rendering.prompts import Subject
 from optimizer.search.config import Config
 from optimizer.search.source import Ensemble, Mixed, Source, checked_role, unique_names
 from optimizer.search.space import SearchSpace, space_of_models
-
-_STORED = {"fp16": "F16", "bf16": "BF16", "fp32": "F32"}
 
 
 @dataclass(frozen=True)
@@ -51,8 +48,8 @@ class ModelSource(Source):
 
     @property
     def family(self) -> str:
-        """Of its pipeline; the first one where diffusers' class is that of several."""
-        return PIPELINES.get(self.model.kind, ("unknown",))[0]
+        """Of its pipeline."""
+        return self.model.family
 
 
 @dataclass(frozen=True)
@@ -104,7 +101,7 @@ class ModelEnsemble(Ensemble):
 
     def blend(self, recipe: Recipe, device: str | torch.device = "cpu") -> Blend:
         """The model that a recipe says, as it would be stored."""
-        job = Job(self.models, base=self.base, recipe=recipe, dtype=_STORED[recipe.dtype], force=self.config.force)
+        job = Job(self.models, base=self.base, recipe=recipe, dtype=STORED[recipe.dtype], force=self.config.force)
         return Blend(job, device)
 
     def only(self, source: int, device: str | torch.device = "cpu") -> Blend:
@@ -123,7 +120,7 @@ class ModelEnsemble(Ensemble):
 
     def export_bytes(self, space: SearchSpace) -> int:
         """Of the merged model: what is merged in its number format, the rest as the first model has it."""
-        first, width = self.models[0], DTYPES[_STORED[space.dtype]].itemsize
+        first, width = self.models[0], DTYPES[STORED[space.dtype]].itemsize
         merged = [entry for entries in first.parts.values() for entry in entries.values()]
         beside = _size(first.place) - sum(math.prod(entry.shape) * DTYPES[entry.dtype].itemsize for entry in merged)
         return sum(math.prod(entry.shape) for entry in merged) * width + max(0, beside)

@@ -46,7 +46,8 @@ def open_ledger(
     config = bench.config
     renderer, eye, parts = bench.renderer, bench.embedder.name, {part: getattr(config, part) for part in PARTS}
     special = renderer.special(prompts.prompts)
-    context = evaluation_context(bench.base, prompts, renderer.settings, eye, renderer.precision, parts, special=special)
+    based = bench.ensemble.based
+    context = evaluation_context(bench.base, prompts, renderer.settings, eye, renderer.precision, parts, special=special, based=based)
     shared, store = open_shared(config, directory, create=not joining), open_store_of(config, directory)
     try:
         patience = Patience(observer)

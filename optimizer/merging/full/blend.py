@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from optimizer.adapters.families import PIPELINES
 from optimizer.errors import BaseModelError
 from optimizer.merging.blocks import block_weight, check_block_names
 from optimizer.merging.deltas import Deltas
@@ -62,8 +61,7 @@ class Blend:
     def __init__(self, job: Job, device: str | torch.device = "cpu") -> None:
         self.job, self.device = job, device
         self.first = job.models[0]
-        self._family = PIPELINES.get(self.first.kind, ("unknown",))[0]
-        _check(job, self._family)
+        _check(job, self.first.family)
         self.apart: Mapping[tuple[str, str], str] = _apart(job)
 
     @property
@@ -114,7 +112,7 @@ class Blend:
         return (change.dense() if isinstance(change, LowRank) else change)[0]
 
     def _at(self, recipe: Recipe, model: int, path: str) -> float:
-        return block_weight(path, recipe.blocks[model], self._family) if recipe.blocks else 1.0
+        return block_weight(path, recipe.blocks[model], self.first.family) if recipe.blocks else 1.0
 
 
 def _as_term(matrix: Tensor) -> LowRank:

@@ -13,13 +13,13 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from optimizer.adapters.sampled import digest_file
 from optimizer.errors import BaseModelError
 from optimizer.merging.full.model import MERGED, Entry, Model, Tick, Weights, canonical
 from optimizer.merging.full.writing import write_streamed
 
 _INDEX = "model_index.json"
 _WHOLE = "fetch the whole folder again"
-_MIB = 1 << 20
 
 
 class Folder(Model):
@@ -54,15 +54,11 @@ class Folder(Model):
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over names, shapes and number formats of all tensors, and the first and last mebibyte of every file."""
+        """SHA-256 over the files of all merged parts, see ``digest_file``."""
         found = hashlib.sha256(self.kind.encode())
         for file in self._files:
-            size = file.stat().st_size
-            found.update(f"{file.relative_to(self.place).as_posix()}\0{size}\0".encode())
-            with file.open("rb") as opened:
-                found.update(opened.read(_MIB))
-                opened.seek(max(0, size - _MIB))
-                found.update(opened.read())
+            found.update(f"{file.relative_to(self.place).as_posix()}\0".encode())
+            digest_file(found, file)
         return found.hexdigest()
 
     def write(self, weights: Weights, place: Path, *, dtype: str = "", tick: Tick | None = None) -> None:

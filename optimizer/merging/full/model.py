@@ -10,6 +10,8 @@ from typing import Protocol
 
 from torch import Tensor
 
+from optimizer.adapters.families import PIPELINES
+
 MERGED = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
 """Parts of a pipeline that are merged; the others are those of the first model."""
 
@@ -74,6 +76,11 @@ class Model(ABC):
     def names(self) -> Iterator[tuple[str, str]]:
         """Every (part, tensor), in a fixed order."""
         return ((part, name) for part, entries in self.parts.items() for name in sorted(entries))
+
+    @property
+    def family(self) -> str:
+        """Of its adapters, ``sd1``, ``sdxl``, …; the first one where diffusers' class is that of several, which share their blocks."""
+        return PIPELINES.get(self.kind, ("unknown",))[0]
 
     @abstractmethod
     def read(self, part: str, name: str) -> Tensor:

@@ -27,6 +27,9 @@ DTYPES = {
 }
 """Number formats by safetensors' names."""
 
+STORED = {"fp16": "F16", "bf16": "BF16", "fp32": "F32"}
+"""safetensors' names of number formats, by those of recipes and options."""
+
 Shapes = Mapping[str, tuple[tuple[int, ...], str]]
 """Tensor name → its shape, and its number format as safetensors spells it, in the order of the file."""
 
