@@ -28,7 +28,7 @@ from optimizer.export import (
     write_card,
 )
 from optimizer.merging import DTYPES, Recipe
-from optimizer.merging.full import Blend
+from optimizer.merging.full import Blend, account_text
 from optimizer.search.confirm import Confirmation, Contender
 from optimizer.search.ship_model import ship_model
 from optimizer.search.summarise import Story
@@ -54,10 +54,11 @@ def ship(story: Story, directory: StudyDirectory) -> Path:
     name = file_name([s.name for s in story.sources], winner.recipe.weights, winner.recipe.method, 1)
     if isinstance(winner.candidate, Adapter):
         path = _ship_lora(story, winner.candidate, _place(directory.best, name, winner.recipe), winner.recipe)
+        recipe = winner.recipe.to_yaml()
     else:
         assert isinstance(winner.candidate, Blend)
-        path = ship_model(winner.candidate, directory.best, name)
-    write_text(directory.best / "recipe.yaml", winner.recipe.to_yaml())
+        path, recipe = ship_model(winner.candidate, directory.best, name), account_text(winner.candidate.job)
+    write_text(directory.best / "recipe.yaml", recipe)
     write_card(_card(story, story.confirmation, path), directory.best)
     with replacing(directory.best / "preview.webp") as temporary:
         _preview(winner.images).save(temporary, lossless=True)

@@ -10,7 +10,7 @@ import yaml
 
 from optimizer.errors import ExportError
 from optimizer.export.naming import unversioned
-from optimizer.merging.full import Blend, account, account_place
+from optimizer.merging.full import Blend, account, account_place, account_text
 from optimizer.rendering.open_model import open_model
 from studies.atomic import write_text
 
@@ -35,7 +35,7 @@ def ship_model(blend: Blend, best: Path, name: str) -> Path:
     place, known = _place(blend, best, unversioned(Path(name).stem))
     if not known:
         blend.first.write(blend, place, dtype=blend.job.dtype)
-        write_text(account_place(place), yaml.safe_dump(account(blend.job), sort_keys=False, allow_unicode=True))
+        write_text(account_place(place), account_text(blend.job))
     _verify(blend, place)
     return place
 

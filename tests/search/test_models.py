@@ -107,6 +107,10 @@ def test_models_of_every_family_merge_over_their_base(kind: str, tmp_path: Path)
     for part, name in blend.names:
         assert torch.equal(found.read(part, name), blend.read(part, name))
     assert torch.isfinite(drawn(study.best).float()).all()
+    words = ["--sources", *map(str, sources), "--base", str(base), "--out", str(tmp_path / "again")]
+    assert execute(["merge", str(study.directory / "best/recipe.yaml"), *words]) == 0
+    for file in sorted(study.best.rglob("*.safetensors")):
+        assert file.read_bytes() == (tmp_path / "again" / file.relative_to(study.best)).read_bytes()
 
 
 @pytest.mark.slow

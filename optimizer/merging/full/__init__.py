@@ -1,6 +1,6 @@
 """Full models: two or more of one family merged tensor by tensor, in the memory of a few tensors."""
 
-from optimizer.merging.full.account import account, account_place, is_account, job_of
+from optimizer.merging.full.account import account, account_place, account_text, is_account, job_of
 from optimizer.merging.full.blend import Blend, Job
 from optimizer.merging.full.folder import Folder
 from optimizer.merging.full.formulas import FORMULAS, Formula, check_formula
@@ -19,6 +19,7 @@ __all__ = [
     "Weights",
     "account",
     "account_place",
+    "account_text",
     "canonical",
     "check_formula",
     "is_account",

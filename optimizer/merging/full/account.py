@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from optimizer.adapters import clean_name
 from optimizer.errors import RecipeError
 from optimizer.merging.full.blend import Job
@@ -29,6 +31,11 @@ def account(job: Job) -> dict[str, Any]:
     if job.recipe:
         told["recipe"] = {name: value for name, value in job.recipe.data().items() if name not in _UNREAD}
     return told | {"dtype": job.dtype or _AS_FIRST, "force": job.force}
+
+
+def account_text(job: Job) -> str:
+    """The same as text for people."""
+    return str(yaml.safe_dump(account(job), sort_keys=False, allow_unicode=True))
 
 
 def account_place(place: Path) -> Path:
