@@ -56,6 +56,9 @@ def main() -> None:
     parser.add_argument("--family", choices=("sdxl", "flux1"), default="sdxl")
     parser.add_argument("--trials", type=int, default=10)
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument(
+        "--steps", type=int, help="of the scheduler; usual ones unless given. Fewer make everything beside drawing weigh more"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--apply", choices=("auto", "weights", "branch"), default="auto")
@@ -71,7 +74,7 @@ def measure(asked: argparse.Namespace, folder: Path) -> None:
     shapes = small_shapes(base) if asked.small else full_shapes(asked.family)
     files = sources(asked.family, folder, shapes, 2, 4 if asked.small else 32)
     loading = Loading(device=asked.device, precision="fp32" if asked.small else "bf16", compile=asked.compile, apply=asked.apply)
-    settings = RenderSettings(batch=asked.batch, resolution=32 if asked.small else 1024, steps=2 if asked.small else None)
+    settings = RenderSettings(batch=asked.batch, resolution=32 if asked.small else 1024, steps=2 if asked.small else asked.steps)
     print(f"{asked.family}, {asked.device}, batches of {asked.batch}, {PICTURES} pictures a trial")
     before = alone(base, settings, loading, files[0])
     clock = Clock()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -94,6 +94,7 @@ def _same_modules(path: Path, found: Adapter, expected: Adapter) -> None:
 def distance(first: Factors, second: Factors) -> float:
     """‖ΔW₁ − ΔW₂‖ in the Frobenius norm: with QR of both concatenations in fp64, that of R_left · R_rightᵀ; of ranks as high as the
     matrix, where that saves nothing, from the matrices in fp32."""
+    first, second = (replace(f, up=f.up.cpu(), down=f.down.cpu()) for f in (first, second))  # a merge may lie on a GPU, the file does not
     if first.rank + second.rank >= min(first.up.shape[0], first.down.shape[1]):
         return float(torch.linalg.norm((first.delta() - second.delta()).flatten()))
     left = torch.cat([first.scale * first.up.double(), -second.scale * second.up.double()], dim=1)

@@ -120,6 +120,15 @@ def test_an_export_is_confirmed(merged: Adapter, tmp_path: Path, dialect: Dialec
     assert check.errors[check.worst] == max(check.errors.values())
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("rank", [1, 4])
+def test_a_merge_that_lies_on_the_gpu_is_confirmed(merged: Adapter, tmp_path: Path, rank: int) -> None:
+    """Both ways of measuring: low ranks by QR, high ones by their matrices."""
+    modules = {p: replace(f, up=f.up[:, :rank].cuda(), down=f.down[:rank].cuda()) for p, f in merged.modules.items()}
+    on_gpu = replace(merged, modules=modules)
+    assert verify_export(export_adapter(on_gpu, tmp_path / "a.safetensors", metadata=METADATA), on_gpu).total < 1e-3
+
+
 def test_the_error_is_the_dense_one(merged: Adapter, tmp_path: Path) -> None:
     """Against dense matrices in fp64, for an adapter whose rounding is large enough to measure."""
     generator = torch.Generator().manual_seed(3)

@@ -173,3 +173,11 @@ def test_the_same_run_elsewhere_gives_the_same_file(study: Study, studio: Studio
     assert again.best is not None
     assert again.best.read_bytes() == study.best.read_bytes()
     assert again.summary.verdict == study.summary.verdict
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_the_whole_job_runs_on_a_gpu(studio: Studio, tmp_path: Path) -> None:
+    """Merges lie there, and what is written is read back on the CPU."""
+    study = optimize(**studio.options(out=tmp_path / "study", device="cuda"))
+    assert study.best is not None
+    assert study.complete
