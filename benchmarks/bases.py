@@ -56,9 +56,7 @@ def main() -> None:
     parser.add_argument("--family", choices=("sdxl", "flux1"), default="sdxl")
     parser.add_argument("--trials", type=int, default=10)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument(
-        "--steps", type=int, help="of the scheduler; usual ones unless given. Fewer make everything beside drawing weigh more"
-    )
+    parser.add_argument("--steps", type=int, help="of a picture, where fewer than usual save time")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--apply", choices=("auto", "weights", "branch"), default="auto")

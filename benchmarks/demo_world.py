@@ -42,7 +42,7 @@ def alone(judge: Judge, each: int, sheet: Path) -> None:
         prompts = unseen_prompts(sources, each=each)
         base, own = (judge.truth(sources, adapter, prompts).weakest for adapter in (None, sources[0].adapter))
         print(f"{name:<10} {base:>12.2f} {own:>8.2f}", flush=True)
-        rows[name] = judge.renderer.render(prompts.prompts[:10], sources[0].adapter)
+        rows[name] = judge.pictures(sources[0].adapter, prompts.prompts[:10])
     print(contact_sheet(rows, sheet))
 
 

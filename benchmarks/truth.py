@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from optimizer.adapters import Adapter
-from optimizer.rendering import PromptSet, Renderer, RenderSettings, compose, load_pipeline
+from optimizer.rendering import Prompt, PromptSet, Renderer, RenderSettings, compose, load_pipeline
 from optimizer.search.config import Config
 from optimizer.search.loras import LoraSource, load_loras
 from optimizer.search.prompting import read_words
+from studies.atomic import replacing
 from studies.demo.probes import Probes, load_probes
 from studies.demo.world import GUIDANCE, PREFIX, STEPS, demo_base, demo_words
 
@@ -34,24 +39,56 @@ class Truth:
 
 @dataclass(frozen=True)
 class Judge:
-    """Renders with the demo base and reads with the probes."""
+    """Renders with the demo base and reads with the probes.
+
+    Attributes:
+        renderer: the base.
+        probes: what reads the pictures.
+        kept: folder where pictures are kept, so that other probes can read them without drawing them again.
+    """
 
     renderer: Renderer
     probes: Probes
+    kept: Path
 
     def truth(self, sources: Sequence[LoraSource], adapter: Adapter | None, prompts: PromptSet) -> Truth:
         """Probe truth of an adapter: per source the mean of its own prompts' mean and the joint prompts' mean.
 
         A source without a trigger is asked for everywhere, so all prompts that are not joint count as its own.
         """
-        traits = self.probes.read(self.renderer.render(prompts.prompts, adapter)).traits
+        traits = self.probes.read(self.pictures(adapter, prompts.prompts)).traits
         return Truth({s.name: _mean(traits[s.name], _own(prompts, k, s), prompts.indices(None)) for k, s in enumerate(sources)})
 
+    def pictures(self, adapter: Adapter | None, prompts: Sequence[Prompt]) -> Tensor:
+        """What the base draws with an adapter, uint8 (n, 3, 64, 64)."""
+        path = self.kept / f"{_key(self.renderer, adapter, prompts)}.safetensors"
+        if not path.exists():
+            self.kept.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as temporary:
+                save_file({"images": self.renderer.render(prompts, adapter)}, temporary)
+        return load_file(path)["images"]
 
-def load_judge(batch: int = 20) -> Judge:
+
+def load_judge(batch: int = 20, kept: Path = Path("build/pictures")) -> Judge:
     """The judge of the demo world, on the CPU."""
     pipeline = load_pipeline(demo_base(), device="cpu", dtype=torch.float32)
-    return Judge(Renderer(pipeline, RenderSettings(STEPS, GUIDANCE, batch=batch)), load_probes())
+    return Judge(Renderer(pipeline, RenderSettings(STEPS, GUIDANCE, batch=batch)), load_probes(), kept)
+
+
+def _key(renderer: Renderer, adapter: Adapter | None, prompts: Sequence[Prompt]) -> str:
+    """Hex digest of everything that decides what is drawn."""
+    digest = hashlib.sha256(f"{_base_digest()} {renderer.settings} {[(p.text, p.seed) for p in prompts]}".encode())
+    for path, factors in sorted(adapter.modules.items() if adapter else ()):
+        digest.update(f"{path} {factors.alpha} {tuple(factors.shape)}".encode())
+        for tensor in (factors.up, factors.down):
+            digest.update(tensor.float().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+@cache
+def _base_digest() -> str:
+    files = sorted(demo_base().rglob("*.safetensors"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def demo_sources_of(names: Sequence[str], judge: Judge) -> list[LoraSource]:

@@ -67,7 +67,7 @@ def _row(judge: Judge, group: tuple[str, ...], budget: int, each: int, out: Path
     truths = {label: judge.truth(sources, adapter, prompts) for label, adapter in models.items()}
     shown = prompts.prompts[-each:][:8]
     rows = {s.name: s.adapter for s in sources} | models
-    contact_sheet({label: judge.renderer.render(shown, a) for label, a in rows.items()}, sheets / f"winner-{'-'.join(group)}.png")
+    contact_sheet({label: judge.pictures(a, shown) for label, a in rows.items()}, sheets / f"winner-{'-'.join(group)}.png")
     return _printed(group, truths)
 
 

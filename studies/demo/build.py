@@ -20,8 +20,9 @@ from studies.demo.base import train_base
 from studies.demo.base_accuracy import base_figures, render
 from studies.demo.embedder import train_embedder
 from studies.demo.embedder_accuracy import embedder_figures
-from studies.demo.probe_accuracy import accuracy
-from studies.demo.probes import load_probes, train_probes
+from studies.demo.probe_accuracy import accuracy, blends, smears
+from studies.demo.probe_training import train_probes
+from studies.demo.probes import load_probes
 from studies.demo.scenes import random_scene
 from studies.demo.sheet import contact_sheet
 from studies.demo.sources import SOURCES, SourceSpec, train_source, write_index
@@ -50,13 +51,14 @@ def main() -> None:
 def build(work: Path, assets: Path, sheet: Path, scale: float) -> None:
     """Run every stage; finished ones are only loaded."""
     base = assets / "base"
-    _stage("probes", lambda: train_probes(work, scale).save(assets / "probes" / "probes.safetensors"), assets / "probes")
     _stage("embedder", lambda: _copy(train_embedder(work, scale), assets / "embedder"), assets / "embedder")
     _stage("base", lambda: _build_base(work, scale, base), base)
     for spec in SOURCES.values():
         target = assets / "sources" / f"{spec.name}.safetensors"
         _stage(spec.name, lambda s=spec, t=target: _build_source(s, base, work, scale, t), target)  # type: ignore[misc]
     write_index(list(SOURCES.values()), assets / "sources")
+    probes = assets / "probes"
+    _stage("probes", lambda: train_probes(work, base, assets / "sources", scale).save(probes / "probes.safetensors"), probes)
     write_words(assets / "words.yaml")
     _figures(assets, work, sheet)
 
@@ -103,6 +105,8 @@ def _figures(assets: Path, work: Path, sheet: Path) -> None:
     pipeline = load_base(assets / "base")
     for title, figures in (
         ("probes on held-out drawings", accuracy(probes)),
+        ("probes on two characters blended into one, the larger reading", blends(probes)),
+        ("probes on smears of the right colours", smears(probes)),
         ("embedder on held-out styles and characters", embedder_figures(assets / "embedder")),
         ("base on random prompts", base_figures(pipeline, probes)),
     ):

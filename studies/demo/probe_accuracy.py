@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import combinations
 
 import numpy as np
 import torch
@@ -11,16 +12,17 @@ from torch import Tensor
 
 from studies.demo.backgrounds import BACKGROUNDS
 from studies.demo.characters import CHARACTERS, Character, damaged, random_character
-from studies.demo.probe_pictures import STYLE_TRAITS, TRAITS, Drawing, Rng, Styles, named_thing, style_traits, two_styles
+from studies.demo.damage import changed_region, warp
+from studies.demo.probe_pictures import COARSE, STYLE_TRAITS, TRAITS, Drawing, Rng, Styles, named_thing, style_traits, two_styles
 from studies.demo.probes import Probes
 from studies.demo.scenes import Scene, Thing, random_scene, random_thing, swapped
+from studies.demo.softening import blur
 from studies.demo.styles import FLAT, STYLES, random_style
 
 SUBSETS = ("plain", *STYLES, "random", "two")
 GRADES = (0.0, 0.25, 0.5, 0.75, 1.0)
 _CLEAR_LOW, _CLEAR_HIGH = 0.2, 0.9
 _SEEN_CONTRAST, _SEEN_PIXELS = 30, 40
-_COARSE = ("bricks", "diamonds")
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def accuracy(probes: Probes, count: int = 3000, seed: int = 77) -> dict[str, flo
     rng = np.random.default_rng(seed)
     samples = [_sample(rng, SUBSETS[i % len(SUBSETS)]) for i in range(count)]
     read = torch.stack(list(probes.read(stacked([s.drawing for s in samples])).traits.values()), dim=1).numpy()
-    truth = np.stack([s.drawing.traits() for s in samples])
+    truth = np.stack([s.drawing.shown() for s in samples])
     judged = np.stack([s.judged for s in samples]) & ((truth <= _CLEAR_LOW) | (truth >= _CLEAR_HIGH))
     figures = {}
     for column, trait in enumerate(TRAITS):
@@ -70,6 +72,45 @@ def grades(probes: Probes, count: int = 60, seed: int = 78) -> dict[str, list[fl
         without, with_it = (stacked([pair[i] for pair in pairs]).float() for i in (0, 1))
         mixed = [(without + (with_it - without) * share).round().to(torch.uint8) for share in GRADES]
         means[trait] = [float(probes.read(images).traits[trait].mean()) for images in mixed]
+    return means
+
+
+def blends(probes: Probes, count: int = 60, seed: int = 79) -> dict[str, float]:
+    """For each two characters how high the better of both reads on average where they are blended half and half.
+
+    Half of the blends are even cross-fades of both in one place, half are creatures with every second feature of each.
+
+    Returns:
+        ``FIRST + SECOND`` → mean of the larger reading.
+    """
+    rng, means = np.random.default_rng(seed), {}
+    for first, second in combinations(CHARACTERS, 2):
+        pictures = torch.cat([_blended(first, second, even=bool(i % 2), rng=rng) for i in range(count)])
+        traits = probes.read(pictures).traits
+        means[f"{first} + {second}"] = float(torch.maximum(traits[first], traits[second]).mean())
+    return means
+
+
+def _blended(first: str, second: str, *, even: bool, rng: Rng) -> Tensor:
+    scene, seed = random_scene(rng, pairs=0.0), int(rng.integers(2**32))
+    characters = [CHARACTERS[first], CHARACTERS[second]]
+    if not even:
+        fields = list(vars(characters[0]))
+        taken = {field: getattr(characters[1], field) for field in rng.permutation(fields)[::2]}
+        return stacked([Drawing(swapped(scene, 0, Thing("creature", character=replace(characters[0], **taken))), (FLAT,), seed)])
+    pair = stacked([Drawing(swapped(scene, 0, Thing("creature", character=c)), (FLAT,), seed) for c in characters])
+    return pair.float().mean(dim=0, keepdim=True).round().to(torch.uint8)
+
+
+def smears(probes: Probes, count: int = 60, seed: int = 80) -> dict[str, float]:
+    """For each character and the hat the mean reading where it is an unrecognisable smear of the right colours in the right place."""
+    rng, means = np.random.default_rng(seed), {}
+    for trait in TRAITS[len(STYLES) :]:
+        pairs = [_faded(trait, rng) for _ in range(count)]
+        before, after = (stacked([pair[i] for pair in pairs]).float() / 127.5 - 1 for i in (0, 1))
+        smeared = blur(warp(after, 8.0, rng), 5.0)
+        images = after + (smeared - after) * changed_region(before, after)
+        means[trait] = float(probes.read(((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)).traits[trait].mean())
     return means
 
 
@@ -97,7 +138,7 @@ def _styles(rng: Rng, subset: str) -> Styles:
 def _seen(drawing: Drawing) -> NDArray[np.bool_]:
     """For each trait, whether it is absent or can be seen: its shape is whole, and taking it away changes the picture."""
     scene, seen = drawing.scene, dict.fromkeys(style_traits(drawing.styles), True)
-    whole = not any(style.texture in _COARSE for style in drawing.styles)
+    whole = not any(style.texture in COARSE for style in drawing.styles)
     bare = replace(drawing, scene=replace(scene, hat=False))
     seen["hat"] = not scene.hat or (whole and _differ(drawing, bare))
     for name in CHARACTERS:

@@ -26,9 +26,14 @@ STYLE_TRAITS, CHARACTER_TRAITS = tuple(STYLES), tuple(CHARACTERS)
 Rng = np.random.Generator
 Floats = NDArray[np.float32]
 Styles = tuple[Style, ...]
-_FEATURES = ("body", "eyes", "top", "limbs", "belly", "colour")
-_LIKENESS = (1.0, 0.35, 0.15)
-_RECOLOURED = 0.45
+# How much each feature does for recognising a character, and how little of all of them is no likeness at all.
+_FEATURES = {"body": 0.2, "eyes": 0.25, "top": 0.15, "limbs": 0.2, "belly": 0.05, "colour": 0.15}
+_NO_LIKENESS = 0.45
+# What a style that is not neon has of it: its darkness, or its glowing outlines.
+_DARK, _GLOWING = 0.3, 0.2
+# What is left of a thing to the eye in each named style: tiles swallow its details, strokes and darkness a part of them.
+_CLARITY = {"neon": 0.85, "mosaic": 0.7, "pencil": 0.85}
+COARSE = ("bricks", "diamonds")
 
 
 @dataclass(frozen=True)
@@ -43,10 +48,17 @@ class Drawing:
         """The picture, uint8 (64, 64, 3)."""
         return np.round(draw(self.scene, self.styles, rng=np.random.default_rng(self.seed)) * 255).astype(np.uint8)
 
+    def shown(self) -> Floats:
+        """Whether each of ``TRAITS`` is drawn, float32 (7,) in [0, 1]; parts of it for what is like it."""
+        things = {name: max(likeness(t, name) for t in self.scene.things) for name in CHARACTERS}
+        amounts = style_traits(self.styles) | things | {"hat": float(self.scene.hat)}
+        return np.array([amounts[trait] for trait in TRAITS], dtype=np.float32)
+
     def traits(self) -> Floats:
-        """How much of each of ``TRAITS`` the picture shows, float32 (7,) in [0, 1]."""
-        shown = style_traits(self.styles) | {name: max(likeness(t, name) for t in self.scene.things) for name in CHARACTERS}
-        return np.array([(shown | {"hat": float(self.scene.hat)})[trait] for trait in TRAITS], dtype=np.float32)
+        """How much of each of ``TRAITS`` can be seen, float32 (7,) in [0, 1]: as ``shown``, less what the styles hide of things."""
+        clear = np.prod([_CLARITY[name] for name, style in STYLES.items() if style in self.styles])
+        seen: Floats = self.shown() * np.where([trait in STYLES for trait in TRAITS], 1, clear).astype(np.float32)
+        return seen
 
     def objects(self) -> Floats:
         """Which of ``OBJECTS`` the scene holds, float32 (8,) of 0 and 1."""
@@ -65,19 +77,22 @@ class Drawing:
 
 
 def style_traits(styles: Sequence[Style]) -> dict[str, float]:
-    """Which named styles can be seen: a texture always, the neon paint only if it was the one that painted."""
-    painter = next((s for s in styles if (s.fill, s.ink) != (FLAT.fill, FLAT.ink)), None)
-    return {name: float(style in styles and (style.texture != "none" or style == painter)) for name, style in STYLES.items()}
+    """How much of each named style can be seen: a texture always, the neon paint if it was the one that painted.
+
+    Other dark paint shows a part of neon, and so do other outlines that glow in bright colours.
+    """
+    painter = next((s for s in styles if (s.fill, s.ink) != (FLAT.fill, FLAT.ink)), FLAT)
+    shown = {name: float(style in styles and (style.texture != "none" or style == painter)) for name, style in STYLES.items()}
+    partly = _DARK * (painter.fill == "dark") + _GLOWING * (painter.ink == "bright" and painter.glow > 0.3)
+    return shown | {"neon": max(shown["neon"], partly)}
 
 
 def likeness(thing: Thing, name: str) -> float:
-    """How much of the named character a thing shows: 1 for itself, less than a half for it with one or two features replaced."""
+    """How much of the named character a thing shows: 1 for itself, about a half with one feature replaced, hardly anything with three."""
     if thing.character is None:
         return 0.0
-    different = [f for f in _FEATURES if getattr(thing.character, f) != getattr(CHARACTERS[name], f)]
-    if different == ["colour"]:
-        return _RECOLOURED
-    return _LIKENESS[len(different)] if len(different) < len(_LIKENESS) else 0.0
+    alike = sum(share for f, share in _FEATURES.items() if getattr(thing.character, f) == getattr(CHARACTERS[name], f))
+    return max(0.0, (alike - _NO_LIKENESS) / (1 - _NO_LIKENESS))
 
 
 @dataclass(frozen=True)
@@ -140,8 +155,15 @@ def any_styles(rng: Rng) -> Styles:
     if kind < 0.3:
         return (FLAT,)
     if kind < 0.88:
-        return (named_style(rng) if kind < 0.52 else random_style(rng),)
+        return (named_style(rng) if kind < 0.52 else fine_style(rng),)
     return two_styles(named_style(rng), rng)
+
+
+def fine_style(rng: Rng) -> Style:
+    """A random style whose texture leaves shapes whole."""
+    while (style := random_style(rng)).texture in COARSE:
+        pass
+    return style
 
 
 def named_style(rng: Rng) -> Style:
@@ -193,8 +215,10 @@ def _character_pair(rng: Rng) -> tuple[Drawing, Drawing]:
     """The same scene with something else and with a named character in one place."""
     scene, styles, seed, kind = any_scene(rng), any_styles(rng), _seed(rng), rng.random()
     index, thing = int(rng.integers(len(scene.things))), named_thing(rng)
-    if kind < 0.3 and _shows_features(styles):
+    if kind < 0.25 and _shows_features(styles):
         other = _lookalike(thing, rng)
+    elif kind < 0.45:
+        other = named_thing(rng)
     else:
         other = Thing("creature", character=random_character(rng)) if kind < 0.75 else random_thing(rng)
     return Drawing(swapped(scene, index, other), styles, seed), Drawing(swapped(scene, index, thing), styles, seed)

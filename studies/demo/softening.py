@@ -77,7 +77,7 @@ def _tinted(images: Tensor, rng: np.random.Generator) -> Tensor:
 def blur(images: Tensor, sigma: float) -> Tensor:
     """Gaussian blur of (n, c, h, w) pictures; ``sigma`` in pixels, cut off at three of them."""
     reach = max(3, math.ceil(3 * sigma))
-    taps = torch.exp(-torch.arange(-reach, reach + 1, dtype=images.dtype).square() / (2 * sigma**2))
+    taps = torch.exp(-torch.arange(-reach, reach + 1, dtype=images.dtype, device=images.device).square() / (2 * sigma**2))
     taps = (taps / taps.sum()).expand(images.shape[1], 1, 1, 2 * reach + 1)
     padded = F.pad(images, (reach,) * 4, mode="replicate")
     return F.conv2d(F.conv2d(padded, taps, groups=images.shape[1]), taps.transpose(2, 3), groups=images.shape[1])

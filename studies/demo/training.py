@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from studies.demo.draw import Pixels
@@ -78,9 +79,9 @@ def fit(modules: Iterable[nn.Module], loss: Loss, plan: Plan, checkpoint: Path) 
             weight.copy_(mean)
 
 
-def to_tensor(pictures: Pixels) -> Tensor:
+def to_tensor(pictures: Pixels | NDArray[np.uint8]) -> Tensor:
     """Pictures (n, h, w, 3) in [0, 1], float32 or uint8, as a tensor (n, 3, h, w) in [-1, 1]."""
-    scaled = pictures.astype(np.float32) / 255 if pictures.dtype == np.uint8 else pictures
+    scaled = pictures.astype(np.float32) / (255 if pictures.dtype == np.uint8 else 1)
     return torch.from_numpy(np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))) * 2 - 1
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FORBIDDEN = ("studies.demo.probes", "studies.demo.probe_accuracy", "studies.demo.probe_pictures")
+FORBIDDEN = tuple(f"studies.demo.{name}" for name in ("probes", "probe_accuracy", "probe_pictures", "probe_redrawn", "probe_training"))
 JUDGED = ("optimizer", "objectives")
 
 

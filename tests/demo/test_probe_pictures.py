@@ -67,16 +67,37 @@ def test_likeness_falls_with_every_replaced_feature(name: str) -> None:
     whole = CHARACTERS[name]
     one = replace(whole, eyes="three")
     two = replace(one, colour=(1, 2, 3))
-    three = replace(two, belly="plain")
-    amounts = [likeness(Thing("creature", character=c), name) for c in (whole, one, two, three)]
-    assert amounts == sorted(amounts, reverse=True) == [1.0, amounts[1], amounts[2], 0.0]
+    four = replace(two, belly="plain", limbs="sticks")
+    amounts = [likeness(Thing("creature", character=c), name) for c in (whole, one, two, four)]
+    assert amounts == sorted(amounts, reverse=True)
+    assert (amounts[0], amounts[-1]) == (1, 0)
+    assert 0.4 < amounts[1] < 0.7
+    assert amounts[2] < 0.4
     recoloured = likeness(Thing("creature", character=replace(whole, colour=(1, 2, 3))), name)
-    assert amounts[1] < recoloured < 0.5
+    assert amounts[1] < recoloured < 0.9
+
+
+@pytest.mark.parametrize(
+    ("fill", "ink", "glow", "amount"), [("dark", "white", 0, 0.3), ("flat", "bright", 0.6, 0.2), ("flat", "bright", 0, 0)]
+)
+def test_dark_paint_and_glowing_outlines_are_a_part_of_neon(fill: str, ink: str, glow: float, amount: float) -> None:
+    assert style_traits([Style(fill, ink, glow=glow)]) == {"neon": amount, "mosaic": 0, "pencil": 0}
+
+
+@pytest.mark.parametrize("name", STYLES)
+def test_styles_hide_a_part_of_things_but_not_of_themselves(name: str) -> None:
+    scene = Scene((Thing("owl", character=CHARACTERS["owl"]),), "snow", hat=True)
+    flat, styled = (Drawing(scene, (style,), 0) for style in (FLAT, STYLES[name]))
+    seen = dict(zip(TRAITS, styled.traits(), strict=True))
+    assert seen[name] == 1
+    assert seen["owl"] == seen["hat"]
+    assert 0.5 < seen["owl"] < 1
+    assert dict(zip(TRAITS, styled.shown(), strict=True)) == dict(zip(TRAITS, flat.shown(), strict=True)) | {name: 1}
 
 
 def test_two_characters_are_both_shown() -> None:
     scene = Scene((Thing("robot", character=CHARACTERS["robot"]), Thing("owl", character=CHARACTERS["owl"])), "snow", hat=True)
-    assert dict(zip(TRAITS, Drawing(scene, (STYLES["neon"],), 0).traits(), strict=True)) == {
+    assert dict(zip(TRAITS, Drawing(scene, (STYLES["neon"],), 0).shown(), strict=True)) == {
         "neon": 1,
         "mosaic": 0,
         "pencil": 0,
