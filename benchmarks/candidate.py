@@ -17,8 +17,7 @@ from typing import TypeVar
 import torch
 
 from benchmarks.truth import demo_sources_of, load_judge, unseen_prompts
-from optimizer.merging import Merger, Recipe, merge_report
-from optimizer.search.evaluate import DTYPES
+from optimizer.merging import DTYPES, Merger, Recipe, merge_report
 
 T = TypeVar("T")
 GROUPS = (("neon", "octopus"), ("robot", "hat"), ("mosaic", "owl", "hat"))

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from optimizer.text import printable
+
 
 class OptimizerError(Exception):
     """What went wrong, where, and what to do about it; as text always one line of printable characters, whatever names it quotes.
@@ -34,11 +36,6 @@ class OptimizerError(Exception):
     def _line(self) -> str:
         place = f"{self.where}: " if self.where is not None else ""
         return printable(f"{place}{self.problem}" + (f" — {self.remedy}" if self.remedy else ""))
-
-
-def printable(text: str) -> str:
-    """The text in one line: line breaks and tabs as spaces, other characters that would steer a terminal as escapes."""
-    return "".join(c if c.isprintable() else " " if c in "\n\r\t" else c.encode("unicode_escape").decode() for c in text)
 
 
 class UsageError(OptimizerError):

@@ -22,6 +22,7 @@ from optimizer.cli.repair import repair
 from optimizer.cli.status import status
 from optimizer.errors import OptimizerError, UsageError
 from optimizer.search.config import Config, refused
+from optimizer.text import one_line
 
 HELP = """Find, unattended, the one merged LoRA that keeps what each of your LoRAs is good at.
 
@@ -120,7 +121,7 @@ def _read(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise UsageError(f"cannot be read ({(error.strerror or str(error)).lower()})", where=file, remedy="give a YAML file") from error
     except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"is not YAML: {' '.join(str(error).split())}", where=file, remedy="correct the syntax") from error
+        raise UsageError(f"is not YAML: {one_line(error)}", where=file, remedy="correct the syntax") from error
     if not isinstance(options, dict):
         raise UsageError("holds no options", where=file, remedy="write one a line, such as budget: 50")
     return {str(name): value for name, value in options.items() if value is not None}
@@ -134,11 +135,11 @@ def _usage(error: CycloptsError) -> UsageError:
         unused = " ".join(error.unused_tokens or ())
         return UsageError(f"there is no command {unused!r}", remedy="see optimize --help")
     error.verbose = False
-    return UsageError(" ".join(str(error).split()).rstrip("."), remedy="see optimize --help")
+    return UsageError(one_line(error).rstrip("."), remedy="see optimize --help")
 
 
 def _told(error: OptimizerError) -> int:
-    print(f"optimize: {' '.join(str(error).split())}", file=sys.stderr)
+    print(f"optimize: {one_line(error)}", file=sys.stderr)
     return error.exit_code
 
 

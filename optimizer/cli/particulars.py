@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from optimizer.adapters.said import AUTHOR, LICENCE, OUTPUT_NAME, TAGS, TITLE, TRIGGER, said
-from optimizer.errors import printable
+from optimizer.text import one_line, printable
 
 LONGEST = 160
 """Characters of a text that are shown: two lines of a terminal."""
@@ -59,7 +59,7 @@ def particulars(metadata: Mapping[str, str], trigger: str | None = None) -> Part
 
 def line(text: str, longest: int = LONGEST) -> str:
     """The text as one printable line, cut where it is longer than that many characters."""
-    shown = " ".join(printable(text[: 4 * longest]).split())
+    shown = one_line(printable(text[: 4 * longest]))
     return shown if len(shown) <= longest else f"{shown[: longest - 1]}…"
 
 

@@ -17,6 +17,7 @@ from optimizer.adapters.container import read_header
 from optimizer.errors import AdapterError, RecipeError, UsageError
 from optimizer.export import RECIPE_KEY, Setup
 from optimizer.merging import Recipe
+from optimizer.text import one_line
 from studies.demo.world import PREFIX, demo_sources
 
 _SUFFIX = ".safetensors"
@@ -66,7 +67,7 @@ def _parsed(text: str, path: Path) -> object:
     try:
         return json.loads(text) if path.suffix.lower() in (_SUFFIX, ".json") else yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        problem = f"the recipe is not readable: {' '.join(str(error).split())}"
+        problem = f"the recipe is not readable: {one_line(error)}"
         raise RecipeError(problem, where=path, remedy="correct the syntax") from None
 
 

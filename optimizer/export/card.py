@@ -11,7 +11,7 @@ from typing import Literal
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from optimizer.export.text import one_line
+from optimizer.text import visible_line
 
 _ASCII_PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
 
@@ -111,7 +111,7 @@ def write_card(card: ModelCard, folder: str | Path, name: str = "README.md") -> 
 
 def escape_markdown(text: str) -> str:
     """The text on one line, such that Markdown shows it as it is: no link, no HTML, no emphasis, no table cell of its own."""
-    return _ASCII_PUNCTUATION.sub(r"\\\1", one_line(text))
+    return _ASCII_PUNCTUATION.sub(r"\\\1", visible_line(text))
 
 
 def _front_matter(card: ModelCard) -> dict[str, object]:
@@ -119,17 +119,17 @@ def _front_matter(card: ModelCard) -> dict[str, object]:
     fields: dict[str, object] = {
         "library_name": "diffusers",
         "pipeline_tag": "text-to-image",
-        "base_model": one_line(card.base_model),
+        "base_model": visible_line(card.base_model),
         "tags": ["text-to-image", "lora", "template:sd-lora"] if card.kind == "lora" else ["text-to-image", "merge"],
-        "instance_prompt": one_line(card.prompt or ", ".join(triggers)),
-        "license": one_line(card.license),
+        "instance_prompt": visible_line(card.prompt or ", ".join(triggers)),
+        "license": visible_line(card.license),
     }
     return {key: value for key, value in fields.items() if value}
 
 
 def _code_span(text: str) -> str:
     """The text in a code span that no backtick inside it can end; a bar would end a table cell, so it is replaced."""
-    line = one_line(text).replace("|", "¦") or " "
+    line = visible_line(text).replace("|", "¦") or " "
     fence = _fence(line, 1)
     return f"{fence} {line} {fence}" if "`" in line else f"{fence}{line}{fence}"
 
@@ -149,7 +149,7 @@ def _yaml(data: object) -> str:
 
 
 def _python(text: str) -> str:
-    return repr(one_line(text))
+    return repr(visible_line(text))
 
 
 def _number(value: float | None) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from optimizer.adapters.said import AUTHOR, LICENCE, TAGS, said
-from optimizer.export.text import one_line
+from optimizer.text import visible_line
 
 _LONGEST, _MOST_TAGS = 200, 20
 _NOT_STATED = "not stated"
@@ -49,4 +49,4 @@ def _licence(licences: Mapping[str, str]) -> str:
 
 
 def _short(text: str) -> str:
-    return one_line(text)[:_LONGEST].strip()
+    return visible_line(text)[:_LONGEST].strip()

@@ -11,6 +11,7 @@ from optimizer.errors import RecipeError
 from optimizer.merging.block_lists import number, read_list
 from optimizer.merging.block_strings import read_blocks
 from optimizer.merging.blocks import block_map, check_block_names
+from optimizer.text import one_line
 
 
 def read_blocks_file(path: str | Path, names: Sequence[str], base: str) -> tuple[dict[str, float], ...]:
@@ -48,7 +49,7 @@ def _loaded(path: Path) -> object:
     except OSError as error:
         raise RecipeError(f"cannot be read: {error.strerror or error}", where=path, remedy="give a YAML file that exists") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise RecipeError(f"not readable as YAML: {' '.join(str(error).split())}", where=path, remedy="correct the YAML syntax") from None
+        raise RecipeError(f"not readable as YAML: {one_line(error)}", where=path, remedy="correct the YAML syntax") from None
 
 
 def _by_source(data: object, names: Sequence[str], where: str) -> list[object]:

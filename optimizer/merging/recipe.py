@@ -16,6 +16,7 @@ from optimizer.errors import RecipeError
 from optimizer.merging.blocks import check_block_names
 from optimizer.merging.digest import digest
 from optimizer.merging.methods import METHODS, ElectOn, Majority, Method, Normalise, Rescale, Side
+from optimizer.text import one_line
 
 _OPTIONAL = tuple(dict.fromkeys(p.name for method in METHODS.values() for p in method.parameters))
 _ALTERNATIVES = ("constrained-int", "literal['full']")  # which form of ``rank`` pydantic tried is nothing to tell
@@ -252,7 +253,7 @@ class Recipe(BaseModel):
 
 
 def _unreadable(syntax: str, error: Exception) -> RecipeError:
-    return RecipeError(f"not readable as {syntax}: {' '.join(str(error).split())}", where="recipe", remedy=f"correct the {syntax} syntax")
+    return RecipeError(f"not readable as {syntax}: {one_line(error)}", where="recipe", remedy=f"correct the {syntax} syntax")
 
 
 def _check_unread(recipe: Recipe, method: Method) -> None:

@@ -20,11 +20,12 @@ from optimizer.errors import BaseModelError, UsageError
 from optimizer.rendering.blueprints import BLUEPRINTS, Blueprint
 from optimizer.rendering.denoiser import load_denoiser, read_denoiser
 from optimizer.rendering.families import FAMILIES, Family
-from optimizer.rendering.files import first_sentence, missing_weights
+from optimizer.rendering.files import missing_weights
 from optimizer.rendering.header import Header, read_header
 from optimizer.rendering.loading import Quantize
 from optimizer.rendering.prediction import NOISE, Noise, marked, scheduled, told
 from optimizer.rendering.vocabulary import clip_tokenizer
+from optimizer.text import first_sentence
 
 SUPPORTED = "SD 1.x, SD 2.x, SDXL, SD 3, SD 3.5 or FLUX.1"
 """What single files are read of."""

@@ -10,7 +10,8 @@ import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from optimizer.errors import BaseModelError
-from optimizer.rendering.files import check_class, check_whole, first_sentence, variant_of
+from optimizer.rendering.files import check_class, check_whole, variant_of
+from optimizer.text import first_sentence
 
 
 def load_decoder(folder: Path, pipeline: DiffusionPipeline, device: torch.device) -> torch.nn.Module:

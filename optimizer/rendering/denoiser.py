@@ -12,10 +12,11 @@ import torch
 from optimizer.errors import BaseModelError, UsageError
 from optimizer.rendering.blueprints import BLUEPRINTS
 from optimizer.rendering.families import FAMILIES
-from optimizer.rendering.files import check_class, check_whole, first_sentence, variant_of
+from optimizer.rendering.files import check_class, check_whole, variant_of
 from optimizer.rendering.header import EIGHT, WHOLE, read_header
 from optimizer.rendering.loading import Quantize
 from optimizer.rendering.quantised import quantisation
+from optimizer.text import first_sentence
 
 CLASSES = {
     "StableDiffusionPipeline": "UNet2DConditionModel",

@@ -11,6 +11,7 @@ from torch import nn
 
 from optimizer.errors import BaseModelError
 from optimizer.rendering.families import models_of
+from optimizer.text import first_sentence
 
 COMPLETE = "fetch the whole folder again"
 """What to do about files that are not whole."""
@@ -65,15 +66,6 @@ def check_whole(model: nn.Module, place: Path) -> None:
 
 def _first_of(names: list[str]) -> str:
     return names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
-
-
-def first_sentence(error: Exception) -> str:
-    """The first sentence of a library's message."""
-    if "Cannot copy out of meta tensor" in str(error):
-        return "weights are missing in it"  # diffusers leaves those that a single file lacks without storage, and then moves them
-    if isinstance(error, KeyError):
-        return f"{error} is missing in it"
-    return " ".join(str(error).split()).split(". ")[0].rstrip(".") or type(error).__name__
 
 
 def missing_weights(pipeline: DiffusionPipeline, place: Path, lacking: list[str]) -> None:

@@ -15,9 +15,10 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from optimizer.errors import BaseModelError, UsageError
 from optimizer.rendering.denoiser import load_denoiser
 from optimizer.rendering.families import FAMILIES, Family
-from optimizer.rendering.files import COMPLETE, first_sentence, missing_files, missing_weights, variant_of
+from optimizer.rendering.files import COMPLETE, missing_files, missing_weights, variant_of
 from optimizer.rendering.loading import Quantize
 from optimizer.rendering.quantised import heavy_text_encoder, quantisation
+from optimizer.text import first_sentence
 
 _INDEX = "model_index.json"
 # The safety checker turns pictures black, and draws nothing; the others are for pictures as prompts.

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from optimizer.errors import BaseModelError
-from optimizer.rendering.files import first_sentence
+from optimizer.text import first_sentence
 
 WHOLE = ("F16", "BF16", "F32", "F64")
 EIGHT = ("F8_E4M3", "F8_E5M2")

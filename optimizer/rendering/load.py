@@ -15,10 +15,10 @@ from optimizer.errors import UsageError
 from optimizer.rendering.autoencoder import load_autoencoder
 from optimizer.rendering.checkpoint import checkpoint_family, checkpoint_remarks, load_checkpoint
 from optimizer.rendering.families import Family, models_of
-from optimizer.rendering.files import first_sentence
 from optimizer.rendering.fitting import check_parts
 from optimizer.rendering.folder import folder_family, load_folder
 from optimizer.rendering.loading import Quantize
+from optimizer.text import first_sentence
 
 
 def load_pipeline(

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from optimizer.merging.full.model import canonical
 from optimizer.rendering.conversions import PARTS, PROJECTION, Part
-from optimizer.rendering.files import first_sentence
 from optimizer.rendering.tracers import Origin, Tracers
+from optimizer.text import first_sentence
 
 Shapes = Mapping[str, tuple[int, ...]]
 

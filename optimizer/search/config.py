@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from optimizer.errors import UsageError
 from optimizer.rendering.loading import Apply, Offload, Precision, Quantize
+from optimizer.text import one_line
 
 DEMO, FAKE = "demo:", "fake:"
 PARTS = ("vae", "denoiser", "decoder", "base_config")
@@ -246,7 +247,7 @@ class Config(BaseModel):
             problem = f"the configuration cannot be used: {refused(error)}"
             raise UsageError(problem, where=path, remedy="restore the file, or start a new study") from error
         except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-            problem = f"the configuration cannot be read: {' '.join(str(error).split())}"
+            problem = f"the configuration cannot be read: {one_line(error)}"
             raise UsageError(problem, where=path, remedy="restore the file, or start a new study") from error
 
 

@@ -23,6 +23,7 @@ from optimizer.search.workers.claims import Claims, Idle, Turn, counted
 from optimizer.search.workers.patience import OUTAGES, Patience
 from optimizer.search.workers.presence import Presence
 from optimizer.search.workers.writes import Ending, Writes
+from optimizer.text import one_line
 from studies import EvaluationCache, StudyDirectory, evaluation_key
 from studies.records import Evaluation, TrialRecord
 from studies.store import Store
@@ -242,7 +243,7 @@ def alone_in(directory: StudyDirectory) -> Iterator[None]:
 
 def reason_of(error: Exception) -> str:
     """One line that says why something failed; errors that this software did not raise on purpose are named by their class."""
-    text = " ".join(str(error).split())
+    text = one_line(error)
     return text if isinstance(error, OptimizerError) else f"{type(error).__name__}: {text}".rstrip(": ")
 
 

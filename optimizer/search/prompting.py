@@ -12,6 +12,7 @@ from optimizer.errors import UsageError
 from optimizer.rendering import GENERAL, PromptSet, Vocabulary, compose
 from optimizer.search.config import Config
 from optimizer.search.source import Source
+from optimizer.text import one_line
 from studies.demo.world import demo_words
 
 _CONFIRMATION = 1_000_003
@@ -42,7 +43,7 @@ def read_words(path: Path) -> Vocabulary:
         words = _Words.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
         remedy = "give a YAML file with the lists subjects and settings, and wide_settings if you like"
-        raise UsageError(f"the words cannot be read: {' '.join(str(error).split())}", where=path, remedy=remedy) from error
+        raise UsageError(f"the words cannot be read: {one_line(error)}", where=path, remedy=remedy) from error
     return Vocabulary(words.subjects, words.settings, words.wide_settings)
 
 

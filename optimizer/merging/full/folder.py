@@ -17,6 +17,7 @@ from optimizer.adapters.sampled import digest_file
 from optimizer.errors import BaseModelError
 from optimizer.merging.full.model import MERGED, Entry, Model, Tick, Weights, canonical
 from optimizer.merging.full.writing import write_streamed
+from optimizer.text import one_line
 
 _INDEX = "model_index.json"
 _WHOLE = "fetch the whole folder again"
@@ -118,7 +119,7 @@ def _index(folder: Path) -> tuple[str, Mapping[str, object]]:
         found = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
         kind = str(found["_class_name"])
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise BaseModelError(f"cannot be read: {' '.join(str(error).split())}", where=folder / _INDEX, remedy=_WHOLE) from error
+        raise BaseModelError(f"cannot be read: {one_line(error)}", where=folder / _INDEX, remedy=_WHOLE) from error
     return kind, {part: what for part, what in found.items() if isinstance(what, list) and what and what[-1]}
 
 
@@ -154,7 +155,7 @@ def _promised(folder: Path, *, half: bool) -> set[str]:
             try:
                 return set(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
             except (OSError, ValueError, LookupError, TypeError) as error:
-                raise BaseModelError(f"cannot be read: {' '.join(str(error).split())}", where=index, remedy=_WHOLE) from error
+                raise BaseModelError(f"cannot be read: {one_line(error)}", where=index, remedy=_WHOLE) from error
     return set()
 
 
