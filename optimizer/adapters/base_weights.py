@@ -10,7 +10,7 @@ from torch import Tensor
 
 from optimizer.adapters.fusing import turned
 from optimizer.adapters.paths import TEMPLATES, from_dotted
-from optimizer.adapters.places import Place
+from optimizer.adapters.targets import Place
 from optimizer.errors import BaseModelError
 
 _WEIGHT, _BIAS = ".weight", ".bias"

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from optimizer.adapters.container import Header
 from optimizer.adapters.families import FAMILIES, Family
 from optimizer.adapters.keys import dialect_of, place_of, suggestion
-from optimizer.adapters.places import Place
-from optimizer.adapters.roles import NO_FACTOR, WEIGHT, Refusal, Suffix, read_suffix
+from optimizer.adapters.targets import Place
+from optimizer.adapters.tensor_suffixes import NO_FACTOR, WEIGHT, Refusal, Suffix, read_suffix
 from optimizer.errors import AdapterError
 
 _LISTED = 10

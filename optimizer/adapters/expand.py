@@ -20,7 +20,7 @@ from torch import Tensor
 
 from optimizer.adapters.factors import Factors
 from optimizer.adapters.paths import kernel_size
-from optimizer.adapters.roles import FULL, LOHA, LOKR, LORA
+from optimizer.adapters.tensor_suffixes import FULL, LOHA, LOKR, LORA
 
 Roles = Mapping[str, Tensor]
 

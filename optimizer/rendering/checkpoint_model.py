@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from optimizer.adapters.sampled import digest_file
+from optimizer.adapters.file_digest import digest_file
 from optimizer.errors import BaseModelError
 from optimizer.merging.full.model import Entry, Model, Tick, Weights
 from optimizer.merging.full.writing import write_streamed

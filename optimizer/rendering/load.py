@@ -10,7 +10,7 @@ import torch
 import transformers.utils.logging
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
-from optimizer.adapters.locate import located
+from optimizer.adapters.base_location import located
 from optimizer.errors import UsageError
 from optimizer.rendering.autoencoder import load_autoencoder
 from optimizer.rendering.checkpoint import checkpoint_family, checkpoint_remarks, load_checkpoint

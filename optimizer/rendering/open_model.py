@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from optimizer.adapters.locate import located
+from optimizer.adapters.base_location import located
 from optimizer.merging.full import Folder, Model
 
 

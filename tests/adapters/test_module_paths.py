@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from optimizer.adapters.families import FAMILIES
 from optimizer.adapters.keys import place_of, suggestion
 from optimizer.adapters.paths import TEMPLATES, from_dotted, kernel_size, split_path
-from optimizer.adapters.places import place
-from optimizer.adapters.roles import Refusal, Suffix, read_suffix
+from optimizer.adapters.targets import place
+from optimizer.adapters.tensor_suffixes import Refusal, Suffix, read_suffix
 from tests.tiny import tiny_pipeline, tiny_shapes
 
 TEMPLATE = st.sampled_from([(part, template) for part, templates in TEMPLATES.items() for template in templates])

@@ -24,8 +24,8 @@ from peft.utils import get_peft_model_state_dict
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from optimizer.adapters.base_dependent.kinds import base_kind, change
 from optimizer.adapters.expand import BrokenModule
-from optimizer.adapters.with_base import base_kind, change
 
 PATH = "unet.some.layer"
 LINEAR, SQUARE, POINTS, KERNEL, SQUARE_KERNEL = (8, 12), (8, 8), (8, 12, 1, 1), (8, 12, 3, 3), (8, 8, 3, 3)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from optimizer.adapters import Adapter, Factors, clean_name
-from optimizer.adapters.base import base_family
 from optimizer.adapters.families import FAMILIES, PIPELINES
+from optimizer.adapters.family_detection import base_family
 from optimizer.adapters.paths import from_dotted
 from optimizer.errors import BaseModelError
 from optimizer.merging.compress import compressed

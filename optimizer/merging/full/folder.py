@@ -13,7 +13,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from optimizer.adapters.sampled import digest_file
+from optimizer.adapters.file_digest import digest_file
 from optimizer.errors import BaseModelError
 from optimizer.merging.full.model import MERGED, Entry, Model, Tick, Weights, canonical
 from optimizer.merging.full.writing import write_streamed

@@ -8,9 +8,9 @@ import re
 import torch
 from torch import Tensor
 
-from optimizer.adapters.based import Based, along, number, setting
+from optimizer.adapters.base_dependent.module import Based, along, number, setting
+from optimizer.adapters.base_dependent.rotations import blockwise, butterfly, cayley, neumann
 from optimizer.adapters.expand import BrokenModule
-from optimizer.adapters.rotations import blockwise, butterfly, cayley, neumann
 
 _MOST_TERMS = 100  # far past any use; a file shall not choose how long we compute
 
