@@ -1,6 +1,6 @@
 """What the memory plan chooses on cards of several sizes: ``python -m benchmarks.cards``, the table of docs/bases.md.
 
-Sizes are those of the published models (``optimizer.rendering.blueprints``) in two bytes a number, and with denoiser and T5 in one byte
+Sizes are those of the published models (``optimizer.checkpoints.blueprints``) in two bytes a number, and with denoiser and T5 in one byte
 (``--quantize int8``) or half of one (``nf4``); of a card nine tenths count as free. It is arithmetic: nothing is loaded.
 """
 
@@ -12,8 +12,8 @@ import diffusers
 import torch
 import transformers
 
+from optimizer.checkpoints.blueprints import BLUEPRINTS, Blueprint
 from optimizer.rendering import Loading
-from optimizer.rendering.blueprints import BLUEPRINTS, Blueprint
 from optimizer.rendering.free import amount
 from optimizer.rendering.plan import Demand, resident
 

@@ -44,7 +44,8 @@ a, b, base, out = map(Path, sys.argv[2:])
 """
 _JOBS = {
     "merge, ours": """
-from optimizer.merging.full import Folder, Job, merge_models
+from optimizer.merging.models import Job, merge_models
+from optimizer.checkpoints.folder import Folder
 import optimizer.merging.methods
 measured(lambda: merge_models(Job((Folder(a), Folder(b)), formula="weighted_sum", alpha=0.4), out))
 """,
@@ -63,7 +64,8 @@ measured(job)
     **{
         f"candidate, {method}": f"""
 from optimizer.merging import Recipe
-from optimizer.merging.full import Blend, Folder, Job
+from optimizer.merging.models import Blend, Job
+from optimizer.checkpoints.folder import Folder
 from optimizer.rendering import load_pipeline
 from optimizer.rendering.live import InPlace, base_weights
 from optimizer.rendering.whole import live_tensors

@@ -43,10 +43,10 @@ def extract(
     errors = Console(stderr=True, highlight=False)
     hush(errors)
     from optimizer.adapters import clean_name
+    from optimizer.checkpoints.open import open_model
     from optimizer.export import ExportMetadata, export_adapter, next_free, verify_export
     from optimizer.merging import DTYPES
-    from optimizer.merging.full.extract import extract as extracted
-    from optimizer.rendering.open_model import open_model
+    from optimizer.merging.models.extract import extract as extracted
 
     _check(rank, rank_energy)
     trained, began = open_model(model), open_model(base)

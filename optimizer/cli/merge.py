@@ -59,7 +59,7 @@ def _of_models(recipe: Path | None) -> bool:
     if recipe is None or recipe.suffix not in (".yaml", ".yml"):
         return False
     from optimizer.cli.model_job import parsed
-    from optimizer.merging.full import is_account
+    from optimizer.merging.models import is_account
 
     return is_account(parsed(recipe))
 

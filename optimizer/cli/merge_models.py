@@ -12,10 +12,12 @@ from rich.console import Console
 from rich.progress import Progress
 
 from optimizer.adapters import clean_name
+from optimizer.checkpoints.model import Model
 from optimizer.cli.merge_options import MergeOptions
 from optimizer.cli.model_job import model_job
 from optimizer.errors import UsageError
-from optimizer.merging.full import Job, Model, ModelMerge, account, account_place, merge_models
+from optimizer.merging.models import Job, ModelMerge, account_place, merge_models
+from optimizer.merging.models import recipe as account
 
 _LISTED = 10
 _LONGEST = 200  # characters of all models' names in that of a file, of which file systems take 255

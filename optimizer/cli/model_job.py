@@ -9,12 +9,13 @@ from typing import Any
 
 import yaml
 
+from optimizer.checkpoints.model import Model
+from optimizer.checkpoints.open import open_model
+from optimizer.checkpoints.streaming import STORED
 from optimizer.cli.merge_options import MergeOptions
 from optimizer.errors import UsageError
 from optimizer.merging import METHODS, Recipe, read_blocks
-from optimizer.merging.full import FORMULAS, Job, Model, check_formula, is_account, job_of
-from optimizer.merging.full.writing import STORED
-from optimizer.rendering.open_model import open_model
+from optimizer.merging.models import FORMULAS, Job, check_formula, is_account, job_of
 
 _LORAS = ("rank", "rank_energy", "target_mb", "prune", "dialect", "triggers", "allow_unknown")
 _REPLAYED = ("sources", "base", "kind", "out", "json_", "device")

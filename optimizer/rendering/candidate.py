@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from optimizer.adapters import Adapter
-from optimizer.merging.full import Weights
+from optimizer.checkpoints.model import Weights
 
 Candidate = Adapter | Weights
 """A change of some of the base's weights, or other weights altogether."""

@@ -12,23 +12,20 @@ from typing import Any
 import diffusers
 import torch
 import transformers
-from diffusers.loaders.single_file_utils import CHECKPOINT_KEY_NAMES
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor
 
+from optimizer.checkpoints.blueprints import BLUEPRINTS, Blueprint
+from optimizer.checkpoints.header import Header, read_header
+from optimizer.checkpoints.kinds import SUPPORTED, checkpoint_kind
+from optimizer.checkpoints.prediction_type import NOISE, Noise, marked, scheduled, told
 from optimizer.errors import BaseModelError, UsageError
-from optimizer.rendering.blueprints import BLUEPRINTS, Blueprint
 from optimizer.rendering.denoiser import load_denoiser, read_denoiser
 from optimizer.rendering.families import FAMILIES, Family
 from optimizer.rendering.files import missing_weights
-from optimizer.rendering.header import Header, read_header
 from optimizer.rendering.loading import Quantize
-from optimizer.rendering.prediction import NOISE, Noise, marked, scheduled, told
 from optimizer.rendering.vocabulary import clip_tokenizer
 from optimizer.text import first_sentence
-
-SUPPORTED = "SD 1.x, SD 2.x, SDXL, SD 3, SD 3.5 or FLUX.1"
-"""What single files are read of."""
 
 # What the parts of a pipeline are called in such files.
 _PARTS = {
@@ -42,26 +39,6 @@ _PARTS = {
 def checkpoint_family(file: Path, layout: str | Path = "") -> Family:
     """The family of a single file, by the names and shapes of its tensors, or that of a layout that is given; raises BaseModelError."""
     return FAMILIES[_layout_class(Path(layout)) if layout else BLUEPRINTS[checkpoint_kind(file, read_header(file))].pipeline]
-
-
-def checkpoint_kind(file: Path, header: Header, remedy: str = "") -> str:
-    """What diffusers calls the kind of a file, one of ``BLUEPRINTS``.
-
-    Args:
-        file: a single file.
-        header: its header.
-        remedy: what to do about one of another kind; to give a base to draw with where it is empty.
-
-    Raises:
-        BaseModelError: it is none that is drawn with.
-    """
-    tensors = header.tensors
-    kind = "EDM" if any(name.startswith("edm_vpred.") for name in tensors) else header.model
-    if kind in BLUEPRINTS and (kind != "v1" or CHECKPOINT_KEY_NAMES["v1"] in tensors):
-        return kind
-    what = header.mistaken or ("of an unknown model" if kind in ("", "v1") else f"of a model that is not supported ({kind})")
-    remedy = remedy or f"give a checkpoint of {SUPPORTED}, or a diffusers folder of the same model with --base-config"
-    raise BaseModelError(f"this file is {what}", where=file, remedy=remedy)
 
 
 def load_checkpoint(

@@ -9,8 +9,8 @@ import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor
 
+from optimizer.checkpoints.model import Weights, canonical
 from optimizer.errors import BaseModelError
-from optimizer.merging.full import Weights, canonical
 from optimizer.rendering.families import models_of
 
 Put = Callable[[Tensor, Tensor], None]

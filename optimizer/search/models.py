@@ -12,14 +12,15 @@ from pathlib import Path
 import torch
 
 from optimizer.adapters import clean_name
+from optimizer.checkpoints.model import Model, Weights
+from optimizer.checkpoints.open import open_model
+from optimizer.checkpoints.streaming import DTYPES, STORED
 from optimizer.errors import UsageError
 from optimizer.merging import METHODS, Recipe, block_of
 from optimizer.merging.blocks import family_of
-from optimizer.merging.full import Blend, Job, Model, Weights
-from optimizer.merging.full.writing import DTYPES, STORED
+from optimizer.merging.models import Blend, Job
 from optimizer.rendering import AnyRenderer
 from optimizer.rendering.memory import Note
-from optimizer.rendering.open_model import open_model
 from optimizer.rendering.prompts import Subject
 from optimizer.search.config import Config
 from optimizer.search.source import Ensemble, Mixed, Source, checked_role, unique_names

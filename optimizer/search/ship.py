@@ -28,7 +28,7 @@ from optimizer.export import (
     write_card,
 )
 from optimizer.merging import DTYPES, Recipe
-from optimizer.merging.full import Blend, account_text
+from optimizer.merging.models import Blend, account_text
 from optimizer.search.confirm import Confirmation, Contender
 from optimizer.search.ship_model import ship_model
 from optimizer.search.summarise import Story

@@ -8,10 +8,11 @@ from pathlib import Path
 import torch
 import yaml
 
+from optimizer.checkpoints.open import open_model
 from optimizer.errors import ExportError
 from optimizer.export.naming import unversioned
-from optimizer.merging.full import Blend, account, account_place, account_text
-from optimizer.rendering.open_model import open_model
+from optimizer.merging.models import Blend, account_place, account_text
+from optimizer.merging.models import recipe as account
 from studies.atomic import write_text
 
 

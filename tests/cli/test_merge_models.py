@@ -10,8 +10,8 @@ import torch
 import yaml
 from torch import Tensor
 
+from optimizer.checkpoints.open import open_model
 from optimizer.cli.main import execute
-from optimizer.rendering.open_model import open_model
 from tests.ldm import save_single_file
 from tests.merging.test_full_models import NAMES, tensors, tuned
 from tests.tiny import tiny_pipeline

@@ -11,10 +11,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from optimizer.adapters import load_adapter, weight_shapes
+from optimizer.checkpoints.folder import Folder
 from optimizer.cli.main import execute
 from optimizer.errors import BaseModelError
-from optimizer.merging.full import Folder
-from optimizer.merging.full.extract import extract
+from optimizer.merging.models.extract import extract
 from optimizer.rendering import Prompt, Renderer, RenderSettings, base_weights, load_pipeline
 from optimizer.rendering.families import models_of
 from tests.tiny import tiny_pipeline, tiny_xl_pipeline

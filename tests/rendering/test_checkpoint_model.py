@@ -17,14 +17,15 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from optimizer.checkpoints.folder import Folder
+from optimizer.checkpoints.model import Model, canonical
+from optimizer.checkpoints.open import open_model
+from optimizer.checkpoints.single_file import Checkpoint
 from optimizer.errors import BaseModelError
 from optimizer.merging import Recipe
-from optimizer.merging.full import Blend, Folder, Job, Model, merge_models
-from optimizer.merging.full.extract import extract
-from optimizer.merging.full.model import canonical
+from optimizer.merging.models import Blend, Job, merge_models
+from optimizer.merging.models.extract import extract
 from optimizer.rendering import Loading, Prompt, Renderer, RenderSettings, load_pipeline, load_renderer
-from optimizer.rendering.checkpoint_model import Checkpoint
-from optimizer.rendering.open_model import open_model
 from tests.ldm import clip, ldm_unet, open_clip, prefixed, save_single_file
 from tests.merging.test_full_models import tuned
 from tests.rendering.test_single_file import hollow, sd3, unlike

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from optimizer.merging.full.model import canonical
-from optimizer.rendering.blueprints import BLUEPRINTS
-from optimizer.rendering.original_layout import original_layout
-from optimizer.rendering.tracers import Origin, Tracers
+from optimizer.checkpoints.blueprints import BLUEPRINTS
+from optimizer.checkpoints.model import canonical
+from optimizer.checkpoints.original_layout import original_layout
+from optimizer.checkpoints.row_tracers import Origin, Tracers
 from tests.ldm import clip, ldm_unet, open_clip, original_flux, original_sd3, prefixed
 from tests.rendering.test_single_file import models_of_blueprint
 

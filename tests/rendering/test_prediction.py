@@ -12,11 +12,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from optimizer.checkpoints.blueprints import BLUEPRINTS
+from optimizer.checkpoints.header import read_header
+from optimizer.checkpoints.prediction_type import Noise, scheduled, told
 from optimizer.rendering import Loading, RenderSettings, load_pipeline, load_renderer
-from optimizer.rendering.blueprints import BLUEPRINTS
 from optimizer.rendering.checkpoint import checkpoint_remarks
-from optimizer.rendering.header import read_header
-from optimizer.rendering.prediction import Noise, scheduled, told
 from tests.ldm import save_single_file
 from tests.rendering.test_single_file import sd3
 from tests.tiny import tiny_flux_pipeline, tiny_pipeline

@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor
 
+from optimizer.checkpoints.blueprints import BLUEPRINTS
 from optimizer.errors import BaseModelError
 from optimizer.rendering import Loading, Prompt, RenderSettings, load_pipeline, load_renderer
-from optimizer.rendering.blueprints import BLUEPRINTS
 from optimizer.rendering.checkpoint import checkpoint_family
 from optimizer.rendering.vocabulary import clip_tokenizer
 from tests.ldm import ldm_unet, ldm_vae, save_single_file

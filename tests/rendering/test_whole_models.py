@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 
+from optimizer.checkpoints.folder import Folder
 from optimizer.errors import BaseModelError
 from optimizer.merging import Recipe
-from optimizer.merging.full import Blend, Folder, Job
+from optimizer.merging.models import Blend, Job
 from optimizer.rendering import Prompt, Renderer, RenderSettings, load_pipeline
 from optimizer.rendering.families import models_of
 from optimizer.rendering.live import InPlace

@@ -17,12 +17,13 @@ from safetensors import safe_open
 from torch import Tensor
 
 from optimizer import optimize
+from optimizer.checkpoints.folder import Folder
+from optimizer.checkpoints.open import open_model
 from optimizer.cli.main import execute
 from optimizer.errors import BaseModelError, ExportError, UsageError
 from optimizer.merging import Recipe
-from optimizer.merging.full import Blend, Folder
+from optimizer.merging.models import Blend
 from optimizer.rendering import Prompt, Renderer, RenderSettings, load_pipeline
-from optimizer.rendering.open_model import open_model
 from optimizer.search.config import Config
 from optimizer.search.loop import first_trials
 from optimizer.search.models import load_models

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from optimizer.merging.full.model import canonical
-from optimizer.rendering.conversions import PARTS, PROJECTION, Part
-from optimizer.rendering.tracers import Origin, Tracers
+from optimizer.checkpoints.conversions import PARTS, PROJECTION, Part
+from optimizer.checkpoints.model import canonical
+from optimizer.checkpoints.row_tracers import Origin, Tracers
 from optimizer.text import first_sentence
 
 Shapes = Mapping[str, tuple[int, ...]]

@@ -14,9 +14,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from optimizer.adapters.file_digest import digest_file
+from optimizer.checkpoints.model import MERGED, Entry, Model, Tick, Weights, canonical
+from optimizer.checkpoints.streaming import write_streamed
 from optimizer.errors import BaseModelError
-from optimizer.merging.full.model import MERGED, Entry, Model, Tick, Weights, canonical
-from optimizer.merging.full.writing import write_streamed
 from optimizer.text import one_line
 
 _INDEX = "model_index.json"

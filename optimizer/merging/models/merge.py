@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from optimizer.merging.full.blend import Blend, Job
-from optimizer.merging.full.model import Tick
+from optimizer.checkpoints.model import Tick
+from optimizer.merging.models.blend import Blend, Job
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 import diffusers
 from safetensors import safe_open
 
-from optimizer.rendering.header import Header
+from optimizer.checkpoints.header import Header
 
 VELOCITY, NOISE = "v_prediction", "epsilon"
 _SPELT = {"v": VELOCITY, "v_prediction": VELOCITY, "epsilon": NOISE}

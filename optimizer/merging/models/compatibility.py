@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from optimizer.checkpoints.model import Model
 from optimizer.errors import BaseModelError
-from optimizer.merging.full.model import Model
 
 
 def same_kind(first: Model, other: Model) -> None:

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from optimizer.checkpoints.model import Model
+from optimizer.checkpoints.streaming import DTYPES
 from optimizer.errors import BaseModelError
 from optimizer.merging.blocks import block_weight, check_block_names
 from optimizer.merging.deltas import Deltas
-from optimizer.merging.full.fitting import mismatches, same_kind
-from optimizer.merging.full.formulas import FORMULAS, check_formula
-from optimizer.merging.full.model import Model
-from optimizer.merging.full.writing import DTYPES
 from optimizer.merging.lowrank import LowRank
 from optimizer.merging.methods.weighted_sum import weighted_sum
+from optimizer.merging.models.compatibility import mismatches, same_kind
+from optimizer.merging.models.formulas import FORMULAS, check_formula
 from optimizer.merging.recipe import Recipe
 
 

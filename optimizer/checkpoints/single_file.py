@@ -14,17 +14,16 @@ from safetensors import safe_open
 from torch import Tensor
 
 from optimizer.adapters.file_digest import digest_file
+from optimizer.checkpoints.blueprints import BLUEPRINTS
+from optimizer.checkpoints.conversions import PROJECTION
+from optimizer.checkpoints.header import Header, read_header
+from optimizer.checkpoints.kinds import SUPPORTED, checkpoint_kind
+from optimizer.checkpoints.model import Entry, Model, Tick, Weights
+from optimizer.checkpoints.original_layout import Layout, Piece, original_layout
+from optimizer.checkpoints.prediction_type import NOISE, told
+from optimizer.checkpoints.row_tracers import Origin
+from optimizer.checkpoints.streaming import write_streamed
 from optimizer.errors import BaseModelError
-from optimizer.merging.full.model import Entry, Model, Tick, Weights
-from optimizer.merging.full.writing import write_streamed
-from optimizer.rendering.blueprints import BLUEPRINTS
-from optimizer.rendering.checkpoint import SUPPORTED, checkpoint_kind
-from optimizer.rendering.conversions import PROJECTION
-from optimizer.rendering.families import FAMILIES
-from optimizer.rendering.header import Header, read_header
-from optimizer.rendering.original_layout import Layout, Piece, original_layout
-from optimizer.rendering.prediction import NOISE, told
-from optimizer.rendering.tracers import Origin
 
 _CHOOSE = f"give a checkpoint of {SUPPORTED}, or a diffusers folder"
 _PLAIN = "use the fp16, bf16 or fp32 version of it"
@@ -145,7 +144,7 @@ def _turned(piece: Piece, tensor: Tensor) -> Tensor:
 
 def _predicts(file: Path, header: Header, family: str) -> str:
     """Models that match flows have no choice, and say nothing; the others predict noise where the file says nothing else."""
-    unet = FAMILIES[BLUEPRINTS[family].pipeline].denoiser == "unet"
+    unet = BLUEPRINTS[family].denoiser[0] == "UNet2DConditionModel"
     return told(file, header, family).prediction or NOISE if unet else ""
 
 

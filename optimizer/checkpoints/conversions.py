@@ -16,7 +16,7 @@ from diffusers.loaders.single_file_utils import (
     convert_sd3_transformer_checkpoint_to_diffusers,
 )
 
-from optimizer.rendering.header import COUNTS
+from optimizer.checkpoints.header import COUNTS
 
 State = dict[str, Any]
 Convert = Callable[[State, str], State]

@@ -9,11 +9,11 @@ from typing import Any
 import yaml
 
 from optimizer.adapters import clean_name
+from optimizer.checkpoints.model import Model
+from optimizer.checkpoints.streaming import DTYPES
 from optimizer.errors import RecipeError
-from optimizer.merging.full.blend import Job
-from optimizer.merging.full.formulas import FORMULAS
-from optimizer.merging.full.model import Model
-from optimizer.merging.full.writing import DTYPES
+from optimizer.merging.models.blend import Job
+from optimizer.merging.models.formulas import FORMULAS
 from optimizer.merging.recipe import Recipe
 
 _UNREAD = ("dtype", "rank", "sources")

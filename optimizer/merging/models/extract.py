@@ -12,10 +12,10 @@ from optimizer.adapters import Adapter, Factors, clean_name
 from optimizer.adapters.families import FAMILIES, PIPELINES
 from optimizer.adapters.family_detection import base_family
 from optimizer.adapters.paths import from_dotted
+from optimizer.checkpoints.model import Model
 from optimizer.errors import BaseModelError
 from optimizer.merging.compress import compressed
-from optimizer.merging.full.fitting import mismatches, same_kind
-from optimizer.merging.full.model import Model
+from optimizer.merging.models.compatibility import mismatches, same_kind
 from optimizer.merging.sizes import rank_within
 
 _WEIGHT = ".weight"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from optimizer.adapters.base_location import located
-from optimizer.merging.full import Folder, Model
+from optimizer.checkpoints.folder import Folder
+from optimizer.checkpoints.model import Model
 
 
 def open_model(spec: str | Path) -> Model:
@@ -20,6 +21,6 @@ def open_model(spec: str | Path) -> Model:
     place = located(spec)
     if place.is_dir():
         return Folder(place)
-    from optimizer.rendering.checkpoint_model import Checkpoint  # which needs diffusers' conversions; folders do not wait for them
+    from optimizer.checkpoints.single_file import Checkpoint  # which needs diffusers' conversions; folders do not wait for them
 
     return Checkpoint(place)

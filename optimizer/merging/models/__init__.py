@@ -1,0 +1,21 @@
+"""Full models: two or more of one family merged tensor by tensor, in the memory of a few tensors."""
+
+from optimizer.merging.models.blend import Blend, Job
+from optimizer.merging.models.formulas import FORMULAS, Formula, check_formula
+from optimizer.merging.models.merge import ModelMerge, merge_models
+from optimizer.merging.models.recipe import account, account_place, account_text, is_account, job_of
+
+__all__ = [
+    "FORMULAS",
+    "Blend",
+    "Formula",
+    "Job",
+    "ModelMerge",
+    "account",
+    "account_place",
+    "account_text",
+    "check_formula",
+    "is_account",
+    "job_of",
+    "merge_models",
+]
