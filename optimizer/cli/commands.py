@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from optimizer.cli.hush import hush
+from optimizer.cli.quiet import hush
 from optimizer.errors import StudyError, UsageError
 from optimizer.search.config import Config
 from optimizer.search.workers.tied import leave_with_parent

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from optimizer.cli.hush import hush
 from optimizer.cli.places import open_artifacts
+from optimizer.cli.quiet import hush
 from optimizer.errors import UsageError
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from optimizer.cli.hush import hush
+from optimizer.cli.quiet import hush
 from optimizer.errors import UsageError
 from optimizer.search.config import Dtype
 

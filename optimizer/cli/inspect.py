@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from rich.console import Console
 
-from optimizer.cli.hush import hush
+from optimizer.cli.quiet import hush
 
 if TYPE_CHECKING:
     from optimizer.cli.facts import Inspection
@@ -37,7 +37,7 @@ def inspect(
     with errors.status("reading and measuring…") if errors.is_terminal else nullcontext():
         from optimizer.cli.facts import examine, inspection_facts
         from optimizer.cli.gather import Reading, gather
-        from optimizer.cli.tables import print_inspection
+        from optimizer.cli.inspect_tables import print_inspection
 
         found = examine(gather(files, Reading.of(allow_unknown, base)))
     _warn(found, errors)

@@ -10,7 +10,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.console import Console
 
-from optimizer.cli.hush import hush
+from optimizer.cli.quiet import hush
 
 
 def ls(
@@ -37,8 +37,8 @@ def ls(
     hush(errors)
     with errors.status("reading…") if errors.is_terminal else nullcontext():
         from optimizer.cli.gather import Reading, summary
+        from optimizer.cli.inspect_tables import print_listing
         from optimizer.cli.listing import listing, listing_facts
-        from optimizer.cli.tables import print_listing
 
         found = listing(directory, like, Reading.of(allow_unknown, base))
     if as_json:

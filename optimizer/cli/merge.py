@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from rich.console import Console
 
-from optimizer.cli.hush import hush
 from optimizer.cli.merge_options import MergeOptions
+from optimizer.cli.quiet import hush
 from optimizer.errors import UsageError
 
 if TYPE_CHECKING:

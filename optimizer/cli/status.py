@@ -13,8 +13,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from optimizer.cli.hush import hush
 from optimizer.cli.places import open_artifacts
+from optimizer.cli.quiet import hush
 from optimizer.errors import StudyError, UsageError
 
 if TYPE_CHECKING:
