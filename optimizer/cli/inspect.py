@@ -13,7 +13,7 @@ from rich.console import Console
 from optimizer.cli.quiet import hush
 
 if TYPE_CHECKING:
-    from optimizer.cli.facts import Inspection
+    from optimizer.inspection.facts import Inspection
 
 
 def inspect(
@@ -35,9 +35,9 @@ def inspect(
     errors = Console(stderr=True, highlight=False)
     hush(errors)
     with errors.status("reading and measuring…") if errors.is_terminal else nullcontext():
-        from optimizer.cli.facts import examine, inspection_facts
-        from optimizer.cli.gather import Reading, gather
         from optimizer.cli.inspect_tables import print_inspection
+        from optimizer.inspection.facts import examine, inspection_facts
+        from optimizer.inspection.gather import Reading, gather
 
         found = examine(gather(files, Reading.of(allow_unknown, base)))
     _warn(found, errors)
@@ -50,8 +50,8 @@ def inspect(
 
 def _warn(found: Inspection, errors: Console) -> None:
     """Name on stderr what was left out: tensors, and files of folders."""
-    from optimizer.cli.facts import first_unknown
-    from optimizer.cli.gather import summary
+    from optimizer.inspection.facts import first_unknown
+    from optimizer.inspection.gather import summary
 
     for item in found.gathered.found:
         if number := len(item.adapter.coverage.unknown):

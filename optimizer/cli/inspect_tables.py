@@ -12,12 +12,14 @@ from rich.table import Table
 from rich.text import Text
 
 from optimizer.adapters import distillation
-from optimizer.cli.facts import Inspection
-from optimizer.cli.gather import Found
-from optimizer.cli.listing import Listing, Row
-from optimizer.cli.particulars import line, particulars
-from optimizer.merging import Anatomy, BlockAnatomy, Kinship, Overlap, block_map
-from optimizer.merging.diagnosis import ALIKE, OPPOSED
+from optimizer.inspection.diagnosis import ALIKE, OPPOSED
+from optimizer.inspection.facts import Inspection
+from optimizer.inspection.file_metadata import line, particulars
+from optimizer.inspection.gather import Found
+from optimizer.inspection.listing import Listing, Row
+from optimizer.inspection.similarity import Kinship, Overlap
+from optimizer.inspection.strength import Anatomy, BlockAnatomy
+from optimizer.merging import block_map
 
 _NOTHING = "–"
 _WORDS = {"block", "pair", "file", "family", "kind", "trigger", "left out"}

@@ -36,9 +36,9 @@ def ls(
     errors = Console(stderr=True, highlight=False)
     hush(errors)
     with errors.status("reading…") if errors.is_terminal else nullcontext():
-        from optimizer.cli.gather import Reading, summary
         from optimizer.cli.inspect_tables import print_listing
-        from optimizer.cli.listing import listing, listing_facts
+        from optimizer.inspection.gather import Reading, summary
+        from optimizer.inspection.listing import listing, listing_facts
 
         found = listing(directory, like, Reading.of(allow_unknown, base))
     if as_json:

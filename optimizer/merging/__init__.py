@@ -6,15 +6,12 @@ turns (up, down) into (up·R, R⁻¹·down) without changing the adapter, so the
 
 from __future__ import annotations
 
-from optimizer.merging.anatomy import Anatomy, BlockAnatomy, Directions, Values, anatomy
 from optimizer.merging.block_files import read_blocks_file
 from optimizer.merging.block_presets import BLOCK_PRESETS, block_preset_names
 from optimizer.merging.block_strings import read_blocks
 from optimizer.merging.blocks import BLOCK_MAPS, BlockMap, block_map, block_of, block_weight
 from optimizer.merging.deltas import Deltas
-from optimizer.merging.diagnosis import diagnose
 from optimizer.merging.digest import digest
-from optimizer.merging.kinship import Kinship, Likeness, Overlap, kinship, kinships, misfit
 from optimizer.merging.lowrank import Change, LowRank, low_rank, spectrum, truncation_error
 from optimizer.merging.merge import Merged, Merger, common_base, merge, shared_modules
 from optimizer.merging.methods import METHODS, MergeFunction, Method, Parameter
@@ -28,43 +25,31 @@ __all__ = [
     "BLOCK_PRESETS",
     "DTYPES",
     "METHODS",
-    "Anatomy",
-    "BlockAnatomy",
     "BlockMap",
     "BlockWeights",
     "Change",
     "Deltas",
-    "Directions",
     "Fidelity",
-    "Kinship",
-    "Likeness",
     "LowRank",
     "MergeFunction",
     "MergeReport",
     "Merged",
     "Merger",
     "Method",
-    "Overlap",
     "Parameter",
     "Pruned",
     "Recipe",
     "Soup",
-    "Values",
-    "anatomy",
     "block_map",
     "block_of",
     "block_preset_names",
     "block_weight",
     "common_base",
-    "diagnose",
     "digest",
     "greedy_soup",
-    "kinship",
-    "kinships",
     "low_rank",
     "merge",
     "merge_report",
-    "misfit",
     "prune_curve",
     "read_blocks",
     "read_blocks_file",

@@ -16,12 +16,12 @@ from rich.cells import cell_len
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 
-from optimizer.cli.facts import examine
-from optimizer.cli.gather import Reading, gather
 from optimizer.cli.inspect_tables import mark, print_inspection
 from optimizer.cli.main import execute
-from optimizer.cli.particulars import LONGEST, MOST_WORDS, line, particulars
 from optimizer.errors import UsageError
+from optimizer.inspection.facts import examine
+from optimizer.inspection.file_metadata import LONGEST, MOST_WORDS, line, particulars
+from optimizer.inspection.gather import Reading, gather
 from studies.demo.world import demo_sources
 from tests.files import SHAPES, Made, diffusers_file, edited, kohya_file, kohya_name, random_parts
 from tests.tiny import tiny_pipeline

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from optimizer.adapters.adapter import Adapter
 from optimizer.adapters.factors import Factors
-from optimizer.merging import anatomy, low_rank, spectrum
-from optimizer.merging.anatomy import paths_by_block
+from optimizer.inspection.strength import anatomy, paths_by_block
+from optimizer.merging import low_rank, spectrum
 from optimizer.merging.gram import effective_rank, energies, rank_for
 from tests.merging.samples import PATHS, SHAPES, make_adapter
 

@@ -10,8 +10,9 @@ import torch
 
 from optimizer.adapters.adapter import Adapter
 from optimizer.adapters.factors import Factors
-from optimizer.merging import anatomy, diagnose, kinship
-from optimizer.merging.diagnosis import about_one, about_two
+from optimizer.inspection.diagnosis import about_one, about_two, diagnose
+from optimizer.inspection.similarity import kinship
+from optimizer.inspection.strength import anatomy
 
 SIZE = 64
 OUT05 = "unet.up_blocks.1.attentions.2.transformer_blocks.0.attn1.to_q"

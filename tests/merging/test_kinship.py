@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from optimizer.adapters.adapter import Adapter
 from optimizer.adapters.factors import Factors
-from optimizer.merging import Likeness, kinship, misfit
-from optimizer.merging.kinship import kinships
+from optimizer.inspection.similarity import Likeness, kinship, kinships, misfit
 from tests.merging.samples import PATHS, make_adapter
 
 Q = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from optimizer.cli.facts import identity_facts, left_out_facts
-from optimizer.cli.gather import Found, LeftOut, Reading, adapter_files, fitting, load, read
-from optimizer.cli.particulars import particulars
+from optimizer.inspection.facts import identity_facts, left_out_facts
+from optimizer.inspection.file_metadata import particulars
+from optimizer.inspection.gather import Found, LeftOut, Reading, adapter_files, fitting, load, read
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from optimizer.adapters import Adapter, BaseWeights, load_adapter
 from optimizer.errors import AdapterError, BaseModelError, UsageError
-from optimizer.merging import misfit
+from optimizer.inspection.similarity import misfit
 from studies.demo.world import PREFIX, UnknownDemoSource, demo_source
 
 UNREADABLE = "cannot be read"

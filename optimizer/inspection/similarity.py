@@ -14,7 +14,7 @@ from torch import Tensor
 from optimizer.adapters.adapter import Adapter
 from optimizer.adapters.factors import Factors
 from optimizer.adapters.shapes import bare
-from optimizer.merging.anatomy import paths_by_block
+from optimizer.inspection.strength import paths_by_block
 from optimizer.merging.gram import spans
 
 SAMPLE = 64

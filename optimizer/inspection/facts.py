@@ -10,9 +10,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from optimizer.adapters import Adapter, distillation
-from optimizer.cli.gather import Found, Gathered, LeftOut
-from optimizer.cli.particulars import line, particulars
-from optimizer.merging import Anatomy, BlockAnatomy, Kinship, Likeness, anatomy, diagnose, kinships
+from optimizer.inspection.diagnosis import diagnose
+from optimizer.inspection.file_metadata import line, particulars
+from optimizer.inspection.gather import Found, Gathered, LeftOut
+from optimizer.inspection.similarity import Kinship, Likeness, kinships
+from optimizer.inspection.strength import Anatomy, BlockAnatomy, anatomy
 
 MOST_UNKNOWN = 10
 """Unknown tensors that are listed."""

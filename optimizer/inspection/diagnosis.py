@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from optimizer.merging.anatomy import Anatomy
-from optimizer.merging.kinship import Kinship, Overlap
+from optimizer.inspection.similarity import Kinship, Overlap
+from optimizer.inspection.strength import Anatomy
 
 STRONGER = 1.25
 """Ratio of strengths from which weights are advised: below it the advice would differ from equal weights by less than 0.06."""
