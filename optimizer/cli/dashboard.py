@@ -6,9 +6,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from optimizer.cli.places import open_artifacts
 from optimizer.cli.quiet import hush
 from optimizer.errors import UsageError
+from optimizer.jobs.artifacts import open_artifacts
 
 
 def dashboard(directory: Path | None = None, *, storage: str = "", study: str = "", artifacts: str = "", port: int = 8080) -> int:

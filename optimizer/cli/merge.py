@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from rich.console import Console
 
-from optimizer.cli.merge_options import MergeOptions
 from optimizer.cli.quiet import hush
 from optimizer.errors import UsageError
+from optimizer.jobs.merge_options import MergeOptions
 
 if TYPE_CHECKING:
-    from optimizer.cli.merge_plan import MergePlan
+    from optimizer.jobs.merge_plan import MergePlan
 
 _DEFAULTS = MergeOptions.model_validate({})
 
@@ -37,9 +37,9 @@ def merge(recipe: Path | None = None, /, *, options: Annotated[MergeOptions, Par
     if options.alpha is not None:
         raise UsageError("LoRAs have no alpha to merge at", where="--alpha", remedy="give --weights, or --kind model")
     with errors.status("reading…") if errors.is_terminal else nullcontext():
-        from optimizer.cli.merge_plan import plan
         from optimizer.cli.merge_tables import merge_facts, print_merge
-        from optimizer.cli.merge_write import written
+        from optimizer.jobs.merge_plan import plan
+        from optimizer.jobs.merge_write import written
 
         job = plan(recipe, options)
     _warn(job, errors)
@@ -58,7 +58,7 @@ def merge(recipe: Path | None = None, /, *, options: Annotated[MergeOptions, Par
 def _of_models(recipe: Path | None) -> bool:
     if recipe is None or recipe.suffix not in (".yaml", ".yml"):
         return False
-    from optimizer.cli.model_job import parsed
+    from optimizer.jobs.model_merge_plan import parsed
     from optimizer.merging.models import is_account
 
     return is_account(parsed(recipe))

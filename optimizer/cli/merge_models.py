@@ -13,9 +13,9 @@ from rich.progress import Progress
 
 from optimizer.adapters import clean_name
 from optimizer.checkpoints.model import Model
-from optimizer.cli.merge_options import MergeOptions
-from optimizer.cli.model_job import model_job
 from optimizer.errors import UsageError
+from optimizer.jobs.merge_options import MergeOptions
+from optimizer.jobs.model_merge_plan import model_job
 from optimizer.merging.models import Job, ModelMerge, account_place, merge_models
 from optimizer.merging.models import recipe as account
 

@@ -11,8 +11,8 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-from optimizer.cli.merge_plan import MergePlan
-from optimizer.cli.merge_write import Written
+from optimizer.jobs.merge_plan import MergePlan
+from optimizer.jobs.merge_write import Written
 from optimizer.merging import Fidelity, block_map
 
 _NOTES = (

@@ -13,9 +13,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from optimizer.cli.places import open_artifacts
 from optimizer.cli.quiet import hush
 from optimizer.errors import StudyError, UsageError
+from optimizer.jobs.artifacts import open_artifacts
 
 if TYPE_CHECKING:
     from optimizer.search.standing import Standing, Watched, WorkerStanding

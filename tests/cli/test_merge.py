@@ -19,8 +19,8 @@ from safetensors.torch import load_file, save_file
 from optimizer import Recipe, load_adapter
 from optimizer import merge as merge_adapters
 from optimizer.cli.main import execute
-from optimizer.cli.merge_options import MergeOptions
-from optimizer.cli.merge_plan import suggestion
+from optimizer.jobs.merge_options import MergeOptions
+from optimizer.jobs.merge_plan import suggestion
 from optimizer.merging import METHODS
 from studies.demo.world import demo_sources
 from tests.files import diffusers_file, kohya_file, random_parts

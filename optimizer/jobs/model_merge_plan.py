@@ -12,8 +12,8 @@ import yaml
 from optimizer.checkpoints.model import Model
 from optimizer.checkpoints.open import open_model
 from optimizer.checkpoints.streaming import STORED
-from optimizer.cli.merge_options import MergeOptions
 from optimizer.errors import UsageError
+from optimizer.jobs.merge_options import MergeOptions
 from optimizer.merging import METHODS, Recipe, read_blocks
 from optimizer.merging.models import FORMULAS, Job, check_formula, is_account, job_of
 

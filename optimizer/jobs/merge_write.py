@@ -11,8 +11,6 @@ import yaml
 
 from optimizer.adapters import Adapter
 from optimizer.adapters.families import FAMILIES
-from optimizer.cli.merge_options import MergeOptions
-from optimizer.cli.merge_plan import BESIDE, MergePlan
 from optimizer.export import (
     ExportCheck,
     ModelCard,
@@ -26,6 +24,8 @@ from optimizer.export import (
     verify_export,
     write_card,
 )
+from optimizer.jobs.merge_options import MergeOptions
+from optimizer.jobs.merge_plan import BESIDE, MergePlan
 from optimizer.merging import DTYPES, MergeReport, Pruned, merge, merge_report, prune_curve
 from studies.atomic import write_text
 from studies.demo.world import PREFIX

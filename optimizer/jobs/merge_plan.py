@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from optimizer.adapters import Adapter, Dialect, clean_name
-from optimizer.cli.merge_options import MergeOptions
-from optimizer.cli.replay import Told, read_told, sources_of
 from optimizer.errors import UsageError
 from optimizer.export import file_name, next_free
+from optimizer.jobs.merge_options import MergeOptions
+from optimizer.jobs.replay import Told, read_told, sources_of
 from optimizer.merging import METHODS, Recipe, common_base, read_blocks, read_blocks_file
 from optimizer.search.config import Config, check_count
 from optimizer.search.loras import LoraSource, load_loras, remarks
