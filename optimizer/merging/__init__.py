@@ -15,9 +15,9 @@ from optimizer.merging.digest import digest
 from optimizer.merging.lowrank import Change, LowRank, low_rank, spectrum, truncation_error
 from optimizer.merging.merge import Merged, Merger, common_base, merge, shared_modules
 from optimizer.merging.methods import METHODS, MergeFunction, Method, Parameter
+from optimizer.merging.rank_allocation import Pruned, prune_curve
 from optimizer.merging.recipe import DTYPES, BlockWeights, Recipe
 from optimizer.merging.report import Fidelity, MergeReport, merge_report
-from optimizer.merging.sizes import Pruned, prune_curve
 from optimizer.merging.soup import Soup, greedy_soup
 
 __all__ = [

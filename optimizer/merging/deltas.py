@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from optimizer.merging.lowrank import LowRank
-from optimizer.merging.slabs import Slabs
+from optimizer.merging.tiles import Slabs
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,11 +18,11 @@ from optimizer.merging.compress import compressed
 from optimizer.merging.deltas import Deltas
 from optimizer.merging.lowrank import Change, LowRank, inner, unstacked
 from optimizer.merging.methods.weighted_sum import weighted_sum
+from optimizer.merging.module_batches import Stack, stacks
+from optimizer.merging.rank_allocation import Spectrum, allotted, rank_within
 from optimizer.merging.recipe import Recipe
-from optimizer.merging.retry import Computed, LinAlgError, retried
-from optimizer.merging.sizes import Spectrum, allotted, rank_within
-from optimizer.merging.stacks import Stack, stacks
-from optimizer.merging.sums import Sums
+from optimizer.merging.router_sums import Sums
+from optimizer.merging.svd_retry import Computed, LinAlgError, retried
 
 _ROUNDING = 1e-3
 

@@ -13,8 +13,8 @@ from optimizer.adapters.adapter import Adapter
 from optimizer.merging.blocks import block_of, family_of
 from optimizer.merging.lowrank import LowRank, concatenated, distance, inner
 from optimizer.merging.merge import Merger, common_base
+from optimizer.merging.module_batches import Stack
 from optimizer.merging.recipe import Recipe
-from optimizer.merging.stacks import Stack
 
 
 @dataclass(frozen=True)

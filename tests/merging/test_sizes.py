@@ -15,7 +15,7 @@ from optimizer.adapters import Adapter, Dialect, load_adapter, save_adapter
 from optimizer.adapters.factors import Factors
 from optimizer.errors import RecipeError
 from optimizer.merging import Recipe, merge, merge_report
-from optimizer.merging.sizes import Spectrum, allotted, rank_within
+from optimizer.merging.rank_allocation import Spectrum, allotted, rank_within
 from tests.merging.samples import PATHS, make_adapter, recipe
 
 few = settings(max_examples=30, deadline=None, derandomize=True)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from optimizer.adapters.adapter import Adapter
 from optimizer.merging import METHODS, Merger, merge
-from optimizer.merging import stacks as module_of_stacks
-from optimizer.merging.stacks import stacks
+from optimizer.merging import module_batches as module_of_stacks
+from optimizer.merging.module_batches import stacks
 from tests.merging.samples import LOSSY, PATHS, assert_same_change, make_adapter, recipe
 
 every_setting = pytest.mark.parametrize("setting", LOSSY, ids=lambda s: "-".join(str(v) for v in s.values()))

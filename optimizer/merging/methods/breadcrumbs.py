@@ -11,8 +11,8 @@ from optimizer.merging.deltas import Deltas
 from optimizer.merging.methods.method import Settings
 from optimizer.merging.methods.ties import agreed
 from optimizer.merging.methods.weighted_sum import summed
-from optimizer.merging.selection import ranked
-from optimizer.merging.slabs import Slabs
+from optimizer.merging.order_statistics import ranked
+from optimizer.merging.tiles import Slabs
 
 
 def breadcrumbs(deltas: Deltas, settings: Settings, /) -> Tensor:

@@ -10,7 +10,7 @@ from optimizer.merging.deltas import Deltas
 from optimizer.merging.methods.method import Settings
 from optimizer.merging.methods.ties import agreed
 from optimizer.merging.methods.weighted_sum import summed
-from optimizer.merging.slabs import Slabs
+from optimizer.merging.tiles import Slabs
 
 
 def dare_linear(deltas: Deltas, settings: Settings, /) -> Tensor:

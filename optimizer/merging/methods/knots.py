@@ -14,7 +14,7 @@ from optimizer.merging.methods.dare import dropped
 from optimizer.merging.methods.magnitude import trimmed
 from optimizer.merging.methods.method import Settings
 from optimizer.merging.methods.ties import agreed
-from optimizer.merging.slabs import Slabs
+from optimizer.merging.tiles import Slabs
 
 
 def knots(deltas: Deltas, settings: Settings, /) -> LowRank:

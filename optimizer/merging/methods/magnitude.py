@@ -9,8 +9,8 @@ from torch import Tensor
 from optimizer.merging.deltas import Deltas
 from optimizer.merging.methods.method import Settings
 from optimizer.merging.methods.weighted_sum import summed
-from optimizer.merging.selection import ranked
-from optimizer.merging.slabs import Slabs
+from optimizer.merging.order_statistics import ranked
+from optimizer.merging.tiles import Slabs
 
 
 def magnitude_prune(deltas: Deltas, settings: Settings, /) -> Tensor:

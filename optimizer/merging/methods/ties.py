@@ -8,7 +8,7 @@ from torch import Tensor
 from optimizer.merging.deltas import Deltas
 from optimizer.merging.methods.magnitude import trimmed
 from optimizer.merging.methods.method import Settings
-from optimizer.merging.slabs import Slabs
+from optimizer.merging.tiles import Slabs
 
 
 def ties(deltas: Deltas, settings: Settings, /) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 from optimizer.merging.deltas import Deltas
 from optimizer.merging.lowrank import LowRank, concatenated
 from optimizer.merging.methods.method import Settings
-from optimizer.merging.slabs import Slabs
+from optimizer.merging.tiles import Slabs
 
 
 def weighted_sum(deltas: Deltas, settings: Settings, /) -> LowRank:

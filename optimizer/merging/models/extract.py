@@ -16,7 +16,7 @@ from optimizer.checkpoints.model import Model
 from optimizer.errors import BaseModelError
 from optimizer.merging.compress import compressed
 from optimizer.merging.models.compatibility import mismatches, same_kind
-from optimizer.merging.sizes import rank_within
+from optimizer.merging.rank_allocation import rank_within
 
 _WEIGHT = ".weight"
 

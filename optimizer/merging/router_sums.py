@@ -10,8 +10,8 @@ from torch import Tensor
 
 from optimizer.adapters.factors import Factors
 from optimizer.merging.lowrank import concatenated
+from optimizer.merging.module_batches import Stack
 from optimizer.merging.recipe import Recipe
-from optimizer.merging.stacks import Stack
 
 
 class Sums:
