@@ -6,10 +6,10 @@ turns (up, down) into (up·R, R⁻¹·down) without changing the adapter, so the
 
 from __future__ import annotations
 
-from optimizer.merging.block_files import read_blocks_file
-from optimizer.merging.block_presets import BLOCK_PRESETS, block_preset_names
-from optimizer.merging.block_strings import read_blocks
-from optimizer.merging.blocks import BLOCK_MAPS, BlockMap, block_map, block_of, block_weight
+from optimizer.merging.blocks.files import read_blocks_file
+from optimizer.merging.blocks.maps import BLOCK_MAPS, BlockMap, block_map, block_of, block_weight
+from optimizer.merging.blocks.presets import BLOCK_PRESETS, block_preset_names
+from optimizer.merging.blocks.strings import read_blocks
 from optimizer.merging.deltas import Deltas
 from optimizer.merging.digest import digest
 from optimizer.merging.lowrank import Change, LowRank, low_rank, spectrum, truncation_error

@@ -13,7 +13,7 @@ from optimizer.adapters.adapter import Adapter
 from optimizer.adapters.dialects import written_rows
 from optimizer.adapters.factors import Factors
 from optimizer.errors import RecipeError
-from optimizer.merging.blocks import block_weight, check_block_names
+from optimizer.merging.blocks.maps import block_weight, check_block_names
 from optimizer.merging.compress import compressed
 from optimizer.merging.deltas import Deltas
 from optimizer.merging.lowrank import Change, LowRank, inner, unstacked

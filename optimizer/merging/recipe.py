@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializ
 
 from optimizer.adapters.adapter import Adapter
 from optimizer.errors import RecipeError
-from optimizer.merging.blocks import check_block_names
+from optimizer.merging.blocks.maps import check_block_names
 from optimizer.merging.digest import digest
 from optimizer.merging.methods import METHODS, ElectOn, Majority, Method, Normalise, Rescale, Side
 from optimizer.text import one_line

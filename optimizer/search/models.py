@@ -17,7 +17,7 @@ from optimizer.checkpoints.open import open_model
 from optimizer.checkpoints.streaming import DTYPES, STORED
 from optimizer.errors import UsageError
 from optimizer.merging import METHODS, Recipe, block_of
-from optimizer.merging.blocks import family_of
+from optimizer.merging.blocks.maps import family_of
 from optimizer.merging.models import Blend, Job
 from optimizer.rendering import AnyRenderer
 from optimizer.rendering.memory import Note

@@ -12,7 +12,7 @@ import optuna
 from optimizer.adapters import Adapter
 from optimizer.errors import UsageError
 from optimizer.merging import METHODS, Parameter, Recipe, block_of
-from optimizer.merging.blocks import family_of
+from optimizer.merging.blocks.maps import family_of
 from optimizer.search.config import Dtype
 
 WEIGHT_RANGE = (0.0, 1.3)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from optimizer.adapters.families import FAMILIES
 from optimizer.errors import RecipeError
 from optimizer.merging import BLOCK_MAPS, BLOCK_PRESETS, Recipe, block_map, block_of, block_preset_names, block_weight, merge, read_blocks
-from optimizer.merging.block_lists import LAYOUTS
-from optimizer.merging.block_presets import LBW_PRESETS
+from optimizer.merging.blocks.lists import LAYOUTS
+from optimizer.merging.blocks.presets import LBW_PRESETS
 from tests.merging.samples import PATHS, make_adapter, relative_error
 
 UNETS = ("sd1", "sd2", "sdxl")

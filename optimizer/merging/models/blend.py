@@ -11,7 +11,7 @@ from torch import Tensor
 from optimizer.checkpoints.model import Model
 from optimizer.checkpoints.streaming import DTYPES
 from optimizer.errors import BaseModelError
-from optimizer.merging.blocks import block_weight, check_block_names
+from optimizer.merging.blocks.maps import block_weight, check_block_names
 from optimizer.merging.deltas import Deltas
 from optimizer.merging.lowrank import LowRank
 from optimizer.merging.methods.weighted_sum import weighted_sum

@@ -28,7 +28,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from optimizer.errors import RecipeError
-from optimizer.merging.blocks import block_map
+from optimizer.merging.blocks.maps import block_map
 
 TOOLS = ("lbw", "kohya", "inspire")
 """The tools whose lists are known; as a prefix (``kohya:1,0,…``) they decide how a list is read."""

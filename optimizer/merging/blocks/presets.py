@@ -17,7 +17,7 @@ from __future__ import annotations
 from types import MappingProxyType
 
 from optimizer.errors import RecipeError
-from optimizer.merging.blocks import block_map
+from optimizer.merging.blocks.maps import block_map
 
 _EVERYWHERE = {
     "ALL": "everything at 1",

@@ -5,17 +5,17 @@ from __future__ import annotations
 import re
 
 from optimizer.errors import RecipeError
-from optimizer.merging.block_lists import TOOLS, number, read_list
-from optimizer.merging.block_presets import LBW_PRESETS, preset
-from optimizer.merging.blocks import block_map, check_block_names
+from optimizer.merging.blocks.lists import TOOLS, number, read_list
+from optimizer.merging.blocks.maps import block_map, check_block_names
+from optimizer.merging.blocks.presets import LBW_PRESETS, preset
 
 
 def read_blocks(text: str, base: str, *, where: str = "blocks") -> dict[str, float]:
     """Named block weights from what a user typed.
 
     - Blocks and families of blocks by name: ``IN04=0.5, OUT=1.2, TE=0`` or ``IN04:0.5``. What is not named keeps 1.
-    - A preset: ``STYLE``, ``outs``; see ``optimizer.merging.block_presets``.
-    - A list: ``1,0,0,…`` or ``[1, 0, 0, …]``; see ``optimizer.merging.block_lists`` for what its entries mean. Without a prefix it is
+    - A preset: ``STYLE``, ``outs``; see ``optimizer.merging.blocks.presets``.
+    - A list: ``1,0,0,…`` or ``[1, 0, 0, …]``; see ``optimizer.merging.blocks.lists`` for what its entries mean. Without a prefix it is
       read as sd-webui-lora-block-weight does, at lengths which only ComfyUI-Inspire-Pack knows (21, 27, 58) as that one does.
     - With a prefix, the list of that tool: ``lbw:1,0,…``, ``kohya:[1,0,…]``, ``inspire:1,0,…``; ``lbw:INS`` is that tool's own preset.
 

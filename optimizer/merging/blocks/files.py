@@ -8,9 +8,9 @@ from pathlib import Path
 import yaml
 
 from optimizer.errors import RecipeError
-from optimizer.merging.block_lists import number, read_list
-from optimizer.merging.block_strings import read_blocks
-from optimizer.merging.blocks import block_map, check_block_names
+from optimizer.merging.blocks.lists import number, read_list
+from optimizer.merging.blocks.maps import block_map, check_block_names
+from optimizer.merging.blocks.strings import read_blocks
 from optimizer.text import one_line
 
 
