@@ -8,9 +8,9 @@ import torch
 
 from optimizer.merging.deltas import Deltas
 from optimizer.merging.lowrank import LowRank, svd
-from optimizer.merging.methods.bases import oriented
 from optimizer.merging.methods.magnitude import trimmed
 from optimizer.merging.methods.method import Settings
+from optimizer.merging.methods.sign_convention import oriented
 from optimizer.merging.methods.ties import agreed
 
 

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from optimizer.merging.deltas import Deltas
 from optimizer.merging.lowrank import LowRank
-from optimizer.merging.methods.bases import oriented
 from optimizer.merging.methods.dare import dropped
 from optimizer.merging.methods.magnitude import trimmed
 from optimizer.merging.methods.method import Settings
+from optimizer.merging.methods.sign_convention import oriented
 from optimizer.merging.methods.ties import agreed
 from optimizer.merging.tiles import Slabs
 
