@@ -67,8 +67,8 @@ from optimizer.merging import Recipe
 from optimizer.merging.models import Blend, Job
 from optimizer.checkpoints.folder import Folder
 from optimizer.rendering import load_pipeline
-from optimizer.rendering.live import InPlace, base_weights
-from optimizer.rendering.whole import live_tensors
+from optimizer.rendering.candidates.in_place import InPlace, base_weights
+from optimizer.rendering.candidates.full_weights import live_tensors
 pipeline = load_pipeline(base, device="cpu", dtype=torch.bfloat16)
 way = InPlace(base_weights(pipeline), live_tensors(pipeline), torch.device("cpu"))
 recipe = Recipe(method={method!r}, weights=(0.6, 0.4), {"density=0.5" if method == "ties" else ""})

@@ -11,8 +11,8 @@ from optimizer.rendering.settings import RenderSettings
 
 if TYPE_CHECKING:
     from optimizer.rendering.any_renderer import AnyRenderer, draft_renderer, load_renderer
+    from optimizer.rendering.candidates.in_place import applied, base_weights
     from optimizer.rendering.fake import FakeRenderer
-    from optimizer.rendering.live import applied, base_weights
     from optimizer.rendering.load import load_pipeline
     from optimizer.rendering.renderer import Renderer
 
@@ -41,8 +41,8 @@ _HOMES = {
     "AnyRenderer": "any_renderer",
     "FakeRenderer": "fake",
     "Renderer": "renderer",
-    "applied": "live",
-    "base_weights": "live",
+    "applied": "candidates.in_place",
+    "base_weights": "candidates.in_place",
     "load_pipeline": "load",
     "draft_renderer": "any_renderer",
     "load_renderer": "any_renderer",

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from optimizer.adapters import Adapter
 from optimizer.errors import UsageError
-from optimizer.rendering.candidate import Candidate
+from optimizer.rendering.candidates.candidate import Candidate
 from optimizer.rendering.fake import FakeRenderer
 from optimizer.rendering.fake_spec import FakeSpec, is_fake
 from optimizer.rendering.loading import Loading

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from optimizer.adapters import Adapter, Factors
 from optimizer.errors import TrialError
-from optimizer.rendering.candidate import Candidate
+from optimizer.rendering.candidates.candidate import Candidate
 from optimizer.rendering.fake_spec import FakeSpec
 from optimizer.rendering.prompts import Prompt
 from optimizer.rendering.settings import RenderSettings

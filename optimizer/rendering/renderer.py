@@ -13,18 +13,18 @@ from torch import Tensor, nn
 
 from optimizer.adapters import Adapter, fit_shapes, weight_shapes
 from optimizer.errors import TrialError, UsageError
-from optimizer.rendering.branch import Branches
-from optimizer.rendering.candidate import Candidate, changes
+from optimizer.rendering.candidates.branches import Branches
+from optimizer.rendering.candidates.candidate import Candidate, changes
+from optimizer.rendering.candidates.full_weights import live_tensors
+from optimizer.rendering.candidates.in_place import InPlace, base_weights
 from optimizer.rendering.families import TextStates, check_family, check_settings, drawing_of, family_of_pipeline, models_of
 from optimizer.rendering.latents import latent_shape
-from optimizer.rendering.live import InPlace, base_weights
 from optimizer.rendering.memory import Ladder, Note, attempt
 from optimizer.rendering.plan import Residence
+from optimizer.rendering.prompt_encoding import any_special, encoded, length, matched
 from optimizer.rendering.prompts import Prompt
 from optimizer.rendering.schedulers import scheduler_named
 from optimizer.rendering.settings import RenderSettings
-from optimizer.rendering.texts import any_special, encoded, length, matched
-from optimizer.rendering.whole import live_tensors
 
 Images = Tensor
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from objectives import Interval, Moments, balance, bootstrap, interval, kept, moments, probability_better, soundness
 from optimizer.errors import NoFeasibleMerge, TrialError
 from optimizer.merging import Recipe
-from optimizer.rendering.candidate import Candidate
+from optimizer.rendering.candidates.candidate import Candidate
 from optimizer.search.evaluate import Evaluator
 from optimizer.search.labels import NAIVE, STACK, alone_label, is_alone
 from optimizer.search.progress import Observer

@@ -14,7 +14,7 @@ from objectives import JOINT, AnyEmbedder, Effects, Envelope, Moments, artifact_
 from optimizer.errors import TrialError
 from optimizer.merging import Recipe
 from optimizer.rendering import AnyRenderer, PromptSet
-from optimizer.rendering.candidate import Candidate
+from optimizer.rendering.candidates.candidate import Candidate
 from optimizer.rendering.memory import Note
 from optimizer.search.source import Ensemble, Mixer, Source
 from studies.records import Evaluation, SourceScore

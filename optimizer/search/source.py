@@ -15,7 +15,7 @@ from optimizer.adapters import Adapter
 from optimizer.export import Origin
 from optimizer.merging import Recipe
 from optimizer.rendering import AnyRenderer
-from optimizer.rendering.candidate import Candidate
+from optimizer.rendering.candidates.candidate import Candidate
 from optimizer.rendering.memory import Note
 from optimizer.rendering.prompts import ROLES, Role, Subject
 from optimizer.search.space import SearchSpace

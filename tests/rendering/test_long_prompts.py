@@ -10,7 +10,7 @@ import torch
 from optimizer.errors import UsageError
 from optimizer.rendering import Prompt, Renderer, RenderSettings
 from optimizer.rendering.emphasis import read
-from optimizer.rendering.texts import encoded
+from optimizer.rendering.prompt_encoding import encoded
 from optimizer.rendering.weighing import _weighed
 from tests.rendering.test_families import KINDS
 

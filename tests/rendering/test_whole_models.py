@@ -14,8 +14,8 @@ from optimizer.errors import BaseModelError
 from optimizer.merging import Recipe
 from optimizer.merging.models import Blend, Job
 from optimizer.rendering import Prompt, Renderer, RenderSettings, load_pipeline
+from optimizer.rendering.candidates.in_place import InPlace
 from optimizer.rendering.families import models_of
-from optimizer.rendering.live import InPlace
 from optimizer.rendering.plan import Residence
 from tests.tiny import tiny_flux_pipeline, tiny_pipeline, tiny_sd3_pipeline, tiny_xl_pipeline
 

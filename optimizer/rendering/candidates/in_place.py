@@ -12,9 +12,9 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor, nn
 
 from optimizer.adapters import Adapter, Factors, fit_shapes, live_modules
-from optimizer.rendering.candidate import Candidate
+from optimizer.rendering.candidates.candidate import Candidate
+from optimizer.rendering.candidates.full_weights import replaced
 from optimizer.rendering.families import models_of
-from optimizer.rendering.whole import replaced
 
 
 def base_weights(pipeline: DiffusionPipeline) -> dict[str, nn.Parameter]:
