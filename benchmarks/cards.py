@@ -14,8 +14,8 @@ import transformers
 
 from optimizer.checkpoints.blueprints import BLUEPRINTS, Blueprint
 from optimizer.rendering import Loading
-from optimizer.rendering.free import amount
-from optimizer.rendering.plan import Demand, resident
+from optimizer.rendering.memory.free import amount
+from optimizer.rendering.memory.placement import Demand, resident
 
 CARDS = (8, 12, 16, 24, 48, 80)
 MODELS = {"v1": "SD 1.5", "v2": "SD 2.1", "xl_base": "SDXL", "sd3": "SD 3 medium", "sd35_large": "SD 3.5 large", "flux-dev": "FLUX.1"}

@@ -15,7 +15,7 @@ from optimizer.rendering.candidates.candidate import Candidate
 from optimizer.rendering.fake import FakeRenderer
 from optimizer.rendering.fake_spec import FakeSpec, is_fake
 from optimizer.rendering.loading import Loading
-from optimizer.rendering.memory import Note
+from optimizer.rendering.memory.oom import Note
 from optimizer.rendering.prompts import Prompt
 from optimizer.rendering.settings import RenderSettings
 

@@ -19,8 +19,8 @@ from optimizer.rendering.candidates.full_weights import live_tensors
 from optimizer.rendering.candidates.in_place import InPlace, base_weights
 from optimizer.rendering.families import TextStates, check_family, check_settings, drawing_of, family_of_pipeline, models_of
 from optimizer.rendering.latents import latent_shape
-from optimizer.rendering.memory import Ladder, Note, attempt
-from optimizer.rendering.plan import Residence
+from optimizer.rendering.memory.oom import Ladder, Note, attempt
+from optimizer.rendering.memory.placement import Residence
 from optimizer.rendering.prompt_encoding import any_special, encoded, length, matched
 from optimizer.rendering.prompts import Prompt
 from optimizer.rendering.schedulers import scheduler_named

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from optimizer.errors import UsageError
 from optimizer.rendering import PromptSet
-from optimizer.rendering.free import amount
+from optimizer.rendering.memory.free import amount
 from optimizer.search.bench import Bench
 from studies import StudyDirectory
 

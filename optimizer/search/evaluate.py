@@ -15,7 +15,7 @@ from optimizer.errors import TrialError
 from optimizer.merging import Recipe
 from optimizer.rendering import AnyRenderer, PromptSet
 from optimizer.rendering.candidates.candidate import Candidate
-from optimizer.rendering.memory import Note
+from optimizer.rendering.memory.oom import Note
 from optimizer.search.source import Ensemble, Mixer, Source
 from studies.records import Evaluation, SourceScore
 

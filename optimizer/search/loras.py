@@ -18,7 +18,7 @@ from optimizer.errors import BaseModelError, UsageError
 from optimizer.merging import DTYPES, shared_modules
 from optimizer.rendering import AnyRenderer
 from optimizer.rendering.fake_spec import is_fake
-from optimizer.rendering.memory import Note
+from optimizer.rendering.memory.oom import Note
 from optimizer.rendering.prompts import Subject
 from optimizer.search.config import Config
 from optimizer.search.lora_mixer import LoraMixer

@@ -20,7 +20,7 @@ from optimizer.merging import METHODS, Recipe, block_of
 from optimizer.merging.blocks.maps import family_of
 from optimizer.merging.models import Blend, Job
 from optimizer.rendering import AnyRenderer
-from optimizer.rendering.memory import Note
+from optimizer.rendering.memory.oom import Note
 from optimizer.rendering.prompts import Subject
 from optimizer.search.config import Config
 from optimizer.search.source import Ensemble, Mixed, Source, checked_role, unique_names

@@ -16,7 +16,7 @@ from optimizer.export import Origin
 from optimizer.merging import Recipe
 from optimizer.rendering import AnyRenderer
 from optimizer.rendering.candidates.candidate import Candidate
-from optimizer.rendering.memory import Note
+from optimizer.rendering.memory.oom import Note
 from optimizer.rendering.prompts import ROLES, Role, Subject
 from optimizer.search.space import SearchSpace
 

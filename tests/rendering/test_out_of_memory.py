@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from optimizer.adapters import Adapter, load_adapter
 from optimizer.errors import TrialError
 from optimizer.rendering import Prompt, Renderer, RenderSettings
-from optimizer.rendering.memory import Ladder, attempt, is_out_of_memory
+from optimizer.rendering.memory.oom import Ladder, attempt, is_out_of_memory
 from tests.files import kohya_file, random_parts
 from tests.tiny import tiny_pipeline, tiny_shapes
 

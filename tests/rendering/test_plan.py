@@ -10,7 +10,7 @@ import torch
 from optimizer.errors import UsageError
 from optimizer.rendering import Loading
 from optimizer.rendering.assemble import demand as demanded
-from optimizer.rendering.plan import Demand, resident
+from optimizer.rendering.memory.placement import Demand, resident
 from tests.tiny import tiny_pipeline, tiny_xl_pipeline
 
 GIB = 1 << 30

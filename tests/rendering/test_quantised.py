@@ -251,7 +251,7 @@ def test_a_base_too_large_for_this_machine_is_loaded_in_two_bytes(tmp_path: Path
 
 
 def test_numbers_are_counted_by_headers(tmp_path: Path) -> None:
-    from optimizer.rendering.free import stored_numbers
+    from optimizer.rendering.memory.free import stored_numbers
 
     pipeline = tiny_pipeline()
     pipeline.save_pretrained(tmp_path / "sd")

@@ -11,7 +11,7 @@ import pytest
 
 from optimizer import optimize
 from optimizer.errors import UsageError
-from optimizer.rendering.free import amount
+from optimizer.rendering.memory.free import amount
 from optimizer.search import disk
 from optimizer.search.bench import prepare
 from optimizer.search.config import Config

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
     from optimizer.rendering.loading import Offload
-    from optimizer.rendering.plan import Residence
+    from optimizer.rendering.memory.placement import Residence
 
 P = ParamSpec("P")
 T = TypeVar("T")

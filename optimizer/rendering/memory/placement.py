@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from optimizer.errors import UsageError
-from optimizer.rendering.free import amount
 from optimizer.rendering.loading import Loading, Offload
+from optimizer.rendering.memory.free import amount
 
 # What a candidate adds in a branch, as a share of the weights, and what denoising and decoding one picture need beside them, in bytes per
 # pixel at two bytes a number. These are rules of thumb: where they are wrong, the steps down from running out of memory take over.
