@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from optimizer.rendering.any_renderer import AnyRenderer, draft_renderer, load_renderer
     from optimizer.rendering.candidates.in_place import applied, base_weights
     from optimizer.rendering.fake import FakeRenderer
-    from optimizer.rendering.load import load_pipeline
+    from optimizer.rendering.pipelines.load import load_pipeline
     from optimizer.rendering.renderer import Renderer
 
 __all__ = [
@@ -43,7 +43,7 @@ _HOMES = {
     "Renderer": "renderer",
     "applied": "candidates.in_place",
     "base_weights": "candidates.in_place",
-    "load_pipeline": "load",
+    "load_pipeline": "pipelines.load",
     "draft_renderer": "any_renderer",
     "load_renderer": "any_renderer",
 }

@@ -106,7 +106,7 @@ def draft_renderer(renderer: AnyRenderer, decoder: str) -> AnyRenderer:
         return renderer
     if isinstance(renderer, FakeRenderer):
         _refuse_parts(decoder=decoder)
-    from optimizer.rendering.decoder import load_decoder
+    from optimizer.rendering.pipelines.tiny_decoder import load_decoder
     from optimizer.rendering.renderer import Renderer
 
     assert isinstance(renderer, Renderer)

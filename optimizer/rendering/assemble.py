@@ -15,12 +15,12 @@ from optimizer.errors import UsageError
 from optimizer.merging import DTYPES
 from optimizer.rendering.families import Family, check_family, check_settings, drawing_of, family_of_pipeline, models_of
 from optimizer.rendering.latents import latent_shape
-from optimizer.rendering.load import check_device, family_at, load_pipeline, remarks_on
 from optimizer.rendering.loading import Loading
 from optimizer.rendering.memory.free import free_memory, stored_numbers
 from optimizer.rendering.memory.oom import Note
 from optimizer.rendering.memory.placement import Demand, Residence, resident
-from optimizer.rendering.quantised import quantised_parts
+from optimizer.rendering.pipelines.load import check_device, family_at, load_pipeline, remarks_on
+from optimizer.rendering.pipelines.quantisation import quantised_parts
 from optimizer.rendering.renderer import Renderer
 from optimizer.rendering.settings import RenderSettings
 

@@ -16,7 +16,7 @@ from optimizer.checkpoints.blueprints import BLUEPRINTS
 from optimizer.checkpoints.header import read_header
 from optimizer.checkpoints.prediction_type import Noise, scheduled, told
 from optimizer.rendering import Loading, RenderSettings, load_pipeline, load_renderer
-from optimizer.rendering.checkpoint import checkpoint_remarks
+from optimizer.rendering.pipelines.single_file import checkpoint_remarks
 from tests.ldm import save_single_file
 from tests.rendering.test_single_file import sd3
 from tests.tiny import tiny_flux_pipeline, tiny_pipeline

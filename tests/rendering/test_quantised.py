@@ -19,7 +19,7 @@ from torch import Tensor
 from optimizer.errors import BaseModelError, UsageError
 from optimizer.rendering import Loading, Prompt, Renderer, RenderSettings, draft_renderer, load_pipeline, load_renderer
 from optimizer.rendering.families import models_of
-from optimizer.rendering.quantised import quantisation, quantised_parts
+from optimizer.rendering.pipelines.quantisation import quantisation, quantised_parts
 from tests.rendering.test_branches import change, farthest
 from tests.tiny import tiny_flux_pipeline, tiny_flux_transformer, tiny_pipeline
 
@@ -149,7 +149,7 @@ def test_a_denoiser_that_cannot_be_used(flux: Path, tmp_path: Path) -> None:
 
 
 def test_four_bits_need_what_computes_with_them(flux: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("optimizer.rendering.quantised.find_spec", lambda name: None)
+    monkeypatch.setattr("optimizer.rendering.pipelines.quantisation.find_spec", lambda name: None)
     with pytest.raises(UsageError, match="--quantize nf4: bitsandbytes needs a GPU here — use int8, which runs on a CPU too"):
         drawn(flux, quantize="nf4")
     with pytest.raises(UsageError, match="--quantize nf4: bitsandbytes is not installed — pip install bitsandbytes"):

@@ -24,8 +24,8 @@ from torch import Tensor
 from optimizer.checkpoints.blueprints import BLUEPRINTS
 from optimizer.errors import BaseModelError
 from optimizer.rendering import Loading, Prompt, RenderSettings, load_pipeline, load_renderer
-from optimizer.rendering.checkpoint import checkpoint_family
-from optimizer.rendering.vocabulary import clip_tokenizer
+from optimizer.rendering.pipelines.clip_tokenizer import clip_tokenizer
+from optimizer.rendering.pipelines.single_file import checkpoint_family
 from tests.ldm import ldm_unet, ldm_vae, save_single_file
 from tests.tiny import tiny_flux_pipeline, tiny_pipeline, tiny_sd3_pipeline, tiny_text_encoder, tiny_vae, tiny_xl_pipeline
 

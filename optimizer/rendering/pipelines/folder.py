@@ -13,11 +13,11 @@ import transformers
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from optimizer.errors import BaseModelError, UsageError
-from optimizer.rendering.denoiser import load_denoiser
 from optimizer.rendering.families import FAMILIES, Family
-from optimizer.rendering.files import COMPLETE, missing_files, missing_weights, variant_of
 from optimizer.rendering.loading import Quantize
-from optimizer.rendering.quantised import heavy_text_encoder, quantisation
+from optimizer.rendering.pipelines.denoiser import load_denoiser
+from optimizer.rendering.pipelines.model_files import COMPLETE, missing_files, missing_weights, variant_of
+from optimizer.rendering.pipelines.quantisation import heavy_text_encoder, quantisation
 from optimizer.text import first_sentence
 
 _INDEX = "model_index.json"

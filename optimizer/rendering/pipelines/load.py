@@ -12,12 +12,12 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from optimizer.adapters.base_location import located
 from optimizer.errors import UsageError
-from optimizer.rendering.autoencoder import load_autoencoder
-from optimizer.rendering.checkpoint import checkpoint_family, checkpoint_remarks, load_checkpoint
 from optimizer.rendering.families import Family, models_of
-from optimizer.rendering.fitting import check_parts
-from optimizer.rendering.folder import folder_family, load_folder
 from optimizer.rendering.loading import Quantize
+from optimizer.rendering.pipelines.autoencoder import load_autoencoder
+from optimizer.rendering.pipelines.compatibility import check_parts
+from optimizer.rendering.pipelines.folder import folder_family, load_folder
+from optimizer.rendering.pipelines.single_file import checkpoint_family, checkpoint_remarks, load_checkpoint
 from optimizer.text import first_sentence
 
 

@@ -13,9 +13,9 @@ from optimizer.checkpoints.blueprints import BLUEPRINTS
 from optimizer.checkpoints.header import EIGHT, WHOLE, read_header
 from optimizer.errors import BaseModelError, UsageError
 from optimizer.rendering.families import FAMILIES
-from optimizer.rendering.files import check_class, check_whole, variant_of
 from optimizer.rendering.loading import Quantize
-from optimizer.rendering.quantised import quantisation
+from optimizer.rendering.pipelines.model_files import check_class, check_whole, variant_of
+from optimizer.rendering.pipelines.quantisation import quantisation
 from optimizer.text import first_sentence
 
 CLASSES = {

@@ -13,7 +13,7 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from optimizer.checkpoints.header import Header, read_header
 from optimizer.errors import BaseModelError
-from optimizer.rendering.files import COMPLETE, check_class, check_whole, variant_of
+from optimizer.rendering.pipelines.model_files import COMPLETE, check_class, check_whole, variant_of
 from optimizer.text import first_sentence
 
 _STARTS = ("", "first_stage_model.", "vae.")

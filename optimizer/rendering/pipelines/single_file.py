@@ -20,11 +20,11 @@ from optimizer.checkpoints.header import Header, read_header
 from optimizer.checkpoints.kinds import SUPPORTED, checkpoint_kind
 from optimizer.checkpoints.prediction_type import NOISE, Noise, marked, scheduled, told
 from optimizer.errors import BaseModelError, UsageError
-from optimizer.rendering.denoiser import load_denoiser, read_denoiser
 from optimizer.rendering.families import FAMILIES, Family
-from optimizer.rendering.files import missing_weights
 from optimizer.rendering.loading import Quantize
-from optimizer.rendering.vocabulary import clip_tokenizer
+from optimizer.rendering.pipelines.clip_tokenizer import clip_tokenizer
+from optimizer.rendering.pipelines.denoiser import load_denoiser, read_denoiser
+from optimizer.rendering.pipelines.model_files import missing_weights
 from optimizer.text import first_sentence
 
 # What the parts of a pipeline are called in such files.

@@ -10,7 +10,7 @@ import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from optimizer.errors import BaseModelError
-from optimizer.rendering.files import check_class, check_whole, variant_of
+from optimizer.rendering.pipelines.model_files import check_class, check_whole, variant_of
 from optimizer.text import first_sentence
 
 
