@@ -14,9 +14,9 @@ from optimizer.adapters import Adapter
 from optimizer.adapters.families import FAMILIES as TITLES
 from optimizer.adapters.families import PIPELINES
 from optimizer.errors import BaseModelError, UsageError
-from optimizer.rendering.emphasis import Reading
 from optimizer.rendering.settings import RenderSettings
-from optimizer.rendering.weighing import FLUX_T5_LENGTH, SD3_T5_LENGTH, weighed_flux, weighed_sd, weighed_sd3, weighed_xl
+from optimizer.rendering.text.prompt_weights import Reading
+from optimizer.rendering.text.weighted_states import FLUX_T5_LENGTH, SD3_T5_LENGTH, weighed_flux, weighed_sd, weighed_sd3, weighed_xl
 
 TextStates = dict[str, Tensor]
 """What a pipeline is called with in place of a prompt, by the argument's name, one row a text."""

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from optimizer.errors import UsageError
-from optimizer.rendering.emphasis import Reading, read
 from optimizer.rendering.families import Family, TextStates
-from optimizer.rendering.weighing import clip_chunks, t5_tokens
+from optimizer.rendering.text.prompt_weights import Reading, read
+from optimizer.rendering.text.weighted_states import clip_chunks, t5_tokens
 
 
 def encoded(family: Family, pipeline: Any, texts: Sequence[str], device: torch.device, skip: int | None) -> dict[str, TextStates]:

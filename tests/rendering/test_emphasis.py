@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optimizer.rendering.chunks import chunked
-from optimizer.rendering.emphasis import read
+from optimizer.rendering.text.clip_chunks import chunked
+from optimizer.rendering.text.prompt_weights import read
 
 Parts = list[list[tuple[str, float]]]
 EXAMPLES: dict[str, Parts] = {

@@ -9,9 +9,9 @@ import torch
 
 from optimizer.errors import UsageError
 from optimizer.rendering import Prompt, Renderer, RenderSettings
-from optimizer.rendering.emphasis import read
 from optimizer.rendering.prompt_encoding import encoded
-from optimizer.rendering.weighing import _weighed
+from optimizer.rendering.text.prompt_weights import read
+from optimizer.rendering.text.weighted_states import _weighed
 from tests.rendering.test_families import KINDS
 
 CPU = torch.device("cpu")

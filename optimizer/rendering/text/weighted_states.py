@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from optimizer.rendering.chunks import Token, chunked
-from optimizer.rendering.emphasis import Reading
+from optimizer.rendering.text.clip_chunks import Token, chunked
+from optimizer.rendering.text.prompt_weights import Reading
 
 _Chunks = Sequence[Sequence[Token]]
 SD3_T5_LENGTH, FLUX_T5_LENGTH = 256, 512  # tokens, as diffusers reads by default, start and end included
