@@ -29,7 +29,7 @@ from optimizer.adapters import load_adapter, weight_shapes
 from optimizer.rendering import Loading, Prompt, RenderSettings, load_pipeline, load_renderer
 from optimizer.rendering.families import models_of
 from optimizer.rendering.renderer import _stacked
-from optimizer.search.progress import Silent
+from optimizer.search.observer import Silent
 from studies.records import TrialRecord
 
 OWN, PICTURES = 4, 16

@@ -17,7 +17,7 @@ import psutil
 import torch
 
 from optimizer import optimize
-from optimizer.search.progress import Silent
+from optimizer.search.observer import Silent
 from studies.records import TrialRecord
 
 

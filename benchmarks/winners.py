@@ -16,7 +16,7 @@ from benchmarks.truth import Judge, Truth, demo_sources_of, load_judge, unseen_p
 from optimizer.adapters import load_adapter
 from optimizer.merging import Recipe, merge
 from optimizer.search.config import Config
-from optimizer.search.progress import Silent
+from optimizer.search.observer import Silent
 from optimizer.search.run import run
 from studies.demo.sheet import contact_sheet
 from studies.demo.world import PREFIX

@@ -26,7 +26,7 @@ def run_and_tell(config: Config) -> int:
     hush(errors)
     with errors.status("loading…") if errors.is_terminal else nullcontext():
         from optimizer.cli.display import Display
-        from optimizer.search.progress import Stopped
+        from optimizer.search.observer import Stopped
         from optimizer.search.run import run
     display = Display(errors)
     with display.watching():
@@ -87,8 +87,8 @@ def worker(
     errors = Console(stderr=True, highlight=False)
     hush(errors)
     from optimizer.cli.display import Display
-    from optimizer.search.progress import Stopped
-    from optimizer.search.work import work
+    from optimizer.search.observer import Stopped
+    from optimizer.search.worker import work
 
     display = Display(errors)
     leave_with_parent()

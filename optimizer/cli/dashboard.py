@@ -24,7 +24,7 @@ def dashboard(directory: Path | None = None, *, storage: str = "", study: str = 
     hush(Console(stderr=True, highlight=False))
     from optimizer.search.board import HOST, board
     from optimizer.search.config import Config
-    from optimizer.search.standing import watch_database, watch_directory
+    from optimizer.search.status import watch_database, watch_directory
     from studies import StudyDirectory
     from studies.store import FolderStore, Store
 

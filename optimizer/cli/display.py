@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from optimizer.search.labels import NAIVE, is_alone
-from optimizer.search.progress import Stopped
+from optimizer.search.observer import Stopped
 from studies.records import TrialRecord
 
 

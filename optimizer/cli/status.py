@@ -18,7 +18,7 @@ from optimizer.errors import StudyError, UsageError
 from optimizer.jobs.artifacts import open_artifacts
 
 if TYPE_CHECKING:
-    from optimizer.search.standing import Standing, Watched, WorkerStanding
+    from optimizer.search.status import Standing, Watched, WorkerStanding
 
 _PAUSE = 2.0
 _UNKNOWN = "–"
@@ -65,7 +65,7 @@ def status(
 
 
 def _watched(directory: Path | None, storage: str, study: str, artifacts: str) -> Watched:
-    from optimizer.search.standing import watch_database, watch_directory
+    from optimizer.search.status import watch_database, watch_directory
     from studies import StudyDirectory
 
     if directory is not None and not study:

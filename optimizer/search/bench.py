@@ -13,7 +13,7 @@ from optimizer.search.config import Config
 from optimizer.search.evaluate import Evaluator
 from optimizer.search.loras import LoraEnsemble, load_loras
 from optimizer.search.models import load_models
-from optimizer.search.progress import Observer
+from optimizer.search.observer import Observer
 from optimizer.search.source import Ensemble, Source
 from optimizer.search.space import SearchSpace, known_methods
 from studies.demo.world import GUIDANCE, STEPS, demo_base, demo_embedder

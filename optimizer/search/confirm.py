@@ -14,7 +14,7 @@ from optimizer.merging import Recipe
 from optimizer.rendering.candidates.candidate import Candidate
 from optimizer.search.evaluate import Evaluator
 from optimizer.search.labels import NAIVE, STACK, alone_label, is_alone
-from optimizer.search.progress import Observer
+from optimizer.search.observer import Observer
 from studies.records import TrialRecord
 
 # A winner that does not beat a simpler recipe in this share of the bootstrap's resamples is within noise of it.

@@ -14,7 +14,7 @@ from typing import IO, Self
 import torch
 
 from optimizer.search.config import Config
-from optimizer.search.progress import Observer
+from optimizer.search.observer import Observer
 from optimizer.search.workers.tied import TIED
 
 _RESTARTS, _PATIENCE, _POLL = 3, 20.0, 0.5

@@ -12,7 +12,7 @@ from optimizer.search.config import PARTS, Config
 from optimizer.search.context import check_same_inputs, evaluation_context, study_inputs
 from optimizer.search.gallery import Gallery
 from optimizer.search.ledger import Ledger, begin, budget_of, inputs_of
-from optimizer.search.progress import Observer
+from optimizer.search.observer import Observer
 from optimizer.search.travel import send
 from optimizer.search.workers.claims import Claims
 from optimizer.search.workers.opening import BEAT, Shared, in_database, on_this_machine

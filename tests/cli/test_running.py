@@ -18,7 +18,7 @@ from rich.console import Console
 from optimizer import optimize
 from optimizer.cli.display import Display
 from optimizer.cli.main import execute
-from optimizer.search.progress import Stopped
+from optimizer.search.observer import Stopped
 from studies.records import TrialRecord
 from tests.search.runs import record, trials
 from tests.studio import Studio

@@ -11,7 +11,7 @@ import pytest
 
 from optimizer.cli.main import execute
 from optimizer.cli.status import _shown, _time
-from optimizer.search.standing import Standing, WorkerStanding
+from optimizer.search.status import Standing, WorkerStanding
 
 RUN = [sys.executable, "-m", "optimizer"]
 WORKER = WorkerStanding(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from optimizer.search.progress import Silent, Stopped
+from optimizer.search.observer import Silent, Stopped
 from studies.records import Evaluation, SourceScore, TrialRecord
 
 Trials = list[tuple[int, str, str, dict[str, object], float]]

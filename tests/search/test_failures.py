@@ -15,7 +15,7 @@ from optimizer.cli.main import execute
 from optimizer.errors import ExportError, NoFeasibleMerge, TrialError
 from optimizer.rendering import Prompt, Renderer
 from optimizer.search import loop
-from optimizer.search.progress import Silent
+from optimizer.search.observer import Silent
 from optimizer.search.warmstart import Start
 from studies import load_summary
 from tests.studio import Studio

@@ -20,7 +20,7 @@ from optimizer.search.config import Config
 from optimizer.search.context import evaluation_context
 from optimizer.search.evaluate import Evaluator
 from optimizer.search.labels import NAIVE, STACK
-from optimizer.search.progress import Silent
+from optimizer.search.observer import Silent
 from optimizer.search.prompting import search_prompts
 from tests.files import LINEAR, kohya_file, random_parts
 from tests.search.runs import trials

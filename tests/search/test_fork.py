@@ -14,7 +14,7 @@ from optimizer.errors import StudyError, UsageError
 from optimizer.search import fork
 from optimizer.search.config import Config
 from optimizer.search.evaluate import Evaluator
-from optimizer.search.progress import Silent
+from optimizer.search.observer import Silent
 from optimizer.search.repair import repair
 from studies import StudyDirectory
 from tests.files import LINEAR, kohya_file, random_parts

@@ -13,8 +13,8 @@ from optimizer import Study, optimize
 from optimizer.cli.main import execute
 from optimizer.search.config import KeepImages
 from optimizer.search.gallery import Gallery
+from optimizer.search.observer import Silent
 from optimizer.search.pictures import save_images
-from optimizer.search.progress import Silent
 from studies.records import TrialRecord
 from studies.store import Store
 from tests.files import LINEAR, kohya_file, random_parts

@@ -13,7 +13,7 @@ import pytest
 
 from optimizer.errors import StudyError
 from optimizer.search.config import Config
-from optimizer.search.standing import Watched, watch_directory
+from optimizer.search.status import Watched, watch_directory
 from optimizer.search.workers.opening import Shared, on_this_machine
 from optimizer.search.workers.roster import FolderRoster, Member, StudyRoster, newcomer
 from optimizer.search.workers.writes import StorageWrites
@@ -121,5 +121,5 @@ def test_looking_at_a_directory_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_what_is_looked_with_does_not_bring_torch() -> None:
-    program = "import sys, optimizer.search.standing, optimizer.cli.status; print('torch' in sys.modules)"
+    program = "import sys, optimizer.search.status, optimizer.cli.status; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "False\n"

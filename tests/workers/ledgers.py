@@ -18,7 +18,7 @@ from optimizer.errors import OptimizerError
 from optimizer.merging import Recipe
 from optimizer.search.bench import prepare
 from optimizer.search.config import Config
-from optimizer.search.progress import Silent
+from optimizer.search.observer import Silent
 from optimizer.search.prompting import search_prompts
 from optimizer.search.sampler import quiet
 from optimizer.search.workers.claims import counted

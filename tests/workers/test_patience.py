@@ -11,7 +11,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 
 from optimizer.errors import StudyError
-from optimizer.search.progress import Silent, Stopped
+from optimizer.search.observer import Silent, Stopped
 from optimizer.search.workers.patience import Patience, reason
 
 

@@ -12,7 +12,7 @@ from optimizer.errors import StudyError
 from optimizer.search import travel
 from optimizer.search.bench import prepare
 from optimizer.search.config import Config
-from optimizer.search.progress import Silent
+from optimizer.search.observer import Silent
 from optimizer.search.travel import fetched, send
 from studies.store import FolderStore
 from tests.workers.runs import Sources

@@ -11,7 +11,7 @@ from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from sqlalchemy.exc import DBAPIError
 
 from optimizer.errors import StudyError
-from optimizer.search.progress import Observer
+from optimizer.search.observer import Observer
 
 T = TypeVar("T")
 _FIRST, _LONGEST = 0.5, 15.0

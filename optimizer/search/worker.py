@@ -5,8 +5,8 @@ from __future__ import annotations
 from optimizer.search.bench import prepare
 from optimizer.search.config import Config
 from optimizer.search.loop import search
+from optimizer.search.observer import Observer
 from optimizer.search.opened import open_ledger, open_shared, open_store_of
-from optimizer.search.progress import Observer
 from optimizer.search.prompting import search_prompts
 from optimizer.search.sampler import quiet
 from optimizer.search.travel import fetched
