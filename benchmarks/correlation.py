@@ -20,9 +20,9 @@ from optimizer.errors import TrialError
 from optimizer.merging import Recipe, merge
 from optimizer.rendering import compose
 from optimizer.search.config import Config
-from optimizer.search.evaluate import Evaluator
+from optimizer.search.evaluation.evaluator import Evaluator
+from optimizer.search.evaluation.prompt_sets import read_words
 from optimizer.search.loras import LoraEnsemble
-from optimizer.search.prompting import read_words
 from optimizer.search.sampler import quiet
 from optimizer.search.space import space_for
 from studies.demo.world import demo_embedder, demo_words

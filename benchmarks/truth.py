@@ -15,8 +15,8 @@ from torch import Tensor
 from optimizer.adapters import Adapter
 from optimizer.rendering import Prompt, PromptSet, Renderer, RenderSettings, compose, load_pipeline
 from optimizer.search.config import Config
+from optimizer.search.evaluation.prompt_sets import read_words
 from optimizer.search.loras import LoraSource, load_loras
-from optimizer.search.prompting import read_words
 from studies.atomic import replacing
 from studies.demo.probes import Probes, load_probes
 from studies.demo.world import GUIDANCE, PREFIX, STEPS, demo_base, demo_words

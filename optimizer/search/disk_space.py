@@ -9,7 +9,7 @@ from pathlib import Path
 from optimizer.errors import UsageError
 from optimizer.rendering import PromptSet
 from optimizer.rendering.memory.free import amount
-from optimizer.search.bench import Bench
+from optimizer.search.evaluation.session import Bench
 from studies import StudyDirectory
 
 # PNG saves about a third of a picture; a record with its recipe and its lines in journal and tables takes less than so many bytes.

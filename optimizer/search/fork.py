@@ -13,7 +13,7 @@ from optuna.trial import FixedTrial
 from optimizer.errors import RecipeError, StudyError, UsageError
 from optimizer.merging import METHODS, Recipe
 from optimizer.search.config import Config
-from optimizer.search.context import changes
+from optimizer.search.evaluation.fingerprint import changes
 from optimizer.search.labels import KEY, is_baseline
 from optimizer.search.ledger import Ledger, entry_of, inputs_of
 from optimizer.search.rebuild import finished_trial, waiting_trial

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial
 
 from optimizer.errors import NoFeasibleMerge, StudyError, TrialError
 from optimizer.search.config import Config
-from optimizer.search.evaluate import Evaluator
+from optimizer.search.evaluation.evaluator import Evaluator
 from optimizer.search.housekeeping import tidy
 from optimizer.search.ledger import Ledger, label_of, reason_of
 from optimizer.search.observer import Observer, Stopped

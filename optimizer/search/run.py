@@ -11,18 +11,18 @@ from typing import Any
 
 from optimizer.errors import NoFeasibleMerge, OptimizerError, StudyError
 from optimizer.rendering import AnyRenderer, PromptSet
-from optimizer.search.bench import Bench, prepare
 from optimizer.search.config import Config
-from optimizer.search.confirm import Confirmation, confirm, finalists
-from optimizer.search.context import check_same_run
 from optimizer.search.crew import Crew
 from optimizer.search.disk_space import check_space
+from optimizer.search.evaluation.confirmation import Confirmation, confirm, finalists
+from optimizer.search.evaluation.fingerprint import check_same_run
+from optimizer.search.evaluation.prompt_sets import confirmation_prompts, search_prompts
+from optimizer.search.evaluation.session import Bench, prepare
 from optimizer.search.fork import Origin, forked, take_over
 from optimizer.search.ledger import Ledger, alone_in
 from optimizer.search.loop import begin_search, first_trials, search
 from optimizer.search.observer import Observer, Silent, Stopped
 from optimizer.search.opened import open_ledger
-from optimizer.search.prompting import confirmation_prompts, search_prompts
 from optimizer.search.sampler import quiet
 from optimizer.search.ship import ship
 from optimizer.search.summarise import Story, command_line, summarise

@@ -29,7 +29,7 @@ from optimizer.export import (
 )
 from optimizer.merging import DTYPES, Recipe
 from optimizer.merging.models import Blend, account_text
-from optimizer.search.confirm import Confirmation, Contender
+from optimizer.search.evaluation.confirmation import Confirmation, Contender
 from optimizer.search.ship_model import ship_model
 from optimizer.search.summarise import Story
 from studies import StudyDirectory

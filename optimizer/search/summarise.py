@@ -13,7 +13,7 @@ import torch
 
 from optimizer.rendering import PromptSet
 from optimizer.search.config import Config, without_password
-from optimizer.search.confirm import CONFIDENCE, Confirmation, Contender
+from optimizer.search.evaluation.confirmation import CONFIDENCE, Confirmation, Contender
 from optimizer.search.labels import NAIVE, STACK, is_alone
 from optimizer.search.pictures import save_images
 from optimizer.search.source import Source

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from optimizer.search.bench import prepare
 from optimizer.search.config import Config
+from optimizer.search.evaluation.prompt_sets import search_prompts
+from optimizer.search.evaluation.session import prepare
 from optimizer.search.loop import search
 from optimizer.search.observer import Observer
 from optimizer.search.opened import open_ledger, open_shared, open_store_of
-from optimizer.search.prompting import search_prompts
 from optimizer.search.sampler import quiet
 from optimizer.search.travel import fetched
 from optimizer.search.workers.patience import Patience

@@ -13,11 +13,11 @@ from optimizer import optimize
 from optimizer.errors import UsageError
 from optimizer.rendering.memory.free import amount
 from optimizer.search import disk_space as disk
-from optimizer.search.bench import prepare
 from optimizer.search.config import Config
 from optimizer.search.disk_space import need
+from optimizer.search.evaluation.prompt_sets import confirmation_prompts, search_prompts
+from optimizer.search.evaluation.session import prepare
 from optimizer.search.observer import Silent
-from optimizer.search.prompting import confirmation_prompts, search_prompts
 from studies import StudyDirectory
 from tests.files import LINEAR, kohya_file, random_parts
 

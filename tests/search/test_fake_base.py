@@ -15,13 +15,13 @@ import torch
 from optimizer import load_adapter, optimize
 from optimizer.cli.main import execute
 from optimizer.errors import StudyError, UsageError
-from optimizer.search.bench import prepare
 from optimizer.search.config import Config
-from optimizer.search.context import evaluation_context
-from optimizer.search.evaluate import Evaluator
+from optimizer.search.evaluation.evaluator import Evaluator
+from optimizer.search.evaluation.fingerprint import evaluation_context
+from optimizer.search.evaluation.prompt_sets import search_prompts
+from optimizer.search.evaluation.session import prepare
 from optimizer.search.labels import NAIVE, STACK
 from optimizer.search.observer import Silent
-from optimizer.search.prompting import search_prompts
 from tests.files import LINEAR, kohya_file, random_parts
 from tests.search.runs import trials
 

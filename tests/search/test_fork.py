@@ -13,7 +13,7 @@ from optimizer.cli.main import execute
 from optimizer.errors import StudyError, UsageError
 from optimizer.search import fork
 from optimizer.search.config import Config
-from optimizer.search.evaluate import Evaluator
+from optimizer.search.evaluation.evaluator import Evaluator
 from optimizer.search.observer import Silent
 from optimizer.search.repair import repair
 from studies import StudyDirectory

@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 from optimizer import Study, optimize
 from optimizer.cli.main import execute
 from optimizer.errors import StudyError
-from optimizer.search.evaluate import Evaluator
+from optimizer.search.evaluation.evaluator import Evaluator
 from optimizer.search.ledger import alone_in
 from optimizer.search.repair import repair
 from optimizer.search.workers.journal import Journal

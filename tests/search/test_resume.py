@@ -13,7 +13,7 @@ import pytest
 from optimizer import Study, optimize
 from optimizer.errors import StudyError
 from optimizer.search import sampler
-from optimizer.search.evaluate import Evaluator
+from optimizer.search.evaluation.evaluator import Evaluator
 from optimizer.search.ledger import Ledger, alone_in
 from studies import StudyDirectory
 from tests.search.runs import After, trials

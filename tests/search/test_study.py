@@ -18,7 +18,7 @@ from optimizer.adapters.container import read_header
 from optimizer.export import RECIPE_KEY
 from optimizer.merging import Merger
 from optimizer.rendering import Prompt
-from optimizer.search.evaluate import Evaluator
+from optimizer.search.evaluation.evaluator import Evaluator
 from tests.studio import Studio
 
 

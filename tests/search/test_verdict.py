@@ -10,7 +10,7 @@ from torch import Tensor
 
 from objectives import Interval, Moments
 from optimizer import Recipe
-from optimizer.search.confirm import Confirmation, Contender, decide, finalists
+from optimizer.search.evaluation.confirmation import Confirmation, Contender, decide, finalists
 from optimizer.search.labels import NAIVE, STACK
 from optimizer.search.summarise import verdict
 from tests.search.runs import record

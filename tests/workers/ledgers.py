@@ -16,10 +16,10 @@ from optuna.trial import TrialState
 
 from optimizer.errors import OptimizerError
 from optimizer.merging import Recipe
-from optimizer.search.bench import prepare
 from optimizer.search.config import Config
+from optimizer.search.evaluation.prompt_sets import search_prompts
+from optimizer.search.evaluation.session import prepare
 from optimizer.search.observer import Silent
-from optimizer.search.prompting import search_prompts
 from optimizer.search.sampler import quiet
 from optimizer.search.workers.claims import counted
 from optimizer.search.workers.opening import Shared, in_database, on_this_machine

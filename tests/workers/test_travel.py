@@ -10,8 +10,8 @@ import pytest
 
 from optimizer.errors import StudyError
 from optimizer.search import travel
-from optimizer.search.bench import prepare
 from optimizer.search.config import Config
+from optimizer.search.evaluation.session import prepare
 from optimizer.search.observer import Silent
 from optimizer.search.travel import fetched, send
 from studies.store import FolderStore

@@ -12,7 +12,7 @@ from objectives import Interval, Moments, balance, bootstrap, interval, kept, mo
 from optimizer.errors import NoFeasibleMerge, TrialError
 from optimizer.merging import Recipe
 from optimizer.rendering.candidates.candidate import Candidate
-from optimizer.search.evaluate import Evaluator
+from optimizer.search.evaluation.evaluator import Evaluator
 from optimizer.search.labels import NAIVE, STACK, alone_label, is_alone
 from optimizer.search.observer import Observer
 from studies.records import TrialRecord

@@ -10,7 +10,7 @@ from optimizer.errors import UsageError
 from optimizer.rendering import AnyRenderer, Loading, PromptSet, RenderSettings, draft_renderer, load_renderer
 from optimizer.rendering.fake_spec import is_fake
 from optimizer.search.config import Config
-from optimizer.search.evaluate import Evaluator
+from optimizer.search.evaluation.evaluator import Evaluator
 from optimizer.search.loras import LoraEnsemble, load_loras
 from optimizer.search.models import load_models
 from optimizer.search.observer import Observer
