@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from objectives.artifacts import image_statistics
-from optimizer.search.pictures import save_images
+from optimizer.search.images.png import save_images
 from studies.store import FolderStore
 
 SIDE = 1024

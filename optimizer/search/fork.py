@@ -14,10 +14,10 @@ from optimizer.errors import RecipeError, StudyError, UsageError
 from optimizer.merging import METHODS, Recipe
 from optimizer.search.config import Config
 from optimizer.search.evaluation.fingerprint import changes
+from optimizer.search.images.contact_sheets import sheet_name
 from optimizer.search.labels import KEY, is_baseline
 from optimizer.search.ledger import Ledger, entry_of, inputs_of
 from optimizer.search.rebuild import finished_trial, waiting_trial
-from optimizer.search.sheets import sheet_name
 from optimizer.search.space import SearchSpace
 from optimizer.search.warmstart import Start
 from studies import EvaluationCache, StudyDirectory

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from optimizer.errors import OptimizerError, StudyError
 from optimizer.merging import Recipe
-from optimizer.search.gallery import Gallery
+from optimizer.search.images.contact_sheets import sheet_links
+from optimizer.search.images.retention import Gallery
 from optimizer.search.labels import BUDGET, ERROR, FIXED, IMPORTED, INPUTS, KEY, LABEL, TOTAL
-from optimizer.search.sheets import sheet_links
 from optimizer.search.telling import ending, introduce
 from optimizer.search.workers.claims import Claims, Idle, Turn, counted
 from optimizer.search.workers.patience import OUTAGES, Patience

@@ -14,9 +14,9 @@ from optimizer.errors import NoFeasibleMerge, StudyError, TrialError
 from optimizer.search.config import Config
 from optimizer.search.evaluation.evaluator import Evaluator
 from optimizer.search.housekeeping import tidy
+from optimizer.search.images.png import save_images
 from optimizer.search.ledger import Ledger, label_of, reason_of
 from optimizer.search.observer import Observer, Stopped
-from optimizer.search.pictures import save_images
 from optimizer.search.proposing import proposed
 from optimizer.search.sampler import sampler_for
 from optimizer.search.space import SearchSpace

@@ -10,7 +10,7 @@ from optimizer.rendering import PromptSet
 from optimizer.search.config import PARTS, Config
 from optimizer.search.evaluation.fingerprint import check_same_inputs, evaluation_context, study_inputs
 from optimizer.search.evaluation.session import Bench
-from optimizer.search.gallery import Gallery
+from optimizer.search.images.retention import Gallery
 from optimizer.search.ledger import Ledger, begin, budget_of, inputs_of
 from optimizer.search.observer import Observer
 from optimizer.search.travel import send

@@ -9,8 +9,8 @@ from typing import Any
 from optuna.distributions import json_to_distribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from optimizer.search.images.contact_sheets import sheet_links
 from optimizer.search.labels import BUDGET, ERROR, FIXED, IMPORTED, INPUTS, KEY, LABEL
-from optimizer.search.sheets import sheet_links
 from optimizer.search.telling import attributes
 from studies.records import Evaluation
 from studies.store import Store

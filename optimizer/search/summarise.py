@@ -14,8 +14,8 @@ import torch
 from optimizer.rendering import PromptSet
 from optimizer.search.config import Config, without_password
 from optimizer.search.evaluation.confirmation import CONFIDENCE, Confirmation, Contender
+from optimizer.search.images.png import save_images
 from optimizer.search.labels import NAIVE, STACK, is_alone
-from optimizer.search.pictures import save_images
 from optimizer.search.source import Source
 from studies import DEMO_BASE, ConfirmedScore, PictureColumn, PromptInfo, SourceInfo, StudyDirectory, StudySummary, Verdict
 from studies.records import TrialRecord

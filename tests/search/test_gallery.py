@@ -12,9 +12,9 @@ from torch import Tensor
 from optimizer import Study, optimize
 from optimizer.cli.main import execute
 from optimizer.search.config import KeepImages
-from optimizer.search.gallery import Gallery
+from optimizer.search.images.png import save_images
+from optimizer.search.images.retention import Gallery
 from optimizer.search.observer import Silent
-from optimizer.search.pictures import save_images
 from studies.records import TrialRecord
 from studies.store import Store
 from tests.files import LINEAR, kohya_file, random_parts
@@ -119,7 +119,7 @@ def test_pictures_are_packed_for_trials_that_stay_only(options: dict[str, Any], 
         written.add(name)
         return save_images(store, name, images)
 
-    monkeypatch.setattr("optimizer.search.gallery.save_images", save)
+    monkeypatch.setattr("optimizer.search.images.retention.save_images", save)
     study = optimize(**options | {"finalists": 1}, out=tmp_path)
     improved, best = 0, -1.0
     for trial in study.trials[4:]:

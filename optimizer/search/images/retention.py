@@ -9,9 +9,9 @@ from torch import Tensor
 
 from optimizer.merging import Recipe
 from optimizer.search.config import KeepImages
+from optimizer.search.images.contact_sheets import keep_sheet
+from optimizer.search.images.png import save_images
 from optimizer.search.labels import is_baseline
-from optimizer.search.pictures import save_images
-from optimizer.search.sheets import keep_sheet
 from studies.records import Evaluation, TrialRecord
 from studies.store import Store
 
