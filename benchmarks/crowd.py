@@ -25,7 +25,7 @@ import optuna
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from optimizer.search.sampler import quiet
+from optimizer.search.proposals.sampler import quiet
 from optimizer.search.workers.claims import Claims
 from optimizer.search.workers.opening import BEAT, Shared, in_database
 from optimizer.search.workers.roster import Member

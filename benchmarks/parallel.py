@@ -18,7 +18,7 @@ from statistics import fmean
 import numpy as np
 import optuna
 
-from optimizer.search.sampler import quiet, sampler_for
+from optimizer.search.proposals.sampler import quiet, sampler_for
 
 GROUPS = 4
 METHODS = {"linear": 0.0, "ties": 0.02, "dare_linear": -0.02, "dare_ties": 0.01, "magnitude_prune": 0.03}

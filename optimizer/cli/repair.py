@@ -24,8 +24,8 @@ def repair(directory: Path) -> int:
     if Config.from_yaml(study.settings).storage:
         remedy = "restore the database from its backup"
         raise UsageError("the study is in a database and has no journal here", where=directory, remedy=remedy)
+    from optimizer.search.proposals.sampler import quiet
     from optimizer.search.repair import repair as repaired
-    from optimizer.search.sampler import quiet
 
     quiet()
     for line in repaired(study).lines():

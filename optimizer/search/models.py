@@ -23,8 +23,8 @@ from optimizer.rendering import AnyRenderer
 from optimizer.rendering.memory.oom import Note
 from optimizer.rendering.prompts import Subject
 from optimizer.search.config import Config
+from optimizer.search.proposals.space import SearchSpace, space_of_models
 from optimizer.search.source import Ensemble, Mixed, Source, checked_role, unique_names
-from optimizer.search.space import SearchSpace, space_of_models
 
 
 @dataclass(frozen=True)

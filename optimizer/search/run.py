@@ -23,10 +23,10 @@ from optimizer.search.ledger import Ledger, alone_in
 from optimizer.search.loop import begin_search, first_trials, search
 from optimizer.search.observer import Observer, Silent, Stopped
 from optimizer.search.opened import open_ledger
-from optimizer.search.sampler import quiet
+from optimizer.search.proposals.initial_trials import idle_warning
+from optimizer.search.proposals.sampler import quiet
 from optimizer.search.ship import ship
 from optimizer.search.summarise import Story, command_line, summarise
-from optimizer.search.warmstart import idle_warning
 from studies import StudyDirectory, StudyDirectoryError, StudySummary, load_summary, save_summary, write_report, write_tables
 from studies.atomic import write_text
 from studies.records import TrialRecord

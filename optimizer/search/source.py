@@ -18,7 +18,7 @@ from optimizer.rendering import AnyRenderer
 from optimizer.rendering.candidates.candidate import Candidate
 from optimizer.rendering.memory.oom import Note
 from optimizer.rendering.prompts import ROLES, Role, Subject
-from optimizer.search.space import SearchSpace
+from optimizer.search.proposals.space import SearchSpace
 
 
 @dataclass(frozen=True)

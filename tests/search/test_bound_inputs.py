@@ -10,9 +10,9 @@ import pytest
 
 from optimizer import optimize
 from optimizer.errors import StudyError
-from optimizer.search import space
 from optimizer.search.evaluation import fingerprint as context
 from optimizer.search.evaluation.fingerprint import check_same_inputs
+from optimizer.search.proposals import space
 from optimizer.search.workers.opening import on_this_machine
 from studies import StudyDirectory
 from studies.store import FolderStore

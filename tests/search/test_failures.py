@@ -16,7 +16,7 @@ from optimizer.errors import ExportError, NoFeasibleMerge, TrialError
 from optimizer.rendering import Prompt, Renderer
 from optimizer.search import loop
 from optimizer.search.observer import Silent
-from optimizer.search.warmstart import Start
+from optimizer.search.proposals.initial_trials import Start
 from studies import load_summary
 from tests.studio import Studio
 

@@ -10,9 +10,9 @@ import pytest
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from optimizer.search.proposing import is_whole, proposed
-from optimizer.search.sampler import sampler_for
-from optimizer.search.space import SearchSpace
+from optimizer.search.proposals.ask import is_whole, proposed
+from optimizer.search.proposals.sampler import sampler_for
+from optimizer.search.proposals.space import SearchSpace
 
 SPACE = SearchSpace(
     names=("a", "b"),

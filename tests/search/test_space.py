@@ -14,9 +14,9 @@ from optimizer.errors import UsageError
 from optimizer.merging import METHODS, shared_modules
 from optimizer.search.labels import is_alone
 from optimizer.search.loop import first_trials
-from optimizer.search.sampler import sampler_for
-from optimizer.search.space import SearchSpace, space_for
-from optimizer.search.warmstart import baselines, defaults
+from optimizer.search.proposals.initial_trials import baselines, defaults
+from optimizer.search.proposals.sampler import sampler_for
+from optimizer.search.proposals.space import SearchSpace, space_for
 from tests.studio import Studio
 
 ALL = tuple(METHODS)

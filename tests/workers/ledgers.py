@@ -20,7 +20,7 @@ from optimizer.search.config import Config
 from optimizer.search.evaluation.prompt_sets import search_prompts
 from optimizer.search.evaluation.session import prepare
 from optimizer.search.observer import Silent
-from optimizer.search.sampler import quiet
+from optimizer.search.proposals.sampler import quiet
 from optimizer.search.workers.claims import counted
 from optimizer.search.workers.opening import Shared, in_database, on_this_machine
 from studies import EvaluationCache, StudyDirectory, load_summary

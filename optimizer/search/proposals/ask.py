@@ -12,7 +12,7 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
 from optimizer.search.labels import FIXED
-from optimizer.search.space import SearchSpace
+from optimizer.search.proposals.space import SearchSpace
 
 
 def proposed(space: SearchSpace, trial: FrozenTrial, known: Sequence[FrozenTrial], sampler: BaseSampler) -> FrozenTrial:

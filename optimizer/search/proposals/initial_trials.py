@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from optimizer.search.labels import NAIVE, STACK, alone_label, is_alone, source_of
-from optimizer.search.space import SearchSpace
+from optimizer.search.proposals.space import SearchSpace
 from studies.records import TrialRecord
 
 # A source alone keeps all of itself, less what the ridge takes, wherever its effect can be seen.
