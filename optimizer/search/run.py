@@ -25,8 +25,8 @@ from optimizer.search.observer import Observer, Silent, Stopped
 from optimizer.search.opened import open_ledger
 from optimizer.search.proposals.initial_trials import idle_warning
 from optimizer.search.proposals.sampler import quiet
-from optimizer.search.ship import ship
-from optimizer.search.summarise import Story, command_line, summarise
+from optimizer.search.results.export import ship
+from optimizer.search.results.summary import Story, command_line, summarise
 from studies import StudyDirectory, StudyDirectoryError, StudySummary, load_summary, save_summary, write_report, write_tables
 from studies.atomic import write_text
 from studies.records import TrialRecord

@@ -9,7 +9,7 @@ import pytest
 
 from optimizer.errors import UsageError
 from optimizer.search.config import Config
-from optimizer.search.summarise import command_line
+from optimizer.search.results.summary import command_line
 
 TWO = ("a.safetensors", "b.safetensors")
 

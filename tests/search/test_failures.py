@@ -156,7 +156,7 @@ def test_a_failed_export_leaves_the_report_and_its_reason(studio: Studio, tmp_pa
     def refuse(*_: object) -> None:
         raise ExportError("the written ΔW differs", where="x.safetensors")
 
-    monkeypatch.setattr("optimizer.search.ship.verify_export", refuse)
+    monkeypatch.setattr("optimizer.search.results.export.verify_export", refuse)
     with pytest.raises(ExportError):
         optimize(**studio.options(out=tmp_path, budget=1))
     summary = load_summary(tmp_path)

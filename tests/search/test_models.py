@@ -29,7 +29,7 @@ from optimizer.search.loop import first_trials
 from optimizer.search.models import load_models
 from optimizer.search.proposals.initial_trials import baselines
 from optimizer.search.proposals.space import SearchSpace, space_of_models
-from optimizer.search.ship_model import ship_model
+from optimizer.search.results.export_model import ship_model
 from studies.demo.world import demo_embedder
 from tests.ldm import save_single_file
 from tests.rendering.test_checkpoint_model import xl

@@ -9,7 +9,7 @@ import torch
 
 from optimizer import Recipe, load_adapter, merge
 from optimizer.export import ExportMetadata, export_adapter
-from optimizer.search.ship import _place
+from optimizer.search.results.export import _place
 from tests.studio import Studio
 
 NAME = "alba-bruno_ties_1-1_v1.safetensors"

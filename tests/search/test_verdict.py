@@ -12,7 +12,7 @@ from objectives import Interval, Moments
 from optimizer import Recipe
 from optimizer.search.evaluation.confirmation import Confirmation, Contender, decide, finalists
 from optimizer.search.labels import NAIVE, STACK
-from optimizer.search.summarise import verdict
+from optimizer.search.results.summary import verdict
 from tests.search.runs import record
 
 NOTHING = Moments(torch.zeros(1, 2, 2), torch.zeros(1, 2), torch.zeros(1))

@@ -30,8 +30,8 @@ from optimizer.export import (
 from optimizer.merging import DTYPES, Recipe
 from optimizer.merging.models import Blend, account_text
 from optimizer.search.evaluation.confirmation import Confirmation, Contender
-from optimizer.search.ship_model import ship_model
-from optimizer.search.summarise import Story
+from optimizer.search.results.export_model import ship_model
+from optimizer.search.results.summary import Story
 from studies import StudyDirectory
 from studies.atomic import replacing, write_text
 

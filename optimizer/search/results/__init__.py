@@ -1,0 +1,1 @@
+"""Results: the summary of a study and the export of its winner."""
