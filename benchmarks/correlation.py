@@ -22,9 +22,9 @@ from optimizer.rendering import compose
 from optimizer.search.config import Config
 from optimizer.search.evaluation.evaluator import Evaluator
 from optimizer.search.evaluation.prompt_sets import read_words
-from optimizer.search.loras import LoraEnsemble
 from optimizer.search.proposals.sampler import quiet
 from optimizer.search.proposals.space import space_for
+from optimizer.search.sources.loras import LoraEnsemble
 from studies.demo.world import demo_embedder, demo_words
 
 GROUPS = (("neon", "octopus"), ("mosaic", "octopus"), ("pencil", "hat"), ("robot", "hat"))

@@ -24,7 +24,7 @@ from benchmarks.correlation import GROUPS
 from benchmarks.truth import Judge, Truth, demo_sources_of, load_judge, unseen_prompts
 from optimizer.adapters import Adapter, Factors
 from optimizer.merging import METHODS, Recipe, merge
-from optimizer.search.loras import LoraSource
+from optimizer.search.sources.loras import LoraSource
 
 CHOOSE = tuple("+".join(group) for group in GROUPS)
 REPORT = ("neon+hat", "mosaic+hat", "pencil+octopus", "robot+octopus")

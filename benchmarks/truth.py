@@ -16,7 +16,7 @@ from optimizer.adapters import Adapter
 from optimizer.rendering import Prompt, PromptSet, Renderer, RenderSettings, compose, load_pipeline
 from optimizer.search.config import Config
 from optimizer.search.evaluation.prompt_sets import read_words
-from optimizer.search.loras import LoraSource, load_loras
+from optimizer.search.sources.loras import LoraSource, load_loras
 from studies.atomic import replacing
 from studies.demo.probes import Probes, load_probes
 from studies.demo.world import GUIDANCE, PREFIX, STEPS, demo_base, demo_words

@@ -15,7 +15,7 @@ from optimizer.jobs.merge_options import MergeOptions
 from optimizer.jobs.replay import Told, read_told, sources_of
 from optimizer.merging import METHODS, Recipe, common_base, read_blocks, read_blocks_file
 from optimizer.search.config import Config, check_count
-from optimizer.search.loras import LoraSource, load_loras, remarks
+from optimizer.search.sources.loras import LoraSource, load_loras, remarks
 
 BESIDE = (".yaml", ".md")
 """Suffixes of what is written beside a merged file: its recipe and its model card."""

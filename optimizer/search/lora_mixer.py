@@ -9,7 +9,7 @@ import torch
 from optimizer.adapters import Adapter
 from optimizer.merging import DTYPES, Merged, Merger, Recipe
 from optimizer.rendering.memory.oom import Note, attempt
-from optimizer.search.source import Mixed
+from optimizer.search.sources.source import Mixed
 
 
 class LoraMixer:

@@ -13,7 +13,7 @@ import optuna
 
 from optimizer.errors import StudyError
 from optimizer.search.config import DEMO, PARTS, Config
-from optimizer.search.source import Source
+from optimizer.search.sources.source import Source
 from studies.atomic import write_bytes
 from studies.store import Store
 

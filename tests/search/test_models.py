@@ -26,10 +26,10 @@ from optimizer.merging.models import Blend
 from optimizer.rendering import Prompt, Renderer, RenderSettings, load_pipeline
 from optimizer.search.config import Config
 from optimizer.search.loop import first_trials
-from optimizer.search.models import load_models
 from optimizer.search.proposals.initial_trials import baselines
 from optimizer.search.proposals.space import SearchSpace, space_of_models
 from optimizer.search.results.export_model import ship_model
+from optimizer.search.sources.full_models import load_models
 from studies.demo.world import demo_embedder
 from tests.ldm import save_single_file
 from tests.rendering.test_checkpoint_model import xl

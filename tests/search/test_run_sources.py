@@ -16,7 +16,7 @@ from optimizer.adapters.targets import Place
 from optimizer.errors import AdapterError, UsageError
 from optimizer.search.config import Config
 from optimizer.search.evaluation.prompt_sets import confirmation_prompts, read_words, search_prompts, vocabulary
-from optimizer.search.loras import load_loras, remarks
+from optimizer.search.sources.loras import load_loras, remarks
 from studies.demo import world
 from tests.files import edited, kohya_file, kohya_name, random_parts
 from tests.studio import Studio

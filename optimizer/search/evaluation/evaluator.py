@@ -16,7 +16,7 @@ from optimizer.merging import Recipe
 from optimizer.rendering import AnyRenderer, PromptSet
 from optimizer.rendering.candidates.candidate import Candidate
 from optimizer.rendering.memory.oom import Note
-from optimizer.search.source import Ensemble, Mixer, Source
+from optimizer.search.sources.source import Ensemble, Mixer, Source
 from studies.records import Evaluation, SourceScore
 
 Tick = Callable[[int], None]

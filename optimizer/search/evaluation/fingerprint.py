@@ -19,7 +19,7 @@ from optimizer.rendering import PromptSet, RenderSettings
 from optimizer.rendering.fake_spec import FakeSpec, is_fake
 from optimizer.search.config import PARTS, Config
 from optimizer.search.proposals.space import SearchSpace
-from optimizer.search.source import Source
+from optimizer.search.sources.source import Source
 
 # Raise it whenever the same pictures would be scored differently.
 SCORER = 1

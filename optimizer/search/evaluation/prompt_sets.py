@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from optimizer.errors import UsageError
 from optimizer.rendering import GENERAL, PromptSet, Vocabulary, compose
 from optimizer.search.config import Config
-from optimizer.search.source import Source
+from optimizer.search.sources.source import Source
 from optimizer.text import one_line
 from studies.demo.world import demo_words
 

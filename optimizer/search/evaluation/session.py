@@ -11,11 +11,11 @@ from optimizer.rendering import AnyRenderer, Loading, PromptSet, RenderSettings,
 from optimizer.rendering.fake_spec import is_fake
 from optimizer.search.config import Config
 from optimizer.search.evaluation.evaluator import Evaluator
-from optimizer.search.loras import LoraEnsemble, load_loras
-from optimizer.search.models import load_models
 from optimizer.search.observer import Observer
 from optimizer.search.proposals.space import SearchSpace, known_methods
-from optimizer.search.source import Ensemble, Source
+from optimizer.search.sources.full_models import load_models
+from optimizer.search.sources.loras import LoraEnsemble, load_loras
+from optimizer.search.sources.source import Ensemble, Source
 from studies.demo.world import GUIDANCE, STEPS, demo_base, demo_embedder
 
 EMBEDDER, FAKE_EMBEDDER = "ViT-B-32/laion2b_s34b_b79k", "fake:"

@@ -16,7 +16,7 @@ from optimizer.search.config import Config, without_password
 from optimizer.search.evaluation.confirmation import CONFIDENCE, Confirmation, Contender
 from optimizer.search.images.png import save_images
 from optimizer.search.labels import NAIVE, STACK, is_alone
-from optimizer.search.source import Source
+from optimizer.search.sources.source import Source
 from studies import DEMO_BASE, ConfirmedScore, PictureColumn, PromptInfo, SourceInfo, StudyDirectory, StudySummary, Verdict
 from studies.records import TrialRecord
 from studies.store import FolderStore

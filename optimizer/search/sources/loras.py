@@ -23,7 +23,7 @@ from optimizer.rendering.prompts import Subject
 from optimizer.search.config import Config
 from optimizer.search.lora_mixer import LoraMixer
 from optimizer.search.proposals.space import SearchSpace, space_for
-from optimizer.search.source import Ensemble, Source, checked_role, unique_names
+from optimizer.search.sources.source import Ensemble, Source, checked_role, unique_names
 from studies.demo.world import PREFIX, UnknownDemoSource, demo_source
 
 _WIDE = 512  # no LoRA in use is as wide

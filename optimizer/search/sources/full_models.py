@@ -24,7 +24,7 @@ from optimizer.rendering.memory.oom import Note
 from optimizer.rendering.prompts import Subject
 from optimizer.search.config import Config
 from optimizer.search.proposals.space import SearchSpace, space_of_models
-from optimizer.search.source import Ensemble, Mixed, Source, checked_role, unique_names
+from optimizer.search.sources.source import Ensemble, Mixed, Source, checked_role, unique_names
 
 
 @dataclass(frozen=True)
