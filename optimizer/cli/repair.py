@@ -25,7 +25,7 @@ def repair(directory: Path) -> int:
         remedy = "restore the database from its backup"
         raise UsageError("the study is in a database and has no journal here", where=directory, remedy=remedy)
     from optimizer.search.proposals.sampler import quiet
-    from optimizer.search.repair import repair as repaired
+    from optimizer.search.trials.repair import repair as repaired
 
     quiet()
     for line in repaired(study).lines():

@@ -15,12 +15,12 @@ from optimizer.search.config import Config
 from optimizer.search.evaluation.evaluator import Evaluator
 from optimizer.search.housekeeping import tidy
 from optimizer.search.images.png import save_images
-from optimizer.search.ledger import Ledger, label_of, reason_of
 from optimizer.search.observer import Observer, Stopped
 from optimizer.search.proposals.ask import proposed
 from optimizer.search.proposals.initial_trials import Start, baselines, defaults, idle_warning
 from optimizer.search.proposals.sampler import sampler_for
 from optimizer.search.proposals.space import SearchSpace
+from optimizer.search.trials.ledger import Ledger, label_of, reason_of
 from optimizer.search.workers.claims import MOST_LOST, Idle, Turn, times_lost
 from studies.records import TrialRecord
 

@@ -18,15 +18,15 @@ from optimizer.search.evaluation.confirmation import Confirmation, confirm, fina
 from optimizer.search.evaluation.fingerprint import check_same_run
 from optimizer.search.evaluation.prompt_sets import confirmation_prompts, search_prompts
 from optimizer.search.evaluation.session import Bench, prepare
-from optimizer.search.fork import Origin, forked, take_over
-from optimizer.search.ledger import Ledger, alone_in
 from optimizer.search.loop import begin_search, first_trials, search
 from optimizer.search.observer import Observer, Silent, Stopped
-from optimizer.search.opened import open_ledger
 from optimizer.search.proposals.initial_trials import idle_warning
 from optimizer.search.proposals.sampler import quiet
 from optimizer.search.results.export import ship
 from optimizer.search.results.summary import Story, command_line, summarise
+from optimizer.search.trials.fork import Origin, forked, take_over
+from optimizer.search.trials.ledger import Ledger, alone_in
+from optimizer.search.trials.open import open_ledger
 from studies import StudyDirectory, StudyDirectoryError, StudySummary, load_summary, save_summary, write_report, write_tables
 from studies.atomic import write_text
 from studies.records import TrialRecord

@@ -7,9 +7,9 @@ from optimizer.search.evaluation.prompt_sets import search_prompts
 from optimizer.search.evaluation.session import prepare
 from optimizer.search.loop import search
 from optimizer.search.observer import Observer
-from optimizer.search.opened import open_ledger, open_shared, open_store_of
 from optimizer.search.proposals.sampler import quiet
 from optimizer.search.travel import fetched
+from optimizer.search.trials.open import open_ledger, open_shared, open_store_of
 from optimizer.search.workers.patience import Patience
 from studies import StudyDirectory
 

@@ -11,11 +11,11 @@ import pytest
 from optimizer import Study, optimize
 from optimizer.cli.main import execute
 from optimizer.errors import StudyError, UsageError
-from optimizer.search import fork
 from optimizer.search.config import Config
 from optimizer.search.evaluation.evaluator import Evaluator
 from optimizer.search.observer import Silent
-from optimizer.search.repair import repair
+from optimizer.search.trials import fork
+from optimizer.search.trials.repair import repair
 from studies import StudyDirectory
 from tests.files import LINEAR, kohya_file, random_parts
 from tests.search.runs import After, trials

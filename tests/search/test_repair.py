@@ -18,8 +18,8 @@ from optimizer import Study, optimize
 from optimizer.cli.main import execute
 from optimizer.errors import StudyError
 from optimizer.search.evaluation.evaluator import Evaluator
-from optimizer.search.ledger import alone_in
-from optimizer.search.repair import repair
+from optimizer.search.trials.ledger import alone_in
+from optimizer.search.trials.repair import repair
 from optimizer.search.workers.journal import Journal
 from optimizer.search.workers.opening import on_this_machine
 from optimizer.search.workers.roster import FolderRoster, newcomer

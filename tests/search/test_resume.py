@@ -13,8 +13,8 @@ import pytest
 from optimizer import Study, optimize
 from optimizer.errors import StudyError
 from optimizer.search.evaluation.evaluator import Evaluator
-from optimizer.search.ledger import Ledger, alone_in
 from optimizer.search.proposals import sampler
+from optimizer.search.trials.ledger import Ledger, alone_in
 from studies import StudyDirectory
 from tests.search.runs import After, trials
 from tests.studio import Studio

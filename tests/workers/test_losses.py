@@ -14,8 +14,8 @@ from optuna.storages.journal import JournalFileBackend
 from optimizer import Study, optimize
 from optimizer.merging import Recipe
 from optimizer.search import loop
-from optimizer.search.ledger import Ledger
 from optimizer.search.observer import Silent
+from optimizer.search.trials.ledger import Ledger
 from optimizer.search.workers.claims import MOST_LOST
 from optimizer.search.workers.journal import Journal
 from studies.records import Evaluation

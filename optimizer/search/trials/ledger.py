@@ -18,7 +18,7 @@ from optimizer.merging import Recipe
 from optimizer.search.images.contact_sheets import sheet_links
 from optimizer.search.images.retention import Gallery
 from optimizer.search.labels import BUDGET, ERROR, FIXED, IMPORTED, INPUTS, KEY, LABEL, TOTAL
-from optimizer.search.telling import ending, introduce
+from optimizer.search.trials.optuna_notes import ending, introduce
 from optimizer.search.workers.claims import Claims, Idle, Turn, counted
 from optimizer.search.workers.patience import OUTAGES, Patience
 from optimizer.search.workers.presence import Presence

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from optimizer.search.images.contact_sheets import sheet_links
 from optimizer.search.labels import BUDGET, ERROR, FIXED, IMPORTED, INPUTS, KEY, LABEL
-from optimizer.search.telling import attributes
+from optimizer.search.trials.optuna_notes import attributes
 from studies.records import Evaluation
 from studies.store import Store
 from studies.trial_log import TrialEntry, TrialLog

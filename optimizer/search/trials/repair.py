@@ -17,8 +17,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optimizer.errors import StudyError
 from optimizer.search.labels import ERROR, FIXED, KEY, LABEL
-from optimizer.search.ledger import alone_in, entry_of
-from optimizer.search.rebuild import finished_trial, study_attributes, waiting_trial
+from optimizer.search.trials.frozen_trials import finished_trial, study_attributes, waiting_trial
+from optimizer.search.trials.ledger import alone_in, entry_of
 from optimizer.search.workers.journal import Journal
 from optimizer.search.workers.opening import LOCAL, begun_in
 from optimizer.search.workers.roster import FolderRoster

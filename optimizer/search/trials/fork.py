@@ -16,10 +16,10 @@ from optimizer.search.config import Config
 from optimizer.search.evaluation.fingerprint import changes
 from optimizer.search.images.contact_sheets import sheet_name
 from optimizer.search.labels import KEY, is_baseline
-from optimizer.search.ledger import Ledger, entry_of, inputs_of
 from optimizer.search.proposals.initial_trials import Start
 from optimizer.search.proposals.space import SearchSpace
-from optimizer.search.rebuild import finished_trial, waiting_trial
+from optimizer.search.trials.frozen_trials import finished_trial, waiting_trial
+from optimizer.search.trials.ledger import Ledger, entry_of, inputs_of
 from studies import EvaluationCache, StudyDirectory
 from studies.atomic import TEMPORARY
 from studies.records import Evaluation

@@ -11,9 +11,9 @@ from optimizer.search.config import PARTS, Config
 from optimizer.search.evaluation.fingerprint import check_same_inputs, evaluation_context, study_inputs
 from optimizer.search.evaluation.session import Bench
 from optimizer.search.images.retention import Gallery
-from optimizer.search.ledger import Ledger, begin, budget_of, inputs_of
 from optimizer.search.observer import Observer
 from optimizer.search.travel import send
+from optimizer.search.trials.ledger import Ledger, begin, budget_of, inputs_of
 from optimizer.search.workers.claims import Claims
 from optimizer.search.workers.opening import BEAT, Shared, in_database, on_this_machine
 from optimizer.search.workers.patience import Patience
