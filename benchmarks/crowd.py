@@ -27,9 +27,9 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from optimizer.search.proposals.sampler import quiet
 from optimizer.search.workers.claims import Claims
-from optimizer.search.workers.opening import BEAT, Shared, in_database
-from optimizer.search.workers.roster import Member
-from optimizer.search.workers.writes import Ending
+from optimizer.search.workers.registry import Member
+from optimizer.search.workers.storage import BEAT, Shared, in_database
+from optimizer.search.workers.trial_writes import Ending
 
 SPACES = {f"weight:{i}": FloatDistribution(0.0, 1.3) for i in range(12)}
 _FOREVER = 1e6

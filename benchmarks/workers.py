@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.shapes import random_file, sd1_shapes
-from optimizer.search.workers.opening import Shared, in_database, on_this_machine
+from optimizer.search.workers.storage import Shared, in_database, on_this_machine
 from studies import StudyDirectory
 
 

@@ -12,7 +12,6 @@ from typing import Any
 from optimizer.errors import NoFeasibleMerge, OptimizerError, StudyError
 from optimizer.rendering import AnyRenderer, PromptSet
 from optimizer.search.config import Config
-from optimizer.search.crew import Crew
 from optimizer.search.disk_space import check_space
 from optimizer.search.evaluation.confirmation import Confirmation, confirm, finalists
 from optimizer.search.evaluation.fingerprint import check_same_run
@@ -27,6 +26,7 @@ from optimizer.search.results.summary import Story, command_line, summarise
 from optimizer.search.trials.fork import Origin, forked, take_over
 from optimizer.search.trials.ledger import Ledger, alone_in
 from optimizer.search.trials.open import open_ledger
+from optimizer.search.workers.local_processes import Crew
 from studies import StudyDirectory, StudyDirectoryError, StudySummary, load_summary, save_summary, write_report, write_tables
 from studies.atomic import write_text
 from studies.records import TrialRecord

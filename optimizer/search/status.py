@@ -15,9 +15,9 @@ from optimizer.errors import StudyError
 from optimizer.search.config import Config
 from optimizer.search.labels import LABEL, NAIVE, STACK, TOTAL, is_alone, is_baseline, source_of
 from optimizer.search.workers.claims import counted
-from optimizer.search.workers.opening import GRACE, Shared, in_database, on_this_machine
-from optimizer.search.workers.patience import OUTAGES, reason
-from optimizer.search.workers.roster import Member
+from optimizer.search.workers.registry import Member
+from optimizer.search.workers.retry import OUTAGES, reason
+from optimizer.search.workers.storage import GRACE, Shared, in_database, on_this_machine
 from studies import EvaluationCache, StudyDirectory, StudyDirectoryError, StudySummary, load_summary
 from studies.store import Store
 

@@ -8,9 +8,9 @@ from optimizer.search.evaluation.session import prepare
 from optimizer.search.loop import search
 from optimizer.search.observer import Observer
 from optimizer.search.proposals.sampler import quiet
-from optimizer.search.travel import fetched
 from optimizer.search.trials.open import open_ledger, open_shared, open_store_of
-from optimizer.search.workers.patience import Patience
+from optimizer.search.workers.retry import Patience
+from optimizer.search.workers.transfer import fetched
 from studies import StudyDirectory
 
 

@@ -13,7 +13,7 @@ from optimizer.errors import StudyError
 from optimizer.search.evaluation import fingerprint as context
 from optimizer.search.evaluation.fingerprint import check_same_inputs
 from optimizer.search.proposals import space
-from optimizer.search.workers.opening import on_this_machine
+from optimizer.search.workers.storage import on_this_machine
 from studies import StudyDirectory
 from studies.store import FolderStore
 from studies.trial_log import StudyEntry, TrialLog

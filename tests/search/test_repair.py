@@ -21,8 +21,8 @@ from optimizer.search.evaluation.evaluator import Evaluator
 from optimizer.search.trials.ledger import alone_in
 from optimizer.search.trials.repair import repair
 from optimizer.search.workers.journal import Journal
-from optimizer.search.workers.opening import on_this_machine
-from optimizer.search.workers.roster import FolderRoster, newcomer
+from optimizer.search.workers.registry import FolderRoster, newcomer
+from optimizer.search.workers.storage import on_this_machine
 from studies import StudyDirectory
 from studies.store import FolderStore
 from studies.trial_log import TrialLog

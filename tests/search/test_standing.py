@@ -14,9 +14,9 @@ import pytest
 from optimizer.errors import StudyError
 from optimizer.search.config import Config
 from optimizer.search.status import Watched, watch_directory
-from optimizer.search.workers.opening import Shared, on_this_machine
-from optimizer.search.workers.roster import FolderRoster, Member, StudyRoster, newcomer
-from optimizer.search.workers.writes import StorageWrites
+from optimizer.search.workers.registry import FolderRoster, Member, StudyRoster, newcomer
+from optimizer.search.workers.storage import Shared, on_this_machine
+from optimizer.search.workers.trial_writes import StorageWrites
 from studies import StudyDirectory
 
 

@@ -22,7 +22,7 @@ from optimizer.search.evaluation.session import prepare
 from optimizer.search.observer import Silent
 from optimizer.search.proposals.sampler import quiet
 from optimizer.search.workers.claims import counted
-from optimizer.search.workers.opening import Shared, in_database, on_this_machine
+from optimizer.search.workers.storage import Shared, in_database, on_this_machine
 from studies import EvaluationCache, StudyDirectory, load_summary
 from studies.store import FolderStore
 from tests.search.runs import trials

@@ -14,9 +14,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optimizer.search.labels import FIXED
 from optimizer.search.workers.claims import Claims, Idle, counted, times_lost
-from optimizer.search.workers.opening import Shared, in_database, on_this_machine
-from optimizer.search.workers.roster import Member
-from optimizer.search.workers.writes import Ending
+from optimizer.search.workers.registry import Member
+from optimizer.search.workers.storage import Shared, in_database, on_this_machine
+from optimizer.search.workers.trial_writes import Ending
 from studies import StudyDirectory
 
 OPENED: list[Shared] = []

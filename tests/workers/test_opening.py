@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from optimizer.errors import StudyError, UsageError
-from optimizer.search.workers import opening
-from optimizer.search.workers.opening import in_database, on_this_machine, seconds_from
+from optimizer.search.workers import storage as opening
+from optimizer.search.workers.storage import in_database, on_this_machine, seconds_from
 from studies import StudyDirectory
 from tests.postgres import PASSWORD, free_port
 from tests.workers.runs import Job, Sources
@@ -117,7 +117,7 @@ def test_grace_and_beat_are_settings_of_the_environment() -> None:
         with pytest.raises(UsageError) as caught:
             seconds_from({"MULTILORA_GRACE": text}, "MULTILORA_GRACE", 120.0)
         assert str(caught.value) == f"MULTILORA_GRACE: is {text!r} — give seconds, a number above 0"
-    code = "from optimizer.search.workers.opening import *; print(BEAT, GRACE)"
+    code = "from optimizer.search.workers.storage import *; print(BEAT, GRACE)"
     bare = {name: value for name, value in os.environ.items() if not name.startswith("MULTILORA")}
     assert subprocess.run([sys.executable, "-c", code], env=bare, capture_output=True, text=True).stdout == "10.0 120.0\n"
     assert opening.GRACE > opening.BEAT

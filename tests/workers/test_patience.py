@@ -12,7 +12,7 @@ from sqlalchemy.exc import OperationalError
 
 from optimizer.errors import StudyError
 from optimizer.search.observer import Silent, Stopped
-from optimizer.search.workers.patience import Patience, reason
+from optimizer.search.workers.retry import Patience, reason
 
 
 class Watcher(Silent):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from optimizer.cli.main import execute
-from optimizer.search.workers.opening import in_database
+from optimizer.search.workers.storage import in_database
 from tests.postgres import PASSWORD
 from tests.workers.runs import Job, Sources
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import optuna
 import pytest
 
-from optimizer.search.workers.roster import FolderRoster, Member, StudyRoster, newcomer
+from optimizer.search.workers.registry import FolderRoster, Member, StudyRoster, newcomer
 
 SIGNS = """
 import sys, time
 from pathlib import Path
-from optimizer.search.workers.roster import FolderRoster, Member
+from optimizer.search.workers.registry import FolderRoster, Member
 roster = FolderRoster(Path(sys.argv[1]))
 roster.sign(Member(name="other", host="here", pid=1))
 print("signed", flush=True)

@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 
-from optimizer.search.workers.tied import TIED
+from optimizer.search.workers.parent_watch import TIED
 
-PROGRAM = "from optimizer.search.workers.tied import leave_with_parent; import time; leave_with_parent(); time.sleep({}); print('ended')"
+PROGRAM = (
+    "from optimizer.search.workers.parent_watch import leave_with_parent; import time; leave_with_parent(); time.sleep({}); print('ended')"
+)
 
 
 def started(seconds: float) -> subprocess.Popen[str]:

@@ -9,11 +9,11 @@ import optuna
 import pytest
 
 from optimizer.errors import StudyError
-from optimizer.search import travel
 from optimizer.search.config import Config
 from optimizer.search.evaluation.session import prepare
 from optimizer.search.observer import Silent
-from optimizer.search.travel import fetched, send
+from optimizer.search.workers import transfer as travel
+from optimizer.search.workers.transfer import fetched, send
 from studies.store import FolderStore
 from tests.workers.runs import Sources
 

@@ -12,8 +12,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
-from optimizer.search.workers.opening import Shared, in_database, on_this_machine
-from optimizer.search.workers.writes import Ending
+from optimizer.search.workers.storage import Shared, in_database, on_this_machine
+from optimizer.search.workers.trial_writes import Ending
 from studies import StudyDirectory
 
 SPACES = {"method": CategoricalDistribution(("linear", "ties")), "weight": FloatDistribution(0.0, 1.3)}

@@ -20,9 +20,9 @@ from optimizer.search.images.retention import Gallery
 from optimizer.search.labels import BUDGET, ERROR, FIXED, IMPORTED, INPUTS, KEY, LABEL, TOTAL
 from optimizer.search.trials.optuna_notes import ending, introduce
 from optimizer.search.workers.claims import Claims, Idle, Turn, counted
-from optimizer.search.workers.patience import OUTAGES, Patience
-from optimizer.search.workers.presence import Presence
-from optimizer.search.workers.writes import Ending, Writes
+from optimizer.search.workers.heartbeat import Presence
+from optimizer.search.workers.retry import OUTAGES, Patience
+from optimizer.search.workers.trial_writes import Ending, Writes
 from optimizer.text import one_line
 from studies import EvaluationCache, StudyDirectory, evaluation_key
 from studies.records import Evaluation, TrialRecord

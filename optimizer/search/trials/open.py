@@ -12,13 +12,13 @@ from optimizer.search.evaluation.fingerprint import check_same_inputs, evaluatio
 from optimizer.search.evaluation.session import Bench
 from optimizer.search.images.retention import Gallery
 from optimizer.search.observer import Observer
-from optimizer.search.travel import send
 from optimizer.search.trials.ledger import Ledger, begin, budget_of, inputs_of
 from optimizer.search.workers.claims import Claims
-from optimizer.search.workers.opening import BEAT, Shared, in_database, on_this_machine
-from optimizer.search.workers.patience import Patience
-from optimizer.search.workers.presence import Presence
-from optimizer.search.workers.roster import newcomer
+from optimizer.search.workers.heartbeat import Presence
+from optimizer.search.workers.registry import newcomer
+from optimizer.search.workers.retry import Patience
+from optimizer.search.workers.storage import BEAT, Shared, in_database, on_this_machine
+from optimizer.search.workers.transfer import send
 from studies import StudyDirectory, StudyDirectoryError
 from studies.places import check, open_store
 from studies.store import FolderStore, Store

@@ -10,7 +10,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial
 
 from optimizer.search.labels import KEY, LABEL
-from optimizer.search.workers.writes import Ending
+from optimizer.search.workers.trial_writes import Ending
 from studies.records import Evaluation, printable
 
 METRIC = "score"

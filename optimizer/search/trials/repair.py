@@ -20,8 +20,8 @@ from optimizer.search.labels import ERROR, FIXED, KEY, LABEL
 from optimizer.search.trials.frozen_trials import finished_trial, study_attributes, waiting_trial
 from optimizer.search.trials.ledger import alone_in, entry_of
 from optimizer.search.workers.journal import Journal
-from optimizer.search.workers.opening import LOCAL, begun_in
-from optimizer.search.workers.roster import FolderRoster
+from optimizer.search.workers.registry import FolderRoster
+from optimizer.search.workers.storage import LOCAL, begun_in
 from studies import BrokenEvaluationWarning, EvaluationCache, StudyDirectory
 from studies.atomic import replacing
 from studies.records import Evaluation

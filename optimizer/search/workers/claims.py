@@ -13,8 +13,8 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from optimizer.search.workers.gate import Gate
-from optimizer.search.workers.roster import Roster
+from optimizer.search.workers.lock import Gate
+from optimizer.search.workers.registry import Roster
 
 _WORKER, _LOST, _SURPLUS = "worker", "lost", "surplus"
 # So often a trial may take its worker with it; then it is the trial.

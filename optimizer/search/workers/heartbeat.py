@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from threading import Event, Lock, Thread
 from typing import Any
 
-from optimizer.search.workers.patience import OUTAGES
-from optimizer.search.workers.roster import Member, Roster
+from optimizer.search.workers.registry import Member, Roster
+from optimizer.search.workers.retry import OUTAGES
 
 
 @dataclass

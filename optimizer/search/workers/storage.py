@@ -19,11 +19,11 @@ from sqlalchemy import Engine, create_engine
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from optimizer.errors import StudyError, UsageError
-from optimizer.search.workers.gate import DatabaseGate, FileGate, Gate
 from optimizer.search.workers.journal import Journal
-from optimizer.search.workers.patience import OUTAGES, reason
-from optimizer.search.workers.roster import FolderRoster, Roster, StudyRoster
-from optimizer.search.workers.writes import DatabaseWrites, StorageWrites, Writes
+from optimizer.search.workers.lock import DatabaseGate, FileGate, Gate
+from optimizer.search.workers.registry import FolderRoster, Roster, StudyRoster
+from optimizer.search.workers.retry import OUTAGES, reason
+from optimizer.search.workers.trial_writes import DatabaseWrites, StorageWrites, Writes
 from studies import StudyDirectory
 
 LOCAL = "search"

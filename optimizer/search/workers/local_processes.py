@@ -15,7 +15,7 @@ import torch
 
 from optimizer.search.config import Config
 from optimizer.search.observer import Observer
-from optimizer.search.workers.tied import TIED
+from optimizer.search.workers.parent_watch import TIED
 
 _RESTARTS, _PATIENCE, _POLL = 3, 20.0, 0.5
 
