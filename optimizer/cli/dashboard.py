@@ -22,9 +22,9 @@ def dashboard(directory: Path | None = None, *, storage: str = "", study: str = 
         port: where to listen; a free one where it is taken.
     """
     hush(Console(stderr=True, highlight=False))
-    from optimizer.search.board import HOST, board
     from optimizer.search.config import Config
     from optimizer.search.status import watch_database, watch_directory
+    from optimizer.ui.dashboard import HOST, board
     from studies import StudyDirectory
     from studies.store import FolderStore, Store
 

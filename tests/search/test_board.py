@@ -16,10 +16,10 @@ import torch
 from PIL import Image
 
 from optimizer.cli.main import execute
-from optimizer.search.board import Sheets, board
 from optimizer.search.images.contact_sheets import keep_sheet, sheet, sheet_links
 from optimizer.search.trials.optuna_notes import ending, introduce, note, note_attributes
 from optimizer.search.workers.trial_writes import StorageWrites
+from optimizer.ui.dashboard import Sheets, board
 from studies.records import Evaluation, SourceScore
 from studies.store import FolderStore
 

@@ -1,0 +1,1 @@
+"""User interfaces in the browser, on this machine only."""
