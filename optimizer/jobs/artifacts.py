@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from optimizer.errors import StudyError
 from studies import StudyDirectoryError
-from studies.places import open_store
 from studies.store import Store
+from studies.store_urls import open_store
 
 
 def open_artifacts(place: str) -> Store:

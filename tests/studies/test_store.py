@@ -15,9 +15,9 @@ from urllib.request import Request, urlopen
 import pytest
 
 from studies.directory import StudyDirectoryError
-from studies.places import check, open_store
 from studies.s3 import S3Store
 from studies.store import FolderStore, Store, StoreError
+from studies.store_urls import check, open_store
 
 ACCESS, SECRET = "AKIAEXAMPLEACCESS", "example-secret-word"
 HOSTILE = ["", ".", "/", "/etc/passwd", "..", "../x", "a/../../x", "a/..", "a\\b", "a\0b"]

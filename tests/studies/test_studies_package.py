@@ -47,7 +47,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
     ("modules", "absent"),
     [
         ("studies, studies.summary, studies.frames, studies.cache", "torch pandas jinja2 PIL numpy optimizer"),
-        ("studies.places, studies.s3, studies.store", "torch pandas optimizer boto3 botocore urllib3"),
+        ("studies.store_urls, studies.s3, studies.store", "torch pandas optimizer boto3 botocore urllib3"),
         ("studies.report, studies.page, studies.figures", "torch pandas optimizer diffusers matplotlib"),
     ],
 )

@@ -20,8 +20,8 @@ from optimizer.search.workers.retry import Patience
 from optimizer.search.workers.storage import BEAT, Shared, in_database, on_this_machine
 from optimizer.search.workers.transfer import send
 from studies import StudyDirectory, StudyDirectoryError
-from studies.places import check, open_store
 from studies.store import FolderStore, Store
+from studies.store_urls import check, open_store
 from studies.trial_log import TrialLog
 
 
