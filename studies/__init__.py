@@ -25,7 +25,7 @@ from studies.summary import (
 )
 
 if TYPE_CHECKING:
-    from studies.report import write_report
+    from studies.report.report import write_report
 
 __all__ = [
     "DEMO_BASE",
@@ -50,7 +50,7 @@ __all__ = [
     "write_tables",
 ]
 
-_LAZY = {"write_report": "studies.report"}
+_LAZY = {"write_report": "studies.report.report"}
 
 
 def __getattr__(name: str) -> object:

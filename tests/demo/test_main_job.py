@@ -17,7 +17,7 @@ from optimizer.cli.main import execute
 from optimizer.rendering import Prompt, Renderer, RenderSettings
 from studies import load_summary
 from studies.demo.world import demo_base
-from studies.page import loading_snippet
+from studies.report.page import loading_snippet
 from tests.search.runs import trials
 
 SMALL = {"budget": 1, "own": 1, "joint": 1, "confirm": 1, "finalists": 1, "steps": 2, "device": "cpu"}

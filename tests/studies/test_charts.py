@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markupsafe import Markup
 
-from studies.charts import Bar, BarGroup, Interval, Reference, bar_chart, history_chart, interval_chart, pareto_front, scatter_chart
-from studies.marks import FLOOR, Point, score_scale, swatch
-from studies.svg import Scale, decimal, element, label, rounded_up, shorten, spread, text_width, ticks
+from studies.report.charts import Bar, BarGroup, Interval, Reference, bar_chart, history_chart, interval_chart, pareto_front, scatter_chart
+from studies.report.marks import FLOOR, Point, score_scale, swatch
+from studies.report.svg import Scale, decimal, element, label, rounded_up, shorten, spread, text_width, ticks
 from tests.studies.samples import HOSTILE, LONG
 
 VALUES = st.floats(-3, 3)

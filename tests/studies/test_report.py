@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 
 from studies import StudyDirectory, StudySummary, TrialRecord, load_summary, save_summary, write_report
-from studies.page import build_page, duration, loading_snippet
-from studies.pictures import LARGEST, inline_picture
+from studies.report.page import build_page, duration, loading_snippet
+from studies.report.pictures import LARGEST, inline_picture
 from tests.studies.samples import HOSTILE, LONG, SOURCES, sample
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}

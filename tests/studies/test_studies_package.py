@@ -48,7 +48,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
     [
         ("studies, studies.summary, studies.frames, studies.cache", "torch pandas jinja2 PIL numpy optimizer"),
         ("studies.store_urls, studies.s3, studies.store", "torch pandas optimizer boto3 botocore urllib3"),
-        ("studies.report, studies.page, studies.figures", "torch pandas optimizer diffusers matplotlib"),
+        ("studies.report.report, studies.report.page, studies.report.figures", "torch pandas optimizer diffusers matplotlib"),
     ],
 )
 def test_importing_is_cheap(modules: str, absent: str) -> None:

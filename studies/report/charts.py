@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from studies.marks import LEFT, Point, axes, label_room, mark, point_labels, score_scale, value_axis
-from studies.svg import FONT, Box, Scale, decimal, drawing, element, label, rounded_up, spread
+from studies.report.marks import LEFT, Point, axes, label_room, mark, point_labels, score_scale, value_axis
+from studies.report.svg import FONT, Box, Scale, decimal, drawing, element, label, rounded_up, spread
 
 _LINE = 24.0
 

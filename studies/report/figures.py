@@ -9,7 +9,9 @@ from itertools import combinations
 
 from markupsafe import Markup
 
-from studies.charts import (
+from studies.frames import block_weights, source_weights
+from studies.records import Evaluation, TrialRecord
+from studies.report.charts import (
     Bar,
     BarGroup,
     Interval,
@@ -20,11 +22,9 @@ from studies.charts import (
     pareto_front,
     scatter_chart,
 )
-from studies.frames import block_weights, source_weights
-from studies.marks import FLOOR, Point, swatch
-from studies.records import Evaluation, TrialRecord
+from studies.report.marks import FLOOR, Point, swatch
+from studies.report.svg import decimal
 from studies.summary import StudySummary
-from studies.svg import decimal
 
 WIDE, NARROW = 680.0, 350.0
 """Every large chart is drawn twice, for a desk and for a phone; the page shows the one that fits, so text keeps its size."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from studies.svg import Box, Scale, decimal, element, label, rounded_up, shorten, text_width
+from studies.report.svg import Box, Scale, decimal, element, label, rounded_up, shorten, text_width
 
 LEFT = 58.0
 """Room for the name and the values of a vertical axis."""

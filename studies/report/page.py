@@ -10,14 +10,14 @@ from pathlib import PurePosixPath
 
 import yaml
 
-from studies import figures
 from studies.directory import StudyDirectory
-from studies.figures import Figure, shipped_tone, tone_of
 from studies.frames import source_weights
-from studies.pictures import Picture, inline_picture
 from studies.records import TrialRecord
+from studies.report import figures
+from studies.report.figures import Figure, shipped_tone, tone_of
+from studies.report.pictures import Picture, inline_picture
+from studies.report.svg import decimal
 from studies.summary import DEMO_BASE, PictureColumn, PromptInfo, StudySummary
-from studies.svg import decimal
 
 _SINGLE = ".safetensors"
 # diffusers' classes, by what the sources say that they are for.

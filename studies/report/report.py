@@ -12,10 +12,10 @@ from markupsafe import Markup
 
 from studies.atomic import write_bytes
 from studies.directory import StudyDirectory
-from studies.marks import swatch
-from studies.page import build_page, duration, moment
+from studies.report.marks import swatch
+from studies.report.page import build_page, duration, moment
+from studies.report.svg import decimal
 from studies.summary import StudySummary
-from studies.svg import decimal
 
 
 def write_report(summary: StudySummary, directory: StudyDirectory | str | Path) -> Path:
@@ -56,7 +56,7 @@ def render_report(summary: StudySummary, study: StudyDirectory) -> str:
 
 
 def _environment() -> Environment:
-    loader = PackageLoader("studies", "templates")
+    loader = PackageLoader("studies.report", "templates")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"decimal": decimal, "duration": duration, "moment": moment}
     environment.globals |= {"swatch": swatch}
@@ -65,7 +65,7 @@ def _environment() -> Environment:
 
 def _asset(name: str) -> Markup:
     """A style sheet or script of this package: trusted, inlined as it is."""
-    return Markup(files("studies").joinpath("templates", name).read_text(encoding="utf-8"))
+    return Markup(files("studies.report").joinpath("templates", name).read_text(encoding="utf-8"))
 
 
 def _fingerprint(text: str) -> str:
