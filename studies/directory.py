@@ -10,6 +10,9 @@ from typing import Self
 
 from studies.atomic import TEMPORARY, write_bytes
 
+SHEETS = "sheets"
+"""Folder of the contact sheets, in a directory and in a store alike."""
+
 _LAYOUT = frozenset(
     [
         "study.yaml",
@@ -21,7 +24,7 @@ _LAYOUT = frozenset(
         "summary.json",
         "report.html",
         "best",
-        "sheets",
+        SHEETS,
         "workers",
     ]
 )

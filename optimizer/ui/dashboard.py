@@ -14,7 +14,7 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.storages import BaseStorage
 
 from optimizer.errors import UsageError
-from optimizer.search.sheets_folder import FOLDER
+from studies.directory import SHEETS
 from studies.store import Store
 
 HOST = "127.0.0.1"
@@ -39,7 +39,7 @@ class Sheets:
         Raises:
             ArtifactNotFound: there is no sheet of this name.
         """
-        data = self.store.read(f"{FOLDER}/{artifact_id}")
+        data = self.store.read(f"{SHEETS}/{artifact_id}")
         if data is None:
             raise ArtifactNotFound(artifact_id)
         return io.BytesIO(data)

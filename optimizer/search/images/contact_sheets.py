@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from optimizer.search.sheets_folder import FOLDER
+from studies.directory import SHEETS
 from studies.store import Store
 
 _EDGE, _LARGEST, _QUALITY = 1280, 256, 80
@@ -54,7 +54,7 @@ def sheet_id(recipe_hash: str) -> str:
 
 def sheet_name(recipe_hash: str) -> str:
     """Where in a store the sheet of a recipe lies."""
-    return f"{FOLDER}/{sheet_id(recipe_hash)}"
+    return f"{SHEETS}/{sheet_id(recipe_hash)}"
 
 
 def sheet_links(store: Store, recipe_hash: str) -> dict[str, str]:

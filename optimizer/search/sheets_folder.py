@@ -1,5 +1,0 @@
-"""Where in a store the contact sheets lie."""
-
-from __future__ import annotations
-
-FOLDER = "sheets"
