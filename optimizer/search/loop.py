@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial
 from optimizer.errors import NoFeasibleMerge, StudyError, TrialError
 from optimizer.search.config import Config
 from optimizer.search.evaluation.evaluator import Evaluator
-from optimizer.search.housekeeping import tidy
+from optimizer.search.evaluation.heap import tidy
 from optimizer.search.images.png import save_images
 from optimizer.search.observer import Observer, Stopped
 from optimizer.search.proposals.ask import proposed

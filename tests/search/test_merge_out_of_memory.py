@@ -9,8 +9,8 @@ import torch
 
 from optimizer.adapters import Adapter
 from optimizer.merging import Merged, Merger, Recipe
-from optimizer.search import lora_mixer
-from optimizer.search.lora_mixer import LoraMixer
+from optimizer.search.sources import lora_mixer
+from optimizer.search.sources.lora_mixer import LoraMixer
 from tests.merging.samples import assert_same_change, make_adapter
 
 PAIR = [make_adapter(1), make_adapter(2)]

@@ -21,8 +21,8 @@ from optimizer.rendering.fake_spec import is_fake
 from optimizer.rendering.memory.oom import Note
 from optimizer.rendering.prompts import Subject
 from optimizer.search.config import Config
-from optimizer.search.lora_mixer import LoraMixer
 from optimizer.search.proposals.space import SearchSpace, space_for
+from optimizer.search.sources.lora_mixer import LoraMixer
 from optimizer.search.sources.source import Ensemble, Source, checked_role, unique_names
 from studies.demo.world import PREFIX, UnknownDemoSource, demo_source
 
