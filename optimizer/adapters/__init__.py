@@ -3,12 +3,12 @@
 from optimizer.adapters.adapter import Adapter, Coverage
 from optimizer.adapters.base_weights import BaseWeights
 from optimizer.adapters.clean_names import clean_name
-from optimizer.adapters.dialects import Dialect, written_rows
 from optimizer.adapters.distillation import distillation
 from optimizer.adapters.factors import Factors
+from optimizer.adapters.files.sd_scripts_hashes import model_hashes
 from optimizer.adapters.load import load_adapter
+from optimizer.adapters.names.dialects import Dialect, written_rows
 from optimizer.adapters.save import adapter_tensors, save_adapter
-from optimizer.adapters.sd_scripts_hashes import model_hashes
 from optimizer.adapters.shapes import fit_shapes, live_modules, shape_mismatches, weight_shapes
 
 __all__ = [

@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from optimizer.adapters.container import Header
 from optimizer.adapters.expand import BrokenModule
 from optimizer.adapters.factors import Factors
-from optimizer.adapters.keys import is_peft
-from optimizer.adapters.paths import TEMPLATES
+from optimizer.adapters.files.container import Header
+from optimizer.adapters.names.keys import is_peft
+from optimizer.adapters.names.paths import TEMPLATES
 from optimizer.errors import AdapterError
 
 METADATA_KEY = "lora_adapter_metadata"

@@ -9,8 +9,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from optimizer.adapters.fusing import turned
-from optimizer.adapters.paths import TEMPLATES, from_dotted
-from optimizer.adapters.targets import Place
+from optimizer.adapters.names.paths import TEMPLATES, from_dotted
+from optimizer.adapters.names.targets import Place
 from optimizer.errors import BaseModelError
 
 _WEIGHT, _BIAS = ".weight", ".bias"

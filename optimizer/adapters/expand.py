@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from optimizer.adapters.factors import Factors
-from optimizer.adapters.paths import kernel_size
-from optimizer.adapters.tensor_suffixes import FULL, LOHA, LOKR, LORA
+from optimizer.adapters.names.paths import kernel_size
+from optimizer.adapters.names.tensor_suffixes import FULL, LOHA, LOKR, LORA
 
 Roles = Mapping[str, Tensor]
 

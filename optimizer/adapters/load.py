@@ -11,14 +11,14 @@ from optimizer.adapters.alphas import declared_alphas
 from optimizer.adapters.base_dependent.kinds import base_kind
 from optimizer.adapters.base_weights import BaseWeights
 from optimizer.adapters.clean_names import clean_name
-from optimizer.adapters.container import Header, read_header, read_tensors
-from optimizer.adapters.contents import Contents, read_contents
 from optimizer.adapters.expand import kind_of
 from optimizer.adapters.factors import Factors
 from optimizer.adapters.family_detection import base_family, by_metadata, by_shapes
+from optimizer.adapters.files.container import Header, read_header, read_tensors
+from optimizer.adapters.files.contents import Contents, read_contents
 from optimizer.adapters.module_values import File
+from optimizer.adapters.names.tensor_suffixes import BAKE
 from optimizer.adapters.shapes import reshaped
-from optimizer.adapters.tensor_suffixes import BAKE
 from optimizer.errors import AdapterError, BaseModelError
 
 Modules = dict[str, Factors]

@@ -12,11 +12,11 @@ from torch import Tensor
 from optimizer.adapters.alphas import NOTHING, Declared
 from optimizer.adapters.base_dependent.kinds import base_kind, change
 from optimizer.adapters.base_weights import BaseWeights
-from optimizer.adapters.container import Header
 from optimizer.adapters.expand import BrokenModule, expand, whole
 from optimizer.adapters.factors import Factors
+from optimizer.adapters.files.container import Header
 from optimizer.adapters.fusing import taken_apart
-from optimizer.adapters.targets import Place
+from optimizer.adapters.names.targets import Place
 from optimizer.errors import AdapterError
 
 _TRAIN_AGAIN = "the file is damaged: get it again, or use another checkpoint of the training"

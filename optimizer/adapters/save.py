@@ -30,10 +30,10 @@ from torch import Tensor
 
 from optimizer.adapters.adapter import Adapter
 from optimizer.adapters.alphas import METADATA_KEY
-from optimizer.adapters.container import serialise, write_atomically
-from optimizer.adapters.dialects import Dialect, Spelt, Unspeakable, spelt
 from optimizer.adapters.factors import Factors
-from optimizer.adapters.paths import split_path
+from optimizer.adapters.files.container import serialise, write_atomically
+from optimizer.adapters.names.dialects import Dialect, Spelt, Unspeakable, spelt
+from optimizer.adapters.names.paths import split_path
 from optimizer.errors import AdapterError
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32)

@@ -9,7 +9,7 @@ from torch import nn
 
 from optimizer.adapters.adapter import Adapter
 from optimizer.adapters.factors import Factors
-from optimizer.adapters.paths import TEMPLATES, from_dotted
+from optimizer.adapters.names.paths import TEMPLATES, from_dotted
 from optimizer.errors import BaseModelError
 
 Shapes = Mapping[str, tuple[int, ...]]

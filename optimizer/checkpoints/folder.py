@@ -13,7 +13,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from optimizer.adapters.file_digest import digest_file
+from optimizer.adapters.files.digest import digest_file
 from optimizer.checkpoints.model import MERGED, Entry, Model, Tick, Weights, canonical
 from optimizer.checkpoints.streaming import write_streamed
 from optimizer.errors import BaseModelError

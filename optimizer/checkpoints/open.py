@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from optimizer.adapters.base_location import located
+from optimizer.adapters.files.base_location import located
 from optimizer.checkpoints.folder import Folder
 from optimizer.checkpoints.model import Model
 

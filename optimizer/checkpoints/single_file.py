@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from optimizer.adapters.file_digest import digest_file
+from optimizer.adapters.files.digest import digest_file
 from optimizer.checkpoints.blueprints import BLUEPRINTS
 from optimizer.checkpoints.conversions import PROJECTION
 from optimizer.checkpoints.header import Header, read_header

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from optimizer.adapters.metadata_keys import AUTHOR, LICENCE, TAGS, said
+from optimizer.adapters.files.metadata_keys import AUTHOR, LICENCE, TAGS, said
 from optimizer.text import visible_line
 
 _LONGEST, _MOST_TAGS = 200, 20

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from optimizer.adapters import Adapter, Factors, load_adapter
-from optimizer.adapters.container import read_header
+from optimizer.adapters.files.container import read_header
 from optimizer.errors import AdapterError, ExportError
 
 # A product of two rounded factors is off by about 2⁻¹¹·√(2/3) (fp16) of its size; the bounds leave room for a factor of four.

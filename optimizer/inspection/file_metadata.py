@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from optimizer.adapters.metadata_keys import AUTHOR, LICENCE, OUTPUT_NAME, TAGS, TITLE, TRIGGER, said
+from optimizer.adapters.files.metadata_keys import AUTHOR, LICENCE, OUTPUT_NAME, TAGS, TITLE, TRIGGER, said
 from optimizer.text import one_line, printable
 
 LONGEST = 160

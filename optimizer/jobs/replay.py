@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from optimizer.adapters.container import read_header
+from optimizer.adapters.files.container import read_header
 from optimizer.errors import AdapterError, RecipeError, UsageError
 from optimizer.export import RECIPE_KEY, Setup
 from optimizer.merging import Recipe

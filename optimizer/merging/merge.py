@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from optimizer.adapters.adapter import Adapter
-from optimizer.adapters.dialects import written_rows
 from optimizer.adapters.factors import Factors
+from optimizer.adapters.names.dialects import written_rows
 from optimizer.errors import RecipeError
 from optimizer.merging.blocks.maps import block_weight, check_block_names
 from optimizer.merging.compress import compressed

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from optimizer.adapters.adapter import Adapter
-from optimizer.adapters.dialects import written_rows
+from optimizer.adapters.names.dialects import written_rows
 from optimizer.errors import RecipeError
 from optimizer.merging.gram import energies, rank_for
 

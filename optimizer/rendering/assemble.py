@@ -10,7 +10,7 @@ import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from optimizer.adapters import Adapter, distillation
-from optimizer.adapters.base_location import located
+from optimizer.adapters.files.base_location import located
 from optimizer.errors import UsageError
 from optimizer.merging import DTYPES
 from optimizer.rendering.families import Family, check_family, check_settings, drawing_of, family_of_pipeline, models_of

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from optimizer.adapters import load_adapter
-from optimizer.adapters.container import read_header, read_tensors
+from optimizer.adapters.files.container import read_header, read_tensors
 from optimizer.errors import AdapterError
 from tests.files import ATTENTION, LINEAR, TEXT, diffusers_file, edited, kohya_file, kohya_name, random_parts
 

@@ -176,7 +176,7 @@ def test_the_last_norm_has_its_halves_swapped(tmp_path: Path) -> None:
 
 
 def test_every_weight_of_the_folder_is_the_pipelines(folder: Path, live: dict[str, nn.Linear | nn.Conv2d]) -> None:
-    from optimizer.adapters.targets import Place
+    from optimizer.adapters.names.targets import Place
 
     weights = BaseWeights(folder)
     assert set(live) == set(tiny_shapes())

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optimizer.adapters.families import FAMILIES
-from optimizer.adapters.keys import place_of, suggestion
-from optimizer.adapters.paths import TEMPLATES, from_dotted, kernel_size, split_path
-from optimizer.adapters.targets import place
-from optimizer.adapters.tensor_suffixes import Refusal, Suffix, read_suffix
+from optimizer.adapters.names.keys import place_of, suggestion
+from optimizer.adapters.names.paths import TEMPLATES, from_dotted, kernel_size, split_path
+from optimizer.adapters.names.targets import place
+from optimizer.adapters.names.tensor_suffixes import Refusal, Suffix, read_suffix
 from tests.tiny import tiny_pipeline, tiny_shapes
 
 TEMPLATE = st.sampled_from([(part, template) for part, templates in TEMPLATES.items() for template in templates])

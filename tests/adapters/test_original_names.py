@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from optimizer.adapters.families import FAMILIES
-from optimizer.adapters.keys import place_of
+from optimizer.adapters.names.keys import place_of
 from tests.formats import DIALECTS, make, native, shapes
 from tests.tiny import tiny_pipeline, tiny_xl_pipeline
 

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from optimizer.adapters import fit_shapes, load_adapter
-from optimizer.adapters.paths import from_dotted
+from optimizer.adapters.names.paths import from_dotted
 from tests.tiny import tiny_pipeline, tiny_shapes
 
 TARGETS = ["to_q", "to_k", "to_out.0", "ff.net.0.proj", "proj_in", "conv1", "conv_shortcut", "time_emb_proj"]

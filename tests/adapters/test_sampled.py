@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from optimizer.adapters.file_digest import digest_file
+from optimizer.adapters.files.digest import digest_file
 
 MIB = 1 << 20
 

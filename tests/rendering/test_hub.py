@@ -9,7 +9,7 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-from optimizer.adapters.base_location import is_hub_name, located
+from optimizer.adapters.files.base_location import is_hub_name, located
 from optimizer.errors import BaseModelError
 from optimizer.rendering import Loading, Prompt, RenderSettings, load_renderer
 from tests.tiny import tiny_pipeline

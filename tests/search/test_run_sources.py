@@ -12,7 +12,7 @@ from huggingface_hub import constants
 from safetensors.torch import save_file
 
 from optimizer.adapters import BaseWeights
-from optimizer.adapters.targets import Place
+from optimizer.adapters.names.targets import Place
 from optimizer.errors import AdapterError, UsageError
 from optimizer.search.config import Config
 from optimizer.search.evaluation.prompt_sets import confirmation_prompts, read_words, search_prompts, vocabulary

@@ -14,7 +14,7 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 from optimizer import Recipe, Study, load_adapter, optimize
-from optimizer.adapters.container import read_header
+from optimizer.adapters.files.container import read_header
 from optimizer.export import RECIPE_KEY
 from optimizer.merging import Merger
 from optimizer.rendering import Prompt

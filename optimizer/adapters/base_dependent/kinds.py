@@ -26,7 +26,7 @@ from torch import Tensor
 from optimizer.adapters.base_dependent.module import Based, along, number
 from optimizer.adapters.base_dependent.orthogonal import boft_peft, oft_lycoris, oft_peft
 from optimizer.adapters.expand import BrokenModule, Roles, expand
-from optimizer.adapters.tensor_suffixes import LOHA, LOKR, LORA
+from optimizer.adapters.names.tensor_suffixes import LOHA, LOKR, LORA
 
 NO_SETTINGS: Mapping[str, Any] = MappingProxyType({})
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from optimizer.adapters import Adapter, Factors, clean_name
 from optimizer.adapters.families import FAMILIES, PIPELINES
 from optimizer.adapters.family_detection import base_family
-from optimizer.adapters.paths import from_dotted
+from optimizer.adapters.names.paths import from_dotted
 from optimizer.checkpoints.model import Model
 from optimizer.errors import BaseModelError
 from optimizer.merging.compress import compressed

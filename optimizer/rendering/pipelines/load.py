@@ -10,7 +10,7 @@ import torch
 import transformers.utils.logging
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
-from optimizer.adapters.base_location import located
+from optimizer.adapters.files.base_location import located
 from optimizer.errors import UsageError
 from optimizer.rendering.families import Family, models_of
 from optimizer.rendering.loading import Quantize

@@ -12,8 +12,8 @@ from types import MappingProxyType
 
 import torch
 
-from optimizer.adapters.base_location import located
-from optimizer.adapters.file_digest import digest_file
+from optimizer.adapters.files.base_location import located
+from optimizer.adapters.files.digest import digest_file
 from optimizer.errors import StudyError
 from optimizer.rendering import PromptSet, RenderSettings
 from optimizer.rendering.fake_spec import FakeSpec, is_fake

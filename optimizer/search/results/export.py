@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from optimizer.adapters import Adapter
-from optimizer.adapters.container import read_header
+from optimizer.adapters.files.container import read_header
 from optimizer.errors import AdapterError
 from optimizer.export import (
     RECIPE_KEY,

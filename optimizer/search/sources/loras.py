@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 
 from optimizer.adapters import Adapter, BaseWeights, distillation, load_adapter
-from optimizer.adapters.base_location import located
 from optimizer.adapters.families import FAMILIES
-from optimizer.adapters.metadata_keys import TAGS, TRIGGER, said
+from optimizer.adapters.files.base_location import located
+from optimizer.adapters.files.metadata_keys import TAGS, TRIGGER, said
 from optimizer.errors import BaseModelError, UsageError
 from optimizer.merging import DTYPES, shared_modules
 from optimizer.rendering import AnyRenderer

@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from optimizer.adapters.container import Header
 from optimizer.adapters.families import FAMILIES, Family
-from optimizer.adapters.keys import dialect_of, place_of, suggestion
-from optimizer.adapters.targets import Place
-from optimizer.adapters.tensor_suffixes import NO_FACTOR, WEIGHT, Refusal, Suffix, read_suffix
+from optimizer.adapters.files.container import Header
+from optimizer.adapters.names.keys import dialect_of, place_of, suggestion
+from optimizer.adapters.names.targets import Place
+from optimizer.adapters.names.tensor_suffixes import NO_FACTOR, WEIGHT, Refusal, Suffix, read_suffix
 from optimizer.errors import AdapterError
 
 _LISTED = 10

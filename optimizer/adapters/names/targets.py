@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import cache
 
 from optimizer.adapters.families import FAMILIES, INNER, Family, Native, Run
-from optimizer.adapters.grammar import Grammar, filled
-from optimizer.adapters.paths import grammar
+from optimizer.adapters.names.grammar import Grammar, filled
+from optimizer.adapters.names.paths import grammar
 
 
 @dataclass(frozen=True)

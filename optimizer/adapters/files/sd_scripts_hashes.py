@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from optimizer.adapters.container import serialise
+from optimizer.adapters.files.container import serialise
 
 _WINDOW = slice(0x100000, 0x110000)
 

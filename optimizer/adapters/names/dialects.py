@@ -10,8 +10,8 @@ from typing import Literal
 from optimizer.adapters.factors import Factors
 from optimizer.adapters.families import FAMILIES, Family, Native
 from optimizer.adapters.fusing import put_together
-from optimizer.adapters.grammar import Grammar, filled
-from optimizer.adapters.paths import split_path
+from optimizer.adapters.names.grammar import Grammar, filled
+from optimizer.adapters.names.paths import split_path
 
 Dialect = Literal["kohya", "diffusers", "comfyui"]
 

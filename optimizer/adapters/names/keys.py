@@ -20,9 +20,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from optimizer.adapters.families import FAMILIES, Family
-from optimizer.adapters.paths import TEMPLATES, nearest_pattern
-from optimizer.adapters.targets import Place, place
-from optimizer.adapters.tensor_suffixes import Suffix, read_suffix
+from optimizer.adapters.names.paths import TEMPLATES, nearest_pattern
+from optimizer.adapters.names.targets import Place, place
+from optimizer.adapters.names.tensor_suffixes import Suffix, read_suffix
 
 _DENOISER = "denoiser"
 _LYCORIS, _PEFT = "lycoris_", "base_model.model."

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 
 from optimizer.adapters.families import FAMILIES, INNER
-from optimizer.adapters.grammar import Grammar, filled
+from optimizer.adapters.names.grammar import Grammar, filled
 
 
 def _templates() -> dict[str, tuple[str, ...]]:
