@@ -15,7 +15,7 @@ from optimizer.adapters.adapter import Adapter
 from optimizer.adapters.factors import Factors
 from optimizer.adapters.shapes import bare
 from optimizer.inspection.strength import paths_by_block
-from optimizer.merging.gram import spans
+from optimizer.merging.algebra.gram import spans
 
 SAMPLE = 64
 """Rows, and columns, per module on which signs are compared: 4096 entries give a file's share to about one in a hundred."""

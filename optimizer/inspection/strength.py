@@ -18,8 +18,8 @@ from torch.nn.functional import pad
 
 from optimizer.adapters.adapter import Adapter
 from optimizer.adapters.factors import Factors
+from optimizer.merging.algebra.gram import effective_rank, energies, rank_for
 from optimizer.merging.blocks.maps import block_map, block_of
-from optimizer.merging.gram import effective_rank, energies, rank_for
 
 _Number = TypeVar("_Number", int, float)
 

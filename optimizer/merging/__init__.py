@@ -6,13 +6,13 @@ turns (up, down) into (up·R, R⁻¹·down) without changing the adapter, so the
 
 from __future__ import annotations
 
+from optimizer.merging.algebra.deltas import Deltas
+from optimizer.merging.algebra.lowrank import Change, LowRank, low_rank, spectrum, truncation_error
 from optimizer.merging.blocks.files import read_blocks_file
 from optimizer.merging.blocks.maps import BLOCK_MAPS, BlockMap, block_map, block_of, block_weight
 from optimizer.merging.blocks.presets import BLOCK_PRESETS, block_preset_names
 from optimizer.merging.blocks.strings import read_blocks
-from optimizer.merging.deltas import Deltas
 from optimizer.merging.digest import digest
-from optimizer.merging.lowrank import Change, LowRank, low_rank, spectrum, truncation_error
 from optimizer.merging.merge import Merged, Merger, common_base, merge, shared_modules
 from optimizer.merging.methods import METHODS, MergeFunction, Method, Parameter
 from optimizer.merging.rank_allocation import Pruned, prune_curve

@@ -13,16 +13,16 @@ from optimizer.adapters.adapter import Adapter
 from optimizer.adapters.factors import Factors
 from optimizer.adapters.names.dialects import written_rows
 from optimizer.errors import RecipeError
+from optimizer.merging.algebra.compress import compressed
+from optimizer.merging.algebra.deltas import Deltas
+from optimizer.merging.algebra.lowrank import Change, LowRank, inner, unstacked
+from optimizer.merging.algebra.svd_retry import Computed, LinAlgError, retried
 from optimizer.merging.blocks.maps import block_weight, check_block_names
-from optimizer.merging.compress import compressed
-from optimizer.merging.deltas import Deltas
-from optimizer.merging.lowrank import Change, LowRank, inner, unstacked
 from optimizer.merging.methods.weighted_sum import weighted_sum
 from optimizer.merging.module_batches import Stack, stacks
 from optimizer.merging.rank_allocation import Spectrum, allotted, rank_within
 from optimizer.merging.recipe import Recipe
 from optimizer.merging.router_sums import Sums
-from optimizer.merging.svd_retry import Computed, LinAlgError, retried
 
 _ROUNDING = 1e-3
 

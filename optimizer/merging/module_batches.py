@@ -13,8 +13,8 @@ from optimizer.adapters.adapter import Adapter
 from optimizer.adapters.factors import Factors
 from optimizer.adapters.shapes import bare
 from optimizer.errors import RecipeError
-from optimizer.merging.deltas import Deltas
-from optimizer.merging.lowrank import LowRank
+from optimizer.merging.algebra.deltas import Deltas
+from optimizer.merging.algebra.lowrank import LowRank
 
 # Entries of ΔW in a stack: on a CPU, whose caches are small, no more than the largest module has or a few small ones together.
 _FEW, _MANY = 2**20, 2**26

@@ -18,7 +18,7 @@ from torch import Tensor
 from optimizer.adapters.adapter import Adapter
 from optimizer.adapters.names.dialects import written_rows
 from optimizer.errors import RecipeError
-from optimizer.merging.gram import energies, rank_for
+from optimizer.merging.algebra.gram import energies, rank_for
 
 # What a safetensors header spends on the names, shapes and offsets of a module's three tensors, and on metadata.
 _HEADER, _PER_MODULE = 16_000, 600

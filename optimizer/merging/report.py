@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from optimizer.adapters.adapter import Adapter
+from optimizer.merging.algebra.lowrank import LowRank, concatenated, distance, inner
 from optimizer.merging.blocks.maps import block_of, family_of
-from optimizer.merging.lowrank import LowRank, concatenated, distance, inner
 from optimizer.merging.merge import Merger, common_base
 from optimizer.merging.module_batches import Stack
 from optimizer.merging.recipe import Recipe

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from optimizer.adapters.factors import Factors
-from optimizer.merging.lowrank import concatenated
+from optimizer.merging.algebra.lowrank import concatenated
 from optimizer.merging.module_batches import Stack
 from optimizer.merging.recipe import Recipe
 

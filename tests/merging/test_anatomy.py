@@ -14,7 +14,7 @@ from optimizer.adapters.adapter import Adapter
 from optimizer.adapters.factors import Factors
 from optimizer.inspection.strength import anatomy, paths_by_block
 from optimizer.merging import low_rank, spectrum
-from optimizer.merging.gram import effective_rank, energies, rank_for
+from optimizer.merging.algebra.gram import effective_rank, energies, rank_for
 from tests.merging.samples import PATHS, SHAPES, make_adapter
 
 ATTENTION = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"

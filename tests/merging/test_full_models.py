@@ -19,8 +19,8 @@ from torch import Tensor
 from optimizer.checkpoints.folder import Folder
 from optimizer.errors import BaseModelError, RecipeError
 from optimizer.merging import METHODS, Recipe
-from optimizer.merging.deltas import Deltas
-from optimizer.merging.lowrank import LowRank
+from optimizer.merging.algebra.deltas import Deltas
+from optimizer.merging.algebra.lowrank import LowRank
 from optimizer.merging.models import FORMULAS, Blend, Job, merge_models
 from optimizer.rendering import Prompt, Renderer, RenderSettings, load_pipeline
 from tests.tiny import tiny_pipeline, tiny_sd3_pipeline, tiny_xl_pipeline

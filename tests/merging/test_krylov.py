@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from optimizer.merging.compress import compressed
-from optimizer.merging.krylov import leading
+from optimizer.merging.algebra.compress import compressed
+from optimizer.merging.algebra.krylov import leading
 from tests.merging.samples import relative_error
 
 

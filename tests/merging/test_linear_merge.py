@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from optimizer.adapters.factors import Factors
 from optimizer.merging import LowRank, low_rank, merge, spectrum, truncation_error
-from optimizer.merging.compress import compressed
-from optimizer.merging.lowrank import inner
+from optimizer.merging.algebra.compress import compressed
+from optimizer.merging.algebra.lowrank import inner
 from tests.merging.samples import PATHS, assert_same_change, make_adapter, recipe, relative_error
 
 few = settings(max_examples=20, deadline=None)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from optimizer.merging.order_statistics import ranked
+from optimizer.merging.algebra.order_statistics import ranked
 
 LARGE = 2**17
 

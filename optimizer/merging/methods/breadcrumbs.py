@@ -7,12 +7,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from optimizer.merging.deltas import Deltas
+from optimizer.merging.algebra.deltas import Deltas
+from optimizer.merging.algebra.order_statistics import ranked
+from optimizer.merging.algebra.tiles import Slabs
 from optimizer.merging.methods.method import Settings
 from optimizer.merging.methods.ties import agreed
 from optimizer.merging.methods.weighted_sum import summed
-from optimizer.merging.order_statistics import ranked
-from optimizer.merging.tiles import Slabs
 
 
 def breadcrumbs(deltas: Deltas, settings: Settings, /) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from optimizer.merging.deltas import Deltas
+from optimizer.merging.algebra.deltas import Deltas
 from optimizer.merging.methods.method import Settings
 
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import torch
 
-from optimizer.merging.deltas import Deltas
-from optimizer.merging.lowrank import LowRank, svd
+from optimizer.merging.algebra.deltas import Deltas
+from optimizer.merging.algebra.lowrank import LowRank, svd
 from optimizer.merging.methods.magnitude import trimmed
 from optimizer.merging.methods.method import Settings
 from optimizer.merging.methods.sign_convention import oriented

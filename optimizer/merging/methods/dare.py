@@ -6,11 +6,11 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from optimizer.merging.deltas import Deltas
+from optimizer.merging.algebra.deltas import Deltas
+from optimizer.merging.algebra.tiles import Slabs
 from optimizer.merging.methods.method import Settings
 from optimizer.merging.methods.ties import agreed
 from optimizer.merging.methods.weighted_sum import summed
-from optimizer.merging.tiles import Slabs
 
 
 def dare_linear(deltas: Deltas, settings: Settings, /) -> Tensor:

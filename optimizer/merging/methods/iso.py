@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from optimizer.merging.deltas import Deltas
-from optimizer.merging.lowrank import LowRank, Svd, concatenated, svd
+from optimizer.merging.algebra.deltas import Deltas
+from optimizer.merging.algebra.lowrank import LowRank, Svd, concatenated, svd
 from optimizer.merging.methods.method import Settings
 
 

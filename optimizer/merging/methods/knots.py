@@ -7,14 +7,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from optimizer.merging.deltas import Deltas
-from optimizer.merging.lowrank import LowRank
+from optimizer.merging.algebra.deltas import Deltas
+from optimizer.merging.algebra.lowrank import LowRank
+from optimizer.merging.algebra.tiles import Slabs
 from optimizer.merging.methods.dare import dropped
 from optimizer.merging.methods.magnitude import trimmed
 from optimizer.merging.methods.method import Settings
 from optimizer.merging.methods.sign_convention import oriented
 from optimizer.merging.methods.ties import agreed
-from optimizer.merging.tiles import Slabs
 
 
 def knots(deltas: Deltas, settings: Settings, /) -> LowRank:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from optimizer.merging.deltas import Deltas
-from optimizer.merging.lowrank import Change
+from optimizer.merging.algebra.deltas import Deltas
+from optimizer.merging.algebra.lowrank import Change
 
 ElectOn = Literal["raw", "weighted"]
 Majority = Literal["total", "frequency"]

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from optimizer.merging.deltas import Deltas
-from optimizer.merging.lowrank import LowRank, concatenated, svd
+from optimizer.merging.algebra.deltas import Deltas
+from optimizer.merging.algebra.lowrank import LowRank, concatenated, svd
 from optimizer.merging.methods.method import Settings
 
 _ROUNDING = 1e-5

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from optimizer.merging.deltas import Deltas
-from optimizer.merging.lowrank import LowRank, concatenated, gram
+from optimizer.merging.algebra.deltas import Deltas
+from optimizer.merging.algebra.lowrank import LowRank, concatenated, gram
 from optimizer.merging.methods.method import Settings
 
 _COLLINEAR = 1e-6

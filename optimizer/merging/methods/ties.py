@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from optimizer.merging.deltas import Deltas
+from optimizer.merging.algebra.deltas import Deltas
+from optimizer.merging.algebra.tiles import Slabs
 from optimizer.merging.methods.magnitude import trimmed
 from optimizer.merging.methods.method import Settings
-from optimizer.merging.tiles import Slabs
 
 
 def ties(deltas: Deltas, settings: Settings, /) -> Tensor:

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from optimizer.merging.deltas import Deltas
-from optimizer.merging.lowrank import LowRank, Svd, svd
+from optimizer.merging.algebra.deltas import Deltas
+from optimizer.merging.algebra.lowrank import LowRank, Svd, svd
 from optimizer.merging.methods.method import Settings
 
 

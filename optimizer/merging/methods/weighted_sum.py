@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from optimizer.merging.deltas import Deltas
-from optimizer.merging.lowrank import LowRank, concatenated
+from optimizer.merging.algebra.deltas import Deltas
+from optimizer.merging.algebra.lowrank import LowRank, concatenated
+from optimizer.merging.algebra.tiles import Slabs
 from optimizer.merging.methods.method import Settings
-from optimizer.merging.tiles import Slabs
 
 
 def weighted_sum(deltas: Deltas, settings: Settings, /) -> LowRank:

@@ -11,9 +11,9 @@ from torch import Tensor
 from optimizer.checkpoints.model import Model
 from optimizer.checkpoints.streaming import DTYPES
 from optimizer.errors import BaseModelError
+from optimizer.merging.algebra.deltas import Deltas
+from optimizer.merging.algebra.lowrank import LowRank
 from optimizer.merging.blocks.maps import block_weight, check_block_names
-from optimizer.merging.deltas import Deltas
-from optimizer.merging.lowrank import LowRank
 from optimizer.merging.methods.weighted_sum import weighted_sum
 from optimizer.merging.models.compatibility import mismatches, same_kind
 from optimizer.merging.models.formulas import FORMULAS, check_formula

@@ -14,7 +14,7 @@ from optimizer.adapters.family_detection import base_family
 from optimizer.adapters.names.paths import from_dotted
 from optimizer.checkpoints.model import Model
 from optimizer.errors import BaseModelError
-from optimizer.merging.compress import compressed
+from optimizer.merging.algebra.compress import compressed
 from optimizer.merging.models.compatibility import mismatches, same_kind
 from optimizer.merging.rank_allocation import rank_within
 

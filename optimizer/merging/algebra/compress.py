@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from optimizer.merging.krylov import WIDTH, leading
-from optimizer.merging.lowrank import Change, LowRank, svd
+from optimizer.merging.algebra.krylov import WIDTH, leading
+from optimizer.merging.algebra.lowrank import Change, LowRank, svd
 
 _COLUMNS = 1024
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from optimizer.errors import RecipeError
-from optimizer.merging.deltas import Deltas
-from optimizer.merging.lowrank import Change, LowRank
+from optimizer.merging.algebra.deltas import Deltas
+from optimizer.merging.algebra.lowrank import Change, LowRank
 
 LinAlgError: type[Exception] = torch.linalg.LinAlgError  # type: ignore[attr-defined]
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optimizer.merging.lowrank import LowRank
-from optimizer.merging.tiles import Slabs
+from optimizer.merging.algebra.lowrank import LowRank
+from optimizer.merging.algebra.tiles import Slabs
 
 
 @dataclass(frozen=True, eq=False)

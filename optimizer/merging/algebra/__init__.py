@@ -1,0 +1,1 @@
+"""Algebra: low-rank matrices, their products, norms, decompositions and truncation."""
