@@ -13,7 +13,7 @@ from torch import Tensor
 from optimizer.checkpoints.open import open_model
 from optimizer.cli.main import execute
 from tests.ldm import save_single_file
-from tests.merging.test_full_models import NAMES, tensors, tuned
+from tests.merging.models.test_full_models import NAMES, tensors, tuned
 from tests.tiny import tiny_pipeline
 
 

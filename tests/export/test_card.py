@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from optimizer.export import CardScore, CardSource, ModelCard, render_card, write_card
-from optimizer.export.card import escape_markdown, one_line
+from optimizer.export.card import escape_markdown
+from optimizer.text import visible_line
 
 CARD = ModelCard(
     title="Hero in neon",
@@ -114,7 +115,7 @@ def test_hostile_strings_stay_text(text: str) -> None:
     assert len(re.findall(r"<h1", rendered)) == 1
     assert len(cells(body)) == 4
     assert {len(row) for row in cells(body)} == {5}
-    assert cells(body)[1][3] == one_line(text)
+    assert cells(body)[1][3] == visible_line(text)
     compile(blocks(body)["python"], "card", "exec")
     assert yaml.safe_load(blocks(body)["yaml"]) == card.recipe
 
@@ -122,7 +123,7 @@ def test_hostile_strings_stay_text(text: str) -> None:
 @given(st.text(max_size=80))
 def test_escaped_text_is_shown_as_it_is(text: str) -> None:
     shown = MARKDOWN.renderInline(escape_markdown(text))
-    assert html.unescape(shown) == one_line(text)
+    assert html.unescape(shown) == visible_line(text)
     assert not re.search(r"<[a-z]", shown)
 
 

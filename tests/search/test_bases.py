@@ -14,8 +14,8 @@ from optimizer.adapters import Adapter, Factors, load_adapter, save_adapter
 from optimizer.rendering import Prompt, Renderer, RenderSettings, base_weights, load_pipeline
 from studies.demo.world import demo_embedder
 from tests.ldm import save_single_file
-from tests.rendering.test_quantised import tiny_decoder
-from tests.rendering.test_single_file import unlike
+from tests.rendering.pipelines.test_quantisation import tiny_decoder
+from tests.rendering.pipelines.test_single_file import unlike
 from tests.tiny import tiny_flux_pipeline, tiny_pipeline, tiny_sd3_pipeline, tiny_v2_pipeline, tiny_xl_pipeline
 
 pytestmark = pytest.mark.slow

@@ -27,8 +27,8 @@ from optimizer.merging.models import Blend, Job, merge_models
 from optimizer.merging.models.extract import extract
 from optimizer.rendering import Loading, Prompt, Renderer, RenderSettings, load_pipeline, load_renderer
 from tests.ldm import clip, ldm_unet, open_clip, prefixed, save_single_file
-from tests.merging.test_full_models import tuned
-from tests.rendering.test_single_file import hollow, sd3, unlike
+from tests.merging.models.test_full_models import tuned
+from tests.rendering.pipelines.test_single_file import hollow, sd3, unlike
 from tests.tiny import tiny_flux_pipeline, tiny_pipeline, tiny_text_encoder, tiny_xl_pipeline
 
 PROMPTS = [Prompt("a red fox", 1), Prompt("an owl", 2)]

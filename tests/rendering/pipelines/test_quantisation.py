@@ -20,7 +20,7 @@ from optimizer.errors import BaseModelError, UsageError
 from optimizer.rendering import Loading, Prompt, Renderer, RenderSettings, draft_renderer, load_pipeline, load_renderer
 from optimizer.rendering.families import models_of
 from optimizer.rendering.pipelines.quantisation import quantisation, quantised_parts
-from tests.rendering.test_branches import change, farthest
+from tests.rendering.candidates.test_branches import change, farthest
 from tests.tiny import tiny_flux_pipeline, tiny_flux_transformer, tiny_pipeline
 
 PROMPTS = [Prompt("a red fox", 1), Prompt("an owl", 2)]

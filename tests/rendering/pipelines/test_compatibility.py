@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from optimizer.errors import BaseModelError, UsageError
 from optimizer.rendering import Loading, RenderSettings, draft_renderer, load_pipeline, load_renderer
 from tests.ldm import save_single_file
-from tests.rendering.test_quantised import tiny_decoder
+from tests.rendering.pipelines.test_quantisation import tiny_decoder
 from tests.tiny import tiny_flux_pipeline, tiny_flux_transformer, tiny_pipeline, tiny_sd3_pipeline, tiny_unet, tiny_vae, tiny_xl_pipeline
 
 

@@ -14,7 +14,7 @@ from optimizer.checkpoints.model import canonical
 from optimizer.checkpoints.original_layout import original_layout
 from optimizer.checkpoints.row_tracers import Origin, Tracers
 from tests.ldm import clip, ldm_unet, open_clip, original_flux, original_sd3, prefixed
-from tests.rendering.test_single_file import models_of_blueprint
+from tests.rendering.pipelines.test_single_file import models_of_blueprint
 
 State = Mapping[str, Tensor]
 

@@ -31,9 +31,9 @@ from optimizer.search.proposals.space import SearchSpace, space_of_models
 from optimizer.search.results.export_model import ship_model
 from optimizer.search.sources.full_models import load_models
 from studies.demo.world import demo_embedder
+from tests.checkpoints.test_single_file_models import xl
 from tests.ldm import save_single_file
-from tests.rendering.test_checkpoint_model import xl
-from tests.rendering.test_whole_models import KINDS, shaken, trained
+from tests.rendering.candidates.test_full_weights import KINDS, shaken, trained
 
 NAMES = ("anna_v1.2+x", "bert")
 PROMPTS = [Prompt("a red fox", 1), Prompt("a blue owl", 2)]

@@ -18,7 +18,7 @@ from optimizer.checkpoints.prediction_type import Noise, scheduled, told
 from optimizer.rendering import Loading, RenderSettings, load_pipeline, load_renderer
 from optimizer.rendering.pipelines.single_file import checkpoint_remarks
 from tests.ldm import save_single_file
-from tests.rendering.test_single_file import sd3
+from tests.rendering.pipelines.test_single_file import sd3
 from tests.tiny import tiny_flux_pipeline, tiny_pipeline
 
 TELLING = "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias"
