@@ -16,8 +16,7 @@ from optimizer.checkpoints.model import Model
 from optimizer.errors import UsageError
 from optimizer.jobs.merge_options import MergeOptions
 from optimizer.jobs.model_merge_plan import model_job
-from optimizer.merging.models import Job, ModelMerge, account_place, merge_models
-from optimizer.merging.models import recipe as account
+from optimizer.merging.models import Job, ModelMerge, account, account_place, merge_models
 
 _LISTED = 10
 _LONGEST = 200  # characters of all models' names in that of a file, of which file systems take 255

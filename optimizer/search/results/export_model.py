@@ -11,8 +11,7 @@ import yaml
 from optimizer.checkpoints.open import open_model
 from optimizer.errors import ExportError
 from optimizer.export.naming import unversioned
-from optimizer.merging.models import Blend, account_place, account_text
-from optimizer.merging.models import recipe as account
+from optimizer.merging.models import Blend, account, account_place, account_text
 from studies.atomic import write_text
 
 
