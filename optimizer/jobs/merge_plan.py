@@ -13,7 +13,7 @@ from optimizer.errors import UsageError
 from optimizer.export import file_name, next_free
 from optimizer.jobs.merge_options import MergeOptions
 from optimizer.jobs.replay import Told, read_told, sources_of
-from optimizer.merging import METHODS, Recipe, common_base, read_blocks, read_blocks_file
+from optimizer.merging import METHODS, Recipe, common_base, default_rank, read_blocks, read_blocks_file, sum_of_ranks
 from optimizer.search.config import Config, check_count
 from optimizer.search.sources.loras import LoraSource, load_loras, remarks
 
@@ -133,11 +133,10 @@ def _blocks(texts: Sequence[str], adapters: Sequence[Adapter]) -> tuple[dict[str
 
 
 def _ranked(recipe: Recipe, adapters: Sequence[Adapter]) -> Recipe:
-    """The recipe; a method that works on entries gets the sum of the sources' ranks where nothing bounds its result."""
-    if recipe.method_record.cost != "entries" or recipe.rank is not None or recipe.rank_energy is not None:
+    """The recipe; with the default rank where nothing bounds the size of its result."""
+    if recipe.rank is not None or recipe.rank_energy is not None:
         return recipe
-    paths = {path for a in adapters for path in a.modules}
-    return recipe.replaced(rank=max(sum(a.modules[path].rank for a in adapters if path in a.modules) for path in paths))
+    return recipe.replaced(rank=default_rank(recipe.method, sum_of_ranks(adapters)))
 
 
 def _path(options: MergeOptions, names: Sequence[str], recipe: Recipe) -> Path:

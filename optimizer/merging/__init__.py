@@ -12,6 +12,7 @@ from optimizer.merging.blocks.files import read_blocks_file
 from optimizer.merging.blocks.maps import BLOCK_MAPS, BlockMap, block_map, block_of, block_weight
 from optimizer.merging.blocks.presets import BLOCK_PRESETS, block_preset_names
 from optimizer.merging.blocks.strings import read_blocks
+from optimizer.merging.default_rank import default_rank, sum_of_ranks
 from optimizer.merging.digest import digest
 from optimizer.merging.merge import Merged, Merger, common_base, merge, shared_modules
 from optimizer.merging.methods import METHODS, MergeFunction, Method, Parameter
@@ -45,6 +46,7 @@ __all__ = [
     "block_preset_names",
     "block_weight",
     "common_base",
+    "default_rank",
     "digest",
     "greedy_soup",
     "low_rank",
@@ -55,5 +57,6 @@ __all__ = [
     "read_blocks_file",
     "shared_modules",
     "spectrum",
+    "sum_of_ranks",
     "truncation_error",
 ]

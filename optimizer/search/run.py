@@ -145,6 +145,7 @@ def _finished(config: Config, ledger: Ledger, directory: StudyDirectory) -> Stud
 
 def _search(bench: Bench, prompts: PromptSet, ledger: Ledger, directory: StudyDirectory, observer: Observer) -> bool:
     config, space = bench.config, bench.space(ledger.planned_budget)
+    observer.note(space.summary())
     begin_search(ledger, space, config.budget)
     deadline = time.monotonic() + config.timeout if config.timeout else None
     with Crew(config, directory.path, observer):

@@ -8,11 +8,11 @@ are names, not positions, so a recipe's block weights mean the same whatever mod
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from optimizer.adapters.families import FAMILIES, Family
+from optimizer.adapters.families import FAMILIES, Family, Run
 from optimizer.errors import RecipeError
 
 Rule = tuple[re.Pattern[str], Callable[[int, int], str]]
@@ -26,10 +26,12 @@ class BlockMap:
     Attributes:
         names: every block, in the order in which the network runs.
         rules: tried in turn; a path that none matches belongs to ``BASE``.
+        groups: what a search weighs apart: label → its blocks or families of blocks, the group that is split off first in the first place.
     """
 
     names: tuple[str, ...]
     rules: tuple[Rule, ...]
+    groups: Mapping[str, tuple[str, ...]]
 
     @property
     def families(self) -> tuple[str, ...]:
@@ -43,6 +45,16 @@ class BlockMap:
                 first, second = (*(int(g) for g in match.groups()), 0, 0)[:2]
                 return name(first, second)
         return "BASE"
+
+    def group_of(self, path: str) -> str | None:
+        """The group that a canonical module path belongs to, or None."""
+        block = self.block_of(path)
+        return next((label for label, names in self.groups.items() if block in names or family_of(block) in names), None)
+
+    def position(self, label: str) -> int:
+        """Where a group begins in the network, as an index into ``names``."""
+        first = self.groups[label][0]
+        return next(i for i, name in enumerate(self.names) if first in (name, family_of(name)))
 
 
 def family_of(name: str) -> str:
@@ -82,8 +94,11 @@ _UNET_RULES = (
     _rule("unet.up_blocks.#.upsamplers", lambda i, j: f"OUT{3 * i + 2:02d}"),
 )
 
-_SD = BlockMap(("BASE", "TE", *_numbered("IN", 12), "MID", *_numbered("OUT", 12)), _UNET_RULES)
-_SDXL = BlockMap(("BASE", "TE", "TE2", *_numbered("IN", 9), "MID", *_numbered("OUT", 9)), _UNET_RULES)
+# The output half, which paints, is split from the input half, which composes, first; then the text encoders; then the middle.
+_UNET_GROUPS = {name: (name,) for name in ("OUT", "IN", "TE", "MID")}
+
+_SD = BlockMap(("BASE", "TE", *_numbered("IN", 12), "MID", *_numbered("OUT", 12)), _UNET_RULES, _UNET_GROUPS)
+_SDXL = BlockMap(("BASE", "TE", "TE2", *_numbered("IN", 9), "MID", *_numbered("OUT", 9)), _UNET_RULES, _UNET_GROUPS)
 
 
 def _transformer(family: Family) -> BlockMap:
@@ -91,7 +106,18 @@ def _transformer(family: Family) -> BlockMap:
     texts = {encoder.part: "TE" + encoder.part.removeprefix("text_encoder").removeprefix("_") for encoder in family.text_encoders}
     names = ("BASE", *texts.values(), *(name for run in family.runs for name in _numbered(run.name, run.count)))
     parts = [_rule(part, _always(name)) for part, name in texts.items()]
-    return BlockMap(names, (*parts, *(_rule(f"{family.denoiser}.{run.modules}", _counted(run.name)) for run in family.runs)))
+    rules = (*parts, *(_rule(f"{family.denoiser}.{run.modules}", _counted(run.name)) for run in family.runs))
+    return BlockMap(names, rules, _halves(family.runs) | ({"TE": ("TE",)} if texts else {}))
+
+
+def _halves(runs: Sequence[Run]) -> dict[str, tuple[str, ...]]:
+    """Both halves of every run of blocks, the later halves and the later runs first."""
+    late, early = {}, {}
+    for run in reversed(runs):
+        names, half = _numbered(run.name, run.count), (run.count + 1) // 2
+        late[f"{names[half]}-{run.count - 1:02d}"] = names[half:]
+        early[f"{names[0]}-{half - 1:02d}"] = names[:half]
+    return late | early
 
 
 BLOCK_MAPS: dict[str, BlockMap] = {

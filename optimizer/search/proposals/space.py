@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
@@ -11,15 +11,12 @@ import optuna
 
 from optimizer.adapters import Adapter
 from optimizer.errors import UsageError
-from optimizer.merging import METHODS, Parameter, Recipe, block_of
-from optimizer.merging.blocks.maps import family_of
+from optimizer.merging import METHODS, BlockMap, Parameter, Recipe, block_map, common_base, default_rank, sum_of_ranks
 from optimizer.search.config import Dtype
 
 WEIGHT_RANGE = (0.0, 1.3)
 SHARE_RANGE = (0.0, 1.0)
 BLOCK_RANGE = (0.5, 1.5)
-_FAMILIES = ("TE", "IN", "MID", "OUT")
-_BY_EFFECT = ("OUT", "IN", "TE", "MID")
 _SUMS = ("linear", "concat", "svd")
 # Fewer trials than this per dimension, and a search over block weights finds noise, not blocks.
 _TRIALS_PER_DIMENSION = 5
@@ -33,8 +30,9 @@ class SearchSpace:
         names: the sources' names, in order.
         hashes: the sources' SHA-256, in order.
         methods: merge methods to choose from; the weighted sum (``linear``, or ``svd`` at a rank) is always the first.
-        groups: per source the block families that get a weight of their own; may be empty.
-        rank: output rank of every candidate, or None: exact for the weighted sum, ``sum_of_ranks`` for methods on entries.
+        groups: per source the labels of the groups of blocks that get a weight of their own; may be empty.
+        blocks: label of a group → the blocks, or families of blocks, that its weight is given to in a recipe.
+        rank: output rank of every candidate, or None for the default, see ``default_rank``.
         sum_of_ranks: the largest sum of the sources' ranks in a module; None for full models.
         dtype: dtype of the exported file.
         seed: seed of the recipes' random masks.
@@ -45,6 +43,7 @@ class SearchSpace:
     hashes: tuple[str, ...]
     methods: tuple[str, ...]
     groups: tuple[tuple[str, ...], ...]
+    blocks: Mapping[str, tuple[str, ...]]
     rank: int | None
     sum_of_ranks: int | None
     dtype: Dtype
@@ -80,6 +79,20 @@ class SearchSpace:
         anchor = {"anchored": True} if self.anchored else {}
         return {**fields, **bounds, "dtype": self.dtype, "seed": self.seed, "parameters": own, **anchor}
 
+    def summary(self) -> str:
+        """What is searched, in one line for people."""
+        low, high = self.weight_range
+        parts = [f"weights {low:g} to {high:g} of {', '.join(self.weighed)}"]
+        if groups := {name: ", ".join(own) for name, own in zip(self.names, self.groups, strict=True) if own}:
+            low, high = BLOCK_RANGE
+            listed = "; ".join(f"{name}: {own}" for name, own in groups.items())
+            same = len(groups) == len(self.weighed) and len(set(groups.values())) == 1
+            parts.append(f"block weights {low:g} to {high:g} ({next(iter(groups.values())) if same else listed})")
+        parts.append(f"methods {', '.join(self.methods)}")
+        if self.parameters:
+            parts.append(", ".join(parameter.name for parameter in self.parameters))
+        return "searched: " + "; ".join(parts)
+
     def suggest(self, trial: optuna.trial.BaseTrial) -> Recipe:
         """Let the sampler choose every value and return the recipe.
 
@@ -107,10 +120,7 @@ class SearchSpace:
         equal merges have equal hashes.
         """
         method = str(values.get("method", self.methods[0]))
-        blocks = tuple(
-            {group: weight for group in groups if (weight := round(float(values.get(f"block:{name}:{group}", 1.0)), 4)) != 1.0}
-            for name, groups in zip(self.names, self.groups, strict=True)
-        )
+        blocks = tuple(self._block_weights(name, groups, values) for name, groups in zip(self.names, self.groups, strict=True))
         chosen = {p.name: values.get(p.name, p.default) for p in METHODS[method].parameters}
         own: dict[str, Any] = {name: round(value, 4) if isinstance(value, float) else value for name, value in chosen.items()}
         return Recipe(
@@ -118,11 +128,15 @@ class SearchSpace:
             weights=self._weights(values),
             sources=self.hashes,
             blocks=blocks,
-            rank=self.rank or (None if METHODS[method].cost == "factors" else self.sum_of_ranks),
+            rank=self.rank or default_rank(method, self.sum_of_ranks),
             dtype=self.dtype,
             seed=self.seed if METHODS[method].seeded else 0,
             **own,
         )
+
+    def _block_weights(self, name: str, groups: Sequence[str], values: Mapping[str, Any]) -> dict[str, float]:
+        weights = {group: round(float(values.get(f"block:{name}:{group}", 1.0)), 4) for group in groups}
+        return {block: weight for group, weight in weights.items() if weight != 1.0 for block in self.blocks[group]}
 
     def _weights(self, values: Mapping[str, Any]) -> tuple[float, ...]:
         weights = tuple(round(float(values[f"weight:{name}"]), 4) for name in self.weighed)
@@ -148,23 +162,22 @@ def known_methods(methods: Sequence[str], count: int) -> Sequence[str]:
 def space_for(
     adapters: Sequence[Adapter], *, budget: int, methods: Sequence[str], rank: int | None, dtype: Dtype, seed: int
 ) -> SearchSpace:
-    """The space that a budget can search: block weights only as far as there are trials for them.
-
-    The families split first where it matters most: the U-Net's output half, which paints, from its input half, which
-    composes; then the text encoder; then the middle.
+    """The space that a budget can search: block weights only as far as there are trials for them, see ``BlockMap.groups``.
 
     Raises:
         UsageError: there is no such method.
     """
     count = len(adapters)
-    present = [{family_of(block_of(path)) for path in adapter.modules} for adapter in adapters]
+    blocks = block_map(common_base(adapters))
+    present = [{blocks.group_of(path) for path in adapter.modules} for adapter in adapters]
     return SearchSpace(
         names=tuple(a.name for a in adapters),
         hashes=tuple(a.sha256 for a in adapters),
         methods=("linear" if rank is None else "svd", *dict.fromkeys(m for m in known_methods(methods, count) if m not in _SUMS)),
-        groups=_groups(present, budget),
+        groups=_groups(blocks, present, budget),
+        blocks=blocks.groups,
         rank=rank,
-        sum_of_ranks=max(sum(a.modules[path].rank for a in adapters if path in a.modules) for a in adapters for path in a.modules),
+        sum_of_ranks=sum_of_ranks(adapters),
         dtype=dtype,
         seed=seed,
     )
@@ -173,7 +186,8 @@ def space_for(
 def space_of_models(
     names: Sequence[str],
     hashes: Sequence[str],
-    blocks: AbstractSet[str],
+    blocks: BlockMap,
+    paths: Iterable[str],
     *,
     budget: int,
     methods: Sequence[str],
@@ -186,7 +200,8 @@ def space_of_models(
     Args:
         names: of the models.
         hashes: their SHA-256.
-        blocks: the families of blocks that they have.
+        blocks: the blocks of their family.
+        paths: canonical paths of their tensors.
         budget: trials beyond the baselines.
         methods: merge methods to choose from beside the weighted sum.
         dtype: of the merged model.
@@ -197,12 +212,13 @@ def space_of_models(
         UsageError: there is no such method.
     """
     moving = len(names) - anchored
-    groups = _groups([blocks] * moving, budget)
+    groups = _groups(blocks, [{blocks.group_of(path) for path in paths}] * moving, budget)
     return SearchSpace(
         names=tuple(names),
         hashes=tuple(hashes),
         methods=("linear", *dict.fromkeys(m for m in known_methods(methods, len(names)) if m not in _SUMS)),
         groups=((), *groups) if anchored else groups,
+        blocks=blocks.groups,
         rank=None,
         sum_of_ranks=None,
         dtype=dtype,
@@ -211,10 +227,10 @@ def space_of_models(
     )
 
 
-def _groups(present: Sequence[AbstractSet[str]], budget: int) -> tuple[tuple[str, ...], ...]:
-    """Per source the families of blocks that get a weight of their own, of those that it has."""
+def _groups(blocks: BlockMap, present: Sequence[AbstractSet[str | None]], budget: int) -> tuple[tuple[str, ...], ...]:
+    """Per source the groups of blocks that get a weight of their own, of those that it changes, in the order of the network."""
     count = len(present)
     allowed = max(0, budget // _TRIALS_PER_DIMENSION - count)
-    per_source = min(len(_FAMILIES), allowed // count)
-    chosen = [[family for family in _BY_EFFECT if family in families][:per_source] for families in present]
-    return tuple(tuple(family for family in _FAMILIES if family in few) for few in chosen)
+    per_source = min(len(blocks.groups), allowed // count)
+    chosen = [[label for label in blocks.groups if label in groups][:per_source] for groups in present]
+    return tuple(tuple(sorted(few, key=blocks.position)) for few in chosen)

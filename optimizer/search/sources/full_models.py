@@ -16,8 +16,7 @@ from optimizer.checkpoints.model import Model, Weights
 from optimizer.checkpoints.open import open_model
 from optimizer.checkpoints.streaming import DTYPES, STORED
 from optimizer.errors import UsageError
-from optimizer.merging import METHODS, Recipe, block_of
-from optimizer.merging.blocks.maps import family_of
+from optimizer.merging import METHODS, Recipe, block_map
 from optimizer.merging.models import Blend, Job
 from optimizer.rendering import AnyRenderer
 from optimizer.rendering.memory.oom import Note
@@ -84,11 +83,12 @@ class ModelEnsemble(Ensemble):
     def space(self, budget: int) -> SearchSpace:
         """What a study of this budget searches: weights, and methods where there is a base."""
         first, config = self.models[0], self.config
-        blocks = {family_of(block_of(f"{part}.{name}", self.sources[0].family)) for part, name in first.names}
+        paths = [f"{part}.{name}" for part, name in first.names]
         return space_of_models(
             [s.name for s in self.sources],
             [s.sha256 for s in self.sources],
-            blocks,
+            block_map(self.sources[0].family),
+            paths,
             budget=budget,
             methods=config.methods if self.based else (),
             dtype=config.dtype,

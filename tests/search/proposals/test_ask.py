@@ -19,6 +19,7 @@ SPACE = SearchSpace(
     hashes=("0" * 64, "1" * 64),
     methods=("linear", "ties"),
     groups=((), ("IN",)),
+    blocks={"IN": ("IN",)},
     rank=None,
     sum_of_ranks=8,
     dtype="fp16",

@@ -6,12 +6,15 @@ from dataclasses import replace
 
 import optuna
 import pytest
+import torch
 from optuna.samplers import GPSampler, TPESampler
 
 from optimizer import Adapter, load_adapter
 from optimizer.adapters import Factors
 from optimizer.errors import UsageError
-from optimizer.merging import METHODS, shared_modules
+from optimizer.jobs.merge_options import MergeOptions
+from optimizer.jobs.merge_plan import plan
+from optimizer.merging import METHODS, block_map, block_weight, shared_modules
 from optimizer.search.labels import is_alone
 from optimizer.search.loop import first_trials
 from optimizer.search.proposals.initial_trials import baselines, defaults
@@ -43,6 +46,58 @@ def test_a_source_gets_weights_only_for_blocks_that_it_changes(adapters: list[Ad
     unet = {path: factors for path, factors in adapters[1].modules.items() if path.startswith("unet.up")}
     found = space([adapters[0], replace(adapters[1], modules=unet)], 50)
     assert found.groups == (("TE", "IN", "MID", "OUT"), ("OUT",))
+
+
+FLUX = {
+    **{f"transformer.transformer_blocks.{i}.attn.to_q": "DOUBLE_00-09" if i < 10 else "DOUBLE_10-18" for i in (0, 9, 10, 18)},
+    **{f"transformer.single_transformer_blocks.{i}.attn.to_q": "SINGLE_00-18" if i < 19 else "SINGLE_19-37" for i in (18, 19)},
+    "text_encoder.text_model.encoder.layers.0.self_attn.q_proj": "TE",
+}
+TRANSFORMERS = {
+    "flux1": FLUX,
+    "sd3": {"transformer.transformer_blocks.0.attn.to_q": "JOINT_00-18", "transformer.transformer_blocks.20.attn.to_q": "JOINT_19-37"},
+    "qwen-image": {f"transformer.transformer_blocks.{i}.attn.to_q": "JOINT_00-29" if i < 30 else "JOINT_30-59" for i in (29, 30)},
+}
+
+
+@pytest.mark.parametrize(("base", "groups"), TRANSFORMERS.items(), ids=TRANSFORMERS)
+def test_block_weights_are_searched_for_every_family(base: str, groups: dict[str, str]) -> None:
+    """Halves of every run of blocks, and the text encoders; a weight reaches the blocks of its half and no others."""
+    factors = Factors(torch.ones(4, 1), torch.ones(1, 4), 1.0, (4, 4))
+    pair = [Adapter(name, dict.fromkeys(groups, factors), base=base, sha256=name * 64) for name in ("a", "b")]
+    found = space(pair, 200)
+    assert set(found.groups[0]) == set(groups.values())
+    assert all(block_map(base).group_of(path) == label for path, label in groups.items())
+    for label in found.groups[0]:
+        blocks = found.recipe({"weight:a": 1.0, "weight:b": 1.0, f"block:a:{label}": 0.5}).blocks
+        reached = {path for path in groups if block_weight(path, blocks[0], base) == 0.5}
+        assert reached == {path for path, own in groups.items() if own == label}
+        assert blocks[1] == {}
+
+
+def test_groups_of_blocks_come_in_the_order_of_the_network() -> None:
+    factors = Factors(torch.ones(4, 1), torch.ones(1, 4), 1.0, (4, 4))
+    pair = [Adapter(name, dict.fromkeys(FLUX, factors), base="flux1") for name in ("a", "b")]
+    assert space(pair, 200).groups[0] == ("TE", "DOUBLE_00-09", "DOUBLE_10-18", "SINGLE_00-18", "SINGLE_19-37")
+    assert space(pair, 30).groups[0] == ("DOUBLE_10-18", "SINGLE_19-37")
+
+
+@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.rank != "required" and method.most != 1])
+def test_a_search_and_a_single_merge_write_one_recipe_for_one_merge(studio: Studio, adapters: list[Adapter], method: str) -> None:
+    """Their hashes name evaluations: a merge that was scored is found again by who makes it by hand."""
+    searched = space(adapters, 50, (method,)).recipe({"method": method, "weight:alba": 0.7, "weight:bruno": 0.5})
+    seeds = {"seed": searched.seed} if METHODS[method].seeded else {}
+    options = MergeOptions(sources=tuple(map(str, studio.sources[:2])), method=method, weights=(0.7, 0.5), **seeds)
+    assert plan(None, options).recipe.hash == searched.hash
+
+
+def test_what_is_searched_is_told_in_one_line(adapters: list[Adapter]) -> None:
+    assert space(adapters, 3, ()).summary() == "searched: weights 0 to 1.3 of alba, bruno; methods linear"
+    assert space(adapters, 30, ("dare_linear",)).summary() == (
+        "searched: weights 0 to 1.3 of alba, bruno; block weights 0.5 to 1.5 (IN, OUT); methods linear, dare_linear; density, rescale"
+    )
+    unet = {path: factors for path, factors in adapters[1].modules.items() if path.startswith("unet.up")}
+    assert "(alba: IN, OUT; bruno: OUT)" in space([adapters[0], replace(adapters[1], modules=unet)], 30).summary()
 
 
 def test_the_number_of_dimensions(adapters: list[Adapter]) -> None:

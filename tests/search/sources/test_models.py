@@ -21,7 +21,7 @@ from optimizer.checkpoints.folder import Folder
 from optimizer.checkpoints.open import open_model
 from optimizer.cli.main import execute
 from optimizer.errors import BaseModelError, ExportError, UsageError
-from optimizer.merging import Recipe
+from optimizer.merging import Recipe, block_map
 from optimizer.merging.models import Blend
 from optimizer.rendering import Prompt, Renderer, RenderSettings, load_pipeline
 from optimizer.search.config import Config
@@ -215,8 +215,8 @@ def test_models_that_do_not_fit_merge_by_force_alone(tmp_path: Path) -> None:
 def space(count: int, *, anchored: bool, budget: int = 50, methods: tuple[str, ...] = ()) -> SearchSpace:
     names = [f"m{i}" for i in range(count)]
     hashes = [f"{i}" * 64 for i in range(count)]
-    blocks = {"TE", "IN", "MID", "OUT", "BASE"}
-    return space_of_models(names, hashes, blocks, budget=budget, methods=methods, dtype="fp16", seed=1, anchored=anchored)
+    paths = ["text_encoder.x", "unet.conv_in", "unet.mid_block.x", "unet.up_blocks.0.resnets.0.conv1", "unet.conv_out"]
+    return space_of_models(names, hashes, block_map("sd1"), paths, budget=budget, methods=methods, dtype="fp16", seed=1, anchored=anchored)
 
 
 def test_of_models_between_themselves_the_first_has_what_the_others_leave() -> None:
