@@ -1,4 +1,4 @@
-"""Objectives: pictures become numbers. Knows pictures and embeddings, nothing of LoRAs or of the search."""
+"""Objectives: convert pictures to scores. This package depends on pictures and embeddings, not on LoRAs or the search."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Import open_clip's embedder on first use: it takes seconds, and a fake one does not need it."""
+    """Imports the open_clip embedder on first use, because the import takes seconds and the fake embedder does not need it."""
     if name != "Embedder":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return import_module("objectives.embedder").Embedder

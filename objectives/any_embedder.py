@@ -1,4 +1,4 @@
-"""What scoring needs of an embedder, and the one place where a name is turned into one."""
+"""The interface that scoring requires of an embedder, and the function that loads an embedder by name."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from objectives.fake import FAKE, FakeEmbedder
 
 
 class AnyEmbedder(Protocol):
-    """What turns pictures, uint8 (n, 3, height, width), into unit vectors, float32 (n, d), on the CPU.
+    """Callable that converts pictures, uint8 (n, 3, height, width), to unit vectors, float32 (n, d), on the CPU.
 
     Attributes:
-        name: what it was loaded from, for records.
+        name: name or path that the embedder was loaded from, for records.
     """
 
     name: str
 
     def __call__(self, images: Tensor, /) -> Tensor:
-        """Embed pictures."""
+        """Embeds pictures."""
 
 
 def load_embedder(spec: str | Path, *, device: str = "cpu") -> AnyEmbedder:
-    """Load an embedder.
+    """Loads an embedder.
 
     Args:
-        spec: what ``objectives.embedder.load_open_clip`` reads, or ``fake:``.
-        device: torch device; the fake embedder stays on the CPU.
+        spec: specification for ``objectives.embedder.load_open_clip``, or ``fake:``.
+        device: torch device; the fake embedder always runs on the CPU.
 
     Raises:
-        EmbedderError: not found, or not loadable without a download that is not possible here.
+        EmbedderError: the model is not found, or needs a download that is not possible.
     """
     if not str(spec).startswith(FAKE):
-        # Only here: open_clip takes seconds to import, which the fake does not need.
+        # Imported here because open_clip takes seconds to import and the fake embedder does not need it.
         from objectives.embedder import load_open_clip
 
         return load_open_clip(spec, device=device)

@@ -1,8 +1,8 @@
-"""Artifacts: image damage in a merge, relative to what base and sources themselves show.
+"""Artifacts: image damage in a merge, relative to the pictures of the base and the sources.
 
-No-reference quality models say little about generated pictures, so nothing here claims to know what a good picture is. A
-merge is compared with pictures of the same prompt and noise: it is suspicious when it leaves the range that base and sources
-span (burned contrast, noise, flat grey, clipped colours), and only by as much as it leaves it.
+No-reference quality models are unreliable on generated pictures, so no absolute quality is measured. A merge is compared with
+pictures of the base and the sources for identical prompts and noise. Its level is the amount by which it leaves the range that these
+span (burned contrast, noise, flat grey, clipped colours).
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from torch import Tensor
 _FLOOR = {"variation": 0.01, "detail": 0.01, "contrast": 0.02, "saturation": 0.02, "clipped": 0.03, "entropy": 0.15}
 _BINS = 32
 _FLAT = 0.01
-_PIXELS = 1 << 22  # that are looked at together, in some eighty bytes each
+_PIXELS = 1 << 22  # pixels per batch, at about eighty bytes each
 
 
 @dataclass(frozen=True)
 class Envelope:
-    """What base and sources show, per statistic and prompt.
+    """Range of the picture statistics over base and sources, per statistic and prompt.
 
     Attributes:
-        low, high: statistic → smallest and largest value over base and sources, (n,).
-        spread: statistic → the unit in which leaving that range is counted.
+        low, high: statistic name → smallest and largest value over base and sources, (n,).
+        spread: statistic name → unit in which the distance from the range is measured.
     """
 
     low: dict[str, Tensor]
@@ -33,14 +33,14 @@ class Envelope:
 
 
 def image_statistics(images: Tensor, device: torch.device | None = None) -> dict[str, Tensor]:
-    """Weight-free statistics of every picture.
+    """Returns statistics of every picture that need no model weights.
 
     Args:
-        images: uint8, (n, 3, height, width).
-        device: computes; None computes where the pictures are.
+        images: pictures, uint8, (n, 3, height, width).
+        device: device for the computation; None uses the device of the pictures.
 
     Returns:
-        Name → (n,) float32, where the pictures are: ``variation`` total variation per pixel; ``detail`` mean absolute
+        Statistic name → (n,) float32, on the device of the pictures: ``variation`` total variation per pixel; ``detail`` mean absolute
         Laplacian; ``contrast`` RMS contrast of the luma; ``saturation`` mean (max − min) over channels; ``clipped`` share of
         values at 0 or 255; ``entropy`` of the luma histogram, bits.
     """
@@ -68,13 +68,13 @@ def _statistics(images: Tensor) -> dict[str, Tensor]:
 
 
 def _total_variation(floats: Tensor) -> Tensor:
-    """As torchmetrics' function of this name, whose import brings torchvision and transformers along; (n, c, h, w) → (n,)."""
+    """Returns the total variation of every picture, (n, c, h, w) → (n,), as in torchmetrics, but without importing torchvision."""
     down, across = floats.diff(dim=-2), floats.diff(dim=-1)
     return down.abs().sum(dim=(1, 2, 3)) + across.abs().sum(dim=(1, 2, 3))
 
 
 def envelope(references: list[Tensor], device: torch.device | None = None) -> Envelope:
-    """The range spanned by reference picture sets, each uint8 (n, 3, height, width) over the same prompts and noise."""
+    """Returns the range spanned by reference picture sets, each uint8 (n, 3, height, width) with identical prompts and noise."""
     measured = [image_statistics(images, device) for images in references]
     low, high, spread = {}, {}, {}
     for name, floor in _FLOOR.items():
@@ -85,19 +85,19 @@ def envelope(references: list[Tensor], device: torch.device | None = None) -> En
 
 
 def artifact_level(images: Tensor, reference: Envelope, device: torch.device | None = None) -> tuple[float, dict[str, float]]:
-    """How far a picture set leaves the references' range.
+    """Returns the artifact level of a picture set: its distance from the references' range.
 
     Args:
-        images: uint8, (n, 3, height, width), same prompts and noise as the references.
-        reference: their envelope.
-        device: computes; None computes where the pictures are.
+        images: pictures, uint8, (n, 3, height, width), for the references' prompts and noise.
+        reference: range of the references' statistics.
+        device: device for the computation; None uses the device of the pictures.
 
     Returns:
-        The level (0 = everything within the range; 1 = on average one spread outside in the worst statistic) and its parts:
-        mean excess per statistic, and ``flat``, the share of pictures that lost all contrast.
+        The level (0 = all within the range; 1 = on average one spread outside in the worst statistic) and its parts:
+        mean excess per statistic, and ``flat``, the share of pictures without contrast.
 
     Raises:
-        ValueError: not as many pictures as the references'.
+        ValueError: the number of pictures differs from that of the references.
     """
     measured = image_statistics(images, device)
     if len(images) != len(reference.low["contrast"]):

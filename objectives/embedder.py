@@ -1,10 +1,10 @@
-"""The embedder: an open_clip model that turns pictures into vectors in which differences can be measured.
+"""The embedder: an open_clip model that converts pictures to vectors whose differences measure visual differences.
 
-What is compared is not the model's final embedding, in which a style hides most of what else is in a picture, but what its stages
-see place by place, as in LPIPS (Zhang et al. 2018, https://arxiv.org/abs/1801.03924, equation 1): features of unit length at every
-position of every stage. The pictures that are compared start from the same noise, so their positions correspond. The
-features' mean over the picture, in which most of a style lies (Huang and Belongie 2017, https://arxiv.org/abs/1703.06868), is first
-taken out and kept beside them: what differs from place to place then shows as much in a repainted picture as in any other.
+The model's final embedding is not used, because a style dominates it. The features of the model's stages are compared at each
+position, as in LPIPS (Zhang et al. 2018, https://arxiv.org/abs/1801.03924, equation 1): features of unit length at every
+position of every stage. Compared pictures start from identical noise, so their positions correspond. The features' mean over
+the picture, which carries most of a style (Huang and Belongie 2017, https://arxiv.org/abs/1703.06868), is subtracted first and
+kept as a separate part. Local differences then have equal weight in a repainted picture and in any other.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _CONFIG = "open_clip_config.json"
 class Embedder(nn.Module):
     """An open_clip image tower with its own preprocessing, on tensors of square pictures.
 
-    Stages are the tower's blocks after each quarter of its depth; a map of more than 8 × 8 positions is averaged down to that.
+    Stages are the tower's blocks after each quarter of its depth; a feature map of more than 8 × 8 positions is averaged down to 8 × 8.
 
     Args:
-        model: an open_clip model.
-        name: what it was loaded from, for records.
-        batch: pictures per forward pass.
+        model: the open_clip model.
+        name: name or path that the model was loaded from, for records.
+        batch: number of pictures per forward pass.
     """
 
     model: Any  # open_clip's classes have no common type with encode_image
@@ -54,19 +54,19 @@ class Embedder(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the model lives."""
+        """Device of the model."""
         return self.mean.device
 
     @torch.inference_mode()
     def forward(self, images: Tensor) -> Tensor:
-        """Embed pictures.
+        """Embeds pictures.
 
         Args:
-            images: uint8, (n, 3, height, width).
+            images: pictures, uint8, (n, 3, height, width).
 
         Returns:
-            Unit vectors, float32, (n, d), on the CPU; every stage has the same share of the length, half of it the mean's and half
-            the positions', each as much as any other.
+            Unit vectors, float32, (n, d), on the CPU. Every stage contributes an equal part of the squared length: half of it for the
+            mean and half for the positions, in equal parts.
         """
         return torch.cat([self._embed(chunk) for chunk in torch.split(images, self.batch)])
 
@@ -81,12 +81,12 @@ class Embedder(nn.Module):
 
 
 def _stages(blocks: int) -> list[int]:
-    """The last block of every quarter."""
+    """Returns the index of the last block of every quarter."""
     return [math.ceil(blocks * part / _STAGES) - 1 for part in range(1, _STAGES + 1)]
 
 
 def _places(features: Tensor) -> Tensor:
-    """A map (n, c, h, w) as unit vectors (n, d): its mean's direction, and at every position that of what differs from the mean."""
+    """Returns a feature map (n, c, h, w) as unit vectors (n, d): direction of its mean, and of the deviation from it per position."""
     height, width = (min(_GRID, length) for length in features.shape[-2:])
     places = F.adaptive_avg_pool2d(features.float(), (height, width)).flatten(2)
     mean = places.mean(dim=2, keepdim=True)
@@ -95,15 +95,15 @@ def _places(features: Tensor) -> Tensor:
 
 
 def load_open_clip(spec: str | Path, *, device: str = "cpu") -> Embedder:
-    """Load an open_clip model as an embedder.
+    """Loads an open_clip model as an embedder.
 
     Args:
-        spec: a folder with ``open_clip_config.json`` and weights, ``MODEL/PRETRAINED`` as open_clip names them, e.g.
+        spec: folder with ``open_clip_config.json`` and weights, ``MODEL/PRETRAINED`` as open_clip names them, e.g.
             ``ViT-B-32/laion2b_s34b_b79k``, or ``hf-hub:ORGANISATION/NAME``.
         device: torch device.
 
     Raises:
-        EmbedderError: not found, or not loadable without a download that is not possible here.
+        EmbedderError: the model is not found, or needs a download that is not possible.
     """
     name, pretrained = _resolved(str(spec))
     try:
@@ -115,7 +115,7 @@ def load_open_clip(spec: str | Path, *, device: str = "cpu") -> Embedder:
 
 
 def _resolved(spec: str) -> tuple[str, str | None]:
-    """What open_clip calls the model, and its pretrained weights."""
+    """Returns the open_clip model name and the tag of its pretrained weights."""
     if Path(spec).is_dir():
         if not (Path(spec) / _CONFIG).is_file():
             raise EmbedderError(f"{spec}: no open_clip model here ({_CONFIG} is missing) — give the folder of one")

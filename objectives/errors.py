@@ -1,4 +1,4 @@
-"""What goes wrong with an embedder."""
+"""Exceptions of the embedders."""
 
 from __future__ import annotations
 

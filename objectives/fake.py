@@ -1,4 +1,4 @@
-"""A fake embedder: coarse pixels in random directions, in place of a model; for running everything around it."""
+"""A fake embedder: random projections of coarse pixels in place of a model, to exercise the rest of the software without one."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _GREY = 0.5
 
 
 class FakeEmbedder:
-    """Sees colours and coarse shapes, and nothing of what they mean.
+    """Embedder that represents colours and coarse shapes, without semantics.
 
     Attributes:
-        name: ``fake:``.
+        name: the constant ``fake:``.
     """
 
     name = FAKE
@@ -25,14 +25,14 @@ class FakeEmbedder:
         self._directions = drawn / _WIDTH**0.5
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Embed pictures.
+        """Embeds pictures.
 
         Args:
-            images: uint8, (n, 3, height, width), of any size.
+            images: pictures, uint8, (n, 3, height, width), of any size.
 
         Returns:
-            Unit vectors, float32, (n, 64), on the CPU; the same for a picture in every batch. A picture that is grey all over has none
-            and is all zeros.
+            Unit vectors, float32, (n, 64), on the CPU; a picture's vector does not depend on its batch. A uniformly grey picture yields
+            a zero vector.
         """
         pooled = F.adaptive_avg_pool2d(images.cpu().double() / 255, _GRID) - _GREY
         return F.normalize(pooled.flatten(1) @ self._directions, dim=1).float()

@@ -2,10 +2,11 @@
 
 All pictures of one prompt start from the same noise, so the *effect* of a source is a difference of two embeddings,
 u_k = φ(source k alone) − φ(base), and the merge's effect is v = φ(merge) − φ(base). Over a group of prompts there are two
-ways to read a source's share off them, and both err: the projection p_k = ⟨u_k, v⟩ / ‖u_k‖² credits sources whose effects look
-alike for each other, and the least-squares coefficient a_k in v ≈ Σ_k a_k·u_k, which does not, is low for a character that a style
-repaints, since most of what is seen of it then lies along what both effects have in common. The share is the geometric mean of
-p_k, p_k and a_k: 0 where either is 0, 1 where both are, and nearer the projection, because paint is commoner than likeness.
+estimates of a source's share, and both are biased. The projection p_k = ⟨u_k, v⟩ / ‖u_k‖² credits sources with similar effects
+for each other. The least-squares coefficient a_k in v ≈ Σ_k a_k·u_k does not, but it is low for a character that a style
+repaints, because most of the character's visible effect then lies along the direction that both effects have in common. The
+share is the geometric mean of p_k, p_k and a_k: it is 0 if either is 0 and 1 if both are 1. It is closer to the projection,
+because repainting is more common than sources with similar effects.
 """
 
 from __future__ import annotations
@@ -16,18 +17,18 @@ import torch
 from torch import Tensor
 
 JOINT = -1
-_RIDGE = 1e-6  # of the effect itself: what a source alone falls short of 1
+_RIDGE = 1e-6  # ridge relative to the source's own squared effect; a source alone falls short of 1 by this amount
 _FLOOR = 1e-4  # squared distance between unit vectors below which a source has no effect
 
 
 @dataclass(frozen=True)
 class Effects:
-    """What the baselines say.
+    """Embeddings of the base and of each source alone.
 
     Attributes:
         base: embeddings of the base's pictures, unit vectors, (n, d).
         alone: embeddings of each source's pictures, (k, n, d).
-        asked: for every prompt the index of the source that it asks for, or ``JOINT`` for all of them, (n,).
+        asked: index of the source that each prompt asks for, or ``JOINT`` for all of them, (n,).
     """
 
     base: Tensor
@@ -49,12 +50,12 @@ class Effects:
 
 @dataclass(frozen=True)
 class Moments:
-    """One candidate's sufficient statistics per prompt, from which shares over any resample of prompts follow.
+    """Sufficient statistics of one candidate per prompt, from which the shares over any resample of the prompts follow.
 
     Attributes:
-        gram: ⟨u_k, u_l⟩, (n, k, k).
-        pull: ⟨u_k, v⟩, (n, k).
-        asked: as in ``Effects``, (n,).
+        gram: inner products ⟨u_k, u_l⟩ of the source effects, (n, k, k).
+        pull: inner products ⟨u_k, v⟩ of source effects and merge effect, (n, k).
+        asked: index of the source that each prompt asks for, or ``JOINT`` for all of them, (n,).
     """
 
     gram: Tensor
@@ -67,9 +68,9 @@ class Preservation:
     """Shares of one source's effect, 0 = as in the base, 1 = as in the source alone.
 
     Attributes:
-        own: on prompts that ask for this source only.
-        joint: on prompts that ask for all sources.
-        leakage: movement along this source's effect on prompts that ask for others only, 1 = its own effect; NaN where no prompt
+        own: share on prompts that ask for this source only.
+        joint: share on prompts that ask for all sources.
+        leakage: movement along this source's effect on prompts that ask for others only, 1 = its own effect; NaN if no prompt
             asks for others.
     """
 
@@ -79,7 +80,7 @@ class Preservation:
 
     @property
     def mean(self) -> float:
-        """Mean of ``own`` and ``joint``, or the one that was measured; a ValueError where neither was."""
+        """Mean of ``own`` and ``joint``, ignoring NaN; raises ValueError if both are NaN."""
         seen = [share for share in (self.own, self.joint) if share == share]
         if not seen:
             raise ValueError("no prompt asks for this source")
@@ -87,16 +88,17 @@ class Preservation:
 
 
 def others(alone: Tensor, asked: Tensor) -> Tensor:
-    """What stands for a base where there is none: of every prompt, the mean of what the sources that it does not ask for show.
+    """Returns a substitute for the base embeddings: per prompt, the mean over the sources that the prompt does not ask for.
 
-    So a source counts as lost where a merge draws its own prompts as the others do, and as kept where it draws them as that source does.
+    With this reference, a source is lost if the merge draws its prompts as the other sources do.
+    It is kept if the merge draws them as the source itself does.
 
     Args:
         alone: embeddings of each source's pictures, (k, n, d), k ≥ 2.
-        asked: for every prompt the index of the source that it asks for, (n,); one that asks for all has nothing to be measured from.
+        asked: index of the source that each prompt asks for, (n,). Prompts that ask for all sources have no reference.
 
     Returns:
-        (n, d); of two sources a unit vector, of more the mean of unit vectors.
+        Reference embeddings, (n, d): unit vectors for two sources, means of unit vectors for more.
 
     Raises:
         ValueError: a prompt asks for all sources.
@@ -109,9 +111,9 @@ def others(alone: Tensor, asked: Tensor) -> Tensor:
 
 
 def moments(merged: Tensor, effects: Effects) -> Moments:
-    """Reduce a candidate's embeddings (n, d) to what the shares need."""
+    """Reduces the embeddings of a candidate, (n, d), to the statistics that the shares depend on."""
     gram, pull = [], []
-    for i in range(len(merged)):  # prompt by prompt: in double precision all of them at once would take much memory
+    for i in range(len(merged)):  # prompt by prompt to limit memory in double precision
         base = effects.base[i].double()
         u, v = effects.alone[:, i].double() - base, merged[i].double() - base
         gram.append(u @ u.T)
@@ -120,14 +122,14 @@ def moments(merged: Tensor, effects: Effects) -> Moments:
 
 
 def preservation(merged: Tensor, effects: Effects) -> list[Preservation]:
-    """Score one candidate.
+    """Returns the shares and the leakage of every source in one candidate.
 
     Args:
-        merged: embeddings of its pictures, (n, d), same prompts and noise as the baselines'.
-        effects: the baselines.
+        merged: embeddings of the candidate's pictures, (n, d), for the baselines' prompts and noise.
+        effects: embeddings of the baselines.
 
     Returns:
-        One ``Preservation`` a source, in order.
+        One ``Preservation`` per source, in the order of ``effects.alone``.
     """
     reduced = moments(merged, effects)
     own, joint = shares(reduced)
@@ -135,11 +137,11 @@ def preservation(merged: Tensor, effects: Effects) -> list[Preservation]:
 
 
 def shares(reduced: Moments, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Shares of every source on its own prompts and on the joint ones, each (..., k), clipped to [0, 1].
+    """Returns every source's share on its own prompts and on the joint prompts, each (..., k), clipped to [0, 1].
 
     Args:
-        reduced: the candidate's moments.
-        weights: how often every prompt counts, (..., n); None counts each once. A bootstrap passes all its resamples at once.
+        reduced: moments of the candidate.
+        weights: number of times each prompt counts, (..., n); None counts each once. A bootstrap passes all resamples at once.
     """
     sources = reduced.pull.shape[1]
     groups = torch.stack([reduced.asked == group for group in (*range(sources), JOINT)])
@@ -149,11 +151,11 @@ def shares(reduced: Moments, weights: Tensor | None = None) -> tuple[Tensor, Ten
 
 
 def _group_shares(reduced: Moments, counts: Tensor) -> Tensor:
-    """Geometric mean of projection, twice, and coefficient, each clipped to [0, 1]; counts (..., n) → (..., k).
+    """Returns the shares (p_k²·a_k)^(1/3), with projection p_k and coefficient a_k each clipped to [0, 1]; counts (..., n) → (..., k).
 
-    The coefficients are argmin_a Σᵢ cᵢ(‖vᵢ − Σ_k a_k·u_kᵢ‖² + λ·Σ_k a_k²·‖u_kᵢ‖²). The ridge is in units of each source's own
-    effect, so that a weak source reaches 1 beside a strong one; two sources with one and the same effect share it. A source
-    without effect stays at 0; NaN where no prompt counts.
+    The coefficients are argmin_a Σᵢ cᵢ(‖vᵢ − Σ_k a_k·u_kᵢ‖² + λ·Σ_k a_k²·‖u_kᵢ‖²). The ridge is scaled by each source's own
+    effect, so that a weak source can reach 1 beside a strong one. Two sources with identical effects share the coefficient. A
+    source without effect has share 0. The share is NaN if no prompt counts.
     """
     counts = counts.double()
     total = counts.sum(dim=-1, keepdim=True)
@@ -168,8 +170,11 @@ def _group_shares(reduced: Moments, counts: Tensor) -> Tensor:
 
 
 def _leakage(merged: Tensor, effects: Effects, source: int) -> float:
-    """Mean movement along the source's mean own effect on prompts that ask for another one, beyond what that one alone shows, in
-    units of the own effect; at least 0, and 0 for a source without own effect."""
+    """Returns the mean movement along the source's mean own effect on prompts that ask for another source.
+
+    The movement that the other source shows alone is subtracted. The result is in units of the own effect and at least 0. It is 0 for
+    a source without own effect, and NaN if no prompt asks for another source or none for this one.
+    """
     others = (effects.asked != source) & (effects.asked != JOINT)
     own = effects.asked == source
     if not bool(others.any()) or not bool(own.any()):

@@ -1,4 +1,4 @@
-"""The scalar that the search maximises."""
+"""The scalar objective that the search maximizes."""
 
 from __future__ import annotations
 
@@ -13,32 +13,34 @@ HALVING_LEVEL = 8.0
 
 
 def score(sources: Sequence[Preservation], artifacts: float) -> float:
-    """How much of the sources a merge keeps, the weakest first, discounted for damage.
+    """Returns the score of a merge: sqrt(minimum share × geometric mean of the shares) × soundness.
+
+    The share of a source is its ``Preservation.mean``.
 
     Args:
-        sources: one ``Preservation`` a source.
+        sources: one ``Preservation`` per source.
         artifacts: artifact level, at least 0.
 
     Returns:
-        In [0, 1]; a merge that changes nothing, or loses a source, scores 0.
+        Score in [0, 1]; 0 if the merge loses a source or changes nothing.
     """
     return float(balance(torch.tensor([source.mean for source in sources], dtype=torch.float64))) * soundness(artifacts)
 
 
 def balance(kept: Tensor) -> Tensor:
-    """Square root of (smallest share × geometric mean of all), over the last axis: (..., k) → (...).
+    """Returns sqrt(minimum share × geometric mean of the shares) over the last axis: (..., k) → (...).
 
-    Of two sources the weaker one counts three times as much as the other, so that sacrificing it does not pay. The minimum alone would
-    compare shares that are not alike: of a character that a style repaints less can be seen than of the style, and a search for
-    the best minimum gives up the style for more of the character than anyone sees.
+    With two sources the weaker one has three times the weight of the other, so that giving it up does not pay off. The minimum alone
+    would compare shares that are not comparable: less of a character that a style repaints is visible than of the style. A search for the
+    best minimum gives up the style for an invisible gain in the character.
     """
     return (kept.amin(dim=-1) * kept.prod(dim=-1) ** (1 / kept.shape[-1])).sqrt()
 
 
 def soundness(artifacts: float) -> float:
-    """What an artifact level leaves of a merge's worth: all of it at 0, half of it at ``HALVING_LEVEL``.
+    """Returns the factor in (0, 1] that an artifact level leaves of the score: 1 at level 0, 0.5 at ``HALVING_LEVEL``.
 
-    A factor and not a price, so that among merges that keep little the sound ones do not overtake those that keep more, and with
-    no level up to which damage is free, because a search finds such a level and stays just below it.
+    It is a factor and not a subtracted penalty, so that clean merges with low shares do not overtake merges with higher shares. There is no
+    tolerance level without penalty, because the search would find merges just below it.
     """
     return HALVING_LEVEL / (HALVING_LEVEL + artifacts)

@@ -1,4 +1,4 @@
-"""What a difference between candidates is worth: a paired bootstrap over prompts."""
+"""Statistical significance of differences between candidates, by a paired bootstrap over prompts."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class Interval:
 
 
 def resamples(asked: Tensor, *, count: int, seed: int) -> Tensor:
-    """Bootstrap counts, (count, n): every kind of prompt is resampled within itself, so no kind is ever empty.
+    """Returns bootstrap counts, (count, n). Resampling is stratified by the kind of prompt, so that no kind is empty.
 
     Args:
         asked: kind of every prompt, (n,).
-        count: resamples.
-        seed: of the generator.
+        count: number of resamples.
+        seed: seed of the random generator.
     """
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.zeros(count, len(asked))
@@ -38,18 +38,18 @@ def resamples(asked: Tensor, *, count: int, seed: int) -> Tensor:
 
 
 def kept(candidate: Moments, counts: Tensor | None = None) -> Tensor:
-    """What a candidate keeps of every source, the mean of own and joint share, over counts (..., n): (..., k)."""
+    """Returns the preserved share of every source, the mean of own and joint share, over counts (..., n): (..., k)."""
     own, joint = shares(candidate, counts)
     return torch.stack([own, joint]).nanmean(dim=0)
 
 
 def bootstrap(candidates: Sequence[Moments], *, count: int = 1000, seed: int = 0) -> Tensor:
-    """What every candidate keeps of every source in every resample, (candidates, count, k); all see the same resamples.
+    """Returns the preserved share of every source in every resample, (candidates, count, k), with identical resamples for all candidates.
 
     Args:
-        candidates: measured on the same prompts.
-        count: resamples.
-        seed: of the resamples.
+        candidates: moments of the candidates, measured on identical prompts.
+        count: number of resamples.
+        seed: seed of the resampling.
     """
     asked = candidates[0].asked
     if not all(torch.equal(candidate.asked, asked) for candidate in candidates):
@@ -59,13 +59,15 @@ def bootstrap(candidates: Sequence[Moments], *, count: int = 1000, seed: int = 0
 
 
 def interval(value: float, samples: Tensor, level: float = 0.95) -> Interval:
-    """Percentile interval of bootstrap samples, (count,), widened where it has to be to hold the value: resampling biases a
-    minimum downwards."""
+    """Returns the percentile interval of bootstrap samples, (count,), extended to contain the value.
+
+    The extension is needed because resampling biases a minimum downwards.
+    """
     tail = (1 - level) / 2
     low, high = torch.quantile(samples, torch.tensor([tail, 1 - tail], dtype=samples.dtype)).tolist()
     return Interval(value, min(low, value), max(high, value))
 
 
 def probability_better(a: Tensor, b: Tensor) -> float:
-    """Share of the resamples in which a beats b; both (count,), from the same ``bootstrap`` call. A tie is no win."""
+    """Returns the fraction of resamples in which a exceeds b; both (count,), from one ``bootstrap`` call. Ties do not count."""
     return float((a > b).double().mean())

@@ -1,7 +1,7 @@
-"""Every error that this software raises on purpose.
+"""Exceptions that this software raises on purpose.
 
-OptimizerError            anything below; carries a remedy
-├── UsageError            the request itself makes no sense (exit code 2)
+OptimizerError            base class; carries a remedy
+├── UsageError            the request is invalid (exit code 2)
 ├── AdapterError          a source file cannot be used: names file, key and remedy
 ├── RecipeError           a recipe cannot be read or does not fit the sources
 ├── BaseModelError        the base model cannot be loaded or does not fit the sources
@@ -19,11 +19,11 @@ from optimizer.text import printable
 
 
 class OptimizerError(Exception):
-    """What went wrong, where, and what to do about it; as text always one line of printable characters, whatever names it quotes.
+    """Base error with the problem, its location and a remedy; its text is always one line of printable characters.
 
     Args:
         problem: what is wrong, with the offending value.
-        where: the file, key or option at fault, if there is one.
+        where: the file, key or option that caused the error, if there is one.
         remedy: what the user can do.
     """
 
@@ -39,7 +39,7 @@ class OptimizerError(Exception):
 
 
 class UsageError(OptimizerError):
-    """The request cannot be carried out as it stands."""
+    """The request is invalid and cannot be carried out."""
 
     exit_code = 2
 
@@ -49,8 +49,8 @@ class AdapterError(UsageError):
 
     Args:
         problem: what is wrong.
-        file: the file at fault.
-        key: the tensor or metadata key at fault, if there is one.
+        file: the file that caused the error.
+        key: the tensor or metadata key that caused the error, if there is one.
         remedy: what the user can do.
     """
 

@@ -1,4 +1,4 @@
-"""Text of libraries and of strangers' files, fit to stand in a message: in one line, with nothing in it that steers a terminal."""
+"""Sanitises text from libraries and untrusted files for messages: one line, without terminal control characters."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import unicodedata
 
 
 def printable(text: str) -> str:
-    """The text with line ends and tabs as spaces and every other character that cannot be printed as its escape."""
+    """Returns the text with line ends and tabs replaced by spaces and every other unprintable character replaced by its escape."""
     return "".join(c if c.isprintable() else " " if c in "\n\r\t" else c.encode("unicode_escape").decode() for c in text)
 
 
 def one_line(text: object) -> str:
-    """The text, or an error's message, with every run of white space as one space."""
+    """Returns the text, or an error's message, with every run of white space replaced by one space."""
     return " ".join(str(text).split())
 
 
 def visible_line(text: str) -> str:
-    """The text in one line without control, format and other invisible characters."""
+    """Returns the text on one line without control, format and other invisible characters."""
     visible = "".join(" " if character.isspace() else character for character in text)
     return one_line("".join(c for c in visible if unicodedata.category(c)[0] != "C"))
 
 
 def first_sentence(error: Exception) -> str:
-    """The first sentence of a library's message."""
+    """Returns the first sentence of a library's error message."""
     if "Cannot copy out of meta tensor" in str(error):
-        return "weights are missing in it"  # diffusers leaves those that a single file lacks without storage, and then moves them
+        return "weights are missing in it"  # diffusers leaves missing weights on the meta device, then moves them
     if isinstance(error, KeyError):
         return f"{error} is missing in it"
     return one_line(error).split(". ")[0].rstrip(".") or type(error).__name__

@@ -1,6 +1,6 @@
-"""A study at rest: records, files, tables, the evaluation cache and the report.
+"""A study on disk: records, files, tables, the evaluation cache and the report.
 
-Everything here is plain data and files. Nothing imports torch; pandas, Jinja2 and Pillow are imported when they are needed.
+This package contains only plain data and files. Nothing imports torch; pandas, Jinja2 and Pillow are imported on first use.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Atomic writes: a file is there in full or not at all, also after a power cut.
+"""Atomic writes: a file is written completely or not at all, even after a power failure.
 
-The data go to a temporary file in the same folder, are flushed to the disk, and take the final name in one step; then the
+The data are written to a temporary file in the target folder, flushed to the disk, and renamed to the final name in one step; then the
 folder itself is flushed. A process that is killed in between leaves at most a hidden ``.tmp-*`` file behind.
 """
 
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 TEMPORARY = ".tmp-"
-"""Every unfinished file's name begins with this."""
+"""Prefix of the names of unfinished files."""
 
 _NOT_SUPPORTED = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
@@ -22,18 +22,18 @@ _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Lend an empty temporary file beside ``path`` that takes its place when the block ends without an error.
+    """Yields an empty temporary file beside ``path`` that replaces it when the block ends without an error.
 
     The temporary name keeps the suffix, so that libraries which choose a format by it (pictures, tables) work unchanged.
 
     Args:
-        path: the final file; its folder must exist. An existing file is replaced.
+        path: path of the final file; its folder must exist. An existing file is replaced.
 
     Yields:
-        The temporary file's path, to be written by any means.
+        Path of the temporary file, which the caller writes.
 
     Raises:
-        OSError: the folder cannot be written or is full; ``path`` is then what it was before.
+        OSError: the folder cannot be written or is full; ``path`` is then unchanged.
     """
     final = Path(path)
     with _temporary(final) as temporary:
@@ -44,16 +44,16 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
-    """Write ``data`` to ``path`` atomically; raises OSError and leaves the old file when that is not possible."""
+    """Writes ``data`` to ``path`` atomically; raises OSError, and leaves an existing file unchanged, if that is not possible."""
     with replacing(path) as temporary:
         temporary.write_bytes(data)
 
 
 def create_bytes(path: str | Path, data: bytes) -> bool:
-    """Write ``data`` to ``path`` atomically, unless there is such a file; of several that do so at once one is the first.
+    """Writes ``data`` to ``path`` atomically, unless the file exists; of several concurrent callers only one succeeds.
 
     Returns:
-        Whether it was written. Where the file system has no hard links, two that come within the same instant may both be told so.
+        Whether the file was written. On file systems without hard links, two concurrent callers may both return True.
 
     Raises:
         OSError: the folder cannot be written or is full.
@@ -77,12 +77,12 @@ def create_bytes(path: str | Path, data: bytes) -> bool:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write ``text`` to ``path`` atomically, as UTF-8 with the line ends that it has."""
+    """Writes ``text`` to ``path`` atomically, as UTF-8 with unchanged line ends."""
     write_bytes(path, text.encode("utf-8"))
 
 
 def flush_folder(folder: Path) -> None:
-    """Make a new or renamed entry of the folder durable, where the system can do that."""
+    """Makes a new or renamed entry of the folder durable, if the system supports it."""
     if os.name == "nt":
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -97,7 +97,7 @@ def flush_folder(folder: Path) -> None:
 
 @contextmanager
 def _temporary(final: Path) -> Iterator[Path]:
-    """A new, empty file beside another, which is gone when the block ends, unless it was renamed."""
+    """Yields a new, empty file beside another, which is removed when the block ends, unless it was renamed."""
     temporary = final.with_name(f"{TEMPORARY}{secrets.token_hex(8)}{final.suffix}")
     os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     try:

@@ -1,7 +1,7 @@
-"""EvaluationCache: every finished evaluation, stored under a key made of all that determines its result.
+"""EvaluationCache: stores every finished evaluation under a key made of all inputs that determine its result.
 
-An evaluation is written before the optimiser is told of it. A run that is killed and started again finds it here and need
-not render it a second time.
+An evaluation is written before it is reported to the optimizer. A run that is killed and restarted finds it here and does not render
+it again.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ _KEY = re.compile(r"[0-9a-f]{64}")
 
 
 class BrokenEvaluationWarning(UserWarning):
-    """A file in the cache is torn or foreign; it was moved aside and counts as missing."""
+    """A cache file is incomplete or not valid; it was moved aside and counts as missing."""
 
 
 def evaluation_key(**parts: object) -> str:
-    """The key of an evaluation: SHA-256 over the canonical JSON of its parts, 64 hexadecimal digits.
+    """Returns the key of an evaluation: SHA-256 over the canonical JSON of its parts, 64 hexadecimal digits.
 
     Pass everything that determines the result: recipe, hashes of the sources and of the base, prompts, seeds, steps, size,
     scheduler, embedder, and the version of the score. The order of the parts and of dictionary keys does not matter.
 
     Args:
-        parts: JSON-ready values: None, bool, int, finite float, str, lists, tuples, dictionaries with string keys.
+        parts: JSON-serializable values: None, bool, int, finite float, str, lists, tuples, dictionaries with string keys.
 
     Raises:
-        ValueError: no part was given, or a part is not JSON-ready; names the part.
+        ValueError: no part was given, or a part is not JSON-serializable; the message names the part.
 
     Example:
         >>> evaluation_key(recipe={"method": "ties"}, seed=1) == evaluation_key(seed=1, recipe={"method": "ties"})
@@ -53,19 +53,19 @@ def evaluation_key(**parts: object) -> str:
 
 @dataclass(frozen=True)
 class EvaluationCache:
-    """Evaluations in a store, one JSON file per key, safe to share between processes and machines.
+    """Evaluations in a store, one JSON file per key; safe to share between processes and machines.
 
     Attributes:
-        store: where they lie. ``evaluations/KEY.json`` holds the format, the key, a checksum and the evaluation.
+        store: store of the files. ``evaluations/KEY.json`` contains the format, the key, a checksum and the evaluation.
     """
 
     store: Store
 
     def get(self, key: str) -> Evaluation | None:
-        """The evaluation stored under ``key``, or None.
+        """Returns the evaluation stored under ``key``, or None.
 
-        A file that is torn, altered or not an evaluation of this key is moved aside as ``*.broken``, named in a
-        ``BrokenEvaluationWarning``, and counts as absent.
+        A file that is incomplete, altered or not an evaluation of this key is moved aside as ``*.broken``, named in a
+        ``BrokenEvaluationWarning``, and counts as missing.
 
         Raises:
             ValueError: ``key`` is not 64 hexadecimal digits.
@@ -84,16 +84,16 @@ class EvaluationCache:
             return None
 
     def put(self, key: str, evaluation: Evaluation) -> None:
-        """Store the evaluation durably, in the place of what is there; when this returns, it survives a power cut.
+        """Stores the evaluation durably, replacing an existing one; it survives a power failure after this method has returned.
 
         Raises:
-            ValueError: ``key`` is not 64 hexadecimal digits, or the recipe is not JSON-ready.
+            ValueError: ``key`` is not 64 hexadecimal digits, or the recipe is not JSON-serializable.
             OSError: the store cannot be written.
         """
         self.store.write(_name(key), _encode(evaluation, key))
 
     def add(self, key: str, evaluation: Evaluation) -> Evaluation:
-        """Store the evaluation durably if it is the first of its key; returns the one that stands. Raises as ``put``."""
+        """Stores the evaluation durably if its key is new; returns the stored one. Raises the exceptions of ``put``."""
         name, data = _name(key), _encode(evaluation, key)
         while not self.store.create(name, data):
             if first := self.get(key):
@@ -101,7 +101,7 @@ class EvaluationCache:
         return evaluation
 
     def keys(self) -> Iterator[str]:
-        """The keys of all stored evaluations, sorted; whether each file is whole is found out by ``get``."""
+        """Returns the keys of all stored evaluations, sorted, without checking the files' contents, which ``get`` does."""
         stems = (name.removeprefix(f"{FOLDER}/").removesuffix(".json") for name in self.store.names(FOLDER) if name.endswith(".json"))
         return (stem for stem in stems if _KEY.fullmatch(stem))
 
@@ -121,7 +121,7 @@ def _name(key: str) -> str:
 
 
 def _encode(evaluation: Evaluation, key: str) -> bytes:
-    """The file of an evaluation; raises ValueError where its recipe is not JSON-ready."""
+    """Returns an evaluation as file content; raises ValueError if its recipe is not JSON-serializable."""
     _check(evaluation.recipe, "recipe")
     stored = json.loads(evaluation.model_dump_json())
     envelope = {"format": FORMAT, "key": key, "checksum": _digest(stored), "evaluation": stored}
@@ -129,7 +129,7 @@ def _encode(evaluation: Evaluation, key: str) -> bytes:
 
 
 def _decode(data: bytes, key: str) -> Evaluation:
-    """The evaluation in a file; raises ValueError with a reason that reads well after the file's name."""
+    """Returns the evaluation in a file; raises ValueError with a reason that can follow the file's name."""
     try:
         envelope = json.loads(data)
     except ValueError:

@@ -1,4 +1,4 @@
-"""StudyDirectory: where everything that one run leaves behind has its place."""
+"""StudyDirectory: paths of all files and folders that a run writes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Self
 from studies.atomic import TEMPORARY, write_bytes
 
 SHEETS = "sheets"
-"""Folder of the contact sheets, in a directory and in a store alike."""
+"""Name of the contact sheets' folder, in a directory and in a store."""
 
 _LAYOUT = frozenset(
     [
@@ -34,9 +34,9 @@ class StudyDirectoryError(ValueError):
     """A study directory cannot be created, written or read.
 
     Args:
-        problem: what is wrong.
-        where: the file or folder at fault.
-        remedy: what the user can do.
+        problem: description of the problem.
+        where: file or folder concerned.
+        remedy: suggested action for the user.
     """
 
     def __init__(self, problem: str, *, where: str | Path, remedy: str) -> None:
@@ -46,7 +46,7 @@ class StudyDirectoryError(ValueError):
 
 @dataclass(frozen=True)
 class StudyDirectory:
-    """The layout of a study at rest; building one touches nothing on the disk.
+    """The layout of a study on disk; creating an instance does not access the disk.
 
     ::
 
@@ -54,10 +54,10 @@ class StudyDirectory:
         evaluations/          evaluation cache, trial log     images/       baselines, trials, confirmation (lossless)
         trials.csv .parquet   one row per trial               summary.json  what the report shows, as data
         report.html           the report                      best/         the winner: LoRA file, recipe, model card
-        sheets/               a contact sheet a recipe        workers/      who works on it, while they do
+        sheets/               one contact sheet per recipe    workers/      registry of the active workers
 
     Attributes:
-        path: the directory.
+        path: path of the directory.
     """
 
     path: Path
@@ -67,65 +67,65 @@ class StudyDirectory:
 
     @property
     def settings(self) -> Path:
-        """``study.yaml``; a directory that holds it is a study."""
+        """Path of ``study.yaml``; a directory that contains it is a study."""
         return self.path / "study.yaml"
 
     @property
     def journal(self) -> Path:
-        """``journal.log``."""
+        """Path of ``journal.log``."""
         return self.path / "journal.log"
 
     @property
     def evaluations(self) -> Path:
-        """``evaluations/``."""
+        """Path of ``evaluations/``."""
         return self.path / "evaluations"
 
     @property
     def images(self) -> Path:
-        """``images/``."""
+        """Path of ``images/``."""
         return self.path / "images"
 
     @property
     def trials_csv(self) -> Path:
-        """``trials.csv``."""
+        """Path of ``trials.csv``."""
         return self.path / "trials.csv"
 
     @property
     def trials_parquet(self) -> Path:
-        """``trials.parquet``."""
+        """Path of ``trials.parquet``."""
         return self.path / "trials.parquet"
 
     @property
     def summary(self) -> Path:
-        """``summary.json``."""
+        """Path of ``summary.json``."""
         return self.path / "summary.json"
 
     @property
     def report(self) -> Path:
-        """``report.html``."""
+        """Path of ``report.html``."""
         return self.path / "report.html"
 
     @property
     def best(self) -> Path:
-        """``best/``."""
+        """Path of ``best/``."""
         return self.path / "best"
 
     @property
     def folders(self) -> tuple[Path, ...]:
-        """The directory and its three folders, outermost first."""
+        """Paths of the directory and its three folders, outermost first."""
         return (self.path, self.evaluations, self.images, self.best)
 
     @property
     def is_study(self) -> bool:
-        """Whether a configuration was saved here."""
+        """Whether a configuration is saved in the directory."""
         return self.settings.is_file()
 
     def create(self) -> Self:
-        """Create the folders and prove by writing that each can be written; harmless on a study that exists.
+        """Creates the folders and checks by writing that each is writable; idempotent.
 
         Raises:
-            StudyDirectoryError: the path is a file, holds something other than a study, or cannot be written. Folders made
-                on the way are removed again.
+            StudyDirectoryError: the path is a file, contains files other than a study, or cannot be written. Folders that this call
+                created are removed again.
         """
         self._refuse_foreign()
         made: list[Path] = []
@@ -144,10 +144,10 @@ class StudyDirectory:
         return self
 
     def open(self) -> Self:
-        """Check that this is a study, for reading.
+        """Checks that the directory is a study, before reading it.
 
         Raises:
-            StudyDirectoryError: there is no such directory, or it holds no ``study.yaml``.
+            StudyDirectoryError: the directory does not exist, or contains no ``study.yaml``.
         """
         if not self.path.is_dir():
             raise StudyDirectoryError("there is no such directory", where=self.path, remedy="check the path of the study")
@@ -157,7 +157,7 @@ class StudyDirectory:
         return self
 
     def inside(self, name: str) -> Path:
-        """The path of a file that is named relative to the study, with ``/`` between folders.
+        """Returns the path of a file that is named relative to the study, with ``/`` between folders.
 
         Raises:
             StudyDirectoryError: the name is empty, absolute or leads out of the study.
@@ -189,7 +189,7 @@ def _missing_parents(path: Path) -> list[Path]:
 
 
 def _made(folder: Path) -> bool:
-    """Make the folder unless it is there, be it from another worker that starts at the same moment."""
+    """Creates the folder unless it exists, and returns whether this call created it; safe for concurrent workers."""
     try:
         folder.mkdir()
     except FileExistsError:
@@ -200,7 +200,7 @@ def _made(folder: Path) -> bool:
 
 
 def _probe(folder: Path) -> None:
-    """Write, flush and remove a small file."""
+    """Writes, flushes and removes a small file."""
     file = folder / f"{TEMPORARY}probe-{os.getpid()}"
     try:
         write_bytes(file, b"x" * 4096)

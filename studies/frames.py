@@ -1,29 +1,29 @@
-"""Tables: the trials of a study as a data frame, as CSV and as Parquet, with columns that stay the same.
+"""Tables: the trials of a study as a data frame, CSV or Parquet, with stable columns.
 
 =========================  =======  ==================================================================================
 column                     type     meaning
 =========================  =======  ==================================================================================
-number                     int64    the trial's number
-label                      str      a baseline's name (``stack``, ``naive``, ``hero alone`` …), empty for a proposed trial
+number                     int64    trial number
+label                      str      name of a baseline (``stack``, ``naive``, ``hero alone`` …), empty for a proposed trial
 state                      str      ``COMPLETE`` or ``FAIL``
-error                      str      why the trial failed, empty otherwise
-score                      float64  what the search maximises
+error                      str      reason of the failure, empty otherwise
+score                      float64  objective value that the search maximizes
 artifacts                  float64  image damage relative to base and sources, 0 = none
 seconds                    float64  wall time of the evaluation
 method                     str      the recipe's merge method
 rank                       Int64    rank of the merged file; empty: the full rank
-density                    float64  share of entries that a sparsifying method keeps; empty: the method has none
+density                    float64  share of entries that a sparsifying method keeps; empty for methods without one
 seed                       Int64    the recipe's seed, for methods that draw random numbers
 weight:<source>            float64  the source's weight in the recipe
 preservation:<source>      float64  share of the source's effect that survives, 0 = base, 1 = the source alone
-own:<source>               float64  the same on prompts that ask for this source only
-joint:<source>             float64  the same on prompts that ask for all sources
-leakage:<source>           float64  the source's effect on prompts that ask for the others only, 0 = none
+own:<source>               float64  preservation on prompts that ask for this source only
+joint:<source>             float64  preservation on prompts that ask for all sources
+leakage:<source>           float64  effect of the source on prompts that ask for other sources only, 0 = none
 block:<source>:<block>     float64  the source's factor in a block or family of blocks; empty: not named in the recipe
 =========================  =======  ==================================================================================
 
-One row per trial, in the order of the numbers. A failed trial has its number, label, state and error; all else is empty.
-Sources come in the order of the study, blocks in their natural order (``IN02`` before ``IN10``).
+One row per trial, ordered by number. A failed trial has number, label, state and error; all other cells are empty.
+Sources are in the order of the study, blocks in natural order (``IN02`` before ``IN10``).
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ COLUMNS: Mapping[str, str] = {
     "density": "float64",
     "seed": "Int64",
 }
-"""The columns that every table has, with their pandas types."""
+"""Columns that every table has, with their pandas types."""
 
 SOURCE_COLUMNS = ("weight", "preservation", "own", "joint", "leakage")
-"""The columns that exist once per source, as ``<column>:<source>``, all float64."""
+"""Columns that exist once per source, as ``<column>:<source>``, all float64."""
 
 _MEASURES: Mapping[str, Callable[[SourceScore], float]] = {
     "preservation": lambda s: s.preservation,
@@ -68,14 +68,14 @@ _MEASURES: Mapping[str, Callable[[SourceScore], float]] = {
 
 
 def trials_frame(records: Iterable[TrialRecord], sources: Sequence[str] = ()) -> pd.DataFrame:
-    """The trials as a data frame with the columns that this module's description lists.
+    """Returns the trials as a data frame with the columns listed in the module docstring.
 
     Args:
         records: the trials, in any order.
-        sources: names of the sources in the order of the recipes' weights; taken from the evaluations if not given.
+        sources: names of the sources in the order of the recipes' weights; if empty, they are taken from the evaluations.
 
     Raises:
-        ValueError: a recipe has another number of weights than there are sources; names the trial.
+        ValueError: a recipe's number of weights differs from the number of sources; the message names the trial.
     """
     import pandas as pd
 
@@ -89,15 +89,15 @@ def trials_frame(records: Iterable[TrialRecord], sources: Sequence[str] = ()) ->
 
 
 def write_tables(records: Iterable[TrialRecord], directory: StudyDirectory | str | Path, sources: Sequence[str] = ()) -> tuple[Path, Path]:
-    """Write ``trials.csv`` and ``trials.parquet`` atomically and return their paths.
+    """Writes ``trials.csv`` and ``trials.parquet`` atomically and returns their paths.
 
     Args:
-        records: the trials.
-        directory: the study.
-        sources: as in ``trials_frame``.
+        records: trials, in any order.
+        directory: study directory.
+        sources: names of the sources in the order of the recipes' weights; if empty, they are taken from the evaluations.
 
     Raises:
-        ValueError: as ``trials_frame``.
+        ValueError: a recipe's number of weights differs from the number of sources; the message names the trial.
         OSError: the directory cannot be written.
     """
     study = directory if isinstance(directory, StudyDirectory) else StudyDirectory(directory)
@@ -110,15 +110,15 @@ def write_tables(records: Iterable[TrialRecord], directory: StudyDirectory | str
 
 
 def source_names(records: Iterable[TrialRecord]) -> tuple[str, ...]:
-    """The names of all sources that the evaluations score, in their order."""
+    """Returns the names of all sources in the evaluations, in order of first appearance."""
     return tuple(dict.fromkeys(name for r in records if r.evaluation for name in r.evaluation.sources))
 
 
 def source_weights(evaluation: Evaluation, names: Sequence[str]) -> dict[str, float]:
-    """Source → weight, from the recipe's ``weights``; empty where the recipe has none.
+    """Returns source → weight, from the recipe's ``weights``; empty if the recipe has none.
 
     Raises:
-        ValueError: there are more or fewer weights than sources.
+        ValueError: the number of weights differs from the number of sources.
     """
     weights = _sequence(evaluation.recipe.get("weights"))
     if weights and len(weights) != len(names):
@@ -127,10 +127,10 @@ def source_weights(evaluation: Evaluation, names: Sequence[str]) -> dict[str, fl
 
 
 def block_weights(evaluation: Evaluation, names: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Source → block → weight, from the recipe's ``blocks``, blocks in natural order; empty where the recipe has none.
+    """Returns source → block → weight, from the recipe's ``blocks``, blocks in natural order; empty if the recipe has none.
 
     Raises:
-        ValueError: there are more or fewer entries than sources.
+        ValueError: the number of entries differs from the number of sources.
     """
     blocks = _sequence(evaluation.recipe.get("blocks"))
     if blocks and len(blocks) != len(names):
@@ -140,7 +140,7 @@ def block_weights(evaluation: Evaluation, names: Sequence[str]) -> dict[str, dic
 
 
 def natural(text: str) -> tuple[tuple[str, int], ...]:
-    """A sort key under which ``IN02`` < ``IN10`` < ``MID`` and ``block 2`` < ``block 10``."""
+    """Returns a sort key under which ``IN02`` < ``IN10`` < ``MID`` and ``block 2`` < ``block 10``."""
     return tuple((word, int(digits or -1)) for word, digits in re.findall(r"([^0-9]*)([0-9]*)", text))
 
 

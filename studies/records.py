@@ -1,4 +1,4 @@
-"""Records: what one evaluation found, as plain data that outlives every model and every library version."""
+"""Records of evaluations and trials, as plain data that does not depend on models or library versions."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 
 def printable(text: str) -> str:
-    """The text with lone surrogates (undecodable bytes of a file name) spelled out, so that it can be written as UTF-8."""
+    """Returns the text with lone surrogates (undecodable bytes of a file name) escaped, so that it can be encoded as UTF-8."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 Text = Annotated[str, AfterValidator(printable)]
 RECORD = ConfigDict(frozen=True, ser_json_inf_nan="strings")
-"""What all records share: frozen, and NaN or ±∞ survive JSON (as strings, which every JSON reader accepts)."""
+"""Configuration of all records: frozen; NaN and ±∞ are stored in JSON as strings, which every JSON reader accepts."""
 
 
 class SourceScore(BaseModel):
-    """How one source fares in one candidate.
+    """Scores of one source in one candidate.
 
     Attributes:
         preservation: share of the source's effect that survives, 0 = base, 1 = the source alone; averaged over prompts.
-        own: the same on prompts that ask for this source only.
-        joint: the same on prompts that ask for all sources.
+        own: preservation on prompts that ask for this source only.
+        joint: preservation on prompts that ask for all sources.
         leakage: effect of this source on prompts that ask for the others only, 0 = none, 1 = as strong as on its own.
     """
 
@@ -36,15 +36,15 @@ class SourceScore(BaseModel):
 
 
 class Evaluation(BaseModel):
-    """What was measured on one candidate.
+    """Measurements of one candidate.
 
     Attributes:
         recipe: the recipe as JSON-ready data.
-        recipe_hash: its content hash.
-        score: the scalar that the search maximises.
+        recipe_hash: content hash of the recipe.
+        score: objective value that the search maximizes.
         sources: source name → its scores.
         artifacts: image damage relative to base and sources, 0 = none.
-        metrics: further named numbers (artifact parts, cosines, seconds by stage).
+        metrics: further named values (artifact parts, cosines, seconds by stage).
         images: picture file names relative to the study directory, in prompt order.
         seconds: wall time of the evaluation.
     """
@@ -62,14 +62,14 @@ class Evaluation(BaseModel):
 
 
 class TrialRecord(BaseModel):
-    """One line of the study: a numbered trial with its state and, when complete, its evaluation.
+    """A numbered trial with its state and, if complete, its evaluation.
 
     Attributes:
         number: Optuna's trial number; baselines are numbered like every other trial.
-        label: ``""`` for a proposed trial, else the baseline's name (``stack``, ``naive``, ``hero alone`` …).
+        label: ``""`` for a proposed trial, else the name of the baseline (``stack``, ``naive``, ``hero alone`` …).
         state: ``COMPLETE`` or ``FAIL``.
-        error: why it failed.
-        evaluation: None for a failed trial.
+        error: reason of the failure; empty for a complete trial.
+        evaluation: evaluation of the trial; None for a failed trial.
     """
 
     model_config = RECORD

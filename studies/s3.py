@@ -1,4 +1,4 @@
-"""S3Store: a store in a bucket of S3, or of a server that speaks its protocol (MinIO, Ceph, R2, …)."""
+"""S3Store: a store in an S3 bucket, or on an S3-compatible server (MinIO, Ceph, R2, …)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from studies.store import StoreError, parts_of
 
 _MISSING = {"NoSuchKey", "404"}
-"""``NoSuchBucket`` is not among them, though its status is 404 too."""
+"""Error codes for a missing object; ``NoSuchBucket`` is not included, although its status is 404 too."""
 _TAKEN = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
 _UNCONDITIONAL = {"NotImplemented", "501"}
 
@@ -51,15 +51,15 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class S3Store:
-    """Objects of a bucket whose keys begin with ``prefix/``. See ``Store``; every failure is a ``StoreError``.
+    """Store of a bucket's objects whose keys begin with ``prefix/``; every failure is a ``StoreError``.
 
-    Credentials, region and endpoint are what boto3 finds by itself: ``AWS_*`` variables, among them ``AWS_ENDPOINT_URL``, or a profile.
-    They are found at the first request and are neither kept here nor shown. Threads may share a store, processes may not.
+    boto3 determines credentials, region and endpoint: from ``AWS_*`` variables, including ``AWS_ENDPOINT_URL``, or from a profile.
+    They are read at the first request, and are not stored or shown. A store can be shared by threads, but not by processes.
 
     Attributes:
-        bucket: the bucket, which must exist.
-        prefix: the folder in it, with ``/`` between folders and none at its ends; empty for the whole bucket.
-        retries: how often a request that failed in a passing way is sent again, each time after a longer wait; 0 or more.
+        bucket: name of an existing bucket.
+        prefix: folder in the bucket, with ``/`` between folders and none at its ends; empty for the whole bucket.
+        retries: number of retries of a request after a transient failure, with increasing delays; 0 or more.
     """
 
     bucket: str
@@ -70,7 +70,7 @@ class S3Store:
         return "s3://" + "/".join(filter(None, (self.bucket, self.prefix)))
 
     def read(self, name: str) -> bytes | None:
-        """See ``Store``."""
+        """Returns the content of an object, or None if it does not exist."""
         key = self._key(name)
         with self._told(f"reading {name!r}"):
             try:
@@ -82,13 +82,13 @@ class S3Store:
         return data
 
     def write(self, name: str, data: bytes) -> None:
-        """See ``Store``."""
+        """Stores an object, replacing an existing one."""
         key = self._key(name)
         with self._told(f"writing {name!r}"):
             self._client.put_object(Bucket=self.bucket, Key=key, Body=data)
 
     def create(self, name: str, data: bytes) -> bool:
-        """See ``Store``. Where the server knows no conditional writes, two that come within the same instant may both be told so."""
+        """Stores an object unless it exists, and returns whether it was stored; if the server lacks conditional writes, two may succeed."""
         key = self._key(name)
         with self._told(f"creating {name!r}"):
             try:
@@ -104,7 +104,7 @@ class S3Store:
         return True
 
     def names(self, folder: str) -> Iterator[str]:
-        """See ``Store``. Objects of the bucket whose keys are no names of a store are left out."""
+        """Returns all names in a folder and its subfolders, sorted; objects whose keys are not valid store names are left out."""
         start, within = f"{self.prefix}/" if self.prefix else "", f"{self._key(folder)}/"
         found: list[str] = []
         with self._told(f"listing {folder!r}"):
@@ -114,7 +114,7 @@ class S3Store:
         return iter(sorted(filter(_is_name, found)))
 
     def remove(self, name: str) -> None:
-        """See ``Store``."""
+        """Removes an object, if it exists."""
         key = self._key(name)
         with self._told(f"removing {name!r}"):
             self._client.delete_object(Bucket=self.bucket, Key=key)
@@ -132,7 +132,7 @@ class S3Store:
 
     @contextmanager
     def _told(self, action: str) -> Iterator[None]:
-        """Turn what boto3 raises into a StoreError, without its cause: botocore's texts quote addresses, which may hold credentials."""
+        """Converts boto3's exceptions to StoreError, without their cause, because botocore's messages may quote URLs with credentials."""
         from botocore.exceptions import BotoCoreError, ClientError
         from botocore.parsers import ResponseParserError
         from urllib3.exceptions import HTTPError
@@ -151,14 +151,14 @@ def _is_name(key: str) -> bool:
 
 
 def _code(error: Exception) -> str:
-    """The server's code, ``NoSuchKey`` for one; empty where the error is not an answer of the server, or the code has no usual form."""
+    """Returns the server's error code, such as ``NoSuchKey``; empty if the error is not a server response or the code is malformed."""
     response: dict[str, Any] = getattr(error, "response", None) or {}
     code = str(response.get("Error", {}).get("Code", ""))
     return code if re.fullmatch(r"[A-Za-z0-9.]{1,64}", code) else ""
 
 
 def _reason(error: Exception) -> str:
-    """A few words of ours and the error's code or class, never its text."""
+    """Returns a fixed description with the error's code or class, never its message."""
     kinds = [kind.__name__ for kind in type(error).__mro__]
     code = _code(error)
     words = _CODES.get(code) or next((_KINDS[kind] for kind in kinds if kind in _KINDS), "the request was refused")

@@ -1,4 +1,4 @@
-"""Stores: where evaluations, pictures and sources of a study lie, so that many machines can share them; a folder, or a bucket."""
+"""Stores: a folder or a bucket for a study's evaluations, pictures and sources, which several machines can share."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ T = TypeVar("T")
 
 
 class StoreError(OSError):
-    """A store does not answer, or refuses.
+    """A store does not answer, or refuses a request.
 
     Args:
-        problem: what failed and why, in one line and without credentials.
-        where: the store.
+        problem: the failure and its cause, in one line and without credentials.
+        where: location of the store.
     """
 
     def __init__(self, problem: str, *, where: str) -> None:
@@ -27,34 +27,34 @@ class StoreError(OSError):
 
 
 class Store(Protocol):
-    """Named bytes. ``str`` of a store says where it lies. Names are relative, with ``/`` between folders: ``evaluations/0a….json``.
+    """Named byte strings. ``str`` of a store is its location. Names are relative, with ``/`` between folders: ``evaluations/0a….json``.
 
-    What ``write`` has returned for is durable, and no reader ever sees half of it. All methods raise OSError where the store does not
-    answer or refuses.
+    Data are durable when ``write`` returns, and readers never see partial data. All methods raise OSError if the store does not
+    answer or refuses a request.
     """
 
     def read(self, name: str) -> bytes | None:
-        """The bytes of this name, or None."""
+        """Returns the data with this name, or None."""
 
     def write(self, name: str, data: bytes) -> None:
-        """Store bytes; those of the same name before are replaced."""
+        """Stores data, replacing existing data with this name."""
 
     def create(self, name: str, data: bytes) -> bool:
-        """Store bytes unless there are some of this name; returns whether they were stored. Of several that do so at once one is first."""
+        """Stores data unless the name exists, and returns whether they were stored; of several concurrent callers only one succeeds."""
 
     def names(self, folder: str) -> Iterator[str]:
-        """All names in a folder and the folders in it, sorted."""
+        """Returns all names in a folder and its subfolders, sorted."""
 
     def remove(self, name: str) -> None:
-        """Remove what has this name, if there is any."""
+        """Removes the data with this name, if it exists."""
 
 
 @dataclass(frozen=True)
 class FolderStore:
-    """A folder of this machine or of a file server: names are paths in it.
+    """Store in a folder of this machine or of a file server: names are paths in it.
 
     Attributes:
-        path: the folder; it and folders in it are made when something is written.
+        path: path of the folder; it and its subfolders are created on the first write.
     """
 
     path: Path
@@ -63,27 +63,27 @@ class FolderStore:
         return str(self.path)
 
     def read(self, name: str) -> bytes | None:
-        """See ``Store``."""
+        """Returns the content of a file, or None if it does not exist."""
         try:
             return self._file(name).read_bytes()
         except FileNotFoundError:
             return None
 
     def write(self, name: str, data: bytes) -> None:
-        """See ``Store``."""
+        """Writes a file atomically, replacing an existing one."""
         self._in_folder(self._file(name), lambda file: write_bytes(file, data))
 
     def create(self, name: str, data: bytes) -> bool:
-        """See ``Store``."""
+        """Writes a file atomically unless it exists, and returns whether it was written."""
         return self._in_folder(self._file(name), lambda file: create_bytes(file, data))
 
     def names(self, folder: str) -> Iterator[str]:
-        """See ``Store``."""
+        """Returns all names in a folder and its subfolders, sorted, without unfinished files."""
         files = (p for p in self._file(folder).rglob("*") if p.is_file() and not p.name.startswith(TEMPORARY))
         return iter(sorted(p.relative_to(self.path).as_posix() for p in files))
 
     def remove(self, name: str) -> None:
-        """See ``Store``; a folder that is empty then goes, too."""
+        """Removes a file, if it exists, and its folder, if that is then empty."""
         file = self._file(name)
         if file.exists():
             file.unlink(missing_ok=True)
@@ -94,7 +94,7 @@ class FolderStore:
                     file.parent.rmdir()
 
     def _in_folder(self, file: Path, do: Callable[[Path], T]) -> T:
-        """Do something with a file in a folder that is there."""
+        """Calls a function on a file after creating its folder, and returns the result."""
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
             return do(file)
@@ -107,10 +107,10 @@ class FolderStore:
 
 
 def parts_of(name: str) -> tuple[str, ...]:
-    """The folders of a name and what it ends in, outermost first.
+    """Returns the folders and the file name in a store name, outermost first.
 
     Raises:
-        ValueError: the name is empty, absolute, leads out of the store, or holds a backslash or NUL.
+        ValueError: the name is empty, absolute, leads out of the store, or contains a backslash or NUL.
     """
     parts = PurePosixPath(name).parts
     if not parts or name.startswith("/") or ".." in parts or "\\" in name or "\0" in name:

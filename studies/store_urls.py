@@ -1,4 +1,4 @@
-"""Places of stores as users write them: a folder, or ``s3://bucket/prefix``."""
+"""Parsing of store locations: a folder, or ``s3://bucket/prefix``."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _FORMS = "name a folder, or a bucket as s3://bucket/prefix"
 
 
 def open_store(place: str) -> Store:
-    """The store at a place; nothing is read or written yet.
+    """Returns the store at a location, without reading or writing.
 
     Args:
-        place: ``s3://bucket/prefix`` (the prefix may be absent), or the path of a folder, relative to the current one or from ``~``.
+        place: ``s3://bucket/prefix`` (the prefix is optional), or the path of a folder, relative to the working directory or from ``~``.
 
     Raises:
-        StudyDirectoryError: the place is of another kind or names nothing, or boto3, which a bucket needs, is not installed. What may
-            hold a password, as ``postgresql://user:password@host`` does, is not quoted.
+        StudyDirectoryError: the location is of an unknown kind or empty, or boto3, which a bucket requires, is not installed. Text
+            that may contain a password, as in ``postgresql://user:password@host``, is not quoted.
     """
     scheme, mark, rest = place.partition("://")
     if mark and scheme.lower() == "s3":
@@ -37,10 +37,10 @@ def open_store(place: str) -> Store:
 
 
 def check(store: Store) -> None:
-    """Prove by writing, reading and removing a probe of 4 KiB that a store works; a folder that is not there is made.
+    """Checks that a store works by writing, reading and removing a probe of 4 KiB; a missing folder is created.
 
     Raises:
-        StudyDirectoryError: it does not work, in one line.
+        StudyDirectoryError: the store does not work; the message is one line.
     """
     name, data = f"{TEMPORARY}probe-{token_hex(8)}", token_bytes(4096)
     try:

@@ -1,4 +1,4 @@
-"""StudySummary: all that the report shows, as plain data that can be saved, read again and turned into the same report."""
+"""StudySummary: all data that the report shows, in a form that can be saved and loaded to produce an identical report."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from studies.records import RECORD, Text, TrialRecord
 
 
 class SourceInfo(BaseModel):
-    """One source as it was given.
+    """One source of the study.
 
     Attributes:
-        name: its short name in tables and recipes.
+        name: short name in tables and recipes.
         role: ``style``, ``character`` or ``concept``.
-        trigger: the words that call it; empty for a style that is always on.
-        file: the file's name, without folders.
-        sha256: hex digest of the file.
+        trigger: words that invoke it in a prompt; empty for a style that is always active.
+        file: file name, without folders.
+        sha256: SHA-256 digest of the file, hexadecimal.
         rank_min: lowest rank of its modules.
         rank_max: highest rank of its modules.
         base: family of its base model: ``sd1``, ``sdxl`` …
@@ -50,10 +50,10 @@ class PromptInfo(BaseModel):
     """One prompt with its seed.
 
     Attributes:
-        text: the prompt.
-        seed: seed of the starting noise, the same in every column.
+        text: text of the prompt.
+        seed: seed of the initial noise, identical in every column.
         kind: ``own`` asks for one source by its trigger, ``joint`` for all sources in one picture.
-        source: the source that an own prompt asks for; empty for a joint prompt.
+        source: source that an own prompt asks for; empty for a joint prompt.
     """
 
     model_config = RECORD
@@ -69,8 +69,8 @@ class PictureColumn(BaseModel):
 
     Attributes:
         label: heading of the column.
-        kind: what was rendered: ``base``, ``source``, ``stack``, ``naive``, ``best`` or another word.
-        files: one file name per prompt, relative to the study, with ``/``; empty where no picture was made.
+        kind: rendered model: ``base``, ``source``, ``stack``, ``naive``, ``best`` or another word.
+        files: one file name per prompt, relative to the study, with ``/``; empty if there is no picture.
     """
 
     model_config = RECORD
@@ -81,14 +81,14 @@ class PictureColumn(BaseModel):
 
 
 class ConfirmedScore(BaseModel):
-    """A score on prompts and seeds that the search never saw.
+    """The weakest source's preservation on prompts and seeds that the search did not use.
 
     Attributes:
-        score: the minimum over the sources of their preservation.
-        ci_low: lower end of its confidence interval.
-        ci_high: upper end of its confidence interval.
-        sources: source → its preservation on the same pictures; may be empty.
-        artifacts: artifact level of the same pictures; None if not known.
+        score: minimum of the sources' preservation; not the objective value of the search.
+        ci_low: lower end of its bootstrap interval.
+        ci_high: upper end of its bootstrap interval.
+        sources: source → preservation on the confirmation pictures; may be empty.
+        artifacts: artifact level of the confirmation pictures; None if not known.
     """
 
     model_config = RECORD
@@ -107,13 +107,13 @@ class ConfirmedScore(BaseModel):
 
 
 class Verdict(BaseModel):
-    """What was found on the confirmation prompts.
+    """Result on the confirmation prompts.
 
     Attributes:
-        sentence: the finding in one sentence.
-        shipped_label: the row whose recipe was exported.
-        rows: label → confirmed score, in the order in which to show them.
-        confidence: of the intervals, e.g. 0.95.
+        sentence: finding in one sentence.
+        shipped_label: label of the row whose recipe was exported.
+        rows: label → confirmed score, in display order.
+        confidence: confidence level of the intervals, e.g. 0.95.
         pictures: number of pictures per row behind the scores; 0 if not known.
     """
 
@@ -133,33 +133,33 @@ class Verdict(BaseModel):
 
 
 DEMO_BASE = "demo"
-"""What a summary calls the base inside this package."""
+"""Name of the packaged demo base in a summary."""
 
 
 class StudySummary(BaseModel):
-    """One study, ready to be shown.
+    """Data of one study for the report.
 
     Attributes:
         title: heading of the report.
         version: version of the software that ran the study.
-        created: when the study was started.
-        finished: when it was finished; None while it runs or after an interruption.
-        kind: what the sources are, and the result is: LoRAs, or full models.
-        base: the base model, a path or an identifier; empty where full models are merged with each other.
-        sources: the sources, in the order of the recipes' weights.
-        prompts: the prompts of the picture grid.
-        columns: the pictures, one column per model.
+        created: start time of the study.
+        finished: end time of the study; None while it runs or after an interruption.
+        kind: kind of the sources and the result: LoRAs, or full models.
+        base: base model, a path or an identifier; empty if full models are merged with each other.
+        sources: sources, in the order of the recipes' weights.
+        prompts: prompts of the picture grid.
+        columns: pictures, one column per model.
         trials: all trials, failed ones included.
-        baselines: number of trials that every study begins with, whatever its budget.
-        budget: number of recipes to try beyond them; None if the run was bounded by time only.
-        best_number: the trial that was exported, or is ahead so far; None if no trial is complete.
-        verdict: the finding; None until the finalists were confirmed.
-        file: the exported file, or the model's folder, relative to the study; empty if there is none yet.
-        comfyui_only: the exported file has names that only ComfyUI reads.
-        environment: what it ran on: versions, device.
-        command: the command line that reproduces the study.
-        resume_command: the command line that continues it; empty if it is finished.
-        warnings: everything that the user should know, one sentence each.
+        baselines: number of baseline trials, which are independent of the budget.
+        budget: number of recipes to try besides the baselines; None if the run was limited by time only.
+        best_number: number of the exported or currently best trial; None if no trial is complete.
+        verdict: result of the confirmation; None before it.
+        file: exported file or model folder, relative to the study; empty if there is none yet.
+        comfyui_only: whether the exported file has key names that only ComfyUI reads.
+        environment: versions and device of the run.
+        command: command line that reproduces the study.
+        resume_command: command line that resumes it; empty if it is finished.
+        warnings: warnings for the user, one sentence each.
     """
 
     model_config = RECORD
@@ -187,17 +187,17 @@ class StudySummary(BaseModel):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The sources' names, in order."""
+        """Names of the sources, in order."""
         return tuple(s.name for s in self.sources)
 
     @property
     def zero(self) -> str:
-        """What shows nothing of a source, in words."""
+        """Description of the reference that counts as preservation 0."""
         return "the base model" if self.base else "what the other models draw in its place"
 
     @property
     def best(self) -> TrialRecord | None:
-        """The trial of ``best_number``."""
+        """Trial with the number ``best_number``, or None."""
         return next((t for t in self.trials if t.number == self.best_number), None)
 
     @model_validator(mode="after")
@@ -224,17 +224,17 @@ class StudySummary(BaseModel):
 
 
 def save_summary(summary: StudySummary, directory: StudyDirectory | str | Path) -> Path:
-    """Write ``summary.json`` atomically and return its path; raises OSError if the study cannot be written."""
+    """Writes ``summary.json`` atomically and returns its path; raises OSError if the study cannot be written."""
     study = directory if isinstance(directory, StudyDirectory) else StudyDirectory(directory)
     write_text(study.summary, summary.model_dump_json(indent=1) + "\n")
     return study.summary
 
 
 def load_summary(directory: StudyDirectory | str | Path) -> StudySummary:
-    """Read ``summary.json``.
+    """Reads ``summary.json``.
 
     Raises:
-        StudyDirectoryError: there is none, or it does not hold a summary.
+        StudyDirectoryError: the file does not exist or is not a valid summary.
     """
     study = directory if isinstance(directory, StudyDirectory) else StudyDirectory(directory)
     try:

@@ -1,4 +1,4 @@
-"""The trial log: what became of every trial, beside the evaluations, so that the optimiser's own storage can be rebuilt."""
+"""The trial log: results of all trials, stored beside the evaluations, from which the optimizer's own storage can be rebuilt."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ FOLDER = "evaluations/trials"
 
 
 class TrialEntry(BaseModel):
-    """One trial that has ended.
+    """One ended trial.
 
     Attributes:
-        number: the trial's number.
-        label: a baseline's name, empty for a proposed trial.
-        values: what was proposed, by parameter.
-        spaces: each parameter's distribution, as Optuna's JSON.
-        key: of the evaluation; empty for a failed trial.
-        error: why it failed.
-        imported: it came, finished, from the study that this one was forked from, and is none of the baselines.
+        number: trial number.
+        label: name of a baseline, empty for a proposed trial.
+        values: parameter name → value.
+        spaces: parameter name → distribution, as Optuna's JSON.
+        key: cache key of the evaluation; empty for a failed trial.
+        error: reason of the failure; empty for a complete trial.
+        imported: whether a trial that is no baseline was copied, finished, from the study that this one was forked from.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,12 +38,12 @@ class TrialEntry(BaseModel):
 
 
 class StudyEntry(BaseModel):
-    """What the study began with.
+    """Initial settings and inputs of the study.
 
     Attributes:
-        budget: recipes beyond the baselines; the search space follows from it.
-        inputs: digests and versions of what it rests on.
-        fork: name of the directory beside it that holds the study from which this one was forked; empty for all others.
+        budget: number of recipes besides the baselines; the search space depends on it.
+        inputs: digests and versions of the inputs.
+        fork: name of the sibling directory with the study that this one was forked from; empty if it is no fork.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,30 +55,30 @@ class StudyEntry(BaseModel):
 
 @dataclass(frozen=True)
 class TrialLog:
-    """Entries in a store: ``evaluations/trials/study.json`` and one ``evaluations/trials/000012.json`` a trial.
+    """Log entries in a store: ``evaluations/trials/study.json`` and one ``evaluations/trials/000012.json`` per trial.
 
     Attributes:
-        store: where they lie.
+        store: store of the entries.
     """
 
     store: Store
 
     def begin(self, entry: StudyEntry) -> None:
-        """Write down what the study began with; raises OSError."""
+        """Writes the study entry; raises OSError."""
         self.store.write(f"{FOLDER}/study.json", entry.model_dump_json(indent=1).encode())
 
     def add(self, entry: TrialEntry) -> None:
-        """Write down a trial's end, before the optimiser is told; raises OSError."""
+        """Writes the entry of an ended trial, before it is reported to the optimizer; raises OSError."""
         self.store.write(self.name(entry.number), entry.model_dump_json(indent=1).encode())
 
     @staticmethod
     def name(number: int) -> str:
-        """Where the entry of a trial lies in the store."""
+        """Returns the store name of a trial's entry."""
         return f"{FOLDER}/{number:06d}.json"
 
     @property
     def beginning(self) -> StudyEntry | None:
-        """What the study began with, or None where that is not known."""
+        """Study entry, or None if it is missing or not valid."""
         data = self.store.read(f"{FOLDER}/study.json")
         try:
             return None if data is None else StudyEntry.model_validate_json(data)
@@ -86,7 +86,7 @@ class TrialLog:
             return None
 
     def entries(self) -> Iterator[TrialEntry]:
-        """All whole entries, by number; what is torn is left out, as a trial that never ended."""
+        """Yields all valid entries, by number; incomplete ones are left out, like trials that never ended."""
         for name in self.store.names(FOLDER):
             if name.endswith("study.json"):
                 continue

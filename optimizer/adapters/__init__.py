@@ -1,4 +1,4 @@
-"""Adapters: LoRA and LyCORIS files in and out of one canonical form."""
+"""Adapters: reads LoRA and LyCORIS files into one canonical form and writes them back."""
 
 from optimizer.adapters.adapter import Adapter, Coverage
 from optimizer.adapters.base_weights import BaseWeights

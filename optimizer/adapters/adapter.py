@@ -1,4 +1,4 @@
-"""Adapter: a source in memory."""
+"""Adapter: the in-memory form of a LoRA file."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from optimizer.adapters.factors import Factors
 
 @dataclass(frozen=True)
 class Coverage:
-    """Which tensors of a file were understood.
+    """Record of which tensors of a file were recognised.
 
     Attributes:
-        understood: tensor names that went into a module.
-        unknown: tensor name → why it was not understood.
+        understood: names of the tensors that were assigned to a module.
+        unknown: tensor name → reason why it was not recognised.
     """
 
     understood: tuple[str, ...] = ()
@@ -26,15 +26,15 @@ class Adapter:
     """One LoRA in canonical form.
 
     Attributes:
-        name: short name for tables and file names, letters, digits and ``.+_-`` only.
+        name: short name for tables and file names; letters, digits and ``.+_-`` only.
         modules: canonical module path → factors, e.g. ``unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q``.
-        base: family of the base model: ``sd1``, ``sd2``, ``sdxl``, … or ``unknown``.
-        base_reason: what told the family, for people; empty where nothing did.
-        dialect: whose tensor names the file has, for people: ``kohya``, ``diffusers``, …; empty for an adapter that was never a file.
+        base: base model family: ``sd1``, ``sd2``, ``sdxl``, … or ``unknown``.
+        base_reason: evidence for the family, human-readable; empty if there is none.
+        dialect: key naming convention of the file, human-readable: ``kohya``, ``diffusers``, …; empty for an adapter not read from a file.
         kinds: kind of adapter (``LoRA``, ``LoHa``, …) → number of the file's modules.
-        metadata: the file header's own strings (untrusted).
-        coverage: which tensors were understood.
-        sha256: hex digest of the file's bytes; empty for an adapter that was never a file.
+        metadata: metadata strings of the file header (untrusted).
+        coverage: which tensors were recognised.
+        sha256: hex SHA-256 digest of the file's bytes; empty for an adapter not read from a file.
     """
 
     name: str

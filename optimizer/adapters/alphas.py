@@ -1,7 +1,7 @@
-"""Declared alphas: what a file, or the PEFT configuration beside it, says of alpha where no ``.alpha`` tensor does.
+"""Declared alphas: alpha values from the file header or the PEFT configuration, used where a module has no ``.alpha`` tensor.
 
-diffusers stores the fields of PEFT's LoraConfig as JSON under ``lora_adapter_metadata`` in the file's header, each with the part's
-name in front (``unet.lora_alpha``). PEFT itself writes them to ``adapter_config.json`` in the same folder.
+diffusers stores the fields of PEFT's LoraConfig as JSON under ``lora_adapter_metadata`` in the file's header, each prefixed with the
+name of the pipeline part (``unet.lora_alpha``). PEFT itself writes them to ``adapter_config.json`` in the same folder.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _KINDS = ("LORA", "LOHA", "LOKR", "IA3", "OFT", "BOFT")
 
 @dataclass(frozen=True)
 class Declared:
-    """The declared alphas of one part.
+    """The declared alphas of one pipeline part.
 
     Attributes:
-        alpha: of every module that no pattern names.
-        patterns: end of a module name, on a dot, → its own alpha; with ``^`` in front, the whole name.
-        rank_stabilised: the scale is alpha / √rank instead of alpha / rank (rsLoRA, arXiv:2312.03732).
-        settings: all fields that PEFT wrote.
+        alpha: default alpha, for every module that no pattern matches; None means alpha = rank.
+        patterns: module name suffix (starting at a dot) → alpha; a pattern with a leading ``^`` matches the whole name.
+        rank_stabilised: if True, the scale is alpha / √rank instead of alpha / rank (rsLoRA, arXiv:2312.03732).
+        settings: all fields of the PEFT configuration.
     """
 
     alpha: float | None
@@ -44,11 +44,11 @@ class Declared:
     settings: Mapping[str, Any]
 
     def alpha_of(self, name: str, rank: int) -> float:
-        """Alpha of a module, such that alpha / rank is its scale.
+        """Returns the alpha of a module, such that alpha / rank is its scale.
 
         Args:
-            name: the module's name inside its part.
-            rank: the rank that its tensors have.
+            name: the module's name relative to its part.
+            rank: rank of the module's factors.
         """
         alpha = next((value for pattern, value in self.patterns.items() if _matches(pattern, name)), self.alpha)
         if alpha is None:
@@ -56,7 +56,7 @@ class Declared:
         return alpha * math.sqrt(rank) if self.rank_stabilised else alpha
 
     def rescaled(self, name: str, roles: Collection[str], factors: Factors) -> Factors:
-        """The factors of a LoKr with two whole matrices, which have scale 1 in LyCORIS and alpha / r in PEFT; others as they are."""
+        """Returns the factors, rescaled from LyCORIS's scale 1 to PEFT's alpha / r for a PEFT LoKr with two full matrices."""
         if self.settings.get("peft_type") != "LOKR" or not set(roles) >= {"lokr_w1", "lokr_w2"}:
             return factors
         ranks = self.settings.get("rank_pattern") or {}
@@ -67,11 +67,11 @@ class Declared:
 
 
 NOTHING = Declared(None, {}, False, {})
-"""Where nothing is declared: alpha is the rank."""
+"""Default for a part without declared alphas: alpha equals the rank."""
 
 
 def declared_alphas(header: Header) -> dict[str, Declared]:
-    """Part → its declared alphas, for the parts that something is declared for."""
+    """Returns part → declared alphas, for the parts that have a declaration."""
     if text := header.metadata.get(METADATA_KEY):
         table = _table(text, header.path, METADATA_KEY)
         fields = {part: _under(table, part) for part in TEMPLATES}

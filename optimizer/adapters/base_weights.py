@@ -1,4 +1,4 @@
-"""The base model's weights, for the adapter kinds whose change depends on them."""
+"""Base model weights, for the adapter kinds whose ΔW depends on them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _WEIGHT, _BIAS = ".weight", ".bias"
 
 
 class BaseWeights:
-    """The weights in the folder of a diffusers pipeline, read one at a time.
+    """The weights of a diffusers pipeline folder, read one tensor at a time.
 
     Args:
-        folder: of the pipeline, with one folder for each part that holds safetensors files.
+        folder: pipeline folder, with one subfolder of safetensors files per part.
 
     Raises:
-        BaseModelError: there is no such folder, or a file in it cannot be read.
+        BaseModelError: the folder holds no safetensors weights, or a file in it cannot be read.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -38,12 +38,12 @@ class BaseWeights:
             raise BaseModelError(problem, where=self.folder, remedy="give the folder of one")
 
     def weight(self, where: Place) -> Tensor:
-        """The weight that a module of a file changes, fp32, in the layout of the file: (out, in) or (out, in, kh, kw)."""
+        """Returns the base weight that a module of a file changes: fp32, in the layout of the file, (out, in) or (out, in, kh, kw)."""
         weight = torch.cat([self._read(path).float() for path in where.paths])
         return turned(weight) if where.swapped else weight
 
     def has_bias(self, where: Place) -> bool:
-        """Whether any of the modules has a bias."""
+        """Returns whether any module of the place has a bias."""
         return any(path + _BIAS in self._files for path in where.paths)
 
     def _read(self, path: str) -> Tensor:
@@ -66,6 +66,6 @@ class BaseWeights:
 
 
 def _files(folder: Path) -> list[Path]:
-    """The weight files of a part; those in half precision only where there are no others."""
+    """Returns the weight files of a part; fp16 variant files only if there are no others."""
     files = sorted(folder.glob("*.safetensors"))
     return [file for file in files if ".fp16" not in file.name] or files

@@ -1,4 +1,4 @@
-"""Distillation LoRAs: those that make a model draw in few steps, which are told by their names and metadata alone."""
+"""Detects distillation LoRAs (few-step sampling) from their file names and metadata."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _LONGEST = 2000
 
 
 def distillation(file_name: str, metadata: Mapping[str, str]) -> str | None:
-    """Which kind of distillation (LCM, Turbo, Lightning, …) a LoRA calls itself, or None.
+    """Returns the kind of distillation (LCM, Turbo, Lightning, …) that the name or metadata of a LoRA states, or None.
 
-    Such a LoRA changes how many steps and how much guidance a picture needs. Merged with others, it changes them for all, and the
-    pictures by which a merge is judged are drawn with the base model's settings.
+    A distillation LoRA changes the number of steps and the guidance scale that an image needs. In a merge, it changes them for the
+    whole merge, while the images that score a merge are generated with the base model's settings.
 
     Args:
-        file_name: of the LoRA, with or without its folder.
-        metadata: of the file.
+        file_name: file name of the LoRA, with or without its folder.
+        metadata: metadata of the file header (untrusted).
     """
     texts = [re.split(r"[\\\\/]", file_name)[-1], *(metadata.get(key, "")[:_LONGEST] for key in _KEYS)]
     return next((kind for text in texts for kind, pattern in _PATTERNS.items() if pattern.search(text)), None)

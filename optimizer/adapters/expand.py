@@ -1,12 +1,13 @@
-"""From the factors of one module, as a file holds them, to the canonical low-rank form, exactly.
+"""Exact conversion of one module's stored factors to the canonical low-rank form.
 
-    LoRA    ΔW = s·up·down; with LoCon's middle factor (a Tucker or CP form), Σ mid[m,n,·]·up[:,m]·down[n,:]
-    LoHa    ΔW = s·(A₁B₁) ⊙ (A₂B₂) = s·(A₁ • A₂)(B₁ ∗ B₂), the row-wise and the column-wise Khatri-Rao product; rank r₁r₂
+    LoRA    ΔW = s·up·down; with LoCon's middle factor (Tucker or CP form), Σ mid[m,n,·]·up[:,m]·down[n,:]
+    LoHa    ΔW = s·(A₁B₁) ⊙ (A₂B₂) = s·(A₁ • A₂)(B₁ ∗ B₂), row-wise and column-wise Khatri-Rao products; rank r₁r₂
     LoKr    ΔW = s·(U₁V₁) ⊗ (U₂V₂) = s·(U₁ ⊗ U₂)(V₁ ⊗ V₂); rank r₁r₂
     full    ΔW itself
 
-LoHa: Hyeon-Woo et al., FedPara, arXiv:2108.06098. LoKr: Yeh et al., LyCORIS, arXiv:2309.14859. Where r₁r₂ exceeds the weight's
-shorter side, ΔW itself and an identity are the smaller exact factors. The scale is applied once, as in LyCORIS's forward pass.
+LoHa: Hyeon-Woo et al., FedPara, arXiv:2108.06098. LoKr: Yeh et al., LyCORIS, arXiv:2309.14859. Where r₁r₂ is at least the smaller
+dimension of the weight, the factors are ΔW itself and an identity matrix, which take less memory and are exact. The scale is applied
+once, as in LyCORIS's forward pass.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ Roles = Mapping[str, Tensor]
 
 
 class BrokenModule(Exception):
-    """One module's tensors do not make a change: what is wrong, and with which role."""
+    """The tensors of one module do not form a valid ΔW; carries the problem and the role that causes it."""
 
     def __init__(self, role: str, problem: str) -> None:
         self.role, self.problem = role, problem
@@ -35,7 +36,7 @@ class BrokenModule(Exception):
 
 @dataclass(frozen=True)
 class _Product:
-    """ΔW without its scale as left (out, r) @ right (r, fan_in), with the rank that alpha refers to."""
+    """Unscaled ΔW as left (out, r) @ right (r, fan_in), with the rank that alpha refers to."""
 
     left: Tensor
     right: Tensor
@@ -45,15 +46,15 @@ class _Product:
 
 
 def expand(path: str, roles: Roles, alpha_of: Callable[[int], float]) -> Factors:
-    """The factors of one module.
+    """Returns the canonical factors of one module.
 
     Args:
-        path: canonical module path; its name tells a convolution's kernel where the tensors do not.
-        roles: role → tensor, without alpha; all of one kind. A plain LoRA's factors keep their dtype, all others become fp32.
-        alpha_of: rank, as the file counts it → alpha; ``float`` stands for alpha = rank.
+        path: canonical module path; determines the kernel size of a convolution if the tensors do not.
+        roles: role → tensor, without alpha; all of one kind. Factors of a plain LoRA keep their dtype, all others become fp32.
+        alpha_of: function from the rank stored in the file to alpha; ``float`` means alpha = rank.
 
     Raises:
-        BrokenModule: a tensor is missing, or shapes do not fit together.
+        BrokenModule: a tensor is missing, or the shapes are inconsistent.
     """
     kind = kind_of(roles)
     held = _as_stored if kind == "LoRA" and "mid" not in roles else Tensor.float
@@ -66,13 +67,17 @@ def expand(path: str, roles: Roles, alpha_of: Callable[[int], float]) -> Factors
 
 
 def whole(delta: Tensor) -> Factors:
-    """A dense ΔW, (out, in) or (out, in, kh, kw), as itself times the smaller identity."""
+    """Returns the factors of a dense ΔW, (out, in) or (out, in, kh, kw): ΔW itself and an identity of the smaller dimension."""
     left, right = _split(delta.flatten(1))
     return Factors(left, right, float(left.shape[1]), tuple(delta.shape))
 
 
 def kind_of(roles: Collection[str]) -> str:
-    """``LoRA``, ``LoHa``, ``LoKr`` or ``full``; a BrokenModule where the roles belong to none or to several."""
+    """Returns the kind of the roles: ``LoRA``, ``LoHa``, ``LoKr`` or ``full``.
+
+    Raises:
+        BrokenModule: the roles belong to no kind or to several.
+    """
     for kind, known in _ROLES.items():
         if not (own := sorted(set(roles) & set(known))):
             continue
@@ -83,7 +88,7 @@ def kind_of(roles: Collection[str]) -> str:
 
 
 def _as_stored(tensor: Tensor) -> Tensor:
-    """Without a copy where torch computes with the dtype; eight bits fit into sixteen."""
+    """Returns fp16, bf16 and fp32 tensors without a copy; 8-bit dtypes become fp16, all others fp32."""
     if tensor.dtype in (torch.float16, torch.bfloat16, torch.float32):
         return tensor
     return tensor.to(torch.float16 if tensor.dtype.itemsize == 1 else torch.float32)
@@ -107,7 +112,7 @@ def _lora(roles: Roles) -> _Product:
         raise BrokenModule("down", f"has {down.ndim} dimensions, expected 2 or 4")
     right = down.flatten(1)
     _check_product("down", left, right)
-    # One factor may be squeezed to a matrix where the other still shows that the module is a convolution.
+    # One factor may be stored as a matrix while the other is still 4-dimensional, as in a convolution.
     kernel = tuple(down.shape[2:]) if down.ndim == 4 else ((1, 1) if up.ndim == 4 else None)
     return _Product(left, right, down.shape[0], kernel)
 
@@ -137,7 +142,7 @@ def _lokr(roles: Roles) -> _Product:
     left1, right1, rank1 = _kron_factor(roles, "lokr_w1")
     left2, right2, rank2 = _kron_factor(roles, "lokr_w2")
     kernel = _lokr_kernel(roles)
-    rank, scaled = rank1 or rank2 or 1, bool(rank1 or rank2)  # LyCORIS: two full factors have scale 1, whatever alpha says
+    rank, scaled = rank1 or rank2 or 1, bool(rank1 or rank2)  # LyCORIS: two full factors have scale 1, whatever the alpha
     rows, columns = left1.shape[0] * left2.shape[0], right1.shape[1] * right2.shape[1]
     if left1.shape[1] * left2.shape[1] >= min(rows, columns):
         product = _dense(_kron(left1 @ right1, left2 @ right2), rank, kernel)
@@ -153,7 +158,7 @@ def _full(roles: Roles) -> _Product:
 
 
 def _kron_factor(roles: Roles, name: str) -> tuple[Tensor, Tensor, int | None]:
-    """One Kronecker factor as left @ right, and the rank it is stored with (None when it is stored whole)."""
+    """Returns one Kronecker factor as left @ right, and its stored rank (None if it is stored as a full matrix)."""
     if name in roles:
         if extra := sorted(roles.keys() & {f"{name}_a", f"{name}_b"}):
             raise BrokenModule(extra[0], f"does not belong beside {name}")
@@ -181,7 +186,7 @@ def _lokr_kernel(roles: Roles) -> tuple[int, ...] | None:
 
 
 def _tucker(role: str, core: Tensor, inner: Tensor) -> Tensor:
-    """core (r, q, kh, kw) contracted with inner (q, in): (r, in·kh·kw)."""
+    """Returns core (r, q, kh, kw) contracted with inner (q, in), shape (r, in·kh·kw)."""
     if core.ndim != 4 or inner.ndim != 2 or core.shape[1] != inner.shape[0]:
         raise BrokenModule(role, f"shape {tuple(core.shape)} does not multiply with {tuple(inner.shape)}")
     return torch.einsum("mnhw,ni->mihw", core, inner).flatten(1)
@@ -199,7 +204,7 @@ def _check_product(role: str, left: Tensor, right: Tensor) -> None:
 
 
 def _split(whole: Tensor) -> tuple[Tensor, Tensor]:
-    """A matrix as itself and the smaller identity."""
+    """Returns a matrix as two factors: itself and an identity of its smaller dimension."""
     rows, columns = whole.shape
     return (whole, torch.eye(columns)) if columns <= rows else (torch.eye(rows), whole)
 

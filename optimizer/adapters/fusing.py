@@ -1,7 +1,7 @@
-"""Fused projections: one weight of the original code that holds several of diffusers' modules, one below the other.
+"""Fused projections: one weight of the original code that holds several diffusers modules, stacked by rows.
 
-Taking apart copies ``down`` and slices the rows of ``up``. Putting together stacks the ``down``s, with the ``up``s on the diagonal of
-blocks; where all parts share one ``down``, as they do after taking apart, it stays one, and so does the rank. Both are exact.
+Splitting copies ``down`` and slices the rows of ``up``. Fusing stacks the ``down`` factors, with the ``up`` factors as a block-diagonal
+matrix. If all modules share one ``down``, as they do after splitting, it is kept once and the rank does not grow. Both are exact.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from optimizer.adapters.factors import Factors
 
 
 def taken_apart(factors: Factors, paths: Sequence[str], rows: Sequence[int], swapped: bool) -> dict[str, Factors]:
-    """The factors of each module that a weight of the original code holds.
+    """Splits the factors of a fused weight into the factors of each module.
 
     Args:
-        factors: of the original's weight.
-        paths: the modules, in the order of the weight's rows.
-        rows: how many rows each has, in multiples of the weight's columns; empty for one module.
-        swapped: the halves of the rows change places, where rows = 2 · columns.
+        factors: factors of the fused weight.
+        paths: module paths, in the order of the weight's rows.
+        rows: number of rows per module, in multiples of the weight's columns; empty for one module.
+        swapped: if True, swap the two halves of the rows of a weight with rows = 2 · columns.
 
     Raises:
         ValueError: the weight has another number of rows.
@@ -35,21 +35,21 @@ def taken_apart(factors: Factors, paths: Sequence[str], rows: Sequence[int], swa
     shape = factors.shape[1:]
     ups = dict(zip(paths, torch.split(factors.up, [n * columns for n in rows]), strict=True))
     trained = {path: part for path, up in ups.items() if (part := _trimmed(up, factors))}
-    # Putting together fills the rows of a module that nobody trained with zeros, which is no change.
+    # Fusing fills the rows of an untrained module with zeros, so that its ΔW is 0.
     return trained or {path: replace(factors, up=up, shape=(up.shape[0], *shape)) for path, up in ups.items()}
 
 
 def put_together(modules: Mapping[str, Factors], paths: Sequence[str], rows: Sequence[int], swapped: bool) -> Factors:
-    """The factors of the original's weight: ``taken_apart``, the other way round; a module that is missing gets rows of zeros.
+    """Fuses the factors of several modules into those of one weight, the inverse of ``taken_apart``; missing modules get zero rows.
 
     Args:
         modules: module path → factors, at least one of ``paths`` among them.
-        paths: the modules, in the order of the weight's rows.
-        rows: how many rows each has, in multiples of the weight's columns; empty for one module.
-        swapped: the halves of the rows change places, where rows = 2 · columns.
+        paths: module paths, in the order of the weight's rows.
+        rows: number of rows per module, in multiples of the weight's columns; empty for one module.
+        swapped: if True, swap the two halves of the rows of a weight with rows = 2 · columns.
 
     Raises:
-        ValueError: a module's shape does not fit in.
+        ValueError: a module's shape does not fit the fused weight.
     """
     present = [modules[path] for path in paths if path in modules]
     if len(paths) == 1:
@@ -67,7 +67,7 @@ def put_together(modules: Mapping[str, Factors], paths: Sequence[str], rows: Seq
 
 
 def _common_scale(modules: Mapping[str, Factors]) -> tuple[float, dict[str, Tensor]]:
-    """A scale for all, and each module's ``up`` for it; in fp32 where scales differ."""
+    """Returns one common scale and each module's ``up`` for that scale; in fp32 if the scales differ."""
     scales = {f.scale for f in modules.values()}
     if len(scales) == 1:
         return scales.pop(), {path: f.up for path, f in modules.items()}
@@ -75,7 +75,7 @@ def _common_scale(modules: Mapping[str, Factors]) -> tuple[float, dict[str, Tens
 
 
 def _stacked(ups: Mapping[str, Tensor], heights: Mapping[str, int], columns: int) -> Tensor:
-    """The ``up``s one below the other, zeros for a module without one; side by side, too, where ``columns`` says how many there are."""
+    """Returns the ``up`` factors stacked by rows, zeros for a missing module; block-diagonal with ``columns`` columns if that is not 0."""
     first, done, rows = next(iter(ups.values())), 0, []
     for path, height in heights.items():
         up = ups.get(path, first.new_zeros((height, 0 if columns else first.shape[1])))
@@ -86,7 +86,7 @@ def _stacked(ups: Mapping[str, Tensor], heights: Mapping[str, int], columns: int
 
 
 def turned(weight: Tensor) -> Tensor:
-    """A weight with the two halves of its rows the other way round, where it has two: rows = 2 · columns."""
+    """Returns the weight with the two halves of its rows swapped if rows = 2 · columns, else unchanged."""
     return torch.cat(weight.chunk(2)[::-1]) if weight.shape[0] == 2 * weight.shape[1] else weight
 
 
@@ -96,7 +96,7 @@ def _swapped(factors: Factors) -> Factors:
 
 
 def _trimmed(up: Tensor, factors: Factors) -> Factors | None:
-    """One module's rows of ``up`` without the components that are 0 there; None where all are."""
+    """Returns the factors for one module's rows of ``up`` without components that are 0 there; None if all are 0."""
     live = (up != 0).any(0)
     shape = (up.shape[0], *factors.shape[1:])
     if bool(live.all()):

@@ -1,4 +1,4 @@
-"""Loading: a LoRA or LyCORIS file of any dialect becomes an Adapter, or one clear error."""
+"""Loads a LoRA or LyCORIS file of any dialect as an Adapter."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ Modules = dict[str, Factors]
 
 
 def load_adapter(path: str | Path, *, name: str | None = None, allow_unknown: bool = False, base: BaseWeights | None = None) -> Adapter:
-    """Read a LoRA, LoCon, LoHa, LoKr or full difference; with the base model, also a DoRA, (IA)³, OFT, BOFT or GLoRA.
+    """Reads a LoRA, LoCon, LoHa, LoKr or full difference; with the base model, also a DoRA, (IA)³, OFT, BOFT or GLoRA.
 
-    Reads the names of kohya, OneTrainer, LyCORIS, diffusers, PEFT, ComfyUI, XLabs and the models' original code, always from
-    safetensors; the header is checked before any tensor is read. A plain LoRA's factors are views of the file's bytes in its own
-    dtype; LyCORIS factors are expanded to low rank exactly, in fp32 (see ``optimizer.adapters.expand``), and projections that the
-    original code keeps in one weight are taken apart. Alpha is per module: from its tensor, else as declared in the header or in
-    PEFT's adapter_config.json, else equal to the rank.
+    Supports the key names of kohya, OneTrainer, LyCORIS, diffusers, PEFT, ComfyUI, XLabs and the models' original code. Reads
+    safetensors only; the header is checked before any tensor is read. The factors of a plain LoRA are views of the file's bytes in the
+    stored dtype. LyCORIS factors are expanded to low rank exactly, in fp32 (``optimizer.adapters.expand``). Fused projections of the
+    original code are split. Alpha is per module: from its tensor, else as declared in the header or in PEFT's adapter_config.json,
+    else equal to the rank.
 
     Args:
         path: a ``.safetensors`` file.
-        name: short name of the adapter, by default the file's; letters, digits and ``._-``, the rest becomes ``_``.
-        allow_unknown: leave out tensors that no dialect explains, or that the rest makes sense without (biases, norms, embeddings),
-            and record them in ``coverage``, instead of failing.
-        base: the base model's weights; the kinds that multiply them become what they change at strength 1, at full rank.
+        name: short name of the adapter, by default the file's stem; characters other than letters, digits and ``.+_-`` become ``_``.
+        allow_unknown: if True, skip unrecognised and optional tensors (biases, norms, embeddings) and record them in ``coverage``
+            instead of raising an error.
+        base: base model weights; an adapter kind that multiplies them becomes its ΔW at strength 1, at full rank.
 
     Raises:
-        AdapterError: the file is missing, broken, not safetensors, of a kind that needs the base model where none is given, holds
-            tensors that are not understood, or values that cannot be right. It names file, tensor and remedy.
+        AdapterError: the file is missing, broken, not safetensors, of a kind that needs the base model while none is given, or holds
+            unrecognised tensors or invalid values. The error names file, tensor and remedy.
         BaseModelError: the base model lacks a module that is needed.
     """
     header = read_header(path)
@@ -68,10 +68,10 @@ def load_adapter(path: str | Path, *, name: str | None = None, allow_unknown: bo
 
 
 def _most_telling(ways: list[Contents], file: File) -> tuple[Contents, Modules]:
-    """The explanation whose families the shapes confirm, else the one that the metadata name, else the first one.
+    """Returns the interpretation whose families match the shapes, else the metadata, else the first that can be read.
 
     Raises:
-        AdapterError, BaseModelError: none of them makes sense of the tensors; what the first one stumbles over.
+        AdapterError, BaseModelError: no interpretation can be read; the error of the first one.
     """
     read: list[tuple[Contents, Modules]] = []
     errors: list[AdapterError | BaseModelError] = []
@@ -108,7 +108,7 @@ def _refuse_without_base(contents: Contents, header: Header) -> None:
 
 
 def _with_convolutions(modules: Mapping[str, Factors]) -> Modules:
-    """LyCORIS stores a 1 × 1 convolution's factors as matrices; in SD 1.5, proj_in and proj_out are such convolutions."""
+    """Returns the modules of SD 1.5 with proj_in and proj_out as 1 × 1 convolutions, whose factors LyCORIS stores as matrices."""
     return {
         path: reshaped(factors, (*factors.shape, 1, 1)) if path.endswith((".proj_in", ".proj_out")) and len(factors.shape) == 2 else factors
         for path, factors in modules.items()

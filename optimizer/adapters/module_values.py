@@ -1,4 +1,4 @@
-"""Values: from the tensors of one module, checked, to its factors."""
+"""Checks the tensors of one module and converts them to factors."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ Roles = Mapping[str, str]
 
 @dataclass(frozen=True)
 class File:
-    """An open file and what stands beside it.
+    """An open adapter file with its declared alphas and its base model.
 
     Attributes:
-        header: of the file.
-        tensors: name → tensor.
-        declared: part → its declared alphas and settings.
-        base: the base model's weights, where a module needs them.
+        header: header of the file.
+        tensors: tensor name → tensor.
+        declared: part → declared alphas and settings.
+        base: base model weights, required if a module depends on them.
     """
 
     header: Header
@@ -43,10 +43,10 @@ class File:
     base: BaseWeights | None
 
     def factors(self, where: Place, roles: Roles) -> dict[str, Factors]:
-        """Canonical path → factors, of the module or modules that stand at a place.
+        """Returns canonical path → factors for the modules of one place.
 
         Raises:
-            AdapterError: a value or a shape cannot be right.
+            AdapterError: a value or a shape is invalid.
             BaseModelError: the base model lacks the module.
         """
         values = {role: self.tensors[tensor] for role, tensor in roles.items()}
@@ -63,7 +63,7 @@ class File:
 
     def _factors(self, where: Place, roles: Roles, values: dict[str, Tensor]) -> Factors:
         declared = self.declared.get(where.part, NOTHING)
-        if "oft_blocks" in values:  # there, alpha is no numerator of a scale but the constraint
+        if "oft_blocks" in values:  # here alpha is the constraint, not the numerator of the scale
             return self._with_base(where, values, float)
         if "alpha" in values:
             alpha_of: Callable[[int], float] = partial(_given, self._alpha(values.pop("alpha"), roles["alpha"]))
@@ -76,7 +76,7 @@ class File:
         return declared.rescaled(where.name, values, expand(where.paths[0], values, alpha_of))
 
     def _with_base(self, where: Place, values: Mapping[str, Tensor], alpha_of: Callable[[int], float]) -> Factors:
-        assert self.base is not None  # whoever opened the file has seen to that
+        assert self.base is not None  # guaranteed by load_adapter
         settings = self.declared.get(where.part, NOTHING).settings
         if "oft_R" in values and not settings:
             raise BrokenModule("oft_R", "stands for different rotations, which only the adapter_config.json beside the file tells apart")
@@ -90,7 +90,7 @@ class File:
             if tensor.endswith(_WHOLE_NUMBERS):
                 return
             raise self._wrong(f"holds {value.dtype}, not floating-point numbers", tensor, remedy="use an unquantised file")
-        # A sum is finite only where every value is, and much faster than to look at each; it may overflow, though.
+        # A finite sum implies that every value is finite and is much faster to compute; the sum may overflow, so values are checked then.
         numbers = value if value.dtype.itemsize in (2, 4) else value.float()
         if not bool(torch.isfinite(numbers.sum(dtype=torch.float32))) and (bad := int((~torch.isfinite(numbers)).sum())):
             raise self._wrong(f"{bad} of {value.numel()} values are NaN or infinite", tensor)

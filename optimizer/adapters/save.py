@@ -1,19 +1,19 @@
-"""Saving: an Adapter becomes a file that other loaders read at the right strength.
+"""Saves an Adapter as a file that other loaders apply at the correct strength.
 
 ``kohya``: ``lora_unet_….lora_up.weight``, ``.lora_down.weight`` and ``.alpha`` for every module; read by sd-scripts, A1111, Forge,
-ComfyUI, InvokeAI and, for U-Nets and FLUX.1, diffusers. For Stable Diffusion XL and transformers, sd-scripts gives the denoiser's
-modules the original code's names and weights, and so does this. diffusers (0.42) applies a module's own alpha to some modules only: it
-misses attention and text modules when the alphas of a part differ, and FLUX.1's last layers altogether. So all modules of a U-Net or a
-text encoder get the same alpha, those of a transformer alpha = rank, and ``up`` takes the difference.
+ComfyUI, InvokeAI and, for U-Nets and FLUX.1, diffusers. For Stable Diffusion XL and transformers, the denoiser's modules have the
+names and fused weights of the original code, as in sd-scripts. diffusers (0.42) applies per-module alphas to some modules only: it
+ignores those of attention and text modules when the alphas of a part differ, and those of FLUX.1's last layers always. Therefore all
+modules of a U-Net or a text encoder get one common alpha, modules of a transformer get alpha = rank, and ``up`` absorbs the difference.
 
-``comfyui``: the same factors under the names of ComfyUI's own models, those of the original code in dots.
+``comfyui``: the factors of ``kohya`` with the keys of ComfyUI's own models, which are the dotted names of the original code.
 
-In both, a change that is not kept as factors (one of them is the identity) is stored as ``.diff``, a matrix or kernel of the weight's
-shape, as LyCORIS does; sd-scripts and diffusers do not read these.
+In ``kohya`` and ``comfyui``, a dense change (one factor is the identity) is stored as ``.diff``, a tensor of the weight's shape, as in
+LyCORIS; sd-scripts and diffusers do not read ``.diff``.
 
 ``diffusers``: ``unet.….lora_A.weight`` and ``lora_B.weight``. Such files cannot hold ``.alpha`` tensors (diffusers refuses names
-without "lora"), and only diffusers reads the alphas in the header. So ``up`` takes the whole scale, alpha equals the rank in every
-module, which is what a reader without the header assumes, and the header says the same.
+without "lora"), and only diffusers reads the alphas in the header. Therefore ``up`` absorbs the whole scale and alpha equals the
+rank in every module, which is the default of readers that ignore the header; the header states this alpha, too.
 """
 
 from __future__ import annotations
@@ -48,17 +48,17 @@ def save_adapter(
     dtype: torch.dtype = torch.float16,
     metadata: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write an adapter as safetensors; the file appears whole or not at all, and the same input gives the same bytes.
+    """Writes an adapter as a safetensors file, atomically and deterministically.
 
     Args:
-        adapter: what to write.
+        adapter: the adapter to write.
         path: the new file, in an existing folder; an existing file is replaced.
         dialect: ``kohya``, ``diffusers`` or ``comfyui``.
-        dtype: of the factors: fp16, bf16 or fp32. Alphas are fp32.
-        metadata: header strings; by default the adapter's own, without those that describe another file's tensors.
+        dtype: dtype of the factors: fp16, bf16 or fp32. Alphas are fp32.
+        metadata: header strings; by default the adapter's own, without those that describe the tensors of the source file.
 
     Returns:
-        The path.
+        The path of the file.
 
     Raises:
         AdapterError: the adapter has no modules, the dialect has no name for one, a value does not fit the dtype, or the file cannot be
@@ -75,7 +75,7 @@ def save_adapter(
 def adapter_tensors(
     adapter: Adapter, path: str | Path, *, dialect: Dialect = "kohya", dtype: torch.dtype = torch.float16
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """What ``save_adapter`` writes: the file's tensors by name, and the metadata that its readers need beside them."""
+    """Returns the content that ``save_adapter`` writes: tensor name → tensor, and the metadata that readers of the dialect need."""
     path = Path(path)
     if dialect not in get_args(Dialect):
         raise AdapterError(f"unknown dialect {dialect!r}", file=path, remedy=f"use one of {', '.join(get_args(Dialect))}")
@@ -110,7 +110,7 @@ def _spelt(adapter: Adapter, path: Path, dialect: Dialect) -> list[Spelt]:
 
 
 def _with_alphas(weights: list[Spelt], dialect: Dialect) -> list[Spelt]:
-    """The weights with their part's common alpha, or with alpha = rank; ``up`` takes the difference, ΔW stays."""
+    """Returns the weights with the common alpha of their part, or with alpha = rank; ``up`` is rescaled so that ΔW is unchanged."""
     common = {} if dialect == "diffusers" else _common_alphas(weights)
     return [replace(weight, factors=_with_alpha(weight.factors, common.get(weight.part))) for weight in weights]
 
@@ -121,7 +121,7 @@ def _with_alpha(factors: Factors, alpha: float | None) -> Factors:
 
 
 def _common_alphas(weights: list[Spelt]) -> dict[str, float]:
-    """Part → the alpha that most of its weights have (of several, the greatest); nothing for transformers."""
+    """Returns part → most frequent alpha of its weights (the greatest in a tie); transformers are omitted."""
     counts: dict[str, Counter[float]] = {}
     for weight in weights:
         if weight.part != "transformer":
@@ -130,7 +130,7 @@ def _common_alphas(weights: list[Spelt]) -> dict[str, float]:
 
 
 def _stored(factors: Factors, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """up and down in the file's dtype, as convolutions where the weight is one."""
+    """Returns up and down in the file's dtype, with kernel dimensions if the weight is a convolution."""
     up, down = factors.up.detach().cpu().float(), factors.down.detach().cpu().float()
     if dtype == torch.float16:
         up, down = _balanced(up, down)
@@ -142,7 +142,7 @@ def _stored(factors: Factors, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 def _balanced(up: Tensor, down: Tensor) -> tuple[Tensor, Tensor]:
-    """Move powers of two between the halves of each rank-one term whose magnitude fp16 would lose; exact, and ΔW stays."""
+    """Moves powers of two between the factors of each rank-one term that would lose precision in fp16; exact, ΔW is unchanged."""
     left, right = up.abs().amax(0), down.abs().amax(1)
     low, high = _COMFORTABLE
     lost = ((left < low) | (right < low) | (left > high) | (right > high)) & (left > 0) & (right > 0)
@@ -151,7 +151,7 @@ def _balanced(up: Tensor, down: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _whole(factors: Factors) -> Tensor | None:
-    """ΔW in the weight's shape where one of the factors is the identity and the other one ΔW itself; else None."""
+    """Returns ΔW in the weight's shape if one factor is the identity and the scale is 1, else None."""
     if not factors.rank or factors.scale != 1:
         return None
     for one, other in ((factors.up, factors.down), (factors.down, factors.up)):
@@ -171,10 +171,10 @@ def _checked(tensor: Tensor, what: str, module: str, path: Path, dtype: torch.dt
 
 
 def _lora_configs(modules: Mapping[str, Factors]) -> dict[str, str]:
-    """The fields of PEFT's LoraConfig by part, as diffusers stores and reads them."""
+    """Returns the fields of PEFT's LoraConfig for every part, as metadata in the format of diffusers."""
     fields: dict[str, Any] = {}
     for part in sorted({path.partition(".")[0] for path in modules}):
-        # Without the inner level, the end of a module's name is the same in every version of transformers.
+        # Without the ``text_model.`` level, module name suffixes are equal in all versions of transformers.
         ranks = {
             split_path(path)[1].removeprefix("text_model."): factors.rank
             for path, factors in modules.items()
@@ -188,5 +188,5 @@ def _lora_configs(modules: Mapping[str, Factors]) -> dict[str, str]:
 
 
 def _pattern(name: str, names: Collection[str]) -> str:
-    """The name; where it is also the end of another one (``proj_out`` of FLUX.1), so that PEFT takes it for that one alone."""
+    """Returns the PEFT pattern for a name; anchored with ``^`` if the name is a suffix of another one (``proj_out`` of FLUX.1)."""
     return f"^{name}" if any(other.endswith(f".{name}") for other in names) else name

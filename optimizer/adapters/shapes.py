@@ -1,4 +1,4 @@
-"""Shapes: whether an adapter fits a live base model, module by module."""
+"""Compares the weight shapes of an adapter with those of a loaded base model, module by module."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def live_modules(components: Mapping[str, nn.Module]) -> dict[str, nn.Linear | nn.Conv2d]:
-    """Canonical path → module, for every linear and convolution module that the grammar of paths knows.
+    """Returns canonical path → module, for every linear and convolution module with a known canonical path.
 
     Args:
         components: part → model, for instance ``{"unet": pipeline.unet, "text_encoder": pipeline.text_encoder}``.
@@ -31,19 +31,19 @@ def live_modules(components: Mapping[str, nn.Module]) -> dict[str, nn.Linear | n
 
 
 def weight_shapes(components: Mapping[str, nn.Module]) -> dict[str, tuple[int, ...]]:
-    """Canonical path → shape of the module's weight; see ``live_modules``."""
+    """Returns canonical path → shape of the module's weight, for the modules of ``live_modules``."""
     return {path: weight_shape(module) for path, module in live_modules(components).items()}
 
 
 def weight_shape(module: nn.Linear | nn.Conv2d) -> tuple[int, ...]:
-    """Shape of a module's weight; a quantised one is told by its inputs and outputs, for its weight is packed."""
+    """Returns the shape of a module's weight; for a linear layer from its feature counts, since a quantised weight is packed."""
     return (module.out_features, module.in_features) if isinstance(module, nn.Linear) else tuple(module.weight.shape)
 
 
 def shape_mismatches(adapter: Adapter, shapes: Shapes) -> list[str]:
-    """One line for every module of the adapter that the base lacks or has in another shape, in the adapter's order.
+    """Returns one line for every module of the adapter that the base lacks or has in another shape, in the adapter's order.
 
-    A matrix (out, in) fits a 1 × 1 convolution (out, in, 1, 1), and the other way round.
+    A matrix (out, in) and a 1 × 1 convolution (out, in, 1, 1) are compatible.
     """
     lines = []
     for path, factors in adapter.modules.items():
@@ -55,7 +55,11 @@ def shape_mismatches(adapter: Adapter, shapes: Shapes) -> list[str]:
 
 
 def fit_shapes(adapter: Adapter, shapes: Shapes) -> Adapter:
-    """The adapter with every module in the shape of the base's weight; a BaseModelError lists what does not fit."""
+    """Returns the adapter with every module in the shape of the base's weight.
+
+    Raises:
+        BaseModelError: a module is missing in the base or has an incompatible shape; lists the first five.
+    """
     if lines := shape_mismatches(adapter, shapes):
         more = f" (and {len(lines) - 5} more)" if len(lines) > 5 else ""
         raise BaseModelError(
@@ -67,7 +71,7 @@ def fit_shapes(adapter: Adapter, shapes: Shapes) -> Adapter:
 
 
 def reshaped(factors: Factors, shape: tuple[int, ...]) -> Factors:
-    """The same factors for a weight of another shape with as many rows and columns."""
+    """Returns the factors for a weight of another shape with the same number of rows and columns."""
     return factors if factors.shape == tuple(shape) else replace(factors, shape=tuple(shape))
 
 
@@ -76,5 +80,5 @@ def _fits(first: tuple[int, ...], second: tuple[int, ...]) -> bool:
 
 
 def bare(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape by which two are compared: that of a 1 × 1 convolution is that of its matrix."""
+    """Returns the shape used for comparison: (out, in) for a 1 × 1 convolution, else the shape itself."""
     return shape[:2] if shape[2:] == (1, 1) else shape

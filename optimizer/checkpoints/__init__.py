@@ -1,1 +1,1 @@
-"""Checkpoints: full models as files, in folders and in single files, read tensor by tensor and written in the layout that they came in."""
+"""Checkpoints: full models in folders and in single files, read tensor by tensor and written in the layout of the source."""

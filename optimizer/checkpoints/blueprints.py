@@ -1,6 +1,6 @@
-"""Blueprints: how the models of known single files are laid out, which the files themselves do not say.
+"""Blueprints: pipeline configurations of the models in known single files, which do not contain them.
 
-The figures are those of the configurations that the models were published with: stable-diffusion-v1-5, stable-diffusion-2-1,
+The values come from the published configurations of stable-diffusion-v1-5, stable-diffusion-2-1,
 stable-diffusion-xl-base-1.0, stable-diffusion-3-medium, stable-diffusion-3.5-medium and -large, FLUX.1-dev and -schnell.
 """
 
@@ -15,15 +15,15 @@ Config = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Blueprint:
-    """The layout of a pipeline.
+    """The configuration of a pipeline.
 
     Attributes:
-        pipeline: diffusers' class.
+        pipeline: diffusers pipeline class.
         denoiser: class and configuration of the U-Net or transformer.
         vae: configuration of the autoencoder.
-        texts: configurations of the text encoders in their order, with their class.
-        scheduler: class and configuration.
-        options: of the pipeline.
+        texts: class and configuration of each text encoder, in order.
+        scheduler: class and configuration of the scheduler.
+        options: options of the pipeline.
     """
 
     pipeline: str
@@ -35,7 +35,7 @@ class Blueprint:
 
 
 def _clip(width: int, layers: int, activation: str, projection: int) -> Config:
-    """A text encoder of CLIP's; its vocabulary and its 77 positions are transformers' defaults."""
+    """Returns the configuration of a CLIP text encoder; vocabulary and 77 positions are transformers' defaults."""
     return {
         "hidden_size": width,
         "intermediate_size": 4 * width,
@@ -98,7 +98,7 @@ _FLOW = ("FlowMatchEulerDiscreteScheduler", {"shift": 3.0})
 
 
 def _sd3(layers: int, positions: int, **more: Any) -> tuple[str, Config]:
-    """A transformer of Stable Diffusion 3, which is as many heads wide as it has layers."""
+    """Returns class and configuration of a Stable Diffusion 3 transformer, which has as many attention heads as layers."""
     width: Config = {"num_layers": layers, "num_attention_heads": layers, "caption_projection_dim": 64 * layers}
     whole: Config = {"sample_size": 128, "in_channels": 16, "out_channels": 16, "pooled_projection_dim": 2048}
     return "SD3Transformer2DModel", {**whole, **width, "attention_head_dim": 64, "pos_embed_max_size": positions, **more}
@@ -121,7 +121,7 @@ def _sd2(size: int, prediction: str) -> Blueprint:
         "cross_attention_dim": 1024,
         "attention_head_dim": [5, 10, 20, 20],
         "use_linear_projection": True,
-        "upcast_attention": True,  # whose products overflow fp16 where attention is computed in slices
+        "upcast_attention": True,  # attention products overflow fp16 with sliced attention
     }
     return Blueprint(
         "StableDiffusionPipeline",
@@ -158,4 +158,4 @@ BLUEPRINTS: Mapping[str, Blueprint] = {
     "flux-dev": _flux(True, shift=3.0, use_dynamic_shifting=True),
     "flux-schnell": _flux(False, shift=1.0, use_dynamic_shifting=False),
 }
-"""By what diffusers calls the kind of file; ``v2-base`` are those of its ``v2`` that predict noise."""
+"""diffusers model type of a single file → blueprint; ``v2-base`` is the noise-predicting variant of ``v2``."""

@@ -1,4 +1,4 @@
-"""Conversions: diffusers' functions from the original layout to its own, for the parts of a pipeline that merge."""
+"""Conversions: diffusers' functions from the original state dict layout to its own, for the merged parts of a pipeline."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from optimizer.checkpoints.header import COUNTS
 
 State = dict[str, Any]
 Convert = Callable[[State, str], State]
-"""Of the tensors of one part, which it may empty, and what their names begin with."""
+"""Converts the state dict of one part, given its key prefix; it may empty the input dict."""
 
 PROJECTION = "text_projection.weight"
 
@@ -31,14 +31,14 @@ _TEXT = ("embeddings.token_embedding.", "embeddings.position_embedding.", "encod
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a pipeline in a file.
+    """A pipeline part in a single file.
 
     Attributes:
-        convert: diffusers' conversion.
-        start: of the names of its tensors there.
-        whole: it is the denoiser, of which every tensor is read; text encoders have others beside those that diffusers reads.
-        projects: it ends in a projection.
-        identity: that is the identity where the file has none.
+        convert: diffusers' conversion function.
+        start: key prefix of the part in the file.
+        whole: whether every tensor must be read, as for the denoiser; text encoders have tensors that diffusers does not read.
+        projects: whether the part ends in a projection.
+        identity: whether a projection that is missing in the file is the identity.
     """
 
     convert: Convert
@@ -48,19 +48,19 @@ class Part:
     identity: bool = False
 
     def names(self, every: Collection[str]) -> list[str]:
-        """Its tensors among all of a file; files with the denoiser alone may leave out what its names begin with."""
+        """Returns the keys of the part among all keys of a file; a file with only the denoiser may lack its key prefix."""
         found = [name for name in every if name.startswith(self.start)]
         if self.whole and not found:
             found = [name for name in every if not name.startswith(_OTHERS)]
         return [name for name in found if not name.endswith(COUNTS)]
 
     def reads(self, name: str) -> bool:
-        """Whether a tensor that was converted belongs to the model, by its canonical name."""
+        """Returns whether a converted tensor belongs to the part, by its canonical name."""
         return self.whole or name.startswith(_TEXT) or (self.projects and name == PROJECTION)
 
 
 def _unet(tensors: State, start: str) -> State:
-    """The number of layers in a block shows in where the first of those is that halve the picture."""
+    """Returns the converted U-Net; the index of the first downsampling block determines the layers per block."""
     halving = (int(name.split(".")[-4]) for name in tensors if name.endswith(".0.op.weight"))
     config: dict[str, Any] = {"layers_per_block": min(halving, default=3) - 1}
     if f"{start}label_emb.0.0.weight" in tensors:
@@ -85,7 +85,7 @@ def _clip(tensors: State, start: str) -> State:
 
 
 def _open_clip(tensors: State, start: str) -> State:
-    """Where it has no projection, diffusers asks the model how wide queries, keys and values are."""
+    """Returns the converted OpenCLIP encoder; without a projection, diffusers reads the hidden size from the model's config."""
     width = next((len(tensor) for name, tensor in tensors.items() if name.endswith("ln_final.bias")), 0)
     model = SimpleNamespace(config=SimpleNamespace(hidden_size=width))
     found: State = convert_open_clip_checkpoint(model, tensors, prefix=start)
@@ -121,4 +121,4 @@ PARTS: Mapping[str, Mapping[str, tuple[Part, ...]]] = {
         "text_encoder_2": (Part(_t5, _XXL),),
     },
 }
-"""diffusers' class of a pipeline → part → where it may lie in a file, and how it is converted."""
+"""diffusers pipeline class → part → possible locations in a file, each with its conversion."""

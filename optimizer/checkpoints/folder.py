@@ -1,4 +1,4 @@
-"""Full models in the folders of diffusers pipelines."""
+"""Full models in diffusers pipeline folders."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Folder(Model):
     """A full model in a folder.
 
     Args:
-        folder: of a diffusers pipeline; weights are safetensors files, of which those of variant ``fp16`` are read where there are no
+        folder: folder of a diffusers pipeline; weights are safetensors files, those of the variant ``fp16`` only if there are no
             others.
 
     Raises:
-        BaseModelError: not the folder of a pipeline, or not all of it.
+        BaseModelError: the folder is not a pipeline folder, or is incomplete.
     """
 
     suffix = ""
@@ -48,14 +48,14 @@ class Folder(Model):
         self.parts = {part: self._entries(part, each) for part, each in files.items()}
 
     def read(self, part: str, name: str) -> Tensor:
-        """A tensor as it is stored; its numbers come from the disk as they are looked at."""
+        """Returns a tensor as it is stored, memory-mapped: values are read from disk on access."""
         file, stored = self._stored[part, name]
         tensor: Tensor = self._files[file].get_tensor(stored)
         return tensor
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over the files of all merged parts, see ``digest_file``."""
+        """SHA-256, 64 hex digits, over samples of the files of all merged parts (``digest_file``)."""
         found = hashlib.sha256(self.kind.encode())
         for file in self._files:
             found.update(f"{file.relative_to(self.place).as_posix()}\0".encode())
@@ -63,7 +63,7 @@ class Folder(Model):
         return found.hexdigest()
 
     def write(self, weights: Weights, place: Path, *, dtype: str = "", tick: Tick | None = None) -> None:
-        """As ``Model.write``: a folder in which each part has one file."""
+        """Writes the model as in ``Model.write``, to a folder with one file per part."""
         growing = place.with_name(f".{place.name}.part")
         shutil.rmtree(growing, ignore_errors=True)
         shutil.copytree(self.place, growing, ignore=self._weights)
@@ -102,7 +102,7 @@ class Folder(Model):
 
     @property
     def _weights(self) -> Callable[[str, list[str]], list[str]]:
-        """What is not copied: the weights of the parts that are merged, and their indices."""
+        """Function for ``shutil.copytree`` that excludes the weights and weight indices of the merged parts."""
         merged = {str(self.place / part) for part in self.parts}
 
         def ignored(folder: str, names: list[str]) -> list[str]:
@@ -124,7 +124,7 @@ def _index(folder: Path) -> tuple[str, Mapping[str, object]]:
 
 
 def _predicts(config: Path) -> str:
-    """diffusers' schedulers predict noise where nothing else is said."""
+    """Returns the prediction type of a scheduler configuration; diffusers' default is noise (``epsilon``); empty if unreadable."""
     try:
         return str(json.loads(config.read_text(encoding="utf-8")).get("prediction_type", "epsilon"))
     except (OSError, ValueError, AttributeError):
@@ -140,7 +140,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _opened(file: Path) -> Any:
-    """A file whose header is read once, however many tensors are asked for."""
+    """Returns an open file whose header is read once for all tensors."""
     try:
         return safe_open(file, framework="pt")
     except (OSError, SafetensorError) as error:
@@ -149,7 +149,7 @@ def _opened(file: Path) -> Any:
 
 
 def _promised(folder: Path, *, half: bool) -> set[str]:
-    """The tensors that the index of a model in several files names; of the variant ``fp16``, or of the other one."""
+    """Returns the keys in the index of a sharded model, of the variant ``fp16`` if ``half``; empty without an index."""
     for index in sorted(folder.glob("*.safetensors.index*.json")):
         if (".fp16" in index.name) == half:
             try:
@@ -160,5 +160,5 @@ def _promised(folder: Path, *, half: bool) -> set[str]:
 
 
 def _file(part: str) -> str:
-    """What diffusers and transformers call the file of a part."""
+    """Returns the standard weight file name of a part in diffusers and transformers."""
     return "model.safetensors" if part.startswith("text_encoder") else "diffusion_pytorch_model.safetensors"

@@ -1,4 +1,4 @@
-"""What a safetensors file tells before a weight is read: names, shapes, number formats, and what it is taken for by mistake."""
+"""Reads the header of a safetensors checkpoint: keys, shapes and dtypes; detects files that are not base models."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from optimizer.text import first_sentence
 
 WHOLE = ("F16", "BF16", "F32", "F64")
 EIGHT = ("F8_E4M3", "F8_E5M2")
-"""Number formats of eight bits that mean what they say, unless a scale lies beside them."""
+"""8-bit dtypes that store the values directly, unless the file also has a scale tensor."""
 
 COUNTS = ("position_ids", "logit_scale", "num_batches_tracked", "num_updates", "v_pred", "ztsnr")
-"""What the names of tensors end in that are no weights: positions, counts, and the marks of models that predict velocities."""
+"""Key suffixes of tensors that are not weights: positions, counts, and markers of models with v-prediction."""
 
-# What the scale of eight-bit weights is called by ComfyUI, by compressed-tensors and by bitsandbytes.
+# Key suffixes of the scales of 8-bit weights in ComfyUI, compressed-tensors and bitsandbytes.
 _SCALES = ("scale_weight", "scale_input", "weight_scale", "input_scale", "scaled_fp8", "comfy_quant", ".SCB", "absmax")
 _ADAPTERS = ("lora", "hada_", "lokr_", "oft_blocks", "dora_scale")
 _REMEDY = "use the fp16, bf16 or fp32 version of it, or of a denoiser a GGUF file with --denoiser"
@@ -30,12 +30,12 @@ _AUTOENCODER = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
 
 @dataclass(frozen=True)
 class Header:
-    """Of a safetensors file.
+    """The header of a safetensors file.
 
     Attributes:
-        tensors: by name, without their numbers.
-        formats: number format of each, as safetensors calls it.
-        metadata: what the writer of the file said of it.
+        tensors: key → tensor on the meta device, without values.
+        formats: key → dtype, in safetensors' notation.
+        metadata: metadata strings of the file (untrusted).
     """
 
     tensors: Mapping[str, Tensor]
@@ -44,12 +44,12 @@ class Header:
 
     @property
     def adapter(self) -> bool:
-        """Whether it is a LoRA, or one of its kind."""
+        """Whether the file is a LoRA or a related adapter."""
         return any(mark in name.lower() for name in self.tensors for mark in _ADAPTERS)
 
     @property
     def mistaken(self) -> str:
-        """What the file is, where it is one that people take for a model; else empty."""
+        """Description of a LoRA or an autoencoder that is given as a base model; empty for other files."""
         if self.adapter:
             return "a LoRA, not a base model"
         if self.tensors and all(name.startswith(_AUTOENCODER) for name in self.tensors):
@@ -58,26 +58,26 @@ class Header:
 
     @property
     def model(self) -> str:
-        """What diffusers calls the kind of model; empty where it stumbles over it, ``v1`` where it recognises nothing."""
+        """diffusers' model type; empty if its detection fails, ``v1`` if it recognises nothing."""
         try:
             kind: str = infer_diffusers_model_type(dict(self.tensors))
-        except Exception:  # of models that it half knows it takes tensors and shapes for granted
+        except Exception:  # the detection assumes tensors and shapes that some models lack
             return ""
         return kind
 
 
 def read_header(file: Path, formats: Sequence[str] = WHOLE, *, remedy: str = _REMEDY) -> Header:
-    """The header of a file of weights.
+    """Returns the header of a checkpoint file.
 
     Args:
-        file: to read; its end tells that it is no pickle, which is never opened.
-        formats: number formats that the weights may have.
-        remedy: what to do about weights of another format.
+        file: file to read; must end in ``.safetensors``, so that no pickle is opened.
+        formats: dtypes that the weights may have.
+        remedy: advice for a file with weights of another dtype.
 
     Raises:
-        BaseModelError: it is no complete safetensors file, or a weight has another format, or needs a scale to be read.
+        BaseModelError: the file is not a complete safetensors file, or a weight has another dtype or needs a scale.
     """
-    if file.suffix != ".safetensors":  # spelt so: diffusers opens others, .SAFETENSORS too, as pickles
+    if file.suffix != ".safetensors":  # case-sensitive: diffusers opens all others, .SAFETENSORS too, as pickles
         remedy = "use a .safetensors file; others can run code when they are opened"
         raise BaseModelError(f"{file.suffix or 'a file without an ending'} is not read", where=file, remedy=remedy)
     try:

@@ -1,4 +1,4 @@
-"""Which kind of model a single file holds, as diffusers tells them apart."""
+"""Detects the model type of a single file, in diffusers' terms."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from optimizer.checkpoints.header import Header
 from optimizer.errors import BaseModelError
 
 SUPPORTED = "SD 1.x, SD 2.x, SDXL, SD 3, SD 3.5 or FLUX.1"
-"""The models whose single files are read."""
+"""Models whose single files are supported."""
 
 
 def checkpoint_kind(file: Path, header: Header, remedy: str = "") -> str:
-    """What diffusers calls the kind of a file, one of ``BLUEPRINTS``.
+    """Returns diffusers' model type of a file, one of the keys of ``BLUEPRINTS``.
 
     Args:
         file: a single file.
-        header: its header.
-        remedy: what to do about one of another kind; to give a base to draw with where it is empty.
+        header: header of the file.
+        remedy: advice for an unsupported model type; if empty, to give a supported base model.
 
     Raises:
-        BaseModelError: it is none that is drawn with.
+        BaseModelError: the model type is not supported.
     """
     tensors = header.tensors
     kind = "EDM" if any(name.startswith("edm_vpred.") for name in tensors) else header.model

@@ -1,4 +1,4 @@
-"""Full models: what all of them have, however they lie on the disk."""
+"""Full models: the common interface of models in folders and in single files."""
 
 from __future__ import annotations
 
@@ -13,18 +13,21 @@ from torch import Tensor
 from optimizer.adapters.families import PIPELINES
 
 MERGED = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
-"""Parts of a pipeline that are merged; the others are those of the first model."""
+"""Pipeline parts that are merged; all other parts are taken from the first model."""
 
 Tick = Callable[[int, int], None]
-"""Told how many tensors of how many are done."""
+"""Progress callback, called with the number of finished tensors and the total."""
 
 _FLOATS = {"F64", "F32", "F16", "BF16"}
 _TIED = {"encoder.embed_tokens.weight": "shared.weight"}
 
 
 def canonical(part: str, name: str) -> str:
-    """One name for what versions of transformers call differently: a level of CLIP's names that some leave out, and T5's embeddings, which
-    some files hold twice."""
+    """Returns the canonical name of a tensor, which is independent of the version of transformers.
+
+    Removes the ``text_model.`` level of CLIP's names, which some versions omit, and maps T5's tied embeddings, which some files store
+    twice, to one name.
+    """
     if not part.startswith("text_encoder"):
         return name
     inner = name.removeprefix("text_model.")
@@ -33,37 +36,37 @@ def canonical(part: str, name: str) -> str:
 
 @dataclass(frozen=True)
 class Entry:
-    """A tensor of a model: its shape, and its number format as safetensors spells it."""
+    """Shape and safetensors dtype of a tensor of a model."""
 
     shape: tuple[int, ...]
     dtype: str
 
     @property
     def merges(self) -> bool:
-        """Whether it holds weights, rather than counts or positions."""
+        """Whether the tensor holds weights, rather than counts or positions."""
         return self.dtype in _FLOATS
 
 
 class Weights(Protocol):
-    """All weights of a model, there one at a time: of one that lies on the disk, or of one that is a recipe as yet."""
+    """All weights of a model, read one at a time: of a model on disk, or of a merge that is computed from a recipe."""
 
     @property
     def names(self) -> Iterator[tuple[str, str]]:
-        """Every (part, tensor), in a fixed order; names are those of diffusers folders, as ``canonical`` has them."""
+        """Every (part, canonical tensor name), in a fixed order; names are those of diffusers folders, mapped by ``canonical``."""
 
     def read(self, part: str, name: str) -> Tensor:
-        """A tensor in the number format in which it is, or would be, stored."""
+        """Returns a tensor in the dtype in which it is, or would be, stored."""
 
 
 class Model(ABC):
-    """A full model on the disk.
+    """A full model on disk.
 
     Attributes:
-        place: the folder or file.
-        name: the place's.
-        kind: diffusers' class of the pipeline.
-        predicts: what the denoiser was trained to predict, as diffusers' schedulers call it; empty where that is not said.
-        parts: part → canonical name of a tensor → what it is, for the parts that are merged.
+        place: path of the folder or file.
+        name: name of the folder or file.
+        kind: diffusers pipeline class.
+        predicts: prediction type of the denoiser, in the terms of diffusers' schedulers; empty if it is not stated.
+        parts: part → canonical tensor name → shape and dtype, for the merged parts.
     """
 
     place: Path
@@ -74,35 +77,37 @@ class Model(ABC):
 
     @property
     def names(self) -> Iterator[tuple[str, str]]:
-        """Every (part, tensor), in a fixed order."""
+        """Every (part, canonical tensor name), in a fixed order."""
         return ((part, name) for part, entries in self.parts.items() for name in sorted(entries))
 
     @property
     def family(self) -> str:
-        """Of its adapters, ``sd1``, ``sdxl``, …; the first one where diffusers' class is that of several, which share their blocks."""
+        """Family of its adapters, ``sd1``, ``sdxl``, …; the first one if several families share the pipeline class and its blocks."""
         return PIPELINES.get(self.kind, ("unknown",))[0]
 
     @abstractmethod
     def read(self, part: str, name: str) -> Tensor:
-        """A tensor as it is stored."""
+        """Returns a tensor as it is stored."""
 
     @property
     @abstractmethod
     def digest(self) -> str:
-        """SHA-256, 64 hex digits, of what tells this model from others, without reading gigabytes."""
+        """SHA-256, 64 hex digits, over samples of the model's files, which identify the model without reading them completely."""
 
     @property
     @abstractmethod
     def suffix(self) -> str:
-        """How the names of such models end: empty for folders."""
+        """File name suffix of the model format: empty for folders."""
 
     @abstractmethod
     def write(self, weights: Weights, place: Path, *, dtype: str = "", tick: Tick | None = None) -> None:
-        """Write a complete model that has these weights and is this one in everything else, durably, holding a few tensors at a time.
+        """Writes a complete model with these weights; everything else is copied from this model.
+
+        The model is written durably, with a few tensors in memory at a time.
 
         Args:
-            weights: of the names that this model has.
-            place: to be written; it must not exist, and has another name until it is complete.
-            dtype: number format as safetensors spells it; empty keeps that of each of this model's tensors.
-            tick: told how far it is.
+            weights: weights with the tensor names of this model.
+            place: path to write; it must not exist, and has a temporary name until it is complete.
+            dtype: safetensors dtype of the weights; empty keeps the dtype of each tensor of this model.
+            tick: progress callback.
         """

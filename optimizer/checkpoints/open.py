@@ -1,4 +1,4 @@
-"""Opening a full model, however it lies on the disk."""
+"""Opens a full model in a folder or in a single file."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from optimizer.checkpoints.model import Model
 
 
 def open_model(spec: str | Path) -> Model:
-    """A full model, of which only headers are read.
+    """Opens a full model; only headers are read.
 
     Args:
-        spec: a diffusers folder, a single file, or the name of a model in the hub's cache.
+        spec: a diffusers folder, a single file, or the hub name of a model in the local cache.
 
     Raises:
-        BaseModelError: nothing is there, or it is no model of a known family.
+        BaseModelError: the model does not exist, or is not of a known family.
     """
     place = located(spec)
     if place.is_dir():
         return Folder(place)
-    from optimizer.checkpoints.single_file import Checkpoint  # which needs diffusers' conversions; folders do not wait for them
+    from optimizer.checkpoints.single_file import Checkpoint  # loads diffusers' conversions, not needed for folders
 
     return Checkpoint(place)

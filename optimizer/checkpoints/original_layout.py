@@ -1,6 +1,6 @@
-"""The original layout: which tensor of a diffusers pipeline is made of which rows of which tensor of a single file.
+"""The original layout: maps every tensor of a diffusers pipeline to rows of a tensor of a single file.
 
-diffusers' own conversions say it, run once on tracers: what they do is what ``from_single_file`` does.
+The mapping is derived by running diffusers' own conversions on tracers, so it agrees with ``from_single_file``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Piece:
-    """A tensor of a pipeline that lies in a tensor of a file: its part, its canonical name, and where it lies."""
+    """A pipeline tensor that is stored in a tensor of a file: its part, canonical name and origin."""
 
     part: str
     name: str
@@ -27,12 +27,12 @@ class Piece:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a file is laid out.
+    """The layout of a file.
 
     Attributes:
-        origins: part → canonical name of a tensor → where it lies in the file.
-        pieces: tensor of the file → what it is made of; its rows are those of the pieces, each once.
-        identities: part → width of its projection, which diffusers takes for the identity, for such files hold none.
+        origins: part → canonical tensor name → origin in the file.
+        pieces: key of the file → its pipeline tensors, which together cover every row once.
+        identities: part → width of its projection, which the file lacks and diffusers sets to the identity.
     """
 
     origins: Mapping[str, Mapping[str, Origin]]
@@ -41,14 +41,14 @@ class Layout:
 
 
 def original_layout(pipeline: str, shapes: Shapes) -> Layout:
-    """The layout of a file.
+    """Returns the layout of a file.
 
     Args:
-        pipeline: diffusers' class.
-        shapes: of all tensors of the file, by name.
+        pipeline: diffusers pipeline class.
+        shapes: key → shape, for all tensors of the file.
 
     Raises:
-        ValueError: a part is not understood as a whole; the text says what of it.
+        ValueError: a part cannot be converted completely; the message states what is wrong.
     """
     origins: dict[str, dict[str, Origin]] = {}
     pieces: dict[str, list[Piece]] = {}
@@ -68,13 +68,13 @@ def original_layout(pipeline: str, shapes: Shapes) -> Layout:
 
 
 def _pieces(part: str, place: Part, shapes: Shapes) -> list[Piece]:
-    """What diffusers makes of the tensors of a part."""
+    """Returns the pipeline tensors that diffusers' conversion makes from the tensors of a part."""
     tracers = Tracers(shapes)
     try:
         made = place.convert(dict(tracers.tensors), place.start)
     except KeyError as error:
         raise ValueError(f"{part} lacks {error.args[0]}") from error
-    except Exception as error:  # they take numbers of blocks, and of FLUX.1 its width, for granted
+    except Exception as error:  # the conversions assume numbers of blocks, and the width of FLUX.1
         raise ValueError(f"{part} cannot be converted: {first_sentence(error)}") from error
     found = []
     for name, tensor in made.items():
@@ -90,7 +90,7 @@ def _pieces(part: str, place: Part, shapes: Shapes) -> list[Piece]:
 
 
 def _check_whole(part: str, place: Part, names: Sequence[str], found: Sequence[Piece]) -> None:
-    """Of a denoiser every tensor is read, of a text encoder something."""
+    """Raises a ValueError unless every tensor of a denoiser, or at least one of a text encoder, is read."""
     used = {piece.origin.tensor for piece in found}
     if unknown := [name for name in names if name not in used] if place.whole or not used else []:
         raise ValueError(f"{len(unknown)} tensors of {part} are not understood, the first is {unknown[0]}")

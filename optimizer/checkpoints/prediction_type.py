@@ -1,4 +1,4 @@
-"""What a single file says of the noise that its model was trained to take away: whether it predicts noise or velocities, down to where."""
+"""Detects the prediction type (noise or velocity) of a single file, and whether its model was trained with zero terminal SNR."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from optimizer.checkpoints.header import Header
 
 VELOCITY, NOISE = "v_prediction", "epsilon"
 _SPELT = {"v": VELOCITY, "v_prediction": VELOCITY, "epsilon": NOISE}
-# ComfyUI tells the two kinds of Stable Diffusion 2 apart by this spread (comfy/supported_models.py, SD20.model_type).
+# ComfyUI distinguishes the two variants of Stable Diffusion 2 by this standard deviation (comfy/supported_models.py, SD20.model_type).
 _TELLING = "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias"
 _SPREAD = 0.09
 
 
 @dataclass(frozen=True)
 class Noise:
-    """What is known of it.
+    """The detected noise schedule properties of a model.
 
     Attributes:
-        prediction: diffusers' ``prediction_type``; empty where the file says nothing.
-        rescaled: the model was trained down to no signal at all.
-        reason: how that is known.
+        prediction: diffusers' ``prediction_type``; empty if the file does not state it.
+        rescaled: whether the model was trained with zero terminal SNR.
+        reason: human-readable source of the information.
     """
 
     prediction: str = ""
@@ -35,7 +35,7 @@ class Noise:
 
 
 def marked(header: Header) -> Noise:
-    """What tensors say that carry no weights: ``v_pred`` and ``ztsnr``, as trainers write and ComfyUI reads them."""
+    """Returns the noise properties stated by the marker tensors ``v_pred`` and ``ztsnr``, which trainers write and ComfyUI reads."""
     rescaled = "ztsnr" in header.tensors
     if "v_pred" in header.tensors:
         return Noise(VELOCITY, rescaled, "its tensor v_pred")
@@ -43,8 +43,11 @@ def marked(header: Header) -> Noise:
 
 
 def told(file: Path, header: Header, kind: str) -> Noise:
-    """What a file says, by its tensors first, by ``modelspec.prediction_type`` in its metadata second (ModelSpec 1.0.1), and of Stable
-    Diffusion 2, which exists in both kinds of one shape, by ComfyUI's rule of thumb last."""
+    """Returns the noise properties of a file.
+
+    Sources, in order: marker tensors; ``modelspec.prediction_type`` in the metadata (ModelSpec 1.0.1); for Stable Diffusion 2, whose two
+    variants have equal shapes, ComfyUI's heuristic.
+    """
     noise = marked(header)
     said = _SPELT.get(header.metadata.get("modelspec.prediction_type", "").lower(), "")
     if noise.prediction or not (said or kind == "v2"):
@@ -63,9 +66,9 @@ def _spread(file: Path, header: Header) -> float:
 
 
 def scheduled(scheduler: Any, noise: Noise) -> Any:
-    """A scheduler that goes with what a file says; those that match flows have no choice, and stay.
+    """Returns a scheduler with the noise properties of a file; flow-matching schedulers are returned unchanged.
 
-    One that cannot rescale its noise gives way to DDIM with the same noise.
+    A scheduler that cannot rescale its betas to zero terminal SNR is replaced by DDIM with its configuration.
     """
     if not hasattr(scheduler.config, "prediction_type"):
         return scheduler

@@ -1,7 +1,7 @@
-"""Tracers: stand-ins for the tensors of a file that tell, after a conversion, from which rows of which tensor each result was made.
+"""Tracers: placeholder tensors that record which rows of which file tensor a conversion uses for each of its results.
 
-A conversion of state dictionaries renames, splits and joins tensors by rows, and turns some of them. Run on tensors whose entries are
-numbers of rows, it shows what it does; run once on the shapes in a file's header, it needs no weights.
+A state dict conversion renames, splits and concatenates tensors by rows, and transposes some of them. Applied to tensors whose entries
+are row numbers, it reveals this mapping. It needs only the shapes in a file's header, not the weights.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ _ROW = (1 << _BITS) - 1
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a tensor comes from.
+    """The origin of a converted tensor.
 
     Attributes:
-        tensor: name of the one in the file.
-        shape: of the tensor that is made of it.
-        runs: (first row, number of rows) in the file, in the order in which they follow each other in the tensor that is made.
-        turned: it is the transpose of the one in the file.
+        tensor: key of the tensor in the file.
+        shape: shape of the converted tensor.
+        runs: (first row, number of rows) in the file tensor, in the row order of the converted tensor.
+        turned: whether the converted tensor is the transpose of the file tensor.
     """
 
     tensor: str
@@ -34,14 +34,14 @@ class Origin:
 
 
 class Tracers:
-    """Stand-ins for tensors.
+    """Placeholder tensors for the tensors of a file.
 
     Args:
-        shapes: name → shape.
+        shapes: key → shape.
 
     Attributes:
-        tensors: name → int64 tensor with all its rows, whose other dimensions are cut to two at most: what conversions join they copy,
-            and in full width the copies would be larger than the model.
+        tensors: key → int64 tensor with all rows and all other dimensions truncated to at most 2. Conversions copy the tensors that they
+            concatenate, and copies of full width would be larger than the model.
     """
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -50,10 +50,10 @@ class Tracers:
         self.tensors = {name: _tracer(number, shapes[name]) for number, name in enumerate(self._names)}
 
     def origin(self, found: Tensor) -> Origin:
-        """Where a tensor that a conversion made comes from.
+        """Returns the origin of a tensor that a conversion made.
 
         Raises:
-            ValueError: it is neither rows of one tensor nor the transpose of one.
+            ValueError: the tensor is neither made of rows of one file tensor nor the transpose of one.
         """
         if found.dtype != torch.int64 or not found.numel():
             raise ValueError("it was made up")
@@ -75,7 +75,7 @@ def _tracer(number: int, shape: tuple[int, ...]) -> Tensor:
 
 
 def _rows(found: Tensor, own: tuple[int, ...]) -> Tensor | None:
-    """The number of every row in the file; None where these are no rows of a tensor of this shape."""
+    """Returns the row numbers in the file tensor; None if the tensor does not consist of its rows."""
     if found.ndim != len(own) or tuple(found.shape[1:]) != own[1:]:
         return None
     flat = (found & _ROW).reshape(len(found) if own else 1, -1)
@@ -83,6 +83,6 @@ def _rows(found: Tensor, own: tuple[int, ...]) -> Tensor | None:
 
 
 def _runs(rows: Tensor) -> tuple[tuple[int, int], ...]:
-    """Rows that follow each other, as (first, number)."""
+    """Returns the runs of consecutive rows as (first row, number of rows)."""
     starts = [0, *((rows.diff() != 1).nonzero().flatten() + 1).tolist()]
     return tuple((int(rows[i]), end - i) for i, end in zip(starts, [*starts[1:], len(rows)], strict=True))

@@ -1,4 +1,4 @@
-"""Full models in single files, as A1111 and ComfyUI keep them."""
+"""Full models in single files, the checkpoint format of A1111 and ComfyUI."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ from optimizer.errors import BaseModelError
 
 _CHOOSE = f"give a checkpoint of {SUPPORTED}, or a diffusers folder"
 _PLAIN = "use the fp16, bf16 or fp32 version of it"
-# What the header says that is as true of other weights in the same layout; hashes, trainings and earlier merges are not.
+# Metadata that stay valid for other weights in this layout, unlike hashes, training and earlier merges.
 _SPEC = ("sai_model_spec", "architecture", "implementation", "prediction_type", "resolution", "encoder_layer", "timestep_range", "license")
 _TITLE = "modelspec.title"
 _KEPT = {"format", _TITLE, *(f"modelspec.{key}" for key in _SPEC)}
 
 
 class Checkpoint(Model):
-    """A full model in a single file, or as much of one as the file holds: the denoiser at least.
+    """A full model in a single file, which holds at least the denoiser.
 
     Args:
-        file: safetensors, laid out as the original code of the model has it.
+        file: safetensors file in the layout of the model's original code.
 
     Raises:
-        BaseModelError: not a file of a known family, not all of it, or one that is not understood.
+        BaseModelError: the file is not of a known family, is incomplete, or has an unknown layout.
     """
 
     suffix = ".safetensors"
@@ -57,7 +57,7 @@ class Checkpoint(Model):
         self.parts = {part: self._entries(part, origins) for part, origins in self._layout.origins.items()}
 
     def read(self, part: str, name: str) -> Tensor:
-        """A tensor as it is stored, as diffusers would have it: of the file only its own rows are read."""
+        """Returns a tensor in diffusers' layout and in its stored dtype; only its own rows are read from the file."""
         origin = self._layout.origins[part].get(name)
         if origin is None:
             return self._identity(part)
@@ -70,16 +70,16 @@ class Checkpoint(Model):
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over the file, see ``digest_file``."""
+        """SHA-256, 64 hex digits, over samples of the file (``digest_file``)."""
         found = hashlib.sha256(self.kind.encode())
         digest_file(found, self.place)
         return found.hexdigest()
 
     def write(self, weights: Weights, place: Path, *, dtype: str = "", tick: Tick | None = None) -> None:
-        """As ``Model.write``: a file with the same tensors, of which those that do not merge are this one's byte for byte.
+        """Writes the model as in ``Model.write``, to a file with the keys of this file; tensors that are not merged are copied unchanged.
 
         Raises:
-            BaseModelError: the weights have a projection for which such files have no place.
+            BaseModelError: the weights have a projection other than the identity, which the file format cannot store.
         """
         self._check_identities(weights)
         names, said = _order(self.place)
@@ -97,7 +97,7 @@ class Checkpoint(Model):
         write_streamed(place, shapes, tensors(), metadata)
 
     def _composed(self, tensor: str, weights: Weights) -> Tensor:
-        """A tensor of the file, made of those of a pipeline, one after the other."""
+        """Returns a tensor of the file, assembled from the pipeline tensors that are stored in it."""
         pieces = self._layout.pieces.get(tensor, ())
         if not pieces:
             return self._tensor(tensor)
@@ -143,7 +143,7 @@ def _turned(piece: Piece, tensor: Tensor) -> Tensor:
 
 
 def _predicts(file: Path, header: Header, family: str) -> str:
-    """Models that match flows have no choice, and say nothing; the others predict noise where the file says nothing else."""
+    """Returns the prediction type; empty for flow-matching models, noise for U-Nets if the file does not state it."""
     unet = BLUEPRINTS[family].denoiser[0] == "UNet2DConditionModel"
     return told(file, header, family).prediction or NOISE if unet else ""
 
@@ -157,7 +157,7 @@ def _laid_out(file: Path, kind: str, header: Header) -> Layout:
 
 
 def _order(file: Path) -> tuple[list[str], dict[str, str]]:
-    """The tensors of a file in the order in which they lie in it, and what its header says of it in its order, which safetensors loses."""
+    """Returns the keys of a file in storage order and its metadata in header order, which the safetensors library does not keep."""
     with file.open("rb") as opened:
         header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
     said: dict[str, str] = header.pop("__metadata__", None) or {}

@@ -1,4 +1,4 @@
-"""Writing a safetensors file tensor by tensor: the header first, for all sizes are known, then the numbers as they come."""
+"""Writes a safetensors file tensor by tensor: first the header, since all sizes are known, then the values."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-"""Number formats by safetensors' names."""
+"""safetensors dtype → torch dtype."""
 
 STORED = {"fp16": "F16", "bf16": "BF16", "fp32": "F32"}
-"""safetensors' names of number formats, by those of recipes and options."""
+"""dtype name in recipes and options → safetensors dtype."""
 
 Shapes = Mapping[str, tuple[tuple[int, ...], str]]
-"""Tensor name → its shape, and its number format as safetensors spells it, in the order of the file."""
+"""Key → shape and safetensors dtype, in the order of the file."""
 
 
 def write_streamed(path: Path, shapes: Shapes, tensors: Iterator[Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write a file whose bytes depend on names and numbers alone, durably, holding one tensor at a time.
+    """Writes a safetensors file durably and deterministically, with one tensor in memory at a time.
 
     Args:
-        path: of the file; until it is whole it has another name.
-        shapes: what will be in it.
-        tensors: the tensors in that order.
-        metadata: what the header says of the file; none where it is empty, and that its tensors are torch's where it is not given.
+        path: path of the file; it has a temporary name until it is complete.
+        shapes: key → shape and dtype of every tensor.
+        tensors: tensors, in the order of ``shapes``.
+        metadata: metadata strings; an empty mapping writes none, None writes ``{"format": "pt"}``.
     """
     text = _header(shapes, {"format": "pt"} if metadata is None else metadata)
     part = path.with_name(f".{path.name}.part")
@@ -55,7 +55,7 @@ def write_streamed(path: Path, shapes: Shapes, tensors: Iterator[Tensor], metada
 
 
 def _header(shapes: Shapes, metadata: Mapping[str, str]) -> bytes:
-    """As safetensors itself writes it, so that a file which is written again is the same."""
+    """Returns the JSON header in the format of the safetensors library, so that rewriting a file gives identical bytes."""
     header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     at = 0
     for name, (shape, kind) in shapes.items():

@@ -1,4 +1,4 @@
-"""Export: the merged LoRA as a file, checked after writing, with its name, metadata and model card."""
+"""Export: writes the merged LoRA with file name, metadata and model card, and verifies the written file."""
 
 from optimizer.export.card import CardScore, CardSource, ModelCard, render_card, write_card
 from optimizer.export.heritage import Heritage, heritage

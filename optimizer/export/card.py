@@ -1,4 +1,4 @@
-"""The model card: a README.md that says what the file is, where it came from, how to load it and how well it does."""
+"""The model card: a README.md with description, sources, usage and scores of the exported file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ASCII_PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
 
 @dataclass(frozen=True)
 class CardSource:
-    """One source of the merge: its name, hex SHA-256 digest, weight, role and trigger word (may be empty)."""
+    """One source of the merge: name, hex SHA-256 digest, weight, role and trigger word (may be empty)."""
 
     name: str
     sha256: str
@@ -29,14 +29,14 @@ class CardSource:
 
 @dataclass(frozen=True)
 class CardScore:
-    """One line of the table of scores.
+    """One row of the score table.
 
     Attributes:
         label: ``this file``, ``stack``, ``naive``, ``hero alone``, ….
-        weakest: what is kept of the source that fares worst.
-        preservation: source name → how much of it survives, 0 = base, 1 = that source alone.
-        artifacts: image damage relative to base and sources, if it was measured.
-        interval: confidence interval of ``weakest``, if there is one.
+        weakest: preservation of the worst-preserved source.
+        preservation: source name → preservation of the source; 0 = base, 1 = that source alone.
+        artifacts: image damage relative to base and sources, or None if not measured.
+        interval: confidence interval of ``weakest``, or None.
     """
 
     label: str
@@ -48,22 +48,22 @@ class CardScore:
 
 @dataclass(frozen=True)
 class ModelCard:
-    """All that a card says; every string may come from a stranger's file.
+    """The content of a model card; every string may come from an untrusted file.
 
     Attributes:
-        title: heading.
-        file_name: name of the exported file, beside the card.
-        base_model: name or hub id of the base model; empty where it is not known.
-        family: the base model's family in words, for a card that knows no base model.
+        title: heading of the card.
+        file_name: name of the exported file, in the folder of the card.
+        base_model: name or hub id of the base model; empty if unknown.
+        family: human-readable base model family, for a card without a base model.
         method: name of the merge method.
-        sources: in the recipe's order.
-        scores: first this file, then the baselines.
+        sources: sources, in the recipe's order.
+        scores: score of this file, then those of the baselines.
         recipe: the recipe as YAML-ready data.
-        prompt: an example prompt that asks for everything.
-        license: of the result, if known.
-        comfyui_only: the file has names that only ComfyUI reads.
-        demo: whether the base is the one inside this package, which no hub knows.
-        kind: a LoRA file, the folder of a full model, or a full model in one file.
+        prompt: example prompt that uses all sources.
+        license: license of the merge; empty if unknown.
+        comfyui_only: whether only ComfyUI reads the key names of the file.
+        demo: whether the base model is the demo base of this package, which is not on a hub.
+        kind: ``lora`` for a LoRA file, ``folder`` or ``file`` for a full model in a folder or a single file.
     """
 
     title: str
@@ -82,7 +82,7 @@ class ModelCard:
 
 
 def render_card(card: ModelCard) -> str:
-    """The card as Markdown with YAML front matter; strings appear as text, whatever they hold."""
+    """Returns the card as Markdown with YAML front matter; all strings are escaped."""
     environment = Environment(
         loader=PackageLoader("optimizer.export", "templates"),
         undefined=StrictUndefined,
@@ -103,14 +103,14 @@ def render_card(card: ModelCard) -> str:
 
 
 def write_card(card: ModelCard, folder: str | Path, name: str = "README.md") -> Path:
-    """Write the card into an existing folder and return its path."""
+    """Writes the card into an existing folder and returns its path."""
     path = Path(folder) / name
     path.write_text(render_card(card), encoding="utf-8")
     return path
 
 
 def escape_markdown(text: str) -> str:
-    """The text on one line, such that Markdown shows it as it is: no link, no HTML, no emphasis, no table cell of its own."""
+    """Returns the text on one line with all Markdown characters escaped: no links, HTML, emphasis or table cells."""
     return _ASCII_PUNCTUATION.sub(r"\\\1", visible_line(text))
 
 
@@ -128,7 +128,7 @@ def _front_matter(card: ModelCard) -> dict[str, object]:
 
 
 def _code_span(text: str) -> str:
-    """The text in a code span that no backtick inside it can end; a bar would end a table cell, so it is replaced."""
+    """Returns the text as a code span whose fence is longer than any backticks in it; ``|`` is replaced for tables."""
     line = visible_line(text).replace("|", "¦") or " "
     fence = _fence(line, 1)
     return f"{fence} {line} {fence}" if "`" in line else f"{fence}{line}{fence}"

@@ -1,4 +1,4 @@
-"""Heritage: what the sources' own metadata say that a merge of them has to say, too."""
+"""Heritage: licences, authors and tags that a merge inherits from the metadata of its sources."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ _NOT_STATED = "not stated"
 
 @dataclass(frozen=True)
 class Heritage:
-    """What a merge takes over from its sources; every string is one line of bounded length.
+    """Metadata that a merge inherits from its sources; every string is one line of bounded length.
 
     Attributes:
-        licence: the one licence of all sources; where they differ, or some say nothing, each source with its own; empty where no source
-            says anything.
-        authors: each once, in the sources' order.
-        tags: each once, in the sources' order.
+        licence: the common licence of all sources; a list by source if they differ or some state none; empty if no source states one.
+        authors: distinct authors, in the sources' order.
+        tags: distinct tags, in the sources' order.
     """
 
     licence: str = ""
@@ -29,10 +28,10 @@ class Heritage:
 
 
 def heritage(sources: Sequence[tuple[str, Mapping[str, str]]]) -> Heritage:
-    """What the merge of these sources takes over.
+    """Returns the metadata that a merge of the sources inherits.
 
     Args:
-        sources: name and metadata of each.
+        sources: name and metadata of each source.
     """
     licences = {name: _short(said(metadata, LICENCE)) for name, metadata in sources}
     authors = dict.fromkeys(author for _, metadata in sources if (author := _short(said(metadata, AUTHOR))))

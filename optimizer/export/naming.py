@@ -1,4 +1,4 @@
-"""File names of merged LoRAs: what is inside, how it was merged, and which version it is."""
+"""File names of merged LoRAs: sources, merge method, weights and version."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _VERSION = re.compile(r"_v(\d+)$")
 
 
 def file_name(source_names: Sequence[str], recipe_weights: Sequence[float], method: str, version: int) -> str:
-    """``{sources}_{method}_{weights}_v{version}.safetensors``, at most 120 characters of ``A-Za-z0-9._-``.
+    """Returns ``{sources}_{method}_{weights}_v{version}.safetensors``, at most 120 characters of ``A-Za-z0-9.+_-``.
 
-    Source names share the room that is left, so a long one never hides the others.
+    Source names share the remaining length equally, so that all of them appear.
 
     Args:
-        source_names: any strings.
-        recipe_weights: one weight per source, in the same order.
-        method: the merge method's name.
-        version: 1, 2, …
+        source_names: source names, any strings.
+        recipe_weights: one weight per source, in the order of ``source_names``.
+        method: name of the merge method.
+        version: version number, from 1.
 
     Example:
         >>> file_name(["hero", "neon"], [0.7, 1.0], "ties", 2)
@@ -38,16 +38,16 @@ def file_name(source_names: Sequence[str], recipe_weights: Sequence[float], meth
 
 
 def unversioned(stem: str) -> str:
-    """A file name's stem without its version."""
+    """Returns the stem of a file name without its version."""
     return _VERSION.sub("", stem)
 
 
 def next_free(path: str | Path, beside: Sequence[str] = ()) -> Path:
-    """The path itself, or with the next version number that no file in its folder has.
+    """Returns the path if it does not exist, else the path with the next unused version number.
 
     Args:
-        path: where a file is to be written.
-        beside: suffixes of files that are written beside it, which have to be free, too.
+        path: intended path of the file.
+        beside: suffixes of accompanying files, which must not exist either.
     """
     path = Path(path)
     stem, found = unversioned(path.stem), _VERSION.search(path.stem)

@@ -1,4 +1,4 @@
-"""Origins: what the files about a merge say of its sources."""
+"""Origins: metadata and model card entries about the sources of a merge."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Origin:
     """One source of a merge.
 
     Attributes:
-        name: short, unique among the sources.
-        sha256: hex digest of its file.
+        name: short name, unique among the sources.
+        sha256: hex SHA-256 digest of the source file.
         role: ``style``, ``character`` or ``concept``; may be empty.
-        trigger: the word that asks for it; may be empty.
-        metadata: its file's header strings.
+        trigger: trigger word; may be empty.
+        metadata: metadata strings of the source file's header.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Origin:
 
 
 def merge_metadata(recipe: Recipe, origins: Sequence[Origin]) -> ExportMetadata:
-    """What the header of the merged file says."""
+    """Returns the metadata for the header of the merged file."""
     names = [origin.name for origin in origins]
     return ExportMetadata(
         title=title(origins),
@@ -50,22 +50,22 @@ def merge_metadata(recipe: Recipe, origins: Sequence[Origin]) -> ExportMetadata:
 
 
 def card_sources(recipe: Recipe, origins: Sequence[Origin]) -> tuple[CardSource, ...]:
-    """What the model card says of the sources."""
+    """Returns the sources as entries of the model card."""
     return tuple(CardSource(o.name, o.sha256, weight, o.role, o.trigger) for o, weight in zip(origins, recipe.weights, strict=True))
 
 
 def title(origins: Sequence[Origin]) -> str:
-    """What the merge is called."""
+    """Returns the title of the merge: the source names joined by `` + ``."""
     return " + ".join(origin.name for origin in origins)
 
 
 def heritage_of(origins: Sequence[Origin]) -> Heritage:
-    """What the merge takes over from its sources' metadata."""
+    """Returns the metadata that the merge inherits from its sources."""
     return heritage([(origin.name, origin.metadata) for origin in origins])
 
 
 def base_name(base: str) -> str:
-    """What a card calls the base model: of a local folder, since cards are published, its name only; the demo base where none is given."""
+    """Returns the base model's name on a card: only the name of a local folder, since cards are published; the demo base if empty."""
     if not base:
         return "the demo base of multilora-optimizer"
     return Path(base).name if Path(base).is_dir() else base
@@ -77,9 +77,9 @@ def _description(recipe: Recipe, names: list[str]) -> str:
 
 
 def _date() -> str:
-    """The day that SOURCE_DATE_EPOCH names, as reproducible builds have it; without it none, for equal inputs give equal files.
+    """Returns the ISO date of SOURCE_DATE_EPOCH (reproducible builds); empty if unset, so that equal inputs give equal files.
 
-    A number of seconds that no calendar holds counts as none: a night's work does not end on a stray variable.
+    A value that is not a number of at most 11 digits is ignored.
     """
     seconds = os.environ.get("SOURCE_DATE_EPOCH", "")
     return datetime.fromtimestamp(int(seconds), UTC).date().isoformat() if re.fullmatch(r"\d{1,11}", seconds) else ""

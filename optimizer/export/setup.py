@@ -1,4 +1,4 @@
-"""Setup: what a merge needs beyond its recipe to be written to the same bytes again."""
+"""Setup: the settings beyond the recipe that are needed to reproduce the bytes of a merged file."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from optimizer.adapters import Dialect
 
 SETUP_KEY = "multilora_setup"
-"""Header key that holds the setup as JSON."""
+"""Metadata key that holds the setup as JSON."""
 
 
 class Setup(BaseModel):
-    """Whose names a merged file has, and what its sources are called in it; of strings from a file, nothing is known but their type.
+    """Dialect of a merged file, and names, roles and triggers of its sources; strings from a file are checked for their type only.
 
     Attributes:
-        dialect: of the tensors' names.
-        names, roles, triggers: one a source, or none at all.
-        files: where the sources were, seen from the folder of the recipe; in recipe files only, never in a header.
+        dialect: dialect of the file's keys.
+        names, roles, triggers: one entry per source, or empty.
+        files: paths of the sources, relative to the folder of the recipe; in recipe files only, never in a header.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,17 +33,17 @@ class Setup(BaseModel):
 
     @classmethod
     def of_header(cls, metadata: Mapping[str, str]) -> Setup:
-        """What a file's header says, but files, which a stranger must not choose; the defaults where it says nothing that can be read."""
+        """Returns the setup in a file's metadata without ``files``, since paths in a header are untrusted; defaults if it is invalid."""
         try:
             return cls.model_validate_json(metadata.get(SETUP_KEY, "{}")).model_copy(update={"files": ()})
         except ValidationError:
             return cls()
 
     def to_header(self) -> str:
-        """As JSON for a header, without files: where they lie is nobody else's business."""
+        """Returns the setup as JSON for a header, without ``files``, which would publish local paths."""
         return json.dumps(self.data(), sort_keys=True, ensure_ascii=False)
 
     def data(self, files: tuple[str, ...] = ()) -> dict[str, Any]:
-        """As JSON-ready data, with these files."""
+        """Returns the setup as JSON-ready data, with the given ``files``."""
         said = self.model_dump(mode="json", exclude={"files"})
         return said | ({"files": list(files)} if files else {})

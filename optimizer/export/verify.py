@@ -1,4 +1,4 @@
-"""Checking what was written: the file is read back and every change of a weight compared with the merge that was scored."""
+"""Verifies an export: reads the file back and compares every ΔW with the merge that was scored."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from optimizer.adapters import Adapter, Factors, load_adapter
 from optimizer.adapters.files.container import read_header
 from optimizer.errors import AdapterError, ExportError
 
-# A product of two rounded factors is off by about 2⁻¹¹·√(2/3) (fp16) of its size; the bounds leave room for a factor of four.
+# The product of two rounded factors has a relative error of about 2⁻¹¹·√(2/3) (fp16); the bounds allow four times that.
 _TOLERANCES = {"BF16": 1.6e-2, "F16": 2e-3, "F32": 1e-5}
 _NEGLIGIBLE = 1e-4
 
 
 @dataclass(frozen=True)
 class ExportCheck:
-    """What reading the file back found.
+    """The result of verifying a file.
 
     Attributes:
-        path: the file.
-        sha256: hex digest of its bytes.
+        path: path of the file.
+        sha256: hex SHA-256 digest of the file's bytes.
         errors: module path → relative Frobenius error of its ΔW.
         total: relative Frobenius error of all ΔW together.
-        tolerance: the bound that all of them keep.
+        tolerance: upper bound that all errors satisfy.
     """
 
     path: Path
@@ -38,23 +38,24 @@ class ExportCheck:
 
     @property
     def worst(self) -> str:
-        """The module with the greatest error."""
+        """Path of the module with the greatest error."""
         return max(self.errors, key=lambda path: self.errors[path])
 
 
 def verify_export(path: str | Path, expected: Adapter, tolerance: float | None = None) -> ExportCheck:
-    """Read a written adapter back and compare every ΔW with the expected one.
+    """Reads a written adapter back and compares every ΔW with the expected one.
 
-    A module's error is ‖ΔW − ΔW₀‖ / ‖ΔW₀‖ in the Frobenius norm, from QR factors of the low-rank difference. A module
-    whose change is less than 10⁻⁴ of the modules' root mean square is measured against that instead: its rounding cannot be seen.
+    The error of a module is ‖ΔW − ΔW₀‖ / ‖ΔW₀‖ in the Frobenius norm, from QR factors of the low-rank difference. The denominator is
+    at least 10⁻⁴ of the root mean square of ‖ΔW₀‖ over the modules, below which rounding errors have no visible effect.
 
     Args:
         path: the written file.
         expected: the adapter that was scored.
-        tolerance: greatest relative error; by default from the file's dtype: 2e-3 for fp16, 1.6e-2 for bf16, 1e-5 for fp32.
+        tolerance: maximum relative error; by default from the file's dtype: 2e-3 for fp16, 1.6e-2 for bf16, 1e-5 for fp32.
 
     Raises:
-        ExportError: the file cannot be read, lacks a module or has another, or an error is above the tolerance; names the worst.
+        ExportError: the file cannot be read, has missing or additional modules or other shapes, or an error exceeds the tolerance; the
+            message names the worst module.
     """
     path = Path(path)
     found, bound = _read(path)
@@ -92,9 +93,12 @@ def _same_modules(path: Path, found: Adapter, expected: Adapter) -> None:
 
 
 def distance(first: Factors, second: Factors) -> float:
-    """‖ΔW₁ − ΔW₂‖ in the Frobenius norm: with QR of both concatenations in fp64, that of R_left · R_rightᵀ; of ranks as high as the
-    matrix, where that saves nothing, from the matrices in fp32."""
-    first, second = (replace(f, up=f.up.cpu(), down=f.down.cpu()) for f in (first, second))  # a merge may lie on a GPU, the file does not
+    """Returns ‖ΔW₁ − ΔW₂‖ in the Frobenius norm.
+
+    Computed in fp64 as ‖R_left · R_rightᵀ‖ from QR factorisations of the concatenated factors. If the ranks add up to the smaller
+    dimension of the matrix or more, where QR saves nothing, it is computed from the dense matrices in fp32.
+    """
+    first, second = (replace(f, up=f.up.cpu(), down=f.down.cpu()) for f in (first, second))  # a merge may be on a GPU, a file is on the CPU
     if first.rank + second.rank >= min(first.up.shape[0], first.down.shape[1]):
         return float(torch.linalg.norm((first.delta() - second.delta()).flatten()))
     left = torch.cat([first.scale * first.up.double(), -second.scale * second.up.double()], dim=1)

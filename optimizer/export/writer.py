@@ -1,4 +1,4 @@
-"""Writing the merged LoRA with the metadata by which trainers, web UIs and model hubs recognise it."""
+"""Writes the merged LoRA with the metadata that trainers, web UIs and model hubs read."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from optimizer.export.naming import unversioned
 from optimizer.export.setup import SETUP_KEY, Setup
 
 RECIPE_KEY = "multilora_recipe"
-"""Header key that holds the merge's recipe as JSON."""
+"""Metadata key that holds the merge's recipe as JSON."""
 
 
 @dataclass(frozen=True)
 class ExportMetadata:
-    """What the header says about a merge.
+    """Metadata of a merge for the file header.
 
     Attributes:
-        title: readable title.
-        merged_from: the sources' names, in order.
-        triggers: the sources' trigger words.
+        title: human-readable title.
+        merged_from: names of the sources, in order.
+        triggers: trigger words of the sources.
         recipe: the recipe as JSON-ready data.
-        description: what it is, in a sentence.
-        heritage: what it takes over from the sources' metadata.
-        date: ISO 8601; by default none, since a date of its own would change the bytes of an equal file.
-        resolution: of the pictures it is meant for, ``"512x512"``; by default that of the base's family.
-        extra: further header strings; they replace generated ones of the same key.
-        roles: the sources' roles.
-        tags: what model hubs sort it under, before those of the sources.
+        description: one-sentence description of the merge.
+        heritage: licence, authors and tags inherited from the sources.
+        date: ISO 8601 date; empty by default, so that equal inputs give equal bytes.
+        resolution: intended image resolution in pixels, such as ``"512x512"``; by default that of the base model family.
+        extra: further metadata strings; they override generated ones with equal keys.
+        roles: roles of the sources.
+        tags: tags for model hubs, written before the inherited tags.
     """
 
     title: str
@@ -59,11 +59,14 @@ def export_adapter(
     dtype: torch.dtype = torch.float16,
     metadata: ExportMetadata,
 ) -> Path:
-    """Write the merged adapter with full metadata; same adapter, path name and metadata give the same bytes.
+    """Writes the merged adapter with full metadata; equal adapter, file name and metadata give equal bytes.
 
     The header holds sd-scripts' minimum (``ss_network_*``, ``ss_base_model_version``, ``ss_v2``, and the ``sshs_`` hashes),
     ModelSpec 1.0.1 (https://github.com/Stability-AI/ModelSpec), and the recipe with its setup. The version at the end of the file's
-    name is not part of ``ss_output_name``, so that a merge written again has the same bytes.
+    name is not part of ``ss_output_name``, so that a rewritten merge has equal bytes.
+
+    Returns:
+        The path of the file.
 
     Raises:
         AdapterError: a value does not fit the dtype, or the file cannot be written.
@@ -86,7 +89,7 @@ def export_adapter(
 
 
 def _training(base: str, tensors: Mapping[str, Tensor], dialect: Dialect) -> dict[str, str]:
-    """sd-scripts' minimum: what the file's tensors are, in the words of the trainer that reads them."""
+    """Returns sd-scripts' minimum metadata, which describe the file's network module, rank and alpha."""
     ranks = {tensor.shape[0] for name, tensor in tensors.items() if name.endswith((".lora_down.weight", ".lora_A.weight"))}
     alphas = {float(tensor) for name, tensor in tensors.items() if name.endswith(".alpha")} or {float(rank) for rank in ranks}
     fields = {

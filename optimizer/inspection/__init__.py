@@ -1,1 +1,1 @@
-"""Inspection: what LoRA files hold, how strong they are, how alike several are, and what follows from that in words."""
+"""Inspection: contents and strength of LoRA files, similarity of pairs, and a diagnosis in sentences."""

@@ -1,7 +1,7 @@
-"""Diagnosis: what the numbers of ``anatomy`` and ``kinship`` mean for a merge, in plain words.
+"""Diagnosis: interprets the results of ``anatomy`` and ``kinship`` for a merge, in sentences.
 
-A sentence is said only where a threshold below is passed, and every threshold has a reason. Whether a file on its own is unusually
-strong is never said: that takes the base's weights, or a population of files, and this sees neither.
+A sentence is produced only if a threshold below is passed; every threshold is justified. The diagnosis does not judge whether a single
+file is unusually strong: that requires the base weights or a population of files, which are not available here.
 """
 
 from __future__ import annotations
@@ -12,48 +12,48 @@ from optimizer.inspection.similarity import Kinship, Overlap
 from optimizer.inspection.strength import Anatomy
 
 STRONGER = 1.25
-"""Ratio of strengths from which weights are advised: below it the advice would differ from equal weights by less than 0.06."""
+"""Minimum strength ratio for advice on weights: below it, the advised weights differ from equal weights by less than 0.06."""
 
 INDEPENDENT = 0.05
-"""|cosine| under which two changes count as independent: at equal strength, ⟨ΔWₐ + ΔW_b, ΔWₐ⟩ is ‖ΔWₐ‖² to within 5 %."""
+"""|cosine| below which two changes count as independent: at equal strength, ⟨ΔWₐ + ΔW_b, ΔWₐ⟩ is ‖ΔWₐ‖² to within 5 %."""
 
 OPPOSED = -0.2
-"""Cosine from which two changes count as opposed: at equal strength, ⟨ΔWₐ + ΔW_b, ΔWₐ⟩ is at most 80 % of ‖ΔWₐ‖²."""
+"""Cosine at or below which two changes count as opposed: at equal strength, ⟨ΔWₐ + ΔW_b, ΔWₐ⟩ is at most 80 % of ‖ΔWₐ‖²."""
 
 ALIKE = 0.5
-"""Cosine from which two changes count as alike: at equal strength, the sum does at least half as much again along each as it alone."""
+"""Minimum cosine of similar changes: at equal strength, the sum projected on either change is at least 1.5 times that change."""
 
 SAME = 0.9999
-"""Cosine from which two changes count as one: half precision moves the cosine of a file with itself by far less."""
+"""Minimum cosine of identical changes: half precision alters the cosine of a file with itself by far less than 1 − 0.9999."""
 
 MOST = 0.9
-"""Share of the energy that counts as most of it: what lies elsewhere has at most a third of the strength (√(0.1 / 0.9))."""
+"""Minimum energy share that counts as most of the energy: the rest has at most a third of the strength (√(0.1 / 0.9))."""
 
 HALF = 0.5
-"""Share of the energy in one block, or out of the other's reach, from which it is named: it outweighs everything else."""
+"""Minimum energy share in one block, or in modules that the other file does not change, for a sentence: at least half."""
 
 SPARE_RANK = 2
-"""How many times the rank that suffices a file's rank must be to be called spare: the next smaller power of two then does."""
+"""Minimum ratio of stored rank to sufficient rank (rounded up to a power of two) for advice on a smaller rank."""
 
 ALIGNED = 0.5
-"""Part of the way from chance to full overlap from which subspaces count as aligned, (share − chance) / (1 − chance)."""
+"""Minimum chance-corrected overlap of aligned subspaces, (share − chance) / (1 − chance)."""
 
 _NAMED_BLOCKS = 3
 _TEXT = "text_encoder"
 
 
 def diagnose(anatomies: Sequence[Anatomy], kinships: Sequence[Kinship]) -> tuple[str, ...]:
-    """One sentence for every finding: first file by file, then pair by pair, in the order given.
+    """Returns one sentence per finding: first for each file, then for each pair, in the given order.
 
     Args:
-        anatomies: of the files.
-        kinships: of their pairs.
+        anatomies: anatomy of each file.
+        kinships: kinship of each pair of files.
     """
     return tuple(s for a in anatomies for s in about_one(a)) + tuple(s for k in kinships for s in about_two(k))
 
 
 def about_one(found: Anatomy) -> Iterator[str]:
-    """What stands out in one file."""
+    """Yields the findings about one file."""
     if found.idle == found.total.modules:
         yield f"{found.name} changes nothing: every ΔW is 0"
         return
@@ -64,7 +64,7 @@ def about_one(found: Anatomy) -> Iterator[str]:
 
 
 def about_two(found: Kinship) -> Iterator[str]:
-    """What stands out between two files."""
+    """Yields the findings about a pair of files."""
     a, b = found.names
     if obstacle := _obstacle(found):
         yield obstacle
@@ -144,7 +144,7 @@ def _opposed_blocks(found: Kinship) -> list[str]:
 
 def _spaces(found: Kinship) -> Iterator[str]:
     a, b = found.names
-    if abs(found.total.cosine) >= ALIKE:  # then the spaces are alike as well, and it has been said
+    if abs(found.total.cosine) >= ALIKE:  # the subspaces are then aligned as well, which was reported already
         return
     for overlap, does in ((found.total.columns, "write into"), (found.total.rows, "read")):
         if _aligned(overlap):
@@ -178,5 +178,5 @@ def _weight(weight: float) -> str:
 
 
 def _signed(number: float) -> str:
-    """With a true minus sign."""
+    """Returns the number with two decimals and a Unicode minus sign."""
     return f"{number:.2f}".replace("-", "−")

@@ -1,6 +1,6 @@
-"""Facts: what ``inspect`` and ``ls`` print for machines. Keys are stable; the functions' docstrings are their documentation.
+"""Facts: machine-readable output of ``inspect`` and ``ls``. Keys are stable; the functions' docstrings document them.
 
-Every string that a file could have chosen is one printable line. Numbers are finite; what is not known is null.
+Every string from an untrusted file is one printable line. Numbers are finite; unknown values are null.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from optimizer.inspection.similarity import Kinship, Likeness, kinships
 from optimizer.inspection.strength import Anatomy, BlockAnatomy, anatomy
 
 MOST_UNKNOWN = 10
-"""Unknown tensors that are listed."""
+"""Maximum number of unknown tensors that are listed."""
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What ``inspect`` found: files, their anatomies in the same order, the kinships of their pairs (ab, ac, …, bc, …), sentences."""
+    """Results of ``inspect``: files, anatomies in the order of the files, kinships of their pairs (ab, ac, …, bc, …), and sentences."""
 
     gathered: Gathered
     anatomies: tuple[Anatomy, ...]
@@ -31,7 +31,7 @@ class Inspection:
 
 
 def examine(gathered: Gathered) -> Inspection:
-    """Measure every file and every pair of files."""
+    """Measures every file and every pair of files."""
     adapters = [found.adapter for found in gathered.found]
     anatomies = tuple(anatomy(adapter) for adapter in adapters)
     pairs = kinships(adapters)
@@ -39,11 +39,11 @@ def examine(gathered: Gathered) -> Inspection:
 
 
 def inspection_facts(found: Inspection) -> dict[str, Any]:
-    """Everything that ``inspect`` tells.
+    """Returns the complete output of ``inspect``.
 
-    - ``files``: see ``file_facts``; ``pairs``: see ``pair_facts``, in the order ab, ac, …, bc, …
-    - ``diagnosis``: sentences for people
-    - ``left_out``: see ``left_out_facts``
+    - ``files``: list of ``file_facts``; ``pairs``: list of ``pair_facts``, in the order ab, ac, …, bc, …
+    - ``diagnosis``: human-readable sentences
+    - ``left_out``: list of ``left_out_facts``
     """
     files = zip(found.gathered.found, found.anatomies, strict=True)
     return {
@@ -55,15 +55,15 @@ def inspection_facts(found: Inspection) -> dict[str, Any]:
 
 
 def file_facts(file: Found, body: Anatomy) -> dict[str, Any]:
-    """One file, with what ``identity_facts`` tells, and
+    """Returns the facts of one file: those of ``identity_facts``, and
 
-    - ``family_reason``: what told the family; ``sha256``: of the file's bytes
-    - ``parts``: part of the pipeline → modules; ``ranks``, ``alphas``, ``scales`` (alpha / rank): value → modules
-    - ``idle_modules``: whose ΔW is 0; ``sufficient_rank``: the least that keeps 99 % of the energy, given to all modules
-    - ``total``, ``blocks``: see ``block_facts``
-    - ``distillation``: which kind the file calls itself (LCM, Turbo, …), or null
-    - ``metadata``: trigger, title, output_name, author, licence, tags, words (those of the training captions)
-    - ``unknown_tensors``: how many there are; ``unknown``: the first of them → why
+    - ``family_reason``: evidence for the family; ``sha256``: digest of the file's bytes
+    - ``parts``: pipeline part → number of modules; ``ranks``, ``alphas``, ``scales`` (alpha / rank): value → number of modules
+    - ``idle_modules``: number of modules with ΔW = 0; ``sufficient_rank``: least rank for all modules that keeps 99 % of the energy
+    - ``total``, ``blocks``: ``block_facts`` of all modules, and of each block
+    - ``distillation``: distillation kind that the file states (LCM, Turbo, …), or null
+    - ``metadata``: trigger, title, output_name, author, licence, tags, words (most frequent words of the training captions)
+    - ``unknown_tensors``: number of unknown tensors; ``unknown``: the first of them → reason
     """
     adapter = file.adapter
     return identity_facts(file) | {
@@ -85,7 +85,7 @@ def file_facts(file: Found, body: Anatomy) -> dict[str, Any]:
 
 
 def identity_facts(file: Found) -> dict[str, Any]:
-    """What tells one file from another: ``name``, ``file``, ``family``, ``dialect``, ``kinds`` (kind → modules), ``bytes``."""
+    """Returns the identity of a file: ``name``, ``file``, ``family``, ``dialect``, ``kinds`` (kind → number of modules), ``bytes``."""
     adapter = file.adapter
     return {
         "name": adapter.name,
@@ -98,8 +98,12 @@ def identity_facts(file: Found) -> dict[str, Any]:
 
 
 def block_facts(block: BlockAnatomy) -> dict[str, Any]:
-    """One block: ``name``, ``modules``, ``norm`` ‖ΔW‖, ``energy_share`` of the file's ‖ΔW‖², ``weights`` (mean, std, min, max of the
-    stored numbers), and as medians over its modules ``rank``, ``effective_rank``, ``rank_for_90``, ``rank_for_99`` (percent of energy)."""
+    """Returns the facts of one block.
+
+    - ``name``; ``modules``: number of modules; ``norm``: ‖ΔW‖; ``energy_share``: share of the file's ‖ΔW‖²
+    - ``weights``: mean, std, min and max of the stored values
+    - ``rank``, ``effective_rank``, ``rank_for_90``, ``rank_for_99`` (percent of energy): medians over the modules
+    """
     values, directions = block.values, block.directions
     return {
         "name": block.name,
@@ -115,12 +119,13 @@ def block_facts(block: BlockAnatomy) -> dict[str, Any]:
 
 
 def pair_facts(pair: Kinship) -> dict[str, Any]:
-    """Two files; lists of two are in the order of ``names``.
+    """Returns the facts of a pair of files; lists of two are in the order of ``names``.
 
-    - ``names``, ``families``; ``shared`` modules; ``only``: modules that one has alone; ``shape_conflicts``: path → both shapes
-    - ``shared_energy``: share of each one's energy in the shared modules
-    - ``strength_ratio``: ‖ΔWₐ‖ / ‖ΔW_b‖ over these; ``equal_weights``: weights of sum 1 at which both are as strong; null without ΔW
-    - ``total``, and ``blocks`` by name: see ``likeness_facts``
+    - ``names``, ``families``; ``shared``: number of shared modules; ``only``: numbers of modules that only one file changes
+    - ``shape_conflicts``: path → both shapes; ``shared_energy``: share of each file's energy in the shared modules
+    - ``strength_ratio``: ‖ΔWₐ‖ / ‖ΔW_b‖ over the shared modules, or null if either is 0
+    - ``equal_weights``: weights with sum 1 at which both files are equally strong, or null if either is 0
+    - ``total``, ``blocks``: ``likeness_facts`` of all shared modules, and by block name
     """
     return {
         "names": list(pair.names),
@@ -137,8 +142,11 @@ def pair_facts(pair: Kinship) -> dict[str, Any]:
 
 
 def likeness_facts(found: Likeness) -> dict[str, Any]:
-    """``modules``, ``norms``, ``cosine``, ``sign_conflict`` (estimated share of entries with opposite signs), ``column_overlap`` and
-    ``row_overlap`` of the subspaces, each with ``…_by_chance``, what random subspaces would have."""
+    """Returns the similarity of a pair of files.
+
+    - ``modules``, ``norms``, ``cosine``; ``sign_conflict``: estimated share of entries with opposite signs
+    - ``column_overlap``, ``row_overlap``: overlap of the subspaces; ``…_by_chance``: expected overlap of random subspaces
+    """
     return {
         "modules": found.modules,
         "norms": list(found.norms),
@@ -152,12 +160,12 @@ def likeness_facts(found: Likeness) -> dict[str, Any]:
 
 
 def left_out_facts(left_out: Sequence[LeftOut]) -> list[dict[str, str]]:
-    """Files of a folder that were left out: ``file``, ``reason`` in a few words, ``detail``."""
+    """Returns the skipped files of a folder: ``file``, ``reason`` in a few words, ``detail``."""
     return [{"file": str(item.path), "reason": item.reason, "detail": line(item.detail)} for item in left_out]
 
 
 def first_unknown(adapter: Adapter) -> dict[str, str]:
-    """The first tensors that were not understood → why."""
+    """Returns key → reason for the first ``MOST_UNKNOWN`` unrecognised tensors."""
     return {line(tensor): line(why) for tensor, why in list(adapter.coverage.unknown.items())[:MOST_UNKNOWN]}
 
 

@@ -1,4 +1,4 @@
-"""Particulars: what a file says about itself. Every string of a header is hostile: here it becomes one short printable line."""
+"""Particulars: descriptive metadata of a file, with every untrusted string reduced to one short printable line."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from optimizer.adapters.files.metadata_keys import AUTHOR, LICENCE, OUTPUT_NAME,
 from optimizer.text import one_line, printable
 
 LONGEST = 160
-"""Characters of a text that are shown: two lines of a terminal."""
+"""Maximum number of characters shown of a text: two terminal lines."""
 
 MOST_WORDS = 12
-"""Tags and training words that are shown, the most frequent first."""
+"""Maximum number of tags, and of training words, that are shown; the most frequent words first."""
 
 _LONGEST_WORD = 40
 
 
 @dataclass(frozen=True)
 class Particulars:
-    """A file's own account; what it does not say is empty.
+    """Descriptive metadata of a file; fields that the metadata do not state are empty.
 
     Attributes:
         trigger, title, output_name, author, licence: one printable line of at most ``LONGEST`` characters.
-        tags: ModelSpec's.
-        words: those that its training captions used most (sd-scripts' ``ss_tag_frequency``).
+        tags: ModelSpec tags.
+        words: most frequent words of the training captions (sd-scripts' ``ss_tag_frequency``).
     """
 
     trigger: str = ""
@@ -40,11 +40,11 @@ class Particulars:
 
 
 def particulars(metadata: Mapping[str, str], trigger: str | None = None) -> Particulars:
-    """Read a header's metadata.
+    """Returns the descriptive metadata of a header.
 
     Args:
-        metadata: untrusted strings.
-        trigger: what is known from elsewhere; None: what the metadata says.
+        metadata: metadata strings (untrusted).
+        trigger: trigger word known from another source; None takes it from the metadata.
     """
     return Particulars(
         trigger=line(said(metadata, TRIGGER) if trigger is None else trigger),
@@ -58,7 +58,7 @@ def particulars(metadata: Mapping[str, str], trigger: str | None = None) -> Part
 
 
 def line(text: str, longest: int = LONGEST) -> str:
-    """The text as one printable line, cut where it is longer than that many characters."""
+    """Returns the text as one printable line, truncated to ``longest`` characters."""
     shown = one_line(printable(text[: 4 * longest]))
     return shown if len(shown) <= longest else f"{shown[: longest - 1]}…"
 
@@ -69,7 +69,7 @@ def _words(found: list[str]) -> tuple[str, ...]:
 
 
 def _training_words(text: str) -> list[str]:
-    """The words of ``{"folder": {"word": count, …}, …}``, the most frequent first; none where it is anything else."""
+    """Returns the words of ``{"folder": {"word": count, …}, …}`` by descending frequency; empty for invalid JSON."""
     try:
         table: Any = json.loads(text) if text else {}
     except (ValueError, RecursionError):

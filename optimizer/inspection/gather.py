@@ -1,4 +1,4 @@
-"""Gathering: the adapters that words of the command line stand for; files, demo sources, and what fits in a folder."""
+"""Loads the adapters named by command-line arguments: files, demo sources, and the compatible files of a folder."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _GREATEST_SCALE = 1e30
 
 @dataclass(frozen=True)
 class Reading:
-    """How files are read.
+    """Options for reading files.
 
     Attributes:
-        allow_unknown: leave out tensors that no dialect explains.
-        base: the base model's weights, for the kinds that multiply them.
+        allow_unknown: whether to skip tensors that no dialect recognises.
+        base: base model weights, for adapter kinds that depend on them.
     """
 
     allow_unknown: bool = False
@@ -32,10 +32,10 @@ class Reading:
 
     @classmethod
     def of(cls, allow_unknown: bool, base: Path | None) -> Reading:
-        """With the base model of a folder.
+        """Returns the options with the base model of a folder, or without one for None.
 
         Raises:
-            BaseModelError: the folder holds none.
+            BaseModelError: the folder holds no base model weights.
         """
         return cls(allow_unknown, None if base is None else BaseWeights(base))
 
@@ -45,9 +45,9 @@ class Found:
     """A file that was read.
 
     Attributes:
-        adapter: what it holds.
-        path: where it is.
-        trigger: the demo world's; None for any other file, whose header may name one.
+        adapter: adapter in the file.
+        path: path of the file.
+        trigger: trigger word of a demo source; None for any other file, whose metadata may state one.
     """
 
     adapter: Adapter
@@ -57,7 +57,7 @@ class Found:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A file of a folder that is not looked at: why in a word or three, the same for many, and in full."""
+    """A skipped file of a folder: path, a short reason for grouping, and the full reason."""
 
     path: Path
     reason: str
@@ -66,22 +66,22 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Gathered:
-    """What was read, under unique names and in the order given, and what was left out of the folders."""
+    """Files that were read, with unique names and in the given order, and skipped files of folders."""
 
     found: tuple[Found, ...]
     left_out: tuple[LeftOut, ...]
 
 
 def gather(specs: Sequence[str], reading: Reading) -> Gathered:
-    """Read what ``inspect`` is asked about.
+    """Reads the files that are given to ``inspect``.
 
     Args:
-        specs: files, ``demo:NAME``, and folders, which stand for their files that fit the first file read.
-        reading: how.
+        specs: files, ``demo:NAME``, and folders; of a folder, the files compatible with the first file read are used.
+        reading: options for reading files.
 
     Raises:
-        AdapterError: a file that is named cannot be used.
-        UsageError: there is nothing to look at.
+        AdapterError: a named file cannot be used.
+        UsageError: no file is given or can be read.
     """
     if not specs:
         raise UsageError("no file given", remedy="name LoRA files, directories or demo:NAME")
@@ -105,11 +105,11 @@ def gather(specs: Sequence[str], reading: Reading) -> Gathered:
 
 
 def load(spec: str, reading: Reading) -> Found:
-    """The file or demo source that a word means.
+    """Reads a file or a demo source.
 
     Raises:
         AdapterError: the file cannot be used.
-        UsageError: there is no such demo source.
+        UsageError: the demo source does not exist.
     """
     if not spec.startswith(PREFIX):
         return _measurable(Found(_adapter(Path(spec), reading), Path(spec)))
@@ -122,7 +122,7 @@ def load(spec: str, reading: Reading) -> Found:
 
 
 def read(path: Path, reading: Reading) -> Found | LeftOut:
-    """A file of a folder, if it can be read."""
+    """Reads a file of a folder; returns it as skipped if it cannot be read."""
     try:
         return _measurable(Found(_adapter(path, reading), path))
     except (AdapterError, BaseModelError) as error:
@@ -134,16 +134,16 @@ def _adapter(path: Path, reading: Reading) -> Adapter:
 
 
 def fitting(found: Found, reference: Adapter) -> LeftOut | None:
-    """Why a file does not fit the reference; None where it does."""
+    """Returns the file as skipped if it is incompatible with the reference, else None."""
     reason = misfit(reference, found.adapter)
     return LeftOut(found.path, reason, f"{found.path}: {reason}") if reason else None
 
 
 def adapter_files(folder: Path) -> list[Path]:
-    """The safetensors files directly in a folder, by name.
+    """Returns the safetensors files directly in a folder, sorted by name.
 
     Raises:
-        UsageError: there is none, or no folder.
+        UsageError: the folder does not exist or holds no safetensors file.
     """
     if not folder.exists():
         raise UsageError("there is no such directory", where=folder, remedy="check the path")
@@ -156,13 +156,17 @@ def adapter_files(folder: Path) -> list[Path]:
 
 
 def summary(left_out: Sequence[LeftOut]) -> str:
-    """``3 left out: 2 for sdxl, 1 cannot be read``; empty where nothing was."""
+    """Returns a summary such as ``3 left out: 2 for sdxl, 1 cannot be read``; empty if no file was skipped."""
     reasons = ", ".join(f"{number} {reason}" for reason, number in Counter(item.reason for item in left_out).most_common())
     return f"{len(left_out)} left out: {reasons}" if left_out else ""
 
 
 def _measurable(found: Found) -> Found:
-    """The file, unless a header declares an alpha with which squares would overflow; then an AdapterError."""
+    """Returns the file unchanged.
+
+    Raises:
+        AdapterError: an alpha is so large that squares of ΔW would overflow.
+    """
     for module, factors in found.adapter.modules.items():
         if abs(factors.scale) > _GREATEST_SCALE:
             problem = f"alpha is {factors.alpha:g}, which no training has used"
@@ -171,13 +175,13 @@ def _measurable(found: Found) -> Found:
 
 
 def _without(files: Sequence[Path], found: Sequence[Found]) -> Iterator[Path]:
-    """The files but those that were read already."""
+    """Yields the files that have not been read already."""
     known = {item.path.resolve() for item in found}
     yield from (file for file in files if file.resolve() not in known)
 
 
 def _uniquely_named(found: Sequence[Found]) -> tuple[Found, ...]:
-    """The same, where several have one name numbered: ``hero``, ``hero-2``."""
+    """Returns the files with duplicate adapter names numbered: ``hero``, ``hero-2``."""
     unique: dict[str, Found] = {}
     for item in found:
         name = item.adapter.name

@@ -1,4 +1,4 @@
-"""A listing: one row a file of a directory, read one after another: only the reference stays in memory."""
+"""Listing: one row per file of a directory. Files are read one at a time; only the reference stays in memory."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from optimizer.inspection.gather import Found, LeftOut, Reading, adapter_files, 
 
 @dataclass(frozen=True)
 class Row:
-    """One file.
+    """One file of a listing.
 
     Attributes:
-        path: the file.
-        facts: see ``row_facts``; None where it cannot be read.
-        left_out: why it does not fit the reference; None where it does.
+        path: path of the file.
+        facts: result of ``row_facts``; None if the file cannot be read.
+        left_out: reason why the file is incompatible with the reference or unreadable; None if it is compatible.
     """
 
     path: Path
@@ -28,32 +28,32 @@ class Row:
 
 @dataclass(frozen=True)
 class Listing:
-    """The files of a directory by name, and the name of the adapter that they are to fit; empty where no file can be read."""
+    """The files of a directory by name, and the name of the reference adapter; empty if no file can be read."""
 
     directory: Path
     reference: str
     rows: tuple[Row, ...]
 
     def shown(self, everything: bool) -> list[Row]:
-        """The rows that fit, or all of them."""
+        """Returns the compatible rows, or all rows if ``everything``."""
         return [row for row in self.rows if everything or row.left_out is None]
 
     def hidden(self, everything: bool) -> list[LeftOut]:
-        """Why the others are not among these; unreadable files count as others even there, for they have no facts."""
+        """Returns the reasons for the rows that are not shown; with ``everything``, only for unreadable files."""
         return [row.left_out for row in self.rows if row.left_out and not (everything and row.facts)]
 
 
 def listing(directory: Path, like: str | None, reading: Reading) -> Listing:
-    """Read a directory.
+    """Reads a directory.
 
     Args:
-        directory: where the files are; folders in it are not searched.
-        like: the file or demo source that the others must fit; None for the first that can be read.
-        reading: how.
+        directory: directory of the files; subfolders are not searched.
+        like: reference file or demo source; None takes the first file that can be read.
+        reading: options for reading files.
 
     Raises:
-        AdapterError: the file to compare with cannot be used.
-        UsageError: there is no directory, no file in it, or no such demo source.
+        AdapterError: the reference file cannot be used.
+        UsageError: the directory or the demo source does not exist, or the directory holds no file.
     """
     reference = None if like is None else load(like, reading).adapter
     rows = []
@@ -68,11 +68,12 @@ def listing(directory: Path, like: str | None, reading: Reading) -> Listing:
 
 
 def listing_facts(found: Listing, everything: bool) -> dict[str, Any]:
-    """Everything that ``ls`` tells.
+    """Returns the complete output of ``ls``.
 
-    - ``directory``; ``reference``: name of the file that the others fit, or null
-    - ``files``: those that fit, with ``everything`` all that can be read; see ``row_facts``, and ``reason``: why one does not fit, or null
-    - ``left_out``: the others; see ``facts.left_out_facts``
+    - ``directory``; ``reference``: name of the reference adapter, or null
+    - ``files``: ``row_facts`` of the compatible files, with ``everything`` of all readable files; ``reason``: why a file is
+      incompatible, or null
+    - ``left_out``: ``facts.left_out_facts`` of the other files
     """
     shown = [row for row in found.shown(everything) if row.facts]
     files = [(row.facts or {}) | {"reason": row.left_out.reason if row.left_out else None} for row in shown]
@@ -85,7 +86,7 @@ def listing_facts(found: Listing, everything: bool) -> dict[str, Any]:
 
 
 def row_facts(found: Found) -> dict[str, Any]:
-    """One file: what ``facts.identity_facts`` tells, ``modules`` (their number), ``ranks`` (least and greatest), ``trigger``."""
+    """Returns the facts of one file: ``facts.identity_facts``, ``modules`` (number), ``ranks`` (minimum and maximum), ``trigger``."""
     ranks = [factors.rank for factors in found.adapter.modules.values()]
     more = {"modules": len(ranks), "ranks": [min(ranks), max(ranks)]}
     return identity_facts(found) | more | {"trigger": particulars(found.adapter.metadata, found.trigger).trigger}

@@ -1,4 +1,4 @@
-"""Kinship: how alike two adapters are, where they meet, and whether they fit together at all. No ΔW is formed."""
+"""Kinship: similarity, shared modules and compatibility of two adapters, computed without forming ΔW."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ from optimizer.inspection.strength import paths_by_block
 from optimizer.merging.algebra.gram import spans
 
 SAMPLE = 64
-"""Rows, and columns, per module on which signs are compared: 4096 entries give a file's share to about one in a hundred."""
+"""Number of rows, and of columns, per module on which signs are compared: 4096 entries estimate the share to about 1 %."""
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """How far two subspaces of dimensions p and q in n dimensions coincide; over several modules, the sums of both sides divided.
+    """Overlap of two subspaces of dimensions p and q in n dimensions; over several modules, numerators and denominators are summed.
 
     Attributes:
-        share: ‖QₐᵀQ_b‖² / min(p, q), the mean squared cosine of the principal angles, in [0, 1]: 0 orthogonal, 1 one inside the other.
-        chance: what random subspaces have on average, (p·q/n) / min(p, q).
+        share: ‖QₐᵀQ_b‖² / min(p, q), the mean squared cosine of the principal angles, in [0, 1]; 0 for orthogonal subspaces, 1 if one
+            contains the other.
+        chance: expected share of random subspaces, (p·q/n) / min(p, q).
     """
 
     share: float
@@ -36,16 +37,16 @@ class Overlap:
 
 @dataclass(frozen=True)
 class Likeness:
-    """Two adapters on the modules that both change, as one long vector each.
+    """Similarity of two adapters on the modules that both change, each concatenated to one vector.
 
     Attributes:
-        modules: how many; where there is none, everything else is 0.
-        norms: √Σ‖ΔW‖² of each.
-        cosine: ⟨ΔWₐ, ΔW_b⟩ / (‖ΔWₐ‖ · ‖ΔW_b‖), in [−1, 1]; 0 with a ΔW of 0.
-        conflict: share of the entries where the two have opposite signs, in [0, 1]; an estimate from ``SAMPLE`` × ``SAMPLE`` entries of
+        modules: number of modules; if it is 0, all other values are 0.
+        norms: √Σ‖ΔW‖² of each adapter.
+        cosine: ⟨ΔWₐ, ΔW_b⟩ / (‖ΔWₐ‖ · ‖ΔW_b‖), in [−1, 1]; 0 if either ΔW is 0.
+        conflict: share of the entries with opposite signs, in [0, 1]; an estimate from ``SAMPLE`` × ``SAMPLE`` entries of
             every module, exact where a module has no more.
-        columns: of what the columns of ΔW span, module by module: where in their output the two write.
-        rows: of what the rows of ΔW span: what of their input the two read.
+        columns: overlap of the column spaces of ΔW, the output directions that the adapters write to.
+        rows: overlap of the row spaces of ΔW, the input directions that the adapters read.
     """
 
     modules: int
@@ -58,18 +59,18 @@ class Likeness:
 
 @dataclass(frozen=True)
 class Kinship:
-    """Two adapters beside each other.
+    """Comparison of two adapters.
 
     Attributes:
-        names: of the two; every pair below is in this order.
-        bases: families of their base models.
-        shared: paths that both change with equal shapes, sorted.
-        only: paths that only the one or the other changes, sorted.
-        clashes: path → the two shapes, where they differ.
-        reach: share of each one's Σ‖ΔW‖² that lies in shared modules, in [0, 1]; 1 for one that changes nothing.
-        total: over all shared modules.
-        blocks: the same block by block, in the order in which the network runs.
-        same_file: both come from a file of the same content.
+        names: names of the two adapters; all pairs below are in this order.
+        bases: base model families of the adapters.
+        shared: paths that both adapters change with equal shapes, sorted.
+        only: paths that only the first and only the second adapter changes, sorted.
+        clashes: path → both shapes, for shapes that differ.
+        reach: share of each adapter's Σ‖ΔW‖² in the shared modules, in [0, 1]; 1 for an adapter that changes nothing.
+        total: similarity over all shared modules.
+        blocks: block name → similarity over the shared modules of the block, in network order.
+        same_file: whether both files have equal content.
     """
 
     names: tuple[str, str]
@@ -84,21 +85,24 @@ class Kinship:
 
     @property
     def ratio(self) -> float | None:
-        """‖ΔWₐ‖ / ‖ΔW_b‖ over the shared modules; None where either is 0."""
+        """Strength ratio ‖ΔWₐ‖ / ‖ΔW_b‖ over the shared modules; None if either is 0."""
         first, second = self.total.norms
         return first / second if first > 0 and second > 0 else None
 
     @property
     def equal_weights(self) -> tuple[float, float] | None:
-        """Weights with sum 1 at which both are equally strong on the shared modules, wₐ‖ΔWₐ‖ = w_b‖ΔW_b‖; None where either is 0."""
+        """Weights with sum 1 at which both are equally strong on the shared modules, wₐ‖ΔWₐ‖ = w_b‖ΔW_b‖; None if either is 0."""
         first, second = self.total.norms
         return None if self.ratio is None else (second / (first + second), first / (first + second))
 
 
 @dataclass(frozen=True, eq=False)
 class _Side:
-    """One module of one adapter: ``up`` (out, r), downᵀ (fan_in, r), what makes orthonormal bases of them (``gram.spans``), ‖ΔW‖², and
-    the signs of ΔW on the sample."""
+    """One module of one adapter.
+
+    Holds ``up`` (out, r) and downᵀ (fan_in, r), the matrices that orthonormalise them (``gram.spans``), ‖ΔW‖², and the signs of ΔW on the
+    sampled entries.
+    """
 
     factors: Factors
     up: Tensor
@@ -111,7 +115,10 @@ class _Side:
 
 @dataclass(frozen=True)
 class _Pair:
-    """One module of both: inner product, squared norms, entries, share of opposite signs, and (‖QₐᵀQ_b‖², p·q/n, min(p, q)) twice."""
+    """One module of both adapters.
+
+    Holds inner product, squared norms, number of entries, share of opposite signs, and (‖QₐᵀQ_b‖², p·q/n, min(p, q)) for columns and rows.
+    """
 
     inner: float
     squares: tuple[float, float]
@@ -122,27 +129,27 @@ class _Pair:
 
 
 def kinship(a: Adapter, b: Adapter, *, seed: int = 0) -> Kinship:
-    """Compare two adapters; see ``kinships``."""
+    """Returns the comparison of two adapters, computed as in ``kinships``."""
     return kinships([a, b], seed=seed)[0]
 
 
 @torch.no_grad()
 def kinships(adapters: Sequence[Adapter], *, seed: int = 0) -> tuple[Kinship, ...]:
-    """Compare every pair of adapters, whatever they are for; what does not fit is said, not raised.
+    """Compares every pair of adapters; incompatibilities are reported in the result, not raised.
 
     Args:
-        adapters: any number; where the families of two differ, blocks are named as in the first known one.
-        seed: chooses, with each module's path, the entries whose signs are compared.
+        adapters: any number of adapters; if the families of a pair differ, block names are those of the first known family.
+        seed: random seed that selects, with each module's path, the entries whose signs are compared.
 
     Returns:
-        One kinship a pair: 01, 02, …, 12, …
+        One kinship per pair: 01, 02, …, 12, …
 
     Raises:
-        RecipeError: there are no named blocks for their base.
+        RecipeError: the base model family has no named blocks.
     """
     pairs: dict[tuple[int, int], dict[str, _Pair]] = {pair: {} for pair in combinations(range(len(adapters)), 2)}
     for path in sorted({path for a in adapters for path in a.modules}):
-        sides = _sides(path, adapters, seed)  # of one module at a time: the products of all would not fit in memory
+        sides = _sides(path, adapters, seed)  # one module at a time: the products of all modules would not fit in memory
         for first, second in pairs:
             if first in sides and second in sides and bare(sides[first].factors.shape) == bare(sides[second].factors.shape):
                 pairs[first, second][path] = _pair(sides[first], sides[second])
@@ -150,9 +157,9 @@ def kinships(adapters: Sequence[Adapter], *, seed: int = 0) -> tuple[Kinship, ..
 
 
 def misfit(reference: Adapter, other: Adapter) -> str:
-    """Why the other cannot be merged with the reference, in a few words; empty where it can.
+    """Returns a short reason why the other adapter cannot be merged with the reference; empty if it can.
 
-    They fit where their families are the same or one is unknown, and where at least one module has the same path and shape in both.
+    Two adapters are compatible if their families are equal or one is unknown, and at least one module has equal path and shape in both.
     """
     if "unknown" not in (reference.base, other.base) and reference.base != other.base:
         return f"for {other.base}"
@@ -163,7 +170,7 @@ def misfit(reference: Adapter, other: Adapter) -> str:
 
 
 def _sides(path: str, adapters: Sequence[Adapter], seed: int) -> dict[int, _Side]:
-    """Index of the adapter → one module of it; empty where fewer than two change the module."""
+    """Returns adapter index → its data for one module; empty if fewer than two adapters change the module."""
     present = {index: a.modules[path] for index, a in enumerate(adapters) if path in a.modules}
     return {index: _side(path, factors, seed) for index, factors in present.items()} if len(present) > 1 else {}
 
@@ -195,7 +202,7 @@ def _pair(a: _Side, b: _Side) -> _Pair:
 
 
 def _meeting(first: Tensor, product: Tensor, second: Tensor, n: int) -> tuple[float, float, int]:
-    """(‖QₐᵀQ_b‖², p·q/n, min(p, q)) for the bases Qₐ = A @ first and Q_b = B @ second in n dimensions, given AᵀB.
+    """Returns (‖QₐᵀQ_b‖², p·q/n, min(p, q)) for the bases Qₐ = A @ first and Q_b = B @ second in n dimensions, given AᵀB.
 
     For random subspaces, E‖QₐᵀQ_b‖² = tr(Qₐᵀ E[Q_bQ_bᵀ] Qₐ) = p·q/n.
     """

@@ -1,6 +1,7 @@
-"""Anatomy: what one adapter changes, where, how strongly, and in how many directions.
+"""Anatomy: location, strength and rank of the changes of one adapter.
 
-All but the statistics of the stored weights are properties of ΔW, the same for (up, down) and (up·R, R⁻¹·down). No ΔW is formed.
+All values except the statistics of the stored weights are properties of ΔW, invariant under (up, down) → (up·R, R⁻¹·down). No ΔW is
+formed.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ _Number = TypeVar("_Number", int, float)
 
 @dataclass(frozen=True)
 class Values:
-    """Statistics of the entries of ``up`` and ``down``, taken together; for LyCORIS kinds, of the factors after expansion.
+    """Statistics of the entries of ``up`` and ``down`` together; for LyCORIS kinds, of the expanded factors.
 
-    They tell of the file's numbers, of half precision and of weight decay, and nothing of ΔW.
+    They describe the stored values (half precision, weight decay), not ΔW.
     """
 
     count: int
@@ -40,12 +41,12 @@ class Values:
 
 @dataclass(frozen=True)
 class Directions:
-    """How many directions the modules of a block have and use; medians over them, the upper one of two in the middle.
+    """Ranks of the modules of a block; medians over the modules, the upper median for integers.
 
     Attributes:
-        stored: the factors' rank.
-        effective: see ``gram.effective_rank``; in [1, stored], 0 for a ΔW of 0.
-        for_90, for_99: the least rank that keeps 90 % or 99 % of Σσ².
+        stored: rank of the stored factors.
+        effective: effective rank (``gram.effective_rank``), in [1, stored]; 0 for ΔW = 0.
+        for_90, for_99: least rank that keeps 90 % or 99 % of Σσ².
     """
 
     stored: int
@@ -59,12 +60,12 @@ class BlockAnatomy:
     """One block of the network.
 
     Attributes:
-        name: as in ``blocks.BLOCK_MAPS``.
-        modules: how many of the block's modules the adapter changes.
-        norm: √Σ‖ΔW‖² over them, Frobenius.
-        share: of the adapter's Σ‖ΔW‖², in [0, 1].
-        values: of the stored weights.
-        directions: of ΔW.
+        name: block name, as in ``blocks.BLOCK_MAPS``.
+        modules: number of the block's modules that the adapter changes.
+        norm: √Σ‖ΔW‖² over the changed modules (Frobenius norm).
+        share: share of the adapter's Σ‖ΔW‖², in [0, 1].
+        values: statistics of the stored weights.
+        directions: ranks of ΔW.
     """
 
     name: str
@@ -77,17 +78,17 @@ class BlockAnatomy:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """One adapter.
+    """Measurements of one adapter.
 
     Attributes:
-        name: the adapter's.
+        name: name of the adapter.
         total: all modules as one block named ``all``.
-        blocks: in the order in which the network runs.
-        parts: part of the pipeline (``unet``, ``text_encoder``, …) → its number of modules.
+        blocks: blocks, in network order.
+        parts: pipeline part (``unet``, ``text_encoder``, …) → number of modules.
         part_shares: part → share of Σ‖ΔW‖², in [0, 1].
-        ranks, alphas, scales: value → number of modules that have it, ascending; a scale is alpha / rank.
+        ranks, alphas, scales: value → number of modules with this value, ascending; a scale is alpha / rank.
         idle: number of modules whose ΔW is 0.
-        sufficient_rank: the least rank that, given to every module, keeps 99 % of the adapter's Σ‖ΔW‖²; 0 where this is 0.
+        sufficient_rank: least rank for all modules that keeps 99 % of the adapter's Σ‖ΔW‖²; 0 if that sum is 0.
     """
 
     name: str
@@ -104,7 +105,7 @@ class Anatomy:
 
 @dataclass(frozen=True)
 class _Module:
-    """One module: σ² of its ΔW, and of its stored entries number, sum, sum of squares, least and greatest."""
+    """One module: σ² of its ΔW, and number, sum, sum of squares, minimum and maximum of its stored entries."""
 
     rank: int
     energy: Tensor
@@ -113,10 +114,10 @@ class _Module:
 
 @torch.no_grad()
 def anatomy(adapter: Adapter) -> Anatomy:
-    """Measure an adapter; a file of Stable Diffusion XL's size takes seconds.
+    """Measures an adapter; a file of Stable Diffusion XL's size takes seconds.
 
     Raises:
-        RecipeError: there are no named blocks for its base.
+        RecipeError: the base model family has no named blocks.
     """
     modules = {path: _Module(f.rank, energies(f), _sums(f)) for path, f in adapter.modules.items()}
     factors = adapter.modules.values()
@@ -138,10 +139,10 @@ def anatomy(adapter: Adapter) -> Anatomy:
 
 
 def paths_by_block(paths: Iterable[str], base: str) -> dict[str, list[str]]:
-    """Named block → its module paths; blocks in the order in which the network runs, paths sorted.
+    """Returns block name → module paths; blocks in network order, paths sorted.
 
     Raises:
-        RecipeError: there are no named blocks for this base.
+        RecipeError: the base model family has no named blocks.
     """
     found: dict[str, list[str]] = {name: [] for name in block_map(base).names}
     for path in sorted(paths):

@@ -1,1 +1,1 @@
-"""Jobs: one merge, one preview, one validation, from request to files, with progress and without a word of terminal or page."""
+"""Jobs: one merge, one preview or one validation, from request to output files; independent of terminal and web interfaces."""

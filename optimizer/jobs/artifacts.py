@@ -1,4 +1,4 @@
-"""Places that a command is given: stores of evaluations and pictures."""
+"""Opening the store for evaluations and pictures that a command's ``--artifacts`` option names."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from studies.store_urls import open_store
 
 
 def open_artifacts(place: str) -> Store:
-    """The store that ``--artifacts`` names; nothing is read yet.
+    """Returns the store that ``--artifacts`` names, without reading from it.
 
     Raises:
-        StudyError: it names none.
+        StudyError: ``place`` is not a valid store location.
     """
     try:
         return open_store(place)

@@ -30,7 +30,7 @@ _NOT_OF_THE_RECIPE = {
 
 
 class MergeOptions(BaseModel):
-    """What ``optimize merge`` is told; what is not given comes from the recipe, else from the method's defaults."""
+    """Options of ``optimize merge``; values that are not given come from the recipe, else from the method's defaults."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -89,7 +89,7 @@ class MergeOptions(BaseModel):
     json_: Annotated[bool, Parameter("--json")] = Field(False, description="Print JSON for machines, with the report of every module.")
 
     def fields(self) -> dict[str, Any]:
-        """The recipe's fields that were given, but weights, blocks and sources."""
+        """Returns the recipe fields that were given, except weights, blocks and sources."""
         given = {name: value for name, value in self.model_dump(exclude=_NOT_OF_THE_RECIPE).items() if value is not None}
         return given | ({} if self.rank is None else {"rank": _rank(self.rank)})
 

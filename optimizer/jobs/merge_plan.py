@@ -1,4 +1,4 @@
-"""The plan of one merge: its sources, its recipe, and where it is written."""
+"""The plan of one merge: its sources, its recipe, and its output path."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from optimizer.search.config import Config, check_count
 from optimizer.search.sources.loras import LoraSource, load_loras, remarks
 
 BESIDE = (".yaml", ".md")
-"""Suffixes of what is written beside a merged file: its recipe and its model card."""
+"""Suffixes of the recipe file and the model card that are written beside a merged file."""
 
 _SUFFIX = ".safetensors"
 _ALWAYS = {"method", "weights", "sources", "blocks", "rank", "rank_energy", "prune", "target_mb", "dtype", "seed"}
@@ -27,15 +27,15 @@ _STEP = 0.05
 
 @dataclass(frozen=True)
 class MergePlan:
-    """What is merged, how, and what the user should know before.
+    """A planned merge: sources, recipe, output file and warnings for the user.
 
     Attributes:
-        sources: in the recipe's order.
-        specs: what the user, or the recipe file, calls them.
-        recipe: bound to the sources.
-        dialect: of the file.
-        path: of the file.
-        warnings: one line each.
+        sources: sources, in the recipe's order.
+        specs: source names as given by the user or the recipe file.
+        recipe: recipe, bound to the sources.
+        dialect: key format of the output file.
+        path: path of the output file.
+        warnings: warnings for the user, one line each.
     """
 
     sources: tuple[LoraSource, ...]
@@ -52,15 +52,15 @@ class MergePlan:
 
 
 def plan(file: Path | None, options: MergeOptions) -> MergePlan:
-    """Read the sources and resolve everything that was not said.
+    """Reads the sources and resolves all options that were not given.
 
     Args:
-        file: a recipe, or a merged LoRA that holds one; the options change it.
-        options: of the command line.
+        file: a recipe, or a merged LoRA that contains one; the options override its values.
+        options: command line options.
 
     Raises:
-        UsageError: an option makes no sense, or a source cannot be used.
-        RecipeError: the recipe makes no sense, or does not fit the sources.
+        UsageError: an option is invalid, or a source cannot be used.
+        RecipeError: the recipe is invalid, or does not fit the sources.
     """
     told = read_told(file) if file else None
     specs = sources_of(told, options.sources) if told else options.sources
@@ -78,7 +78,7 @@ def plan(file: Path | None, options: MergeOptions) -> MergePlan:
 
 
 def suggestion(count: int) -> float:
-    """The weight for each of so many sources, in steps of 0.05: 1/√N, which keeps the size of the sum of unrelated sources."""
+    """Returns the suggested weight per source, 1/√N in steps of 0.05, which preserves the norm of a sum of N unrelated sources."""
     return round(round(1 / math.sqrt(count) / _STEP) * _STEP, 2)
 
 
@@ -114,7 +114,7 @@ def _recipe(adapters: Sequence[Adapter], told: Told | None, options: MergeOption
 
 
 def _told_fields(told: Told | None, method: str | None) -> dict[str, Any]:
-    """The recipe's fields; where another method is asked for, those that belong to any method."""
+    """Returns the recipe fields from the file; if another method is requested, only the fields that apply to every method."""
     if told is None:
         return {}
     if method in (None, told.fields.get("method")):
@@ -133,7 +133,7 @@ def _blocks(texts: Sequence[str], adapters: Sequence[Adapter]) -> tuple[dict[str
 
 
 def _ranked(recipe: Recipe, adapters: Sequence[Adapter]) -> Recipe:
-    """The recipe; with the default rank where nothing bounds the size of its result."""
+    """Returns the recipe, with the default rank if neither a rank nor an energy threshold bounds its size."""
     if recipe.rank is not None or recipe.rank_energy is not None:
         return recipe
     return recipe.replaced(rank=default_rank(recipe.method, sum_of_ranks(adapters)))

@@ -1,4 +1,4 @@
-"""Carrying out a plan: the merge, its file, what is written beside it, and what it kept."""
+"""Executing a merge plan: merging, writing the output files, and reporting what the merge preserved."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ _SHARES = (0.0, 0.001, 0.005, 0.01, 0.02, 0.05)
 
 @dataclass(frozen=True)
 class Written:
-    """What was written, and what it kept.
+    """Result of an executed merge plan.
 
     Attributes:
-        merged: the merge, in fp32.
-        check: of the file, read back.
-        recipe, card: the files beside it.
-        report: of the merge.
-        curve: what other shares of pruning would save; empty where nothing was pruned.
+        merged: merged adapter, in fp32.
+        check: result of reading the output file back.
+        recipe, card: paths of the recipe file and the model card beside the output file.
+        report: merge report.
+        curve: file size savings at other pruning shares; empty if nothing was pruned.
     """
 
     merged: Adapter
@@ -54,12 +54,12 @@ class Written:
 
 
 def written(job: MergePlan, options: MergeOptions) -> Written:
-    """Merge, write the file, read it back, and write recipe and card beside it.
+    """Merges, writes the output file, verifies it by reading it back, and writes the recipe and the model card to the same folder.
 
     Raises:
-        RecipeError: nothing is left to merge, or not in the size asked for.
-        AdapterError: the file cannot be written.
-        ExportError: the file, read back, is not the merge.
+        RecipeError: no module is left to merge, or the requested size cannot be reached.
+        AdapterError: the output file cannot be written.
+        ExportError: the file, read back, differs from the merge.
     """
     device = options.device if options.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     merged = merge(job.adapters, job.recipe, device=device)
@@ -79,7 +79,7 @@ def written(job: MergePlan, options: MergeOptions) -> Written:
 
 
 def _recipe_text(job: MergePlan) -> str:
-    """The recipe, and what its merge was called and where its sources are."""
+    """Returns the YAML text of the recipe, with the source names, the dialect and the source paths."""
     files = tuple(
         spec if spec.startswith(PREFIX) else os.path.relpath(source.file, job.path.parent)
         for spec, source in zip(job.specs, job.sources, strict=True)
@@ -112,6 +112,6 @@ def _card(job: MergePlan, family: str, base: str) -> ModelCard:
 
 
 def _curve(job: MergePlan, device: str) -> list[Pruned]:
-    """What shares of energy given up would save, the plan's own among them, before any other bound on the size."""
+    """Returns the savings at several shares of pruned energy, including the plan's own, before any other size bound is applied."""
     whole = merge(job.adapters, job.recipe.replaced(prune=0.0, target_mb=None, rank_energy=None), device=device)
     return prune_curve(whole, sorted({*_SHARES, job.recipe.prune}))

@@ -1,4 +1,4 @@
-"""What ``optimize merge --kind model`` is told, as a job: a formula, a method over a base, or the account of an earlier merge."""
+"""Resolving the options of ``optimize merge --kind model`` into a job: a formula, a method over a base, or a replayed merge."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _ROUNDING = 1e-3
 
 
 def model_job(recipe: Path | None, options: MergeOptions) -> Job:
-    """The job that the options, or an account with the models that it names, ask for.
+    """Returns the merge job that the options describe, or the one that a ``merge.yaml`` file and the models it names describe.
 
     Raises:
-        UsageError: an option makes no sense for models, or with what else was given.
-        RecipeError: an account cannot be understood, or is of other models.
+        UsageError: an option is invalid for full models or conflicts with another one.
+        RecipeError: the ``merge.yaml`` file is invalid, or describes other models.
         BaseModelError: a model cannot be read.
     """
     for name in _LORAS:
@@ -59,7 +59,7 @@ def _account(recipe: Path, options: MergeOptions) -> dict[str, Any]:
 
 
 def parsed(recipe: Path) -> Any:
-    """What a YAML file holds; None where it cannot be read."""
+    """Returns the parsed content of a YAML file, or None if it cannot be read."""
     try:
         return yaml.safe_load(recipe.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
@@ -67,7 +67,7 @@ def parsed(recipe: Path) -> Any:
 
 
 def _between(models: tuple[Model, ...], options: MergeOptions) -> Job:
-    """Models with each other: by a formula, or as a weighted sum."""
+    """Returns a job that merges models directly with each other, by a formula or as a weighted sum."""
     method = options.method or ("linear" if options.weights else "weighted_sum")
     if method == "linear":
         return _summed(models, options)
@@ -88,7 +88,7 @@ def _between(models: tuple[Model, ...], options: MergeOptions) -> Job:
         raise UsageError(f"{len(options.blocks)} given for one α", where="--blocks", remedy=remedy)
     share = FORMULAS[method].share(alpha)
     blocks: tuple[dict[str, float], ...] = ({}, read_blocks(options.blocks[0], models[0].family, where="--blocks"))
-    if len(models) == 3:  # A + α(B − C) is C and the changes of both
+    if len(models) == 3:  # A + α(B − C) equals C plus the changes of A and α times those of B
         return Job(models[:2], base=models[2], recipe=Recipe(method="linear", weights=(1.0, share), blocks=blocks), **more)
     return Job(models, recipe=Recipe(method="linear", weights=(1 - share, share), blocks=blocks), **more)
 
@@ -104,7 +104,7 @@ def _summed(models: tuple[Model, ...], options: MergeOptions) -> Job:
 
 
 def _over(base: Model, models: tuple[Model, ...], options: MergeOptions) -> Job:
-    """What the models changed of a base, by a method."""
+    """Returns a job that merges the models' changes relative to a base, by a method."""
     method = options.method or "linear"
     if method not in METHODS:
         where, remedy = "--method", "choose one of docs/methods.md, or leave --base out"

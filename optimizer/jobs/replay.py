@@ -1,4 +1,4 @@
-"""Replaying: a merge as a recipe file or a merged file describes it, and where its sources are."""
+"""Replaying a merge: reads a recipe from a recipe file or a merged file, and locates its source files."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _SUFFIX = ".safetensors"
 
 @dataclass(frozen=True)
 class Told:
-    """What a file says of a merge.
+    """A recipe as read from a file, with the information needed to replay it.
 
     Attributes:
-        fields: of the recipe.
-        setup: names and dialect.
-        folder: that the file lies in.
+        fields: field values for ``Recipe``.
+        setup: source names and dialect.
+        folder: directory that contains the file.
     """
 
     fields: dict[str, Any]
@@ -39,12 +39,12 @@ class Told:
 
 
 def read_told(path: Path) -> Told:
-    """Read a recipe file (YAML or JSON), or the recipe in a merged file's header.
+    """Reads a recipe from a YAML or JSON file, or from the header of a merged file.
 
     Raises:
-        UsageError: there is no such file.
-        AdapterError: it is not a safetensors file.
-        RecipeError: it holds no recipe.
+        UsageError: the file does not exist.
+        AdapterError: the file is not a safetensors file.
+        RecipeError: the file contains no recipe.
     """
     if not path.is_file():
         raise UsageError("there is no such file", where=path, remedy="give a recipe (YAML) or a merged LoRA, or name --sources")
@@ -78,14 +78,14 @@ def _fields(data: object, path: Path) -> dict[str, Any]:
 
 
 def sources_of(told: Told, given: Sequence[str]) -> tuple[str, ...]:
-    """The files of a recipe's sources, in its order.
+    """Returns the paths of the source files of a recipe, in the recipe's order.
 
-    A recipe that names its sources by their SHA-256 finds them whatever they are called: among the files and directories given, where
-    the recipe file says, beside it, in the working directory, and among the demo sources. One that names none takes the files given,
-    or those that it lists, as they are.
+    If the recipe identifies its sources by SHA-256, they are found under any file name. The search covers the given files and
+    directories, the paths stored in the recipe file, its directory, the working directory, and the demo sources. If the recipe
+    has no digests, the given files are used, or else the files that the recipe lists.
 
     Raises:
-        UsageError: a source is not there; names it.
+        UsageError: a source is not found; the message names it.
     """
     wanted = Recipe(**told.fields).sources if "weights" in told.fields else ()
     listed = tuple(spec if spec.startswith(PREFIX) else os.path.normpath(told.folder / spec) for spec in told.setup.files)
@@ -106,7 +106,7 @@ def sources_of(told: Told, given: Sequence[str]) -> tuple[str, ...]:
 
 
 def _candidates(specs: Sequence[str], folder: Path) -> Iterator[tuple[str, Path]]:
-    """Files that may be sources, the likeliest first, each with the word that names it."""
+    """Yields files that may be sources, the most likely first, each with the string that names it."""
     demo = demo_sources()
     for spec in specs:
         if spec.removeprefix(PREFIX) in demo and spec.startswith(PREFIX):

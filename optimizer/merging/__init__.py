@@ -1,7 +1,7 @@
 """Merging: low-rank algebra, merge methods, named blocks, and the recipe that describes a merge completely.
 
-The one rule behind everything here: a method works on ΔW = scale · up @ down, never on ``up`` and ``down`` apart. Any invertible R
-turns (up, down) into (up·R, R⁻¹·down) without changing the adapter, so the factors' own entries mean nothing.
+Every method works on ΔW = scale · up @ down, never on ``up`` and ``down`` separately. Any invertible R turns (up, down) into
+(up·R, R⁻¹·down) without changing the adapter, so the entries of the factors alone are not meaningful.
 """
 
 from __future__ import annotations

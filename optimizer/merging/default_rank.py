@@ -1,4 +1,4 @@
-"""The rank of a merge for which none was asked: one rule for the search, for single merges and for whoever writes recipes."""
+"""Default output rank of a merge: one rule for the search, for single merges and for written recipes."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from optimizer.merging.methods import METHODS
 
 
 def default_rank(method: str, most: int | None) -> int | None:
-    """The rank that a recipe gets where nothing else bounds its size.
+    """Returns the rank of a recipe whose size is not limited otherwise.
 
-    Results of methods that work on factors, or on the core between them, have no more than the sum of the sources' ranks by themselves, and
-    stay what they are. Those of methods that work on every entry of ΔW have full rank, and are truncated to that sum.
+    Methods that work on the factors, or on the core between them, return at most the sum of the sources' ranks; their result is kept as
+    it is. Methods that work on every entry of ΔW return full rank; their result is truncated to that sum.
 
     Args:
         method: name of a merge method.
-        most: the sum of the sources' ranks, see ``sum_of_ranks``; None for full models, which have no ranks.
+        most: sum of the sources' ranks, from ``sum_of_ranks``; None for full models, which have no ranks.
 
     Returns:
-        The rank, or None for the method's own result.
+        The rank, or None to keep the method's exact result.
     """
     return most if METHODS[method].cost == "entries" else None
 
 
 def sum_of_ranks(adapters: Sequence[Adapter]) -> int:
-    """The largest sum of the sources' ranks in a module."""
+    """Returns the largest sum, over the modules, of the sources' ranks."""
     paths = {path for adapter in adapters for path in adapter.modules}
     return max(sum(a.modules[path].rank for a in adapters if path in a.modules) for path in paths)

@@ -1,4 +1,4 @@
-"""Digest: what a recipe calls a source by."""
+"""Digest: the hash by which a recipe identifies a source."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from optimizer.adapters.adapter import Adapter
 
 
 def digest(adapter: Adapter) -> str:
-    """SHA-256 of the adapter's file, 64 hex digits; for an adapter that was never a file, of its modules' content."""
+    """Returns the SHA-256 of the adapter's file, 64 hex digits, or of its modules' content if it was not read from a file."""
     if adapter.sha256:
         return adapter.sha256
     content = hashlib.sha256()

@@ -1,4 +1,4 @@
-"""The merge itself: adapters and a recipe in, one adapter out."""
+"""Merging of adapters by a recipe into one adapter."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _ROUNDING = 1e-3
 
 @dataclass(frozen=True)
 class Merged:
-    """A merge, and how near it comes to what its method computes.
+    """A merged adapter and its compression error.
 
     Attributes:
-        adapter: the merge.
-        error: what was lost by compression, relative to ‖ΔW‖ over all modules, in [0, 1]; below 10⁻³ that is rounding, and told as 0.
+        adapter: merged adapter.
+        error: norm lost by compression, relative to ‖ΔW‖ over all modules, in [0, 1]; values below 10⁻³ are rounding and reported as 0.
     """
 
     adapter: Adapter
@@ -41,12 +41,13 @@ class Merged:
 
 
 class Merger:
-    """Sources that are merged again and again: their factors stay stacked, in fp32, on the device.
+    """Merges fixed sources repeatedly; their factors stay stacked, in fp32, on the device.
 
     Args:
-        adapters: the sources.
-        device: computes, and holds the results.
-        keep: hold the stacks; without, each is made when its turn comes, and a merge needs no more memory than its largest module.
+        adapters: sources of the merges.
+        device: device that computes and holds the results.
+        keep: whether to keep the stacks in memory. If False, each stack is built when needed, and a merge needs no more memory than its
+            largest module.
 
     Raises:
         RecipeError: the sources were made for different base models.
@@ -58,17 +59,20 @@ class Merger:
         self._prepared: dict[torch.dtype, Sums] = {}
 
     def merge(self, recipe: Recipe, *, dtype: torch.dtype = torch.float32) -> Adapter:
-        """As ``merge`` of these sources.
+        """Returns the merged adapter, as the function ``merge`` does.
 
         Args:
-            recipe: what to do.
-            dtype: what the result's factors are rounded to, as those of a file are.
+            recipe: description of the merge.
+            dtype: dtype to which the factors of the result are rounded, as in a written file.
         """
         return self.measured(recipe, dtype=dtype).adapter
 
     @torch.no_grad()
     def measured(self, recipe: Recipe, *, dtype: torch.dtype = torch.float32) -> Merged:
-        """The same, and its error, at hardly any cost: what is kept of ΔW is orthogonal to what is lost."""
+        """Returns the merged adapter and its compression error.
+
+        The error costs almost nothing: the kept part of ΔW is orthogonal to the lost part, so the two energies suffice.
+        """
         plain = recipe.method_record.function is weighted_sum and recipe.rank is None and not recipe.sized
         if plain and self._kept:
             sums = self._sums(self._kept, dtype)
@@ -120,10 +124,12 @@ class Merger:
         return bound
 
     def deltas(self, recipe: Recipe) -> Iterator[tuple[tuple[int, ...], Deltas]]:
-        """The input of the recipe's method, stack by stack, with the shape of the modules; those without a live source are left out.
+        """Yields the shape of the modules and the input of the recipe's method, stack by stack.
+
+        Modules where every source has weight 0 are left out.
 
         Raises:
-            RecipeError: recipe and sources do not fit.
+            RecipeError: the recipe does not match the sources.
         """
         bound = self._bound(recipe)
         for stack in self.stacks():
@@ -131,11 +137,11 @@ class Merger:
                 yield stack.shape, deltas
 
     def stacks(self) -> Iterable[Stack]:
-        """All modules of all sources."""
+        """Returns all modules of all sources as stacks."""
         return stacks(self.adapters, self.device) if self._kept is None else self._kept
 
     def weights(self, recipe: Recipe, stack: Stack) -> Tensor:
-        """The weight of every source at every module of a stack, (N, b), fp32."""
+        """Returns the weight of every source at every module of a stack, (N, b), fp32."""
         weights = self._signed(recipe)[:, None].expand(-1, len(stack.paths))
         return weights * self._block_factors(recipe, stack) if recipe.blocks else weights
 
@@ -148,36 +154,36 @@ class Merger:
 
 
 def merge(adapters: Sequence[Adapter], recipe: Recipe, *, device: str | torch.device = "cpu") -> Adapter:
-    """Merge sources as a recipe says.
+    """Merges the sources according to a recipe.
 
-    Every module that any source changes is merged; a source that lacks a module contributes nothing there. A module where the weights
-    and block weights of all its sources are 0 is left out.
+    Every module that any source changes is merged; a source that lacks a module contributes nothing there. A module is left out if the
+    product of weight and block weight is 0 for all its sources.
 
     Args:
-        adapters: the sources, in the order of the recipe's weights.
-        recipe: what to do; where it names sources, they must be these.
-        device: computes, and holds the result.
+        adapters: sources, in the order of the recipe's weights.
+        recipe: description of the merge; if it names sources, they must be these.
+        device: device that computes and holds the result.
 
     Returns:
         The merged adapter in fp32, each module's alpha equal to its rank (scale 1), so that it is used at strength 1.0.
 
     Raises:
-        RecipeError: recipe and sources do not fit, or nothing is left to merge.
+        RecipeError: the recipe does not match the sources, or every module's weight is 0.
     """
     return Merger(adapters, device, keep=False).merge(recipe)
 
 
 def shared_modules(adapters: Sequence[Adapter]) -> tuple[str, ...]:
-    """Paths that every adapter changes, sorted; empty where they would meet nowhere."""
+    """Returns the module paths that every adapter changes, sorted; empty if there is none."""
     common = set(adapters[0].modules).intersection(*(a.modules for a in adapters[1:])) if adapters else set()
     return tuple(sorted(common))
 
 
 def common_base(adapters: Sequence[Adapter]) -> str:
-    """The family of base models that all adapters were made for; ``unknown`` goes with any.
+    """Returns the base model family shared by all adapters; ``unknown`` is compatible with any family.
 
     Raises:
-        RecipeError: they were made for different ones.
+        RecipeError: the adapters were made for different families.
     """
     known = [(a.name, a.base) for a in adapters if a.base != "unknown"]
     if len({base for _, base in known}) > 1:
@@ -189,11 +195,13 @@ def common_base(adapters: Sequence[Adapter]) -> str:
 
 
 def _merged(deltas: Deltas, recipe: Recipe) -> Computed:
-    """What the method computes of some modules, and that compressed; where a decomposition of finite values does not converge, module by
-    module on the CPU, with decompositions in double precision.
+    """Returns the method's result for a batch of modules, and its compressed factors.
+
+    If a decomposition of finite values does not converge, the modules are retried one by one on the CPU, with decompositions in double
+    precision.
 
     Raises:
-        RecipeError: a value is not finite, or a decomposition fails in double precision too; names the module.
+        RecipeError: a value is not finite, or a decomposition also fails in double precision; names the module.
     """
     computed = _tried(deltas, recipe) or retried(lambda module: _computed(module, recipe), deltas)
     _check_finite(computed[1], deltas.paths)
@@ -201,7 +209,7 @@ def _merged(deltas: Deltas, recipe: Recipe) -> Computed:
 
 
 def _tried(deltas: Deltas, recipe: Recipe) -> Computed | None:
-    """None where a decomposition of finite values does not converge; raises RecipeError where a value is not finite."""
+    """Returns the merged batch, or None if a decomposition does not converge; raises RecipeError for a non-finite value."""
     try:
         return _computed(deltas, recipe)
     except LinAlgError:
@@ -222,7 +230,7 @@ def _compressed(change: Change, recipe: Recipe) -> LowRank:
 
 
 def _measured(found: dict[str, Factors], whole: Tensor, recipe: Recipe, base: str) -> tuple[dict[str, Factors], dict[str, Spectrum]]:
-    """Each module cut to ``rank_energy``, and what its components hold; they come in the order of their singular values."""
+    """Returns each module truncated to ``rank_energy``, and its spectrum; components are ordered by descending singular value."""
     spectra = {}
     for (path, factors), total in zip(found.items(), whole.tolist(), strict=True):
         energy = (factors.up.double().square().sum(dim=0) * factors.down.double().square().sum(dim=1)).cpu()
@@ -233,14 +241,14 @@ def _measured(found: dict[str, Factors], whole: Tensor, recipe: Recipe, base: st
 
 
 def _energy(change: Change) -> float:
-    """‖ΔW‖² over all modules."""
+    """Returns ‖ΔW‖² summed over all modules."""
     if isinstance(change, LowRank):
         return float(inner(change, change).sum())
     return float(torch.linalg.vector_norm(change, dim=(1, 2)).double().square().sum())
 
 
 def _cut(factors: Factors, rank: int, dtype: torch.dtype) -> Factors:
-    """The first components."""
+    """Returns the first ``rank`` components, rounded to a dtype."""
     return Factors(factors.up[:, :rank].to(dtype).contiguous(), factors.down[:rank].to(dtype).contiguous(), float(rank), factors.shape)
 
 

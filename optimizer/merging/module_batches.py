@@ -1,4 +1,4 @@
-"""Stacks: the sources' modules grouped by shape and rank, so that every step of a merge runs on many modules at once."""
+"""Batches the sources' modules by shape and rank (a ``Stack``), so that every step of a merge runs on many modules at once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from optimizer.errors import RecipeError
 from optimizer.merging.algebra.deltas import Deltas
 from optimizer.merging.algebra.lowrank import LowRank
 
-# Entries of ΔW in a stack: on a CPU, whose caches are small, no more than the largest module has or a few small ones together.
+# Most ΔW entries per stack. On a CPU (small caches) the limit is _FEW or the largest module, whichever is greater; on a GPU it is _MANY.
 _FEW, _MANY = 2**20, 2**26
 
 
@@ -25,10 +25,10 @@ class Stack:
     """Modules of one shape that the same sources change at the same ranks.
 
     Attributes:
-        paths: canonical module paths, b of them.
-        shape: of the base weights.
-        members: indices of the sources that change them.
-        terms: ΔWᵢ of each member at reference strength.
+        paths: canonical module paths, b entries.
+        shape: shape of the base weights.
+        members: indices of the sources that change these modules.
+        terms: low-rank factors of ΔWᵢ for each member, at reference strength.
     """
 
     paths: tuple[str, ...]
@@ -37,11 +37,13 @@ class Stack:
     terms: tuple[LowRank, ...]
 
     def deltas(self, weights: Tensor, sources: Sequence[str]) -> Iterator[Deltas]:
-        """The input of a merge method; modules without a live source are left out, those with different live sources come apart.
+        """Yields the inputs of a merge method, one ``Deltas`` for each set of sources with nonzero weight.
+
+        Modules where every source has weight 0 are left out.
 
         Args:
-            weights: of all sources at these modules, (N, b), fp32, on the CPU; 0 where a source takes no part.
-            sources: SHA-256 of all sources.
+            weights: weight of every source at each module, (N, b), fp32, on the CPU; 0 where a source takes no part.
+            sources: SHA-256 of every source.
         """
         own = weights if len(self.members) == len(weights) else weights[list(self.members)]
         if bool(own.all()):
@@ -55,7 +57,7 @@ class Stack:
                 yield self._part(where, kept)._deltas(own[kept][:, where], weights[:, where], sources)
 
     def _part(self, where: Tensor, kept: list[int]) -> Stack:
-        """Some of the modules, some of the members."""
+        """Returns the stack restricted to some modules and some members."""
         near = where.to(self.terms[0].up.device)
         return replace(
             self,
@@ -70,10 +72,10 @@ class Stack:
 
 
 def stacks(adapters: Sequence[Adapter], device: str | torch.device = "cpu") -> Iterator[Stack]:
-    """All modules of all adapters, in fp32 on a device, grouped; one stack is made at a time.
+    """Yields all modules of all adapters as stacks, in fp32 on a device; one stack is built at a time.
 
     Raises:
-        RecipeError: adapters change a weight of different shapes.
+        RecipeError: adapters disagree on the shape of a weight.
     """
     groups: dict[tuple[tuple[int, ...], tuple[int, ...]], list[str]] = {}
     for path in sorted({path for a in adapters for path in a.modules}):
@@ -90,10 +92,10 @@ def stacks(adapters: Sequence[Adapter], device: str | torch.device = "cpu") -> I
 
 
 def _stacked(factors: Sequence[Factors], device: str | torch.device) -> LowRank:
-    """In fp32, the scale in ``down``, and each column of ``up`` about as large as its row of ``down``.
+    """Returns the stacked factors in fp32, with the scale in ``down`` and each column of ``up`` about as large as its row of ``down``.
 
-    The columns are scaled by powers of two, so not a bit of the product changes; it keeps both factors inside the range where
-    half precision still has all its digits.
+    The columns are scaled by powers of two, so the product is unchanged bit for bit. This keeps both factors in the range where half
+    precision has its full number of digits.
     """
     up = torch.stack([f.up.detach() for f in factors]).to(device, torch.float32)
     down = torch.stack([f.down.detach() for f in factors]).to(device, torch.float32)
@@ -105,7 +107,7 @@ def _stacked(factors: Sequence[Factors], device: str | torch.device) -> LowRank:
 
 
 def _shape(adapters: Sequence[Adapter], path: str) -> tuple[int, ...]:
-    """Shape of the weight that the sources change: of a 1 × 1 convolution, where one of them says so."""
+    """Returns the shape of the weight that the sources change; a 1 × 1 convolution where at least one source declares one."""
     shapes = [(a.name, tuple(a.modules[path].shape)) for a in adapters if path in a.modules]
     if len({bare(shape) for _, shape in shapes}) > 1:
         listed = ", ".join(f"{name}: {shape}" for name, shape in shapes)

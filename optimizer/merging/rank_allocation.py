@@ -1,8 +1,8 @@
-"""Sizes: how many components each module of a merge keeps, within what a recipe allows.
+"""Rank allocation: how many components each module of a merge keeps, within the limits of a recipe.
 
-A component of a module of shape (out, fan_in) holds the energy σ² and costs out + fan_in numbers, or more where the file's dialect keeps
-several modules in one weight: the dearest dialect counts, since a recipe does not say which one will be written. Where modules compete,
-those components stay that hold most energy a number, which for a given size of all gives up the least energy.
+A component of a module of shape (out, fan_in) has the energy σ² and costs out + fan_in numbers, or more if the file format stores
+several modules in one weight. The most expensive format is assumed, since a recipe does not say which one will be written. If modules
+compete for a total size, the components with the most energy per stored number are kept, which loses the least energy for that size.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from optimizer.adapters.names.dialects import written_rows
 from optimizer.errors import RecipeError
 from optimizer.merging.algebra.gram import energies, rank_for
 
-# What a safetensors header spends on the names, shapes and offsets of a module's three tensors, and on metadata.
+# Estimated bytes of a safetensors header: metadata, and names, shapes and offsets of a module's three tensors.
 _HEADER, _PER_MODULE = 16_000, 600
 
 
 class Limits(Protocol):
-    """What a recipe says about the size of the result; each field is explained at ``Recipe``."""
+    """Size limits that a recipe sets; the fields are documented in ``Recipe``."""
 
     @property
     def prune(self) -> float: ...
@@ -37,11 +37,11 @@ class Limits(Protocol):
 
 @dataclass(frozen=True)
 class Spectrum:
-    """What one module's components hold and cost.
+    """Energies and storage cost of one module's components.
 
     Attributes:
         energy: σ², descending, (p,), fp64, on the CPU.
-        cost: numbers that a component takes in a file, out + fan_in or more.
+        cost: numbers stored per component in a file, out + fan_in or more.
     """
 
     energy: Tensor
@@ -49,22 +49,22 @@ class Spectrum:
 
 
 def rank_within(energy: Tensor, share: float, whole: float) -> int:
-    """The least rank, at least 1, that keeps a share of a module's energy, or all components where they hold less.
+    """Returns the smallest rank, at least 1, that keeps a share of a module's energy, or the full rank if the components hold less.
 
     Args:
-        energy: σ² of the components at hand, descending.
-        share: in (0, 1].
-        whole: energy of the module's change, of which the components may be a part.
+        energy: σ² of the available components, descending.
+        share: share of the energy to keep, in (0, 1].
+        whole: total energy of the module's ΔW; the available components may hold only a part of it.
     """
     held = float(energy.sum())
     return max(1, rank_for(energy, min(1.0, share * whole / held))) if held > 0 else 1
 
 
 def allotted(spectra: Mapping[str, Spectrum], limits: Limits) -> dict[str, int]:
-    """The rank of each module, at least 1, after ``prune`` and ``target_mb``.
+    """Returns the rank of each module, at least 1, after ``prune`` and ``target_mb``.
 
     Raises:
-        RecipeError: not even rank 1 everywhere fits the size asked for.
+        RecipeError: rank 1 in all modules already exceeds the target size.
     """
     order = _by_worth(spectra)
     ranks = _pruned(spectra, order, limits.prune)
@@ -75,12 +75,12 @@ def allotted(spectra: Mapping[str, Spectrum], limits: Limits) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Pruned:
-    """What a merge loses and saves when it gives up a share of its energy.
+    """Error and size of a merge after a share of its energy is pruned.
 
     Attributes:
-        share: of Σσ² that may go, as in ``prune``.
+        share: share of Σσ² that may be removed, as in ``prune``.
         error: ‖lost‖ / ‖merge‖, at most √share.
-        numbers: that are left to store.
+        numbers: count of numbers left to store.
     """
 
     share: float
@@ -89,7 +89,7 @@ class Pruned:
 
 
 def prune_curve(merged: Adapter, shares: Sequence[float]) -> list[Pruned]:
-    """What each share would lose and save, from the merged factors alone; nothing is cut."""
+    """Returns the error and size that each share would give, computed from the merged factors; the adapter is not changed."""
     spectra = {
         path: Spectrum(energies(f).cpu(), written_rows(path, f.shape, merged.base) + f.down.shape[1]) for path, f in merged.modules.items()
     }
@@ -115,8 +115,10 @@ def _pruned(spectra: Mapping[str, Spectrum], order: Sequence[tuple[str, int]], s
 
 
 def _by_worth(spectra: Mapping[str, Spectrum]) -> list[tuple[str, int]]:
-    """All components but each module's first, by energy per number, descending; those of a module stay in their order, also where
-    rounding makes a later one greater, as it does throughout a flat spectrum."""
+    """Returns all components except each module's first, sorted by descending energy per stored number.
+
+    Components of one module keep their order, even if rounding makes a later one larger, as in a flat spectrum.
+    """
     names = list(spectra)
     worth = torch.cat([s.energy.cummin(0).values[1:] / s.cost for s in spectra.values()])
     owner = torch.cat([torch.full((max(0, len(s.energy) - 1),), i) for i, s in enumerate(spectra.values())])

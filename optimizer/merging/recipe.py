@@ -1,4 +1,4 @@
-"""Recipe: the complete, replayable description of one merge."""
+"""Recipe: the complete, reproducible description of one merge."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from optimizer.merging.methods import METHODS, ElectOn, Majority, Method, Normal
 from optimizer.text import one_line
 
 _OPTIONAL = tuple(dict.fromkeys(p.name for method in METHODS.values() for p in method.parameters))
-_ALTERNATIVES = ("constrained-int", "literal['full']")  # which form of ``rank`` pydantic tried is nothing to tell
+_ALTERNATIVES = ("constrained-int", "literal['full']")  # pydantic's union branches of ``rank``, left out of error messages
 _SIZES = ("rank_energy", "prune", "target_mb")
 
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
-"""What a recipe calls the number formats of files."""
+"""Dtype names that a recipe accepts for the written file → torch dtypes."""
 
 
 class BlockWeights(Mapping[str, float]):
-    """Block weights that cannot change and can be hashed; the order in which they were written does not matter."""
+    """Immutable, hashable block weights; the order of the entries does not matter."""
 
     def __init__(self, weights: Mapping[str, float]) -> None:
         self._weights = {name: weights[name] + 0.0 for name in sorted(weights)}
@@ -56,43 +56,44 @@ Rank = Annotated[int, Field(ge=1)] | Literal["full"]
 
 
 class Recipe(BaseModel):
-    """One merge, as a hashable value.
+    """Description of one merge, as a hashable value.
 
-    A field that the method does not read must be left alone, so that equal merges have equal hashes. ``METHODS`` says which fields
-    a method reads.
+    A field that the method does not read must keep its default, so that equal merges have equal hashes. ``METHODS`` lists the fields
+    that each method reads.
 
     Attributes:
         method: a name in ``METHODS``.
-        weights: one signed, finite number a source; 1 is the source at its reference strength. A source of weight 0 takes no part.
+        weights: one signed, finite number per source; 1 is the source at its reference strength. A source of weight 0 takes no part.
         sources: SHA-256 of each source, in the order of the weights; empty until ``bound_to`` fills it.
-        blocks: one mapping a source from a block (``IN04``) or a family of blocks (``IN``) to a factor on the source's weight there;
-            the exact name wins over its family, what is not named keeps factor 1. Empty: no block weights at all.
-        density: share of ΔW's entries that each source keeps, in (0, 1]; for ``tsv`` of its singular directions.
-        epsilon: DELLA's window: entries of a row are kept with probabilities from density − ε to density + ε, in [0, 1).
+        blocks: one mapping per source, from a block (``IN04``) or a family of blocks (``IN``) to a factor on the source's weight there;
+            an exact name takes precedence over its family, blocks that are not named keep factor 1. Empty: no block weights.
+        density: share of ΔW's entries that each source keeps, in (0, 1]; for ``tsv`` the share of its singular directions.
+        epsilon: half-width of DELLA's window, in [0, 1): entries of a row are kept with probabilities from density − ε to density + ε.
         gamma: share of ΔW's largest entries that breadcrumbs drops, in [0, 1).
-        elect_on: whether TIES elects signs on ``raw`` or on ``weighted`` entries.
-        majority: whether the ``total`` of the entries decides the sign or the ``frequency`` of theirs.
-        normalise: what TIES divides by: the ``count`` of agreeing sources, their ``weight``, or ``none``.
-        rescale: how DARE and DELLA make up for dropped entries: ``inverse`` of the probability, ``l1`` norm, or ``none``.
-        mask_scale: how much larger than a source's own entry the others' may be for it to want the entry, λ of TALL masks, ≥ 0.
-        quorum: how many sources have to want an entry, ≥ 1.
-        isotropy: how far ``iso`` goes from the spectrum as it is (0) to a flat one (1).
-        side: the directions in which ``orthogonalize`` works: what sources read (``input``) or write (``output``).
-        strength: share of the common directions that ``orthogonalize`` takes away, in [0, 1].
+        elect_on: entries on which TIES elects signs, ``raw`` or ``weighted``.
+        majority: how TIES elects a sign: by the ``total`` of the entries, or by the ``frequency`` of their signs.
+        normalise: divisor in TIES: the ``count`` of agreeing sources, their ``weight``, or ``none``.
+        rescale: how DARE and DELLA compensate for dropped entries: ``inverse`` of the probability, ``l1`` norm, or ``none``.
+        mask_scale: threshold λ of TALL masks, ≥ 0: a source selects an entry where its magnitude is at least λ times the others'.
+        quorum: number of sources that have to select an entry, ≥ 1.
+        isotropy: interpolation in ``iso`` from the unchanged spectrum (0) to a flat one (1).
+        side: side of ΔW on which ``orthogonalize`` projects: the row space (``input``) or the column space (``output``).
+        strength: share of the common directions that ``orthogonalize`` removes, in [0, 1].
         scale: factor on the whole merged change, the λ of TIES.
-        rank: rank of the merged factors, at most; ``full`` for whole matrices, without loss, which files hold as ``.diff`` (diffusers
-            files as a LoRA of the greatest rank). None means the method's own result, exactly: the sum of the sources' ranks for
-            those that work on factors, whole matrices for those that work on the entries of ΔW. ``concat`` is exact by definition and
-            takes no rank; ``svd`` needs one.
-        rank_energy: share of each module's Σσ² that has to stay, in (0, 1]; the least rank that keeps it is taken.
-        prune: share of all modules' Σσ² that may go, in [0, 1); components go first that hold least energy a number stored.
-        target_mb: greatest size of the file in megabytes of 10⁶ bytes, in any dialect; as with ``prune``, the components stay that hold
-            most. (``diffusers`` files of SD 3 and FLUX.1 get smaller: they need not write zeros for fused projections.)
-        dtype: number format of the written file; the merge itself computes in fp32.
-        seed: seeds random masks.
+        rank: maximum rank of the merged factors; ``full`` for lossless dense matrices, stored as ``.diff`` (in diffusers files as a
+            LoRA of maximal rank). None keeps the method's exact result: the sum of the sources' ranks for methods that work on
+            factors, dense matrices for methods that work on the entries of ΔW. ``concat`` is exact by definition and takes no rank;
+            ``svd`` requires one.
+        rank_energy: share of each module's Σσ² to keep, in (0, 1]; the smallest rank that keeps it is used.
+        prune: share of the Σσ² over all modules that may be removed, in [0, 1); components with the least energy per stored number are
+            removed first.
+        target_mb: maximum file size in megabytes of 10⁶ bytes, in any file format; the components with the most energy per stored
+            number are kept. (``diffusers`` files of SD 3 and FLUX.1 are smaller: they need no zeros for fused projections.)
+        dtype: dtype of the written file; the merge itself computes in fp32.
+        seed: seed of the random masks, ≥ 0.
 
     Raises:
-        RecipeError: on construction; names field, value and remedy.
+        RecipeError: a field is invalid; raised on construction, names field, value and remedy.
 
     Example:
         >>> recipe = Recipe(method="ties", weights=(0.7, 0.5), density=0.4, rank=32, blocks=({"IN": 0.5}, {}))
@@ -137,7 +138,7 @@ class Recipe(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _drop_empty_blocks(cls, fields: dict[str, Any]) -> dict[str, Any]:
-        """No block weights for any source is one thing, however it is written."""
+        """Normalises block weights that are empty for every source to ``()``."""
         blocks = fields.get("blocks")
         return {**fields, "blocks": ()} if isinstance(blocks, list | tuple) and not any(blocks) else fields
 
@@ -158,31 +159,34 @@ class Recipe(BaseModel):
 
     @property
     def method_record(self) -> Method:
-        """The method's record in ``METHODS``."""
+        """Record of the method in ``METHODS``."""
         if self.method not in METHODS:
             raise RecipeError(f"unknown method {self.method!r}", where="recipe: method", remedy=f"methods: {', '.join(METHODS)}")
         return METHODS[self.method]
 
     @property
     def sized(self) -> bool:
-        """Whether modules compete for room, by energy or by size."""
+        """Whether ranks are chosen per module, by energy or by file size."""
         return self.rank_energy is not None or self.target_mb is not None or self.prune > 0
 
     @property
     def itemsize(self) -> int:
-        """Bytes that a number takes in the file."""
+        """Bytes per number in the file."""
         return DTYPES[self.dtype].itemsize
 
     @property
     def hash(self) -> str:
-        """SHA-256 of the recipe's canonical JSON, 64 hex digits; a field at its default, which never changes, is not part of it, so that
-        a method may learn to read another field."""
+        """SHA-256 of the recipe's canonical JSON, 64 hex digits.
+
+        An optional field at its default is left out. Defaults never change, so hashes stay valid when a method starts to read another
+        field.
+        """
         told = {name: value for name, value in self.data().items() if name not in _OPTIONAL or value != Recipe.model_fields[name].default}
         canonical = json.dumps(told, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def data(self) -> dict[str, Any]:
-        """The recipe as JSON-ready data, without the fields that its method does not read."""
+        """Returns the recipe as JSON-serialisable data, without the fields that its method does not read."""
         unread = {name for name in _OPTIONAL if not self.method_record.reads(name)}
         unread |= {name for name in _SIZES if not getattr(self, name)}
         if self.method_record.rank == "forbidden":
@@ -190,14 +194,14 @@ class Recipe(BaseModel):
         return self.model_dump(mode="json", exclude=unread)
 
     def replaced(self, **changes: Any) -> Recipe:
-        """The same recipe with some fields changed, checked anew."""
+        """Returns a copy of the recipe with some fields changed and validated again."""
         return Recipe(**{**dict(self), **changes})
 
     def bound_to(self, adapters: Sequence[Adapter]) -> Recipe:
-        """The recipe for these very sources.
+        """Returns the recipe with ``sources`` set to the digests of the given adapters.
 
         Raises:
-            RecipeError: their number differs, or the recipe names other files already.
+            RecipeError: the number of sources differs, or the recipe already names other files.
         """
         if len(adapters) != len(self.weights):
             raise RecipeError(
@@ -214,18 +218,21 @@ class Recipe(BaseModel):
         return self.replaced(sources=found)
 
     def to_yaml(self) -> str:
-        """The recipe as text for people; ``from_yaml`` reads it back exactly."""
+        """Returns the recipe as YAML text; ``from_yaml`` reads it back exactly."""
         return str(yaml.safe_dump(self.data(), sort_keys=False, allow_unicode=True, width=120))
 
     def to_json(self) -> str:
-        """The recipe as indented JSON; ``from_json`` reads it back exactly."""
+        """Returns the recipe as indented JSON; ``from_json`` reads it back exactly."""
         return json.dumps(self.data(), indent=2, allow_nan=False)
 
     @classmethod
     def from_data(cls, data: object) -> Recipe:
-        """The recipe from what ``data`` returned, or from anything that a file held; raises RecipeError for what is not one.
+        """Returns the recipe built from the result of ``data``, or from parsed file content.
 
-        The entry ``setup``, in which a recipe file says what its merge was called and where its sources are, is passed over.
+        The entry ``setup``, where a recipe file stores the name of the merge and the paths of its sources, is ignored.
+
+        Raises:
+            RecipeError: the data is not a valid recipe.
         """
         if not isinstance(data, Mapping) or not all(isinstance(key, str) for key in data):
             raise RecipeError(
@@ -237,7 +244,7 @@ class Recipe(BaseModel):
 
     @classmethod
     def from_yaml(cls, text: str) -> Recipe:
-        """Read a recipe; raises RecipeError for text that is not one."""
+        """Reads a recipe from YAML text; raises RecipeError if the text is not a valid recipe."""
         try:
             return cls.from_data(yaml.safe_load(text))
         except yaml.YAMLError as error:
@@ -245,7 +252,7 @@ class Recipe(BaseModel):
 
     @classmethod
     def from_json(cls, text: str) -> Recipe:
-        """Read a recipe; raises RecipeError for text that is not one."""
+        """Reads a recipe from JSON text; raises RecipeError if the text is not a valid recipe."""
         try:
             return cls.from_data(json.loads(text))
         except json.JSONDecodeError as error:
@@ -299,7 +306,7 @@ def _check_count(recipe: Recipe, method: Method) -> None:
 
 
 def _explained(error: ValidationError) -> RecipeError:
-    """The first of pydantic's complaints in the form of every other error."""
+    """Returns pydantic's first validation error as a RecipeError."""
     first = error.errors(include_url=False)[0]
     place = ".".join(str(part) for part in first["loc"] if part not in _ALTERNATIVES)
     if first["type"] == "extra_forbidden":

@@ -1,4 +1,4 @@
-"""What a merge kept and what it lost, in numbers on ΔW alone, before any picture is drawn."""
+"""Merge report: norms, errors and cosines of the merged ΔW, computed without rendering an image."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ from optimizer.merging.recipe import Recipe
 
 @dataclass(frozen=True)
 class Fidelity:
-    """One module, or all of them as one long vector. Norms are Frobenius norms; a cosine with a zero change is 0.
+    """Fidelity of one module, or of all modules concatenated into one vector.
+
+    Norms are Frobenius norms; a cosine with a zero change is 0.
 
     Attributes:
         norm: ‖merged‖.
         ideal_norm: ‖ideal‖, where ideal is what the method computes before it is compressed to the recipe's rank.
         error: ‖merged − ideal‖ / ‖ideal‖.
-        energy: ‖merged‖² / ‖ideal‖², the share that compression kept.
+        energy: ‖merged‖² / ‖ideal‖², the share of energy that compression kept.
         cosine_sum: cosine of merged and the weighted sum of the sources, block weights included.
         cosine_sources: cosine of merged and each source.
         source_norms: ‖ΔWᵢ‖ of each source at reference strength.
@@ -42,11 +44,11 @@ class Fidelity:
 
 @dataclass(frozen=True)
 class MergeReport:
-    """What a merge kept.
+    """Fidelity of a merge, in total and per module.
 
     Attributes:
-        total: over all modules of all sources; those that the merge leaves out count as 0.
-        modules: canonical module path → the same for this module.
+        total: fidelity over all modules of all sources; modules that the merge leaves out count as 0.
+        modules: canonical module path → fidelity of that module.
         idle_blocks: for each source, the names in its block weights that match none of its modules.
     """
 
@@ -57,7 +59,7 @@ class MergeReport:
 
 @dataclass(frozen=True)
 class _Products:
-    """Inner products of one module, in the order merged, ideal, weighted sum, sources; sums over modules are sums of products.
+    """Inner products of one module: merged, ideal, weighted sum (``plain``) and sources. They add up over modules.
 
     ``lost`` is ‖merged − ideal‖².
     """
@@ -73,13 +75,13 @@ class _Products:
 
 @torch.no_grad()
 def merge_report(adapters: Sequence[Adapter], recipe: Recipe, merged: Adapter, *, device: str | torch.device = "cpu") -> MergeReport:
-    """Compare a merged adapter with what its recipe asks for.
+    """Compares a merged adapter with the exact result of its recipe.
 
-    ``merged`` may be what ``merge`` returned or a file read back: a module that it lacks counts as zero. For methods whose result has
-    low rank no dense matrix is formed.
+    ``merged`` may be the result of ``merge`` or an adapter read from a file; a module that it lacks counts as zero. No dense matrix is
+    formed for methods whose result has low rank.
 
     Raises:
-        RecipeError: recipe and sources do not fit.
+        RecipeError: the recipe does not match the sources.
     """
     merger = Merger(adapters, device, keep=False)
     bound = recipe.bound_to(adapters)
@@ -97,7 +99,7 @@ def merge_report(adapters: Sequence[Adapter], recipe: Recipe, merged: Adapter, *
 
 
 def _compared(stack: Stack, weights: Tensor, recipe: Recipe, merged: Adapter) -> dict[str, _Products]:
-    """All products of a stack's modules."""
+    """Returns the inner products of every module of a stack."""
     found = _gathered(merged, stack)
     plain = concatenated(stack.terms, weights[list(stack.members)].to(found.up.device))
     ideals = _ideal_products(stack, weights, recipe, found)
@@ -121,7 +123,7 @@ def _compared(stack: Stack, weights: Tensor, recipe: Recipe, merged: Adapter) ->
 
 
 def _ideal_products(stack: Stack, weights: Tensor, recipe: Recipe, found: LowRank) -> dict[str, tuple[float, float]]:
-    """Of every module with a live source ‖ideal‖² and ‖merged − ideal‖²."""
+    """Returns ‖ideal‖² and ‖merged − ideal‖² for every module that has a source with nonzero weight."""
     place = {path: i for i, path in enumerate(stack.paths)}
     products: dict[str, tuple[float, float]] = {}
     for deltas in stack.deltas(weights, recipe.sources):
@@ -133,7 +135,7 @@ def _ideal_products(stack: Stack, weights: Tensor, recipe: Recipe, found: LowRan
 
 
 def _gathered(merged: Adapter, stack: Stack) -> LowRank:
-    """The merged changes of a stack's modules, filled up with components of 0 to one rank."""
+    """Returns the merged factors of a stack's modules, zero-padded to a common rank."""
     near = stack.terms[0]
     modules = [merged.modules.get(path) for path in stack.paths]
     rank = max((m.rank for m in modules if m is not None), default=1)

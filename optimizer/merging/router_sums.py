@@ -1,4 +1,4 @@
-"""Sums: the weighted sum of the same sources again and again, where from one candidate to the next only a factor on each row changes."""
+"""Fast weighted sums of fixed sources: from one candidate to the next only the scale of each row of ``down`` changes."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from optimizer.merging.recipe import Recipe
 
 
 class Sums:
-    """All weighted sums of the sources in which no weight is 0: in every module ΔW = up_cat · diag(w) · down_cat.
+    """Weighted sums of the sources without zero weights: in every module ΔW = up_cat · diag(w) · down_cat.
 
-    They are what ``weighted_sum`` gives, to the bit, at a small part of its cost: ``up`` is joined and rounded once.
+    The result equals that of ``weighted_sum`` bit for bit, at a small part of its cost: ``up`` is concatenated and rounded once.
 
     Args:
-        stacks: the sources' modules.
-        dtype: what the factors are rounded to.
+        stacks: stacked modules of the sources.
+        dtype: dtype to which the factors are rounded.
     """
 
     def __init__(self, stacks: Sequence[Stack], dtype: torch.dtype) -> None:
@@ -31,11 +31,11 @@ class Sums:
         self._greatest = max(part.greatest for part in self._parts)
 
     def at(self, weights: Tensor, blocks: Callable[[Stack], Tensor] | None) -> dict[str, Factors]:
-        """The sum in every module.
+        """Returns the weighted sum in every module, by canonical path.
 
         Args:
-            weights: of all sources, (N,), fp32, on the sources' device.
-            blocks: the factors on them at the modules of a stack, (N, b), fp32, or None for none.
+            weights: weights of all sources, (N,), fp32, on the sources' device.
+            blocks: returns the block-weight factors at the modules of a stack, (N, b), fp32; None for no block weights.
         """
         modules: dict[str, Factors] = {}
         for part, rows in zip(self._parts, torch.split(weights[self._owners], self._ranks), strict=True):
@@ -44,14 +44,14 @@ class Sums:
         return modules
 
     def allows(self, recipe: Recipe) -> bool:
-        """Whether no weight of the recipe is 0 anywhere, and no sum so large that it could not be a number."""
+        """Returns whether no weight of the recipe is 0 and no scaled entry can exceed the range of fp32."""
         factors = [max(map(abs, blocks.values()), default=1.0) for blocks in recipe.blocks]
         most = self._greatest * max(map(abs, recipe.weights)) * max([1.0, *factors])
         return all(recipe.weights) and all(all(blocks.values()) for blocks in recipe.blocks) and most < torch.finfo(torch.float32).max
 
 
 class _Part:
-    """One stack's factors, joined."""
+    """Concatenated factors of one stack."""
 
     def __init__(self, stack: Stack, dtype: torch.dtype) -> None:
         device = stack.terms[0].up.device
@@ -63,7 +63,7 @@ class _Part:
         self.greatest = extreme if bool(torch.isfinite(whole.up).all()) and math.isfinite(extreme) else math.inf
 
     def at(self, rows: Tensor) -> zip[tuple[str, Factors]]:
-        """The modules with their sums, at factors on the rows of ``down``, (R, 1) or (b, R, 1)."""
+        """Returns (path, factors) of each module's sum, for scales of the rows of ``down``, (R, 1) or (b, R, 1)."""
         downs = (self._down * rows).to(self._dtype).unbind()
         alpha, shape = float(len(self.owner)), self.stack.shape
         return zip(self.stack.paths, [Factors(up, down, alpha, shape) for up, down in zip(self._ups, downs, strict=True)], strict=True)

@@ -1,4 +1,4 @@
-"""Greedy soup: of several sources of one concept, mix in those that help."""
+"""Greedy soup: averages those sources of one concept that do not lower the score."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from optimizer.merging.recipe import Recipe
 
 @dataclass(frozen=True)
 class Soup:
-    """A greedy soup.
+    """Result of a greedy soup.
 
     Attributes:
-        recipe: the mean of its ingredients; the other sources have the weight 0.
-        score: of the recipe.
-        alone: the score of each source alone.
+        recipe: mean of the selected sources; the other sources have weight 0.
+        score: score of the recipe.
+        alone: score of each source alone, in order.
     """
 
     recipe: Recipe
@@ -26,21 +26,22 @@ class Soup:
 
     @property
     def ingredients(self) -> tuple[int, ...]:
-        """Indices of the sources that are in it."""
+        """Indices of the selected sources."""
         return tuple(i for i, weight in enumerate(self.recipe.weights) if weight)
 
 
 def greedy_soup(adapters: Sequence[Adapter], score: Callable[[Recipe], float]) -> Soup:
-    """The greedy soup of Model Soups (arXiv 2203.05482, recipe 1): from the best source on, each next one stays if it does no harm.
+    """Returns the greedy soup of Model Soups (arXiv 2203.05482, recipe 1).
 
-    It is made for sources of one concept, such as the epochs of one training; of different concepts a mean keeps the same share.
+    Sources are tried in descending order of their scores; each one is kept if the mean does not score lower with it. The method is meant
+    for sources of one concept, such as the epochs of one training run; with different concepts, a mean keeps an equal share of each.
 
     Args:
-        adapters: the sources.
-        score: what a merge is worth, higher is better; called 2N − 1 times.
+        adapters: candidate sources.
+        score: returns the score of a merge, higher is better; called 2N − 1 times.
 
     Raises:
-        RecipeError: there is no source.
+        RecipeError: no source is given.
     """
     if not adapters:
         raise RecipeError("no source given", where="sources", remedy="give one or more sources of one concept")

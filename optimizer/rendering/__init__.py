@@ -1,4 +1,4 @@
-"""Rendering: pipelines, prompt sets, matched noise, and putting a delta into a live model and out again."""
+"""Rendering: pipelines, prompt sets, matched noise, and temporary application of ΔW to a loaded model."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    """Import what needs torch or diffusers on first use: who only speaks of prompts and subjects does not wait for it."""
+    """Imports names that need torch or diffusers on first use, so that prompts and subjects load without them."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,4 +1,4 @@
-"""What the search needs of a renderer, and the one place where a base is turned into one."""
+"""Renderer interface of the search, and the factory that creates a renderer for a base."""
 
 from __future__ import annotations
 
@@ -21,42 +21,43 @@ from optimizer.rendering.settings import RenderSettings
 
 
 class AnyRenderer(Protocol):
-    """What turns prompts and a change of weights into pictures.
+    """Interface of a renderer: renders images from prompts and a candidate.
 
     Attributes:
-        settings: steps, guidance, batch size.
+        settings: render settings, such as steps, guidance and batch size.
     """
 
     settings: RenderSettings
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """Device that computes."""
 
     @property
     def precision(self) -> str:
-        """Kind of device and number format, e.g. ``cuda torch.float16``: pictures of another one differ in their last bits."""
+        """Device type and dtype, e.g. ``cuda torch.float16``; images of different ones differ in their last bits."""
 
     @property
     def plan(self) -> str:
-        """Where the base's models lie in memory and why, in one line; empty where that was not planned."""
+        """One-line description of the memory placement of the base's models; empty if it was not planned."""
 
     @property
     def picture_size(self) -> tuple[int, int]:
-        """(height, width) of a picture, in pixels."""
+        """Image size (height, width), in pixels."""
 
     def fitted(self, adapter: Adapter) -> Adapter:
-        """A source in the shapes of the base's weights; raises BaseModelError where it does not fit."""
+        """Returns a source in the shapes of the base's weights; raises BaseModelError if it does not fit."""
 
     def special(self, prompts: Sequence[Prompt]) -> bool:
-        """Whether a text has weights or is longer than CLIP reads at once; raises UsageError where one is longer than T5 reads."""
+        """Returns whether any text has weights or exceeds CLIP's context; raises UsageError if one exceeds T5's limit."""
 
     def render(self, prompts: Sequence[Prompt], candidate: Candidate | None = None, *, tick: Callable[[int], None] | None = None) -> Tensor:
-        """Pictures of the base with a candidate in place, uint8, (n, 3, height, width), on the CPU; ``tick`` is called with the number of
-        pictures finished so far.
+        """Returns images of the base with a candidate applied, uint8, (n, 3, height, width), on the CPU.
+
+        ``tick`` is called with the number of images finished so far.
 
         Raises:
-            TrialError: a picture is not a number.
+            TrialError: an image contains NaN.
         """
 
 
@@ -68,39 +69,39 @@ def load_renderer(
     note: Note | None = None,
     adapters: Sequence[Adapter] = (),
 ) -> AnyRenderer:
-    """The renderer of a base.
+    """Returns the renderer of a base.
 
     Args:
-        base: a diffusers pipeline directory of a known family, or ``fake:`` with its settings.
-        settings: steps, guidance, batch size; what is not given is what is usual for the base.
-        loading: how it is brought into memory. A fake base computes on the CPU whatever is asked for.
-        note: is told, in one line, of what is done where memory runs out.
-        adapters: what will be drawn with it, so that those for another family are refused before the base is read.
+        base: base model of a known family, or ``fake:`` with its settings.
+        settings: render settings; missing values default to those of the base.
+        loading: loading options. A fake base always computes on the CPU.
+        note: called with one line for each warning and each fallback step after running out of memory.
+        adapters: adapters that will be rendered; those of another family are rejected before the base is read.
 
     Raises:
         BaseModelError: the base cannot be loaded, or is not of the adapters' family.
-        UsageError: the device is not there, or a fake base has no such setting or part.
+        UsageError: the device is not available, or a fake base does not have the given setting or component.
     """
     loading = loading or Loading()
     if is_fake(base):
         _refuse_parts(vae=loading.vae, denoiser=loading.denoiser)
         return FakeRenderer(FakeSpec.of(base), settings)
-    # Only here: diffusers takes seconds to import, which a fake base does not need.
+    # Imported here: diffusers takes seconds to import, and a fake base does not need it.
     from optimizer.rendering.assemble import assemble
 
     return assemble(base, settings, loading, note or (lambda line: None), adapters)
 
 
 def draft_renderer(renderer: AnyRenderer, decoder: str) -> AnyRenderer:
-    """The same renderer, whose pictures a tiny autoencoder decodes.
+    """Returns a copy of a renderer that decodes images with a tiny autoencoder.
 
     Args:
-        renderer: of a base that is loaded.
-        decoder: folder of an ``AutoencoderTiny``; empty gives the renderer itself.
+        renderer: renderer of a loaded base.
+        decoder: folder of an ``AutoencoderTiny``; empty returns the renderer itself.
 
     Raises:
-        BaseModelError: it cannot be loaded, or does not fit the base.
-        UsageError: a fake base has no such part.
+        BaseModelError: the decoder cannot be loaded, or does not fit the base.
+        UsageError: the base is a fake one, which has no decoder.
     """
     if not decoder:
         return renderer
@@ -114,7 +115,7 @@ def draft_renderer(renderer: AnyRenderer, decoder: str) -> AnyRenderer:
 
 
 def _refuse_parts(**parts: str) -> None:
-    """A fake base draws without any model."""
+    """Raises UsageError if a component is given for a fake base, which has none."""
     for option, given in parts.items():
         if given:
             what = "autoencoder" if option == "vae" else option

@@ -1,4 +1,4 @@
-"""From a base to a renderer: number format, loading, placing, and what makes it smaller or faster."""
+"""Assembly of a renderer from a base: dtype, loading, placement, and memory and speed options."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from optimizer.rendering.settings import RenderSettings
 
 
 def assemble(base: str, settings: RenderSettings, loading: Loading, note: Note, adapters: Sequence[Adapter] = ()) -> Renderer:
-    """Load a base and place it as its size and the free memory ask for.
+    """Loads a base and places it on devices according to its size and the free memory.
 
     Args:
-        base: what ``load_pipeline`` takes.
-        settings: of the pictures.
-        loading: what was asked for.
-        note: is told of every step that is taken later because memory ran out.
-        adapters: what will be drawn with it; for another family, they are refused before gigabytes are read.
+        base: base model, as accepted by ``load_pipeline``.
+        settings: render settings.
+        loading: requested loading options.
+        note: called with one line for each warning, and for each fallback step after running out of memory.
+        adapters: adapters that will be rendered; those of another family are rejected before the weights are read.
 
     Raises:
         BaseModelError: the base cannot be loaded, or is not of the adapters' family.
-        UsageError: the device is not there, or what was asked for does not go together.
+        UsageError: the device is not available, or the options are incompatible.
     """
     device = torch.device(_device(loading.device))
     check_device(str(device))
@@ -61,7 +61,7 @@ def assemble(base: str, settings: RenderSettings, loading: Loading, note: Note, 
 
 
 def _on_drawing(base: str, settings: RenderSettings, pipeline: DiffusionPipeline) -> list[str]:
-    """What users should know of how will be drawn, where it does not suit what the base calls itself, or what was asked for."""
+    """Returns warnings about steps or guidance that do not match the name of the base, or about a negative prompt without effect."""
     usual, name = drawing_of(pipeline), Path(base).name
     lines = []
     if (kind := distillation(name, {})) and usual == family_of_pipeline(pipeline).drawing and None in (settings.steps, settings.guidance):
@@ -76,14 +76,14 @@ def _on_drawing(base: str, settings: RenderSettings, pipeline: DiffusionPipeline
 
 
 def number_format(loading: Loading, family: Family, device: torch.device, free: int, numbers: int) -> torch.dtype:
-    """The number format of a base's weights: what was asked for, else two bytes on a GPU, and four on a CPU where they fit twice.
+    """Returns the dtype of a base's weights: the requested one, else a 16-bit dtype on a GPU, and fp32 on a CPU if the weights fit twice.
 
     Args:
-        loading: what was asked for.
-        family: of the base; activations of later ones overflow fp16.
-        device: computes.
-        free: bytes that are free there.
-        numbers: how many the base's files hold; 0 where that is not known.
+        loading: requested loading options.
+        family: family of the base; the activations of later families overflow fp16.
+        device: device that computes.
+        free: free bytes on the device.
+        numbers: count of numbers in the base's files; 0 if unknown.
     """
     if loading.precision != "auto":
         return DTYPES[loading.precision]
@@ -94,7 +94,7 @@ def number_format(loading: Loading, family: Family, device: torch.device, free: 
 
 
 def demand(pipeline: DiffusionPipeline, resolution: int | None, dtype: torch.dtype, batch: int = 1) -> Demand:
-    """What a loaded pipeline wants of memory for so many pictures at a time."""
+    """Returns the memory demand of a loaded pipeline for a batch of images."""
     _, height, width = latent_shape(pipeline, resolution)
     factor: int = pipeline.vae_scale_factor
     sizes = {part: sum(p.numel() * p.element_size() for p in model.parameters()) for part, model in models_of(pipeline).items()}
@@ -109,7 +109,7 @@ def _device(asked: str) -> str:
 
 
 def _slimmed(pipeline: Any, loading: Loading, residence: Residence) -> None:
-    """What makes a picture need less memory, as far as it was asked for or planned."""
+    """Enables the memory-saving options that were requested or planned."""
     if residence.sliced:
         pipeline.vae.enable_slicing()
     if loading.vae_tiling:
@@ -125,6 +125,6 @@ def _check_slicing(family: Family, loading: Loading) -> None:
 
 
 def _compile(pipeline: DiffusionPipeline, loading: Loading) -> None:
-    """Compile the denoiser where it is, so that its components stay the same objects."""
+    """Compiles the denoiser in place, so that its components keep their object identity."""
     denoiser = pipeline.components[family_of_pipeline(pipeline).denoiser]
     denoiser.compile(dynamic=False, mode="reduce-overhead" if loading.cuda_graphs else None)

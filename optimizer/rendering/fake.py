@@ -1,9 +1,9 @@
-"""A fake renderer: pictures from arithmetic in place of a diffusion model, for running everything around it.
+"""Fake renderer: computes images without a diffusion model, for tests of everything around it.
 
-A picture is a smooth random field of its prompt and seed, to which a change of the weights adds fields of its own. How much of each
-is linear in every module's ΔW: the bilinear forms uᵀ·ΔW·v = (uᵀ·up)(down·v) for fixed random signs u and v, so that neither the
-factorisation nor a matrix of the weight's size matters. A weighted sum of sources moves a picture by the weighted sum of what they
-move it by, until it leaves what a pixel can hold and is cut off there, as in a merge that is too strong.
+An image is a smooth random field determined by prompt and seed, to which ΔW adds further fixed fields. The coefficient of each field is
+linear in every module's ΔW: the bilinear form uᵀ·ΔW·v = (uᵀ·up)(down·v) for fixed random signs u and v. It does not depend on the
+factorisation, and no matrix of the weight's size is formed. A weighted sum of sources changes an image by the weighted sum of their
+changes, until pixel values are clipped, as in a merge that is too strong.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from optimizer.rendering.fake_spec import FakeSpec
 from optimizer.rendering.prompts import Prompt
 from optimizer.rendering.settings import RenderSettings
 
-_FIELDS = 16  # directions in which a change can move a picture
-_GRID = 4  # cells a side of a field before it is smoothed
-_BASE, _MOVED, _GRAIN = 0.15, 0.2, 0.02  # deviations of a base picture, of what a source adds, and of what differs from pixel to pixel
-_SAME = 1e-2  # distance, in units of a source's own change, below which a change counts as that source's
-_DIGITS = 3  # of a change that decide whether it fails: what rounding differs by from machine to machine is far below
+_FIELDS = 16  # number of fields that a ΔW can add to an image
+_GRID = 4  # cells per side of a field before interpolation
+_BASE, _MOVED, _GRAIN = 0.15, 0.2, 0.02  # standard deviations of the base image, of a source's change, and of pixel noise
+_SAME = 1e-2  # distance, in units of strength, below which a candidate counts as a source
+_DIGITS = 3  # decimal digits that decide whether a candidate fails, far above rounding differences between machines
 
 
 class FakeRenderer:
-    """Renders without a model; the same bytes for the same sources, prompts and change, in every batch and process.
+    """Renderer without a model; equal sources, prompts and candidates give identical bytes in every batch and process.
 
-    Strength is measured in units of the strongest source, and which ones these are is learnt from ``fitted``: alone, that one moves
-    pictures visibly, however small its numbers are. Before the first source the unit is 1.
+    Strength is measured relative to the strongest source registered with ``fitted``, so that this source alone changes images visibly,
+    independently of the scale of its weights. Before the first source the unit is 1.
 
     Args:
-        spec: latency, failures and size.
-        settings: batch size, and a resolution that wins over the spec's size; all others change nothing.
+        spec: latency, failure rates and image size.
+        settings: batch size, and a resolution that overrides the size in ``spec``; other settings have no effect.
     """
 
     def __init__(self, spec: FakeSpec, settings: RenderSettings) -> None:
@@ -50,47 +50,47 @@ class FakeRenderer:
 
     @property
     def plan(self) -> str:
-        """None: it needs hardly any memory."""
+        """Empty text: no placement is planned."""
         return ""
 
     @property
     def device(self) -> torch.device:
-        """The CPU."""
+        """Device that computes, always the CPU."""
         return torch.device("cpu")
 
     @property
     def picture_size(self) -> tuple[int, int]:
-        """(height, width) of a picture, in pixels."""
+        """Image size (height, width), in pixels."""
         return self._size, self._size
 
     @property
     def precision(self) -> str:
-        """One for all: arithmetic is in double precision, rounded to 8 bits."""
+        """Constant ``cpu torch.float64``: arithmetic is in double precision, rounded to 8 bits."""
         return "cpu torch.float64"
 
     def fitted(self, adapter: Adapter) -> Adapter:
-        """The source itself, for any shape fits; from now on it is known as one, and never fails."""
+        """Registers and returns the source; every shape fits, and a registered source never fails to render."""
         self._sources.append(_change(adapter))
         return adapter
 
     def special(self, prompts: Sequence[Prompt]) -> bool:
-        """No text is: it only seeds the picture."""
+        """Returns False: texts only seed the image."""
         return False
 
     def render(self, prompts: Sequence[Prompt], candidate: Candidate | None = None, *, tick: Callable[[int], None] | None = None) -> Tensor:
-        """Render every prompt.
+        """Renders every prompt.
 
         Args:
-            prompts: what to render.
-            candidate: an adapter, or None for the base alone; full models have no place in a fake one.
-            tick: called with the number of pictures finished so far.
+            prompts: prompts to render.
+            candidate: adapter, or None for the base alone; full models are not supported.
+            tick: called with the number of images finished so far.
 
         Returns:
-            Pictures, uint8, (n, 3, size, size).
+            Images, uint8, (n, 3, size, size).
 
         Raises:
-            TrialError: for the share ``fail`` of merges; for the same ones in every run, and never for a source.
-            torch.OutOfMemoryError: likewise, for the share ``oom``.
+            TrialError: the merge is in the share ``fail``, which is deterministic and never includes a source.
+            torch.OutOfMemoryError: the merge is in the share ``oom``, which is deterministic and never includes a source.
         """
         assert candidate is None or isinstance(candidate, Adapter)
         change = (torch.zeros(_FIELDS, dtype=torch.float64) if candidate is None else _change(candidate)) / self._unit
@@ -106,11 +106,11 @@ class FakeRenderer:
 
     @property
     def _unit(self) -> float:
-        """What a change of strength 1 measures: the largest root mean square of a source's, or 1."""
+        """Unit of strength: the largest root mean square of a source's field coefficients, or 1."""
         return max((float(source.square().mean().sqrt()) for source in self._sources), default=1.0) or 1.0
 
     def _picture(self, prompt: Prompt, change: Tensor) -> Tensor:
-        """uint8, (3, size, size)."""
+        """Returns the image of a prompt, uint8, (3, size, size)."""
         generator = torch.Generator().manual_seed(prompt.noise_seed)
         drawn = _BASE * _smooth(torch.randn(1, 3, _GRID, _GRID, generator=generator, dtype=torch.float64), self._size)[0]
         grain = _GRAIN * torch.randn(3, self._size, self._size, generator=generator, dtype=torch.float64)
@@ -129,7 +129,7 @@ class FakeRenderer:
             raise torch.OutOfMemoryError("fake: out of memory")
 
     def _lot(self, change: Tensor) -> float:
-        """A number in [0, 1) that depends on the change alone; 1 for that of a source or of nothing at all."""
+        """Returns a pseudo-random number in [0, 1) that depends only on the change; 1 for a source or the base alone."""
         known = [torch.zeros_like(change), *(source / self._unit for source in self._sources)]
         if any(float((change - other).abs().max()) < _SAME for other in known):
             return 1.0
@@ -138,7 +138,7 @@ class FakeRenderer:
 
 
 def _change(adapter: Adapter) -> Tensor:
-    """Σ over modules of uᵀ·ΔW·v for every field's u and v, (fields,), float64."""
+    """Returns Σ over modules of uᵀ·ΔW·v for every field's u and v, (fields,), float64."""
     total = torch.zeros(_FIELDS, dtype=torch.float64)
     for path, factors in adapter.modules.items():
         total += _projected(path, factors)
@@ -153,20 +153,20 @@ def _projected(path: str, factors: Factors) -> Tensor:
 
 @cache
 def _signs(path: str, rows: int, columns: int) -> tuple[Tensor, Tensor]:
-    """u and v of a module, ±1, int8, (fields, rows) and (fields, columns)."""
+    """Returns u and v of a module, ±1, int8, (fields, rows) and (fields, columns)."""
     signs = torch.randint(0, 2, (_FIELDS, rows + columns), generator=_generator(f"signs {path}"), dtype=torch.int8) * 2 - 1
     return signs[:, :rows], signs[:, rows:]
 
 
 @cache
 def _fields(size: int) -> Tensor:
-    """What a change can add to a picture, float64, (fields, 3, size, size)."""
+    """Returns the fields that a change can add to an image, float64, (fields, 3, size, size)."""
     return _smooth(torch.randn(_FIELDS, 3, _GRID, _GRID, generator=_generator("fields"), dtype=torch.float64), size)
 
 
 @cache
 def _emphasis(text: str) -> Tensor:
-    """How strongly each field shows in pictures of a prompt, 0.75 to 1.25, float64, (fields,)."""
+    """Returns the strength of each field in images of a prompt, 0.75 to 1.25, float64, (fields,)."""
     return 0.75 + 0.5 * torch.rand(_FIELDS, generator=_generator(f"emphasis {text}"), dtype=torch.float64)
 
 

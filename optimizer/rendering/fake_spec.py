@@ -1,4 +1,4 @@
-"""What a fake base is asked to be: ``fake:latency=0.2&fail=0.1&oom=0.05&size=8``."""
+"""Settings of a fake base model, parsed from ``fake:latency=0.2&fail=0.1&oom=0.05&size=8``."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _REMEDY = "write fake: with any of latency=SECONDS, fail=SHARE, oom=SHARE, size=
 
 
 def is_fake(base: str) -> bool:
-    """Whether a base is a fake one."""
+    """Returns whether a base is a fake one."""
     return base.startswith(PREFIX)
 
 
 @dataclass(frozen=True)
 class FakeSpec:
-    """A fake base.
+    """Settings of a fake base.
 
     Attributes:
         latency: seconds that one call of ``render`` takes, 0 to 3600.
-        fail: share of merges whose pictures hold NaN, 0 to 1.
-        oom: share of merges that run out of memory, 0 to 1; both together at most 1.
-        size: width and height of a picture, 4 to 512 pixels.
+        fail: share of merges whose images contain NaN, 0 to 1.
+        oom: share of merges that run out of memory, 0 to 1; ``fail + oom`` is at most 1.
+        size: width and height of an image, 4 to 512 pixels.
     """
 
     latency: float = 0.0
@@ -36,10 +36,10 @@ class FakeSpec:
 
     @classmethod
     def of(cls, text: str) -> FakeSpec:
-        """Read ``fake:`` and a query string.
+        """Parses ``fake:`` followed by a query string.
 
         Raises:
-            UsageError: there is no such setting, one comes twice, or a value is out of range.
+            UsageError: a setting is unknown or repeated, or a value is out of range.
         """
         query = text.removeprefix(PREFIX)
         try:
@@ -51,20 +51,20 @@ class FakeSpec:
             if name in values:
                 raise _refused(f"{name} is given twice")
             values[name] = _value(name, value)
-        spec = cls(**values)  # type: ignore[arg-type]  # whole numbers for the size alone, see _READERS
+        spec = cls(**values)  # type: ignore[arg-type]  # _READERS returns an int for size only
         if spec.fail + spec.oom > 1:
             raise _refused(f"fail and oom are {spec.fail:g} and {spec.oom:g}, more than 1 together")
         return spec
 
     @property
     def identity(self) -> str:
-        """The spec in one spelling, without what changes no result: a slower base is the same base."""
+        """Canonical spelling of the settings, without the latency, which does not change results."""
         return PREFIX + "&".join(f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if f.name != "latency")
 
 
 def _number(low: float, high: float) -> Callable[[str], float]:
     def read(text: str) -> float:
-        if not low <= (value := float(text)) <= high:  # NaN is in no range
+        if not low <= (value := float(text)) <= high:  # also rejects NaN
             raise ValueError
         return value
 

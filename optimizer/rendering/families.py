@@ -1,4 +1,4 @@
-"""Families of base models: what their pipelines are made of, how text becomes what they are called with, how they draw by default."""
+"""Families of base models: pipeline components, text encoding, and default sampling settings."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from optimizer.rendering.text.prompt_weights import Reading
 from optimizer.rendering.text.weighted_states import FLUX_T5_LENGTH, SD3_T5_LENGTH, weighed_flux, weighed_sd, weighed_sd3, weighed_xl
 
 TextStates = dict[str, Tensor]
-"""What a pipeline is called with in place of a prompt, by the argument's name, one row a text."""
+"""Text-encoder states passed to a pipeline in place of a prompt, by argument name, one row per text."""
 
 Encode = Callable[[Any, Sequence[str], torch.device, int | None], TextStates]
-"""Of a pipeline, texts, and the number of CLIP's last layers that diffusers is to skip."""
+"""Encodes texts. Arguments: pipeline, texts, device, and the number of last CLIP layers that diffusers skips."""
 
 Weigh = Callable[[Any, Reading, torch.device, int | None], TextStates]
-"""The same for one text with weights, or that CLIP does not read at once."""
+"""Encodes one text that has weights or exceeds CLIP's context. Arguments: pipeline, parsed text, device, number of layers to skip."""
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """How a base draws where nothing else is asked for.
+    """Default sampling settings of a base.
 
     Attributes:
-        steps: denoising steps.
-        guidance: classifier-free guidance, or what a model that was distilled from it is told.
+        steps: number of denoising steps.
+        guidance: classifier-free guidance scale, or the guidance input of a guidance-distilled model.
     """
 
     steps: int
@@ -43,23 +43,23 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Family:
-    """The pipelines of one class.
+    """Family of base models that share a pipeline class.
 
     Attributes:
-        name: as people call it.
-        bases: what adapters for it say that they are for.
-        denoiser: name of the component that denoises.
-        drawing: of its usual models.
-        distilled: of models that were distilled to few steps.
-        parts: components beside the denoiser without which it cannot draw.
-        encode: text to what the pipeline is called with.
-        weigh: the same for a text with weights, or that CLIP does not read at once.
-        layer: of CLIP that is read, counted from the last, which is 1; 0 where that cannot be chosen.
-        negates: whether it takes a negative prompt.
-        packed: latents are tokens of 2 × 2 entries.
-        half: number format of two bytes that its activations do not overflow.
-        chunked: the denoiser reads CLIP's state of every token, so that CLIP has to read the whole text.
-        t5: name of T5's tokenizer, and how many tokens T5 reads.
+        name: display name.
+        bases: base names of compatible adapters.
+        denoiser: name of the denoiser component.
+        drawing: default sampling settings of regular models.
+        distilled: default sampling settings of models distilled to few steps.
+        parts: required components other than the denoiser.
+        encode: encodes texts into text-encoder states.
+        weigh: encodes one text that has weights or exceeds CLIP's context.
+        layer: CLIP layer whose states are used, counted from the last, which is 1; 0 if it cannot be chosen.
+        negates: whether the pipeline takes a negative prompt.
+        packed: whether latents are packed into tokens of 2 × 2 entries.
+        half: 16-bit dtype that the activations do not overflow.
+        chunked: whether the denoiser uses CLIP's state of every token, so that CLIP has to encode the whole text.
+        t5: component name of T5's tokenizer, and maximum number of T5 tokens.
     """
 
     name: str
@@ -81,7 +81,7 @@ class Family:
 def _states(pipeline: Any, texts: Sequence[str], device: torch.device, skip: int | None) -> TextStates:
     encoder = pipeline.text_encoder
     if skip and not hasattr(encoder, "text_model"):
-        encoder.__dict__["text_model"] = encoder  # where diffusers 0.42 looks for the last layer's norm; transformers 5 has no such part
+        encoder.__dict__["text_model"] = encoder  # diffusers 0.42 takes the final norm from text_model, which transformers 5 lacks
     states, _ = pipeline.encode_prompt(list(texts), device, 1, do_classifier_free_guidance=False, clip_skip=skip)
     return {"prompt_embeds": states}
 
@@ -142,11 +142,11 @@ FAMILIES = {
         t5=("tokenizer_2", FLUX_T5_LENGTH),
     ),
 }
-"""By the name of diffusers' class."""
+"""Families by class name of the diffusers pipeline."""
 
 
 def check_family(family: Family, adapters: Iterable[Adapter]) -> None:
-    """Raise BaseModelError where an adapter is for another family of bases."""
+    """Raises BaseModelError if an adapter is for another family of bases."""
     for adapter in adapters:
         if adapter.base not in ("unknown", *family.bases):
             problem = f"is for {TITLES[adapter.base].title}, the base model is of {family.name}"
@@ -154,7 +154,7 @@ def check_family(family: Family, adapters: Iterable[Adapter]) -> None:
 
 
 def check_settings(family: Family, settings: RenderSettings) -> None:
-    """Raise UsageError where a family cannot draw so, as far as that is known before a base is loaded."""
+    """Raises UsageError if a family does not support the settings, as far as known before a base is loaded."""
     if settings.negative and not family.negates:
         raise UsageError(f"{family.name} takes no negative prompt", where="--negative", remedy="leave it out")
     if settings.clip_skip is None:
@@ -167,19 +167,22 @@ def check_settings(family: Family, settings: RenderSettings) -> None:
 
 
 def family_of_pipeline(pipeline: DiffusionPipeline) -> Family:
-    """The family of a loaded pipeline."""
+    """Returns the family of a loaded pipeline."""
     return FAMILIES[type(pipeline).__name__]
 
 
 def models_of(pipeline: DiffusionPipeline) -> dict[str, nn.Module]:
-    """The components of a pipeline that have weights."""
+    """Returns the components of a pipeline that have weights, by name."""
     return {part: model for part, model in pipeline.components.items() if isinstance(model, nn.Module)}
 
 
 def drawing_of(pipeline: DiffusionPipeline) -> Drawing:
-    """How a loaded pipeline draws by default: FLUX.1 schnell has no input for guidance, and the turbo models of Stable Diffusion come with
-    timesteps that are spaced from the end, as their few steps need them. So do models that were trained down to no signal at all, which
-    need many steps; they rescale their noise schedule, or predict velocities."""
+    """Returns the default sampling settings of a loaded pipeline.
+
+    FLUX.1 schnell is recognised by its missing guidance input, and the turbo models of Stable Diffusion by ``trailing`` timestep spacing.
+    Models trained to zero terminal SNR also use ``trailing`` spacing but need many steps; they are recognised by a rescaled noise schedule
+    or by velocity prediction.
+    """
     family, parts = family_of_pipeline(pipeline), pipeline.components
     if family.packed:
         return family.drawing if parts[family.denoiser].config.guidance_embeds else family.distilled

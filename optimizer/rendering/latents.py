@@ -1,4 +1,4 @@
-"""Latents: what shape a pipeline draws in."""
+"""Latent shape of a pipeline."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from optimizer.rendering.families import family_of_pipeline
 
 
 def latent_shape(pipeline: Any, resolution: int | None) -> tuple[int, int, int]:
-    """(channels, height, width) of one latent.
+    """Returns (channels, height, width) of one latent.
 
     Args:
-        pipeline: of a known family.
-        resolution: width and height of the picture in pixels; None takes the base's own.
+        pipeline: pipeline of a known family.
+        resolution: width and height of the image in pixels; None uses the base's default.
 
     Raises:
-        UsageError: the base cannot draw in this resolution.
+        UsageError: the base does not support the resolution.
     """
     family = family_of_pipeline(pipeline)
     config, factor = pipeline.components[family.denoiser].config, pipeline.vae_scale_factor

@@ -1,4 +1,4 @@
-"""How a base model is brought into memory, and what is done there to make it fit or go faster."""
+"""Loading options of a base model: device, dtype, components, quantisation, offload and compilation."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ Apply = Literal["auto", "weights", "branch"]
 
 @dataclass(frozen=True)
 class Loading:
-    """How a base model is brought into memory.
+    """Loading options of a base model.
 
     Attributes:
-        device: torch device; ``auto`` is cuda where there is one.
-        precision: number format of the weights; ``auto`` is what suits the family, the device and its memory.
-        vae: the folder of another autoencoder.
-        denoiser: another U-Net or transformer: a folder, a single file, or a GGUF file.
-        base_config: a diffusers folder that says how a single file is laid out.
-        quantize: what the denoiser and T5 are quantised to while they are loaded.
-        offload: which models wait in the computer's memory: ``model`` all but the one that computes, ``sequential`` all but the layer
-            that computes; ``auto`` as little as the free memory asks for.
-        apply: where a candidate goes: into the ``weights``, or into a low-rank ``branch`` beside them; ``auto`` takes the weights where
-            they are not quantised and there is room.
-        vae_slicing: decode one picture at a time.
-        vae_tiling: decode large pictures tile by tile, which changes them a little.
-        attention_slicing: compute attention head by head.
+        device: torch device; ``auto`` is cuda if available.
+        precision: dtype of the weights; ``auto`` chooses by family, device and free memory.
+        vae: folder or file of a replacement autoencoder; empty keeps the base's own.
+        denoiser: replacement U-Net or transformer: a folder, a single file, or a GGUF file; empty keeps the base's own.
+        base_config: diffusers folder that defines the layout of a single file.
+        quantize: quantisation format of the denoiser and T5, applied while loading.
+        offload: offload of models to CPU memory: ``model`` all but the active model, ``sequential`` all but the active layer; ``auto``
+            as little as the free memory allows.
+        apply: how a candidate is applied: added to the ``weights``, or as a low-rank ``branch`` in parallel; ``auto`` uses the weights
+            if they are not quantised and memory suffices.
+        vae_slicing: decode one image at a time.
+        vae_tiling: decode large images in tiles, which changes them slightly.
+        attention_slicing: compute attention in slices of heads.
         compile: compile the denoiser with ``torch.compile``.
-        cuda_graphs: record it as CUDA graphs, too.
+        cuda_graphs: compile the denoiser and record it as CUDA graphs.
     """
 
     device: str = "auto"

@@ -1,4 +1,4 @@
-"""Texts: from prompts as people write them to what a pipeline is called with, one row each, and how rows of unlike length go together."""
+"""Prompt encoding: from prompt texts to text-encoder states, one row per text, and padding of rows to equal length."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from optimizer.rendering.text.weighted_states import clip_chunks, t5_tokens
 
 
 def encoded(family: Family, pipeline: Any, texts: Sequence[str], device: torch.device, skip: int | None) -> dict[str, TextStates]:
-    """States of every text, of one row each. Texts without weights that CLIP reads at once are encoded by diffusers itself.
+    """Returns the text-encoder states of every text, one row each.
+
+    Unweighted texts that fit into CLIP's context are encoded by diffusers.
 
     Raises:
-        UsageError: a text is longer than T5 reads.
+        UsageError: a text is longer than T5's limit.
     """
     readings = {text: read(text) for text in texts}
     special = {text for text, reading in readings.items() if _is_special(family, pipeline, reading)}
@@ -29,10 +31,10 @@ def encoded(family: Family, pipeline: Any, texts: Sequence[str], device: torch.d
 
 
 def any_special(family: Family, pipeline: Any, texts: Iterable[str]) -> bool:
-    """Whether a text is more than words that CLIP reads at once, all texts checked.
+    """Returns whether any text has weights or exceeds CLIP's context; checks the length of all texts.
 
     Raises:
-        UsageError: one is longer than T5 reads.
+        UsageError: a text is longer than T5's limit.
     """
     found = [_is_special(family, pipeline, read(text)) for text in dict.fromkeys(texts)]
     return any(found)
@@ -47,7 +49,7 @@ def _is_special(family: Family, pipeline: Any, reading: Reading) -> bool:
 
 
 def _check_length(family: Family, pipeline: Any, reading: Reading) -> None:
-    """Raise where T5 would read the beginning alone: what is cut off cannot show in any picture."""
+    """Raises UsageError if T5 would truncate the text, since the rest could not affect any image."""
     name, longest = family.t5
     tokenizer = pipeline.components.get(name)
     if tokenizer is None:
@@ -60,13 +62,13 @@ def _check_length(family: Family, pipeline: Any, reading: Reading) -> None:
 
 
 def matched(states: TextStates, blank: TextStates, empty: Callable[[], TextStates], chunk: int) -> tuple[TextStates, TextStates]:
-    """Two rows, the shorter one filled up with empty chunks, as A1111 does, so that both have one length.
+    """Returns the states of a text and of the negative prompt, padded with empty chunks to equal length, as in A1111.
 
     Args:
-        states: of a text.
-        blank: of the negative prompt; nothing where the base takes none.
-        empty: gives those of a text of no words, one chunk long.
-        chunk: tokens of one, start and end included.
+        states: states of a text.
+        blank: states of the negative prompt; empty if the base takes none.
+        empty: returns the states of an empty text, one chunk long.
+        chunk: number of tokens per chunk, start and end tokens included.
     """
     if not blank or (missing := states["prompt_embeds"].shape[1] - blank["prompt_embeds"].shape[1]) == 0:
         return states, blank
@@ -76,7 +78,7 @@ def matched(states: TextStates, blank: TextStates, empty: Callable[[], TextState
 
 
 def _filled(states: TextStates, missing: int, empty: TextStates, chunk: int) -> TextStates:
-    """With so many empty chunks after CLIP's; what follows these, as T5's states do, still follows."""
+    """Returns states with ``missing`` empty chunks inserted after CLIP's states; T5's states, if any, stay at the end."""
     rows, filling = states["prompt_embeds"], empty["prompt_embeds"]
     end = rows.shape[1] - (filling.shape[1] - chunk)
     filled = torch.cat([rows[:, :end], filling[:, :chunk].repeat(1, missing, 1), rows[:, end:]], dim=1)
@@ -84,5 +86,5 @@ def _filled(states: TextStates, missing: int, empty: TextStates, chunk: int) -> 
 
 
 def length(states: TextStates) -> int:
-    """How many rows the states of a text have: those of one length can be stacked."""
+    """Returns the sequence length of the states of a text; states of equal length can be stacked."""
     return int(states["prompt_embeds"].shape[1])

@@ -1,4 +1,4 @@
-"""Prompts: what is asked for, with which seed, and on whose behalf."""
+"""Prompts: text, seed and requested source of each image, and composition of prompt sets."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 Role = Literal["style", "character", "concept"]
 ROLES: tuple[Role, ...] = ("style", "character", "concept")
 
-_SEEDS = 1 << 16  # more prompts than any set holds
+_SEEDS = 1 << 16  # exceeds the number of prompts in any set
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """One picture to be rendered.
+    """Prompt of one image.
 
     Attributes:
-        text: what the text encoder reads.
-        seed: the user-visible seed of the noise.
-        source: index of the source that the prompt asks for, or None for a joint prompt, which asks for all.
+        text: prompt text for the text encoders.
+        seed: user-visible seed of the noise.
+        source: index of the source that the prompt asks for, or None for a joint prompt, which asks for all sources.
     """
 
     text: str
@@ -33,20 +33,20 @@ class Prompt:
 
     @property
     def noise_seed(self) -> int:
-        """63-bit seed of the starting noise, a function of text and seed: the same in every candidate."""
+        """63-bit seed of the initial noise, a function of text and seed, and so equal for every candidate."""
         digest = hashlib.sha256(f"{self.seed}\0{self.text}".encode()).digest()
         return int.from_bytes(digest[:8], "big") >> 1
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What a prompt has to say to ask for a source.
+    """Prompt information of a source.
 
     Attributes:
-        name: the source's name.
-        role: what it draws.
-        trigger: the words that it was trained on; empty for a source that needs none.
-        prompts: full texts that ask for it, trigger included, to be used as its own prompts in place of composed ones.
+        name: name of the source.
+        role: content of the source: style, character or concept.
+        trigger: trigger words of the source; empty if it needs none.
+        prompts: complete prompts for the source, trigger included, used in place of composed ones.
     """
 
     name: str
@@ -57,12 +57,12 @@ class Subject:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Neutral words to build prompts from.
+    """Neutral words for composing prompts.
 
     Attributes:
-        subjects: things to show where no character is asked for.
+        subjects: subjects for prompts without a character.
         settings: places for one subject.
-        wide_settings: places for two or more subjects; ``settings`` where empty.
+        wide_settings: places for two or more subjects; if empty, ``settings`` is used.
     """
 
     subjects: tuple[str, ...]
@@ -78,12 +78,12 @@ GENERAL = Vocabulary(
 
 @dataclass(frozen=True)
 class PromptSet:
-    """The prompts of a search or of a confirmation: every source's own ones first, the joint ones last."""
+    """Prompts of a search or of a confirmation: each source's own prompts first, joint prompts last."""
 
     prompts: tuple[Prompt, ...]
 
     def indices(self, source: int | None) -> list[int]:
-        """Positions of one source's own prompts, or of the joint prompts for None."""
+        """Returns the positions of one source's own prompts, or of the joint prompts for None."""
         return [i for i, prompt in enumerate(self.prompts) if prompt.source == source]
 
     def __len__(self) -> int:
@@ -93,17 +93,17 @@ class PromptSet:
 def compose(
     subjects: Sequence[Subject], vocabulary: Vocabulary, *, own: int, joint: int, seed: int, seen: PromptSet | None = None
 ) -> PromptSet:
-    """Build a prompt set.
+    """Composes a prompt set.
 
     Args:
-        subjects: the sources in order.
-        vocabulary: neutral words for everything that no source asks for.
-        own: prompts per source that ask for it alone.
-        joint: prompts that ask for all sources in one picture.
-        seen: prompts whose texts come only when the words allow no others.
-        seed: chooses the words; the i-th prompt's noise seed is ``seed · 65536 + i``, so that sets of different seeds share none.
+        subjects: prompt information of the sources, in order.
+        vocabulary: neutral words for everything that no source provides.
+        own: number of prompts per source that ask for it alone.
+        joint: number of prompts that ask for all sources in one image.
+        seed: seed of the choice of words; the i-th prompt has the seed ``seed · 65536 + i``, so that sets of different seeds share none.
+        seen: prompts whose texts are reused only if no other texts are left.
     """
-    import numpy as np  # here, so that a command's help does not wait for it
+    import numpy as np  # imported here to keep the command-line help fast
 
     rng = np.random.default_rng(seed)
     known = {prompt.text for prompt in seen.prompts} if seen else set()
@@ -119,7 +119,7 @@ def _own_texts(subject: Subject, vocabulary: Vocabulary) -> Sequence[str]:
 
 
 def _texts(asked: Sequence[Subject], vocabulary: Vocabulary) -> list[str]:
-    """Everything that the vocabulary can say: ``subject[ and subject], setting, concept and style triggers``."""
+    """Returns all texts that can be composed: ``subject[ and subject], setting, concept and style triggers``."""
     characters = [s.trigger for s in asked if s.role == "character" and s.trigger]
     shown = [" and ".join(characters)] if characters else vocabulary.subjects
     settings = vocabulary.wide_settings if len(characters) > 1 and vocabulary.wide_settings else vocabulary.settings
@@ -128,6 +128,6 @@ def _texts(asked: Sequence[Subject], vocabulary: Vocabulary) -> list[str]:
 
 
 def _drawn(texts: Sequence[str], count: int, rng: np.random.Generator, known: Set[str]) -> list[str]:
-    """So many of the texts in random order, known ones last; none comes again before every other one came."""
+    """Returns ``count`` texts in random order, known ones last; a text is repeated only after all others were used."""
     order = sorted((texts[i] for i in rng.permutation(len(texts))), key=known.__contains__)
     return [order[i % len(order)] for i in range(count)]

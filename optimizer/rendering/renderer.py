@@ -1,4 +1,4 @@
-"""The renderer: a resident pipeline that turns prompts and a delta into pictures."""
+"""Renderer: a loaded pipeline that renders images from prompts and a candidate."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ Images = Tensor
 
 
 class Renderer:
-    """A resident pipeline of a known family.
+    """Renderer of a loaded pipeline of a known family.
 
     Args:
-        pipeline: the loaded pipeline; its weights are changed only inside ``render`` and are restored bit for bit.
-        settings: steps, guidance, batch size; what is not given is what is usual for the base.
-        residence: where its models lie and candidates go; where not given, all of them where they are, and into their weights.
-        note: is told, in one line, of every step that was taken because memory ran out.
+        pipeline: loaded pipeline; its weights are changed only inside ``render`` and are restored bit for bit.
+        settings: render settings; missing values default to those of the base.
+        residence: placement of models and candidates; None leaves the models in place and adds candidates to the weights.
+        note: called with one line for each fallback step after running out of memory.
 
     Attributes:
-        device: where the denoiser computes; with offload it lies elsewhere in between.
+        device: device of the denoiser while it computes; with offload it is stored elsewhere between calls.
 
     Raises:
-        UsageError: the base cannot draw in this resolution, takes no negative prompt, or not this scheduler or layer of CLIP.
+        UsageError: the base does not support the resolution, a negative prompt, the scheduler or the CLIP layer.
     """
 
     def __init__(
@@ -70,10 +70,10 @@ class Renderer:
         return InPlace(self.weights, live_tensors(self.pipeline), self.device, pinned=self._residence.compiled)
 
     def drafting(self, decoder: nn.Module) -> Renderer:
-        """The same renderer, with the same pipeline, whose pictures a tiny autoencoder decodes: faster, and a little off.
+        """Returns a copy of the renderer that shares the pipeline and decodes with a tiny autoencoder: faster and slightly less exact.
 
         Args:
-            decoder: an ``AutoencoderTiny`` for the base's latents, where the denoiser computes.
+            decoder: ``AutoencoderTiny`` for the base's latents, on the device of the denoiser.
         """
         other = copy(self)
         other._decoder = decoder
@@ -81,36 +81,36 @@ class Renderer:
 
     @property
     def precision(self) -> str:
-        """Kind of device and number format, e.g. ``cuda torch.float16``: pictures of another one differ in their last bits."""
+        """Device type and dtype, e.g. ``cuda torch.float16``; images of different ones differ in their last bits."""
         return " ".join([self.device.type, str(self._residence.dtype), *self._residence.marks])
 
     @property
     def plan(self) -> str:
-        """Where the base's models lie in memory and why, in one line; empty where that was not planned."""
+        """One-line description of the memory placement of the base's models; empty if it was not planned."""
         return self._residence.plan
 
     def fitted(self, adapter: Adapter) -> Adapter:
-        """The adapter in the shapes of the base's weights; raises BaseModelError where it is for another family or does not fit."""
+        """Returns the adapter in the shapes of the base's weights; raises BaseModelError for another family or other shapes."""
         check_family(self._family, [adapter])
         return fit_shapes(adapter, self._shapes)
 
     def render(self, prompts: Sequence[Prompt], candidate: Candidate | None = None, *, tick: Callable[[int], None] | None = None) -> Images:
-        """Render every prompt with its own noise.
+        """Renders every prompt with its own noise.
 
-        Where memory runs out, it goes on with a smaller batch, then with model offload, and so do all later calls.
+        After running out of memory, rendering continues with a smaller batch, then with offload; later calls keep these settings.
 
         Args:
-            prompts: what to render; prompt and seed determine the starting noise, whatever the batch.
-            candidate: what to add to the base's weights, or weights to take in their place; None for the base alone.
-            tick: called with the number of pictures finished so far.
+            prompts: prompts to render; text and seed determine the initial noise, independently of the batch.
+            candidate: adapter to add to the base's weights, or weights that replace them; None for the base alone.
+            tick: called with the number of images finished so far.
 
         Returns:
-            Pictures, uint8, (n, 3, height, width), on the CPU.
+            Images, uint8, (n, 3, height, width), on the CPU.
 
         Raises:
             BaseModelError: the candidate does not fit the base.
-            TrialError: a picture is not a number, as happens when a delta is far too strong for the dtype; or memory does not do for a
-                single one.
+            TrialError: an image contains NaN, for instance if ΔW is too large for the dtype; or memory does not suffice for a single
+                image.
         """
         pictures: dict[int, Tensor] = {}
         while not attempt(self._continue, pictures, prompts, candidate, tick):
@@ -120,10 +120,10 @@ class Renderer:
     def _continue(
         self, pictures: dict[int, Tensor], prompts: Sequence[Prompt], candidate: Candidate | None, tick: Callable[[int], None] | None
     ) -> bool:
-        """Render the pictures of the prompts that are missing; returns whether all are there, else memory does not do for one of them."""
+        """Renders the missing images; returns False if memory does not suffice for a single image, else True."""
         ladder = self._ladder
         try:
-            # Model offload moves the weights, and what is moved in inference mode could never take part in a backward pass again.
+            # Model offload moves the weights; tensors moved in inference mode cannot take part in a backward pass later.
             with torch.no_grad(), torch.inference_mode(not ladder.offloaded), self._way.applied(candidate):
                 states, blanks = self._text_states(prompts, candidate)
                 while missing := [i for i in range(len(prompts)) if i not in pictures]:
@@ -141,8 +141,10 @@ class Renderer:
         return True
 
     def _next(self, missing: Sequence[int], states: Sequence[TextStates]) -> list[int]:
-        """Positions of the next batch: the first one that is missing, and as many as there is room for whose texts are as long. A compiled
-        model would be compiled anew for another size of a batch: one that is not full is filled up with its last prompt."""
+        """Returns the prompt indices of the next batch: the first missing one, and further ones with text states of equal length.
+
+        For a compiled model, a batch that is not full is padded with its last prompt, to avoid recompilation for another batch size.
+        """
         batch = self._ladder.batch
         alike = [i for i in missing if length(states[i]) == length(states[missing[0]])][:batch]
         full = min(batch, len(states)) if self._residence.compiled else 0
@@ -150,7 +152,7 @@ class Renderer:
 
     def _batch(self, prompts: Sequence[Prompt], states: TextStates, blanks: TextStates) -> Images:
         floats = self._drawn(prompts, states, blanks)
-        # The decoder normalises, which makes NaN of an infinite latent too.
+        # The decoder normalises, so infinite latents also give NaN.
         broken = floats.isnan().flatten(1).any(dim=1).tolist()
         if any(broken):
             first = prompts[broken.index(True)]
@@ -162,7 +164,7 @@ class Renderer:
         return images
 
     def _drawn(self, prompts: Sequence[Prompt], states: TextStates, blanks: TextStates) -> Tensor:
-        """Pictures of one batch, (n, 3, height, width), of numbers from 0 to 1."""
+        """Returns the images of one batch, (n, 3, height, width), values in [0, 1]."""
         generators = [torch.Generator().manual_seed(prompt.noise_seed) for prompt in prompts]
         height, width = self.picture_size
         with _decoded_by(self._decoder, self.pipeline):
@@ -180,8 +182,10 @@ class Renderer:
         return floats
 
     def _noise(self, generators: Sequence[torch.Generator]) -> Tensor:
-        """Starting noise drawn in fp32 on the CPU, one generator a picture, so that neither batch, device nor dtype matter; a
-        scheduler that adds noise at every step goes on drawing from the same generators."""
+        """Returns the initial noise, drawn in fp32 on the CPU with one generator per image.
+
+        The noise does not depend on batch, device or dtype. Schedulers that add noise at every step continue with these generators.
+        """
         noise = torch.stack([torch.randn(self._latent, generator=generator) for generator in generators])
         if self._family.packed:
             noise = self.pipeline._pack_latents(noise, *noise.shape)
@@ -189,35 +193,37 @@ class Renderer:
 
     @property
     def picture_size(self) -> tuple[int, int]:
-        """(height, width) of a picture, in pixels."""
+        """Image size (height, width), in pixels."""
         _, height, width = self._latent
         factor: int = self.pipeline.vae_scale_factor
         return height * factor, width * factor
 
     def _skipped_layers(self) -> int | None:
-        """How many layers of CLIP diffusers is to skip beyond what it does by itself."""
+        """Returns the number of CLIP layers that diffusers skips in addition to its default; None for the default."""
         asked = self.settings.clip_skip
         if asked is None:
             return None
         encoders = (self.pipeline.components.get(part) for part in ("text_encoder", "text_encoder_2"))
         layers = min(encoder.config.num_hidden_layers for encoder in encoders if encoder is not None)
-        if asked > layers + 1:  # beyond all layers are the embeddings, and beyond those nothing
+        if asked > layers + 1:  # layers + 1 selects the embeddings, the last possible state
             problem = f"there is no layer {asked}: CLIP has {layers} here"
             raise UsageError(problem, where="--clip-skip", remedy=f"give {layers} or less; 2 is usual")
         return asked - self._family.layer or None
 
     def special(self, prompts: Sequence[Prompt]) -> bool:
-        """Whether one of the texts, or the negative prompt, has weights or is longer than CLIP reads at once.
+        """Returns whether any text, or the negative prompt, has weights or exceeds CLIP's context.
 
         Raises:
-            UsageError: one is longer than T5 reads, of which it would see the beginning alone.
+            UsageError: a text is longer than T5's limit and would be truncated.
         """
         return any_special(self._family, self.pipeline, [self.settings.negative, *(p.text for p in prompts)])
 
     def _text_states(self, prompts: Sequence[Prompt], candidate: Candidate | None) -> tuple[list[TextStates], list[TextStates]]:
-        """What the pipeline is called with for every prompt, and for the negative one beside it, of one row each; that of untouched text
-        encoders is computed once per text. How long the rows are depends on these two texts alone, so that other prompts change no
-        picture."""
+        """Returns the text-encoder states for every prompt, and those of the negative prompt padded to match, one row each.
+
+        States of unchanged text encoders are cached per text. The length of a row depends only on the prompt and the negative prompt, so
+        other prompts do not affect an image.
+        """
         known = {} if changes(candidate, "text_encoder") else self._encoded
 
         def of(*texts: str) -> list[TextStates]:
@@ -232,7 +238,7 @@ class Renderer:
         return [states for states, _ in pairs], [self._blank(one) for _, one in pairs]
 
     def _blank(self, negative: TextStates) -> TextStates:
-        """Of the negative prompt; where there is none, zeros, if the base was trained so."""
+        """Returns the states of the negative prompt; zeros if it is empty and the base was trained with zeros."""
         if self.settings.negative or not self.pipeline.config.get("force_zeros_for_empty_prompt"):
             return negative
         return {name: torch.zeros_like(rows) for name, rows in negative.items()}
@@ -244,7 +250,7 @@ def _stacked(states: Sequence[Mapping[str, Tensor]]) -> TextStates:
 
 @contextmanager
 def _decoded_by(decoder: nn.Module | None, pipeline: Any) -> Iterator[None]:
-    """Within the block the pipeline decodes with another autoencoder, if there is one."""
+    """Context in which the pipeline decodes with another autoencoder; None keeps its own."""
     own = pipeline.vae
     try:
         pipeline.vae = decoder or own

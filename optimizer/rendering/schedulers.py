@@ -1,4 +1,4 @@
-"""Schedulers by the names that people know from A1111 and ComfyUI, as diffusers' documentation matches them to its classes."""
+"""Schedulers by their names in A1111 and ComfyUI, mapped to diffusers classes as in diffusers' documentation."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ SCHEDULERS: dict[str, tuple[str, dict[str, object]]] = {
     "dpmpp_2m_sde_karras": ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++", "use_karras_sigmas": True}),
     "unipc": ("UniPCMultistepScheduler", {}),
 }
-"""Name → diffusers' class, and what is different from the base's own configuration."""
+"""Name → diffusers class, and options that override the base's scheduler configuration."""
 
 
 def scheduler_named(name: str, present: Any, family: str) -> Any:
-    """A scheduler in the place of a pipeline's own, with its noise schedule.
+    """Returns a scheduler that replaces a pipeline's own and uses its noise schedule.
 
     Args:
-        name: one of ``SCHEDULERS``.
-        present: the pipeline's own.
-        family: of the base, for the message.
+        name: name in ``SCHEDULERS``.
+        present: current scheduler of the pipeline.
+        family: display name of the base's family, for the error message.
 
     Raises:
-        UsageError: there is no such scheduler, or the base was not trained for it.
+        UsageError: the scheduler is unknown, or incompatible with the base.
     """
     if name not in SCHEDULERS:
         raise UsageError(f"there is no scheduler {name!r}", where="--scheduler", remedy=f"choose from {', '.join(SCHEDULERS)}")

@@ -1,4 +1,4 @@
-"""How pictures are made, whoever makes them."""
+"""Render settings, common to all renderers."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class RenderSettings:
-    """How pictures are made.
+    """Settings for rendering images.
 
     Attributes:
-        steps: denoising steps; None takes what is usual for the base.
-        guidance: classifier-free guidance scale, 1 or less turns it off; None takes what is usual for the base.
+        steps: number of denoising steps; None uses the base's default.
+        guidance: classifier-free guidance scale, 1 or less turns it off; None uses the base's default.
         negative: negative prompt.
-        batch: pictures per forward pass.
-        scheduler: one of ``SCHEDULERS``; empty takes the base's own.
-        clip_skip: the layer of CLIP that is read, counted from the last, which is 1, as A1111 counts; None takes the base's own.
-        resolution: width and height in pixels, a multiple of 8; None takes the base's own.
+        batch: images per forward pass.
+        scheduler: name in ``SCHEDULERS``; empty keeps the base's scheduler.
+        clip_skip: CLIP layer whose states are used, counted from the last, which is 1, as in A1111; None uses the base's default.
+        resolution: width and height in pixels, a multiple of 8; None uses the base's default.
     """
 
     steps: int | None = None
@@ -28,7 +28,7 @@ class RenderSettings:
     resolution: int | None = None
 
     def completed(self, steps: int, guidance: float) -> RenderSettings:
-        """The same with these values where none were given."""
+        """Returns a copy in which steps and guidance that are None have the given values."""
         return replace(
             self, steps=steps if self.steps is None else self.steps, guidance=guidance if self.guidance is None else self.guidance
         )

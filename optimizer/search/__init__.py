@@ -1,1 +1,1 @@
-"""The search: space, sampler rule, warm starts, evaluating one candidate, the loop, confirmation, the run."""
+"""The search: search space, sampler selection, initial trials, evaluation of candidates, optimization loop, confirmation, and the run."""

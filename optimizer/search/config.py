@@ -1,4 +1,4 @@
-"""Config: everything that determines a run, resolved, as one value that is saved beside the study."""
+"""Config: the resolved settings that determine a run, saved with the study."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from optimizer.text import one_line
 
 DEMO, FAKE = "demo:", "fake:"
 PARTS = ("vae", "denoiser", "decoder", "base_config")
-"""Options that take a model in place of one of the base's."""
+"""Options that name a replacement for one of the base model's parts."""
 MAX_SOURCES = 5
 KeepImages = Literal["best", "all", "none"]
 Dtype = Literal["fp16", "bf16", "fp32"]
@@ -30,7 +30,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def seconds(text: object) -> object:
-    """Seconds from ``90``, ``90s``, ``15m``, ``8h`` or ``1h30m``; what is none of these is passed on to be refused."""
+    """Returns seconds from ``90``, ``90s``, ``15m``, ``8h`` or ``1h30m``; other values are returned unchanged, for pydantic to reject."""
     if not isinstance(text, str) or not re.fullmatch(r"(\d+(\.\d+)?[smhd])+", text):
         return text
     return sum(float(number) * _UNITS[unit] for number, _, unit in re.findall(r"(\d+(\.\d+)?)([smhd])", text))
@@ -41,7 +41,7 @@ def _text(path: object) -> object:
 
 
 PathText = Annotated[str, BeforeValidator(_text)]
-"""A path or a name, as text; what Python passes may be a ``Path`` too."""
+"""A path or a name, as text; from Python a ``Path`` is accepted too."""
 
 
 class Config(BaseModel):
@@ -132,7 +132,7 @@ class Config(BaseModel):
 
     @classmethod
     def of(cls, **options: Any) -> Config:
-        """A configuration from options.
+        """Returns a configuration made from options.
 
         Raises:
             UsageError: an option does not exist, or its value is out of range.
@@ -143,10 +143,10 @@ class Config(BaseModel):
             raise refused(error) from error
 
     def checked(self) -> Config:
-        """This configuration, if it makes sense on its face.
+        """Returns this configuration after checking its values for consistency.
 
         Raises:
-            UsageError: naming the option, its value and the remedy.
+            UsageError: a value is invalid; the message names the option, its value and the remedy.
         """
         if self.budget <= 0:
             raise UsageError(f"the budget is {self.budget}", where="--budget", remedy="give the number of recipes to try, 1 or more")
@@ -160,7 +160,7 @@ class Config(BaseModel):
                 remedy = "give one per source, in the same order"
                 raise UsageError(f"{len(each)} given for {len(self.sources)} sources", where=option, remedy=remedy)
         if self.base.startswith(FAKE):
-            from optimizer.rendering.fake_spec import FakeSpec  # brings numpy along, which the help does without
+            from optimizer.rendering.fake_spec import FakeSpec  # imported here because it imports numpy, which the help text does not need
 
             FakeSpec.of(self.base)
         if self.whole:
@@ -181,21 +181,21 @@ class Config(BaseModel):
 
     @property
     def interpolates(self) -> bool:
-        """Whether full models are merged with each other, without a base that they were trained from."""
+        """Whether full models are merged with each other, without a common base model."""
         return self.whole and not self.base
 
     @property
     def drawn_with(self) -> str:
-        """The base that is loaded, as the user named it; empty for the demo world's."""
+        """Base model that is loaded, as named by the user; empty for the demo base."""
         return self.base or (self.sources[0] if self.whole else "")
 
     @property
     def joint_prompts(self) -> int:
-        """How many prompts ask for all sources: none where what a source shows is measured against the others."""
+        """Number of prompts that ask for all sources; 0 if effects are measured against the other sources."""
         return 0 if self.interpolates else self.joint
 
     def _checked_for_models(self) -> Config:
-        """This configuration, if it makes sense for full models."""
+        """Returns this configuration after checking the options for full models."""
         for source in (*self.sources, self.base):
             if source.startswith((DEMO, FAKE)):
                 raise UsageError("is no full model", where=source, remedy="give diffusers folders or .safetensors checkpoints")
@@ -211,7 +211,7 @@ class Config(BaseModel):
         return self
 
     def resolved(self) -> Config:
-        """The same run with absolute paths, so that the saved configuration means the same from any folder."""
+        """Returns a copy with absolute paths, so that the saved configuration is independent of the working directory."""
         return self.model_copy(
             update={
                 "base": _absolute_if_there(self.base),
@@ -230,16 +230,16 @@ class Config(BaseModel):
         return source if source.startswith(DEMO) else _absolute(source)
 
     def to_yaml(self) -> str:
-        """As YAML, every option with its resolved value."""
+        """Returns the configuration as YAML, with every option's resolved value."""
         shown = self.model_copy(update={"storage": without_password(self.storage)})
         return str(yaml.safe_dump(shown.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
 
     @classmethod
     def from_yaml(cls, path: Path) -> Config:
-        """Read what ``to_yaml`` wrote.
+        """Reads a configuration that ``to_yaml`` wrote.
 
         Raises:
-            UsageError: not readable, or with an option that does not exist.
+            UsageError: the file is not readable, or contains an unknown option.
         """
         try:
             return cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
@@ -252,7 +252,7 @@ class Config(BaseModel):
 
 
 def without_password(url: str) -> str:
-    """The address of a database with nothing in it that must not be written down or shown."""
+    """Returns a database URL without its password parameters, for files and messages."""
     parts = urlsplit(url)
     user, _, host = parts.netloc.rpartition("@")
     name = user.split(":")[0]
@@ -261,10 +261,10 @@ def without_password(url: str) -> str:
 
 
 def check_count(sources: int, *, force: bool) -> None:
-    """Refuse too few sources, and, unless forced, too many.
+    """Rejects fewer than two sources, and, unless forced, more than the maximum.
 
     Raises:
-        UsageError: naming the number.
+        UsageError: the number of sources is out of range; the message names it.
     """
     if sources < 2:
         remedy = "give two to five LoRA files; one alone has nothing to be merged with"
@@ -278,12 +278,12 @@ def _absolute(path: str) -> str:
 
 
 def _absolute_if_there(path: str) -> str:
-    """For what may be a folder or a name that something else resolves."""
+    """Returns the absolute path of an existing file or folder; other names, which another component resolves, are returned unchanged."""
     return _absolute(path) if path and not path.startswith(FAKE) and os.path.exists(_absolute(path)) else path
 
 
 def refused(error: ValidationError) -> UsageError:
-    """The first of pydantic's complaints as an error about the command line."""
+    """Returns the first pydantic validation error as an error about the command line."""
     first = error.errors(include_url=False)[0]
     if not first["loc"]:
         return UsageError(f"got {first['input']!r}", remedy="give a mapping of options, such as budget: 50")

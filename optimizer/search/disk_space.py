@@ -1,4 +1,4 @@
-"""Disk: what a run will write, and whether there is room for it, before anything is written."""
+"""Disk space: estimates what a run will write and checks that there is room for it, before anything is written."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from optimizer.rendering.memory.free import amount
 from optimizer.search.evaluation.session import Bench
 from studies import StudyDirectory
 
-# PNG saves about a third of a picture; a record with its recipe and its lines in journal and tables takes less than so many bytes.
+# PNG reduces a picture to about 70 % of its raw size. A record with its recipe, journal lines and table rows takes less than _RECORD bytes.
 _PNG, _RECORD, _SLACK = 0.7, 20_000, 16_000_000
-# A contact sheet has up to 1280 × 1280 pixels; as WebP it takes a fifteenth to a tenth of a byte a pixel.
+# A contact sheet has at most 1280 × 1280 pixels; WebP needs 1/15 to 1/10 byte per pixel.
 _SHEET = 160_000
 
 
 @dataclass(frozen=True)
 class Need:
-    """What a run writes, in bytes.
+    """Disk space that a run needs, in bytes.
 
     Attributes:
-        pictures: of baselines, trials and confirmation.
-        sheets: of trials.
-        records: evaluations, journal, tables.
-        export: the merged file or model, and what lies beside it while it is written.
+        pictures: pictures of baselines, trials and confirmation.
+        sheets: contact sheets of the trials.
+        records: evaluations, journal and tables.
+        export: the exported file or model, and the temporary files beside it while it is written.
     """
 
     pictures: int
@@ -36,21 +36,21 @@ class Need:
 
     @property
     def total(self) -> int:
-        """All of it, with some room."""
+        """Total size with a safety margin of 10 % plus a constant."""
         return int(1.1 * (self.pictures + self.sheets + self.records + self.export)) + _SLACK
 
 
 def check_space(bench: Bench, prompts: PromptSet, unseen: PromptSet, directory: StudyDirectory) -> str:
-    """One line that says what the run needs and what there is.
+    """Returns a line that states the required and the available disk space.
 
     Args:
-        bench: of the run.
-        prompts: of the search.
-        unseen: of the confirmation.
-        directory: of the study, which need not exist.
+        bench: session of the run.
+        prompts: prompts of the search.
+        unseen: prompts of the confirmation.
+        directory: study directory; it need not exist.
 
     Raises:
-        UsageError: there is less space than what the run needs.
+        UsageError: the required space exceeds the available space.
     """
     needed = need(bench, prompts, unseen, directory).total
     left = max(needed - _written(directory), _SLACK)
@@ -62,7 +62,7 @@ def check_space(bench: Bench, prompts: PromptSet, unseen: PromptSet, directory: 
 
 
 def need(bench: Bench, prompts: PromptSet, unseen: PromptSet, directory: StudyDirectory) -> Need:
-    """What a run writes from its beginning to its end; of one in a database only what is written on this machine."""
+    """Returns what a run writes from start to end; with a database, only what it writes on this machine."""
     config, sources = bench.config, len(bench.sources)
     baselines = sources + 2
     kept = {"all": baselines + config.budget, "best": baselines + config.finalists + config.workers, "none": 0}[config.keep_images]
@@ -75,7 +75,7 @@ def need(bench: Bench, prompts: PromptSet, unseen: PromptSet, directory: StudyDi
 
 
 def _picture(bench: Bench, directory: StudyDirectory) -> int:
-    """Bytes of a picture: of one of this study where there is one."""
+    """Returns the size of a picture in bytes: measured on an existing picture of the study, else estimated."""
     first = next(iter(sorted((directory.images / "baselines").glob("*/000.png"))), None)
     if first is not None:
         return first.stat().st_size

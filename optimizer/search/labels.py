@@ -1,4 +1,4 @@
-"""Labels: what the trials are called that a study begins with, and under which names the study keeps what it knows of each trial."""
+"""Labels of the initial trials, and names of the attributes that a study stores for each trial."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ STACK, NAIVE = "stack", "naive"
 _ALONE = " alone"
 
 KEY, LABEL, ERROR, IMPORTED = "evaluation", "label", "error", "imported"
-"""Attributes of a trial: the key of its evaluation, its label, why it failed, and whether it came from another study."""
+"""Trial attributes: evaluation key, label, failure reason, and whether the trial was imported from another study."""
 BUDGET, INPUTS, TOTAL = "budget", "inputs", "total"
-"""Attributes of the study: the budget and the inputs that it began with, and the trials that it may have, baselines included."""
+"""Study attributes: initial budget, initial inputs, and maximum number of trials, baselines included."""
 FIXED = "fixed_params"
-"""Where Optuna keeps the values of a trial that waits."""
+"""System attribute in which Optuna keeps the values of a queued trial."""
 
 
 def alone_label(name: str) -> str:
-    """Label of the baseline that is one source alone."""
+    """Returns the label of the baseline for one source alone."""
     return f"{name}{_ALONE}"
 
 
 def is_alone(label: str) -> bool:
-    """Whether a trial of this label is one source alone, which is no merge and never shipped."""
+    """Returns whether a label belongs to a single-source baseline, which is not a merge and never exported."""
     return label.endswith(_ALONE)
 
 
 def source_of(label: str) -> str:
-    """The name of the source whose baseline this is the label of."""
+    """Returns the name of the source that a single-source baseline's label refers to."""
     return label.removesuffix(_ALONE)
 
 
 def is_baseline(label: str) -> bool:
-    """Whether a trial of this label comes before the budget."""
+    """Returns whether a label belongs to a baseline, which does not count towards the budget."""
     return is_alone(label) or label in (STACK, NAIVE)

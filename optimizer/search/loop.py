@@ -1,4 +1,4 @@
-"""The loop: ask for a recipe, evaluate it, write it down, tell; until the budget or the time is spent."""
+"""The optimization loop: ask for a recipe, evaluate it, store the result, tell Optuna; until the budget or the time limit is reached."""
 
 from __future__ import annotations
 
@@ -24,41 +24,41 @@ from optimizer.search.trials.ledger import Ledger, label_of, reason_of
 from optimizer.search.workers.claims import MOST_LOST, Idle, Turn, times_lost
 from studies.records import TrialRecord
 
-# Up to a quarter of the budget goes to recipes that people would try first, and up to as many trials to random ones, which tell the
-# model of the space's far ends; it has the rest.
+# Up to 1/_SHARE of the budget is used for common default recipes, and as much, but at most _RANDOM trials, for random recipes, which give
+# the surrogate model samples far from the defaults. The model proposes the rest.
 _SHARE, _RANDOM = 4, 4
 _POLL = 2.0
 
 
 def first_trials(space: SearchSpace, budget: int) -> list[Start]:
-    """The trials that a study of this budget begins with: the baselines, then the field's default recipes."""
+    """Returns the trials that a study with this budget starts with: the baselines, then common default recipes."""
     return [*baselines(space), *defaults(space, budget // _SHARE)]
 
 
 def begin_search(ledger: Ledger, space: SearchSpace, budget: int) -> None:
-    """Queue the first trials, and allow as many as the budget holds beyond the baselines and what came from another study."""
+    """Queues the initial trials, and sets the trial limit to the baselines, the imported trials and the budget."""
     starts = first_trials(space, ledger.planned_budget)
     ledger.patience(lambda: ledger.enqueue([(s.label, s.values) for s in starts]))
     ledger.allow(len(baselines(space)) + ledger.imported + budget)
 
 
 def search(ledger: Ledger, space: SearchSpace, evaluator: Evaluator, config: Config, *, deadline: float | None, observer: Observer) -> bool:
-    """Evaluate trials until all that the study may have are done, together with whatever other workers there are.
+    """Evaluates trials, concurrently with other workers, until the study has no trials left.
 
     Args:
-        ledger: the study; one that was interrupted goes on where it was.
-        space: what may be proposed.
-        evaluator: scores a recipe.
-        config: says what proposes, and with which seed.
-        deadline: start no trial after this (``time.monotonic``); none where not given.
-        observer: is told of every trial, and may raise ``Stopped``.
+        ledger: storage of the study; an interrupted study is continued.
+        space: search space of the study.
+        evaluator: evaluator of the recipes.
+        config: run configuration, with sampler kind and seed.
+        deadline: time (``time.monotonic``) after which no trial is started; None for no limit.
+        observer: receives every trial; may raise ``Stopped``.
 
     Returns:
         Whether all trials have ended.
 
     Raises:
-        Stopped: from the observer; everything finished is on disk.
-        NoFeasibleMerge: base or sources cannot be rendered, so that nothing can be compared with them.
+        Stopped: raised by the observer; everything finished is on disk.
+        NoFeasibleMerge: base or sources cannot be rendered, so that no trial can be scored.
     """
     observer.stage("search", ledger.total)
     told: set[int] = set()
@@ -89,12 +89,12 @@ def search(ledger: Ledger, space: SearchSpace, evaluator: Evaluator, config: Con
 
 
 def passed(deadline: float | None) -> bool:
-    """Whether there is a deadline and it has passed."""
+    """Returns whether the deadline has passed; False if there is none."""
     return deadline is not None and time.monotonic() > deadline
 
 
 def _tell_news(ledger: Ledger, turn: Turn, observer: Observer, told: set[int]) -> None:
-    """Tell of the trials, of this and all other workers, that have ended since."""
+    """Reports trials, of this and all other workers, that have ended since the last call."""
     for record in ledger.records(turn.known):
         if record.number not in told:
             told.add(record.number)
@@ -104,7 +104,7 @@ def _tell_news(ledger: Ledger, turn: Turn, observer: Observer, told: set[int]) -
 
 
 def _keep_baselines(ledger: Ledger, evaluator: Evaluator) -> None:
-    """Render what every trial is compared with, once; apart from the trials, which would all fail with it."""
+    """Renders the baselines once before the trials, because all trials would fail if the baselines cannot be rendered."""
     if evaluator.rendered:
         return
     try:
@@ -132,10 +132,10 @@ def _evaluated(
         if evaluation is None:
             measured = evaluator.evaluate(recipe)
             evaluation = ledger.keep(recipe, measured.evaluation, measured.images, label_of(trial))
-    except (OSError, StudyError, Stopped):  # a full disk fails every trial
+    except (OSError, StudyError, Stopped):  # these end the run: a full disk, for instance, fails every trial
         raise
-    except UpdateFinishedTrialError:  # another worker took this one for dead
+    except UpdateFinishedTrialError:  # another worker considered this one dead and finished the trial
         return ledger.ended(trial)
-    except Exception as error:  # whatever a library raises: one recipe must not end a night's run
+    except Exception as error:  # any library error: one failing recipe must not end the run
         return ledger.fail(trial, error)
     return ledger.tell(trial, recipe, evaluation)

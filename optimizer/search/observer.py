@@ -1,4 +1,4 @@
-"""What a run tells whoever watches it, and how it is asked to stop."""
+"""Progress reporting of a run, and the way to request that it stops."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from studies.records import TrialRecord
 
 
 class Stopped(Exception):
-    """The run was asked to stop; the running trial is left as it is and will be repeated on resume."""
+    """The run was asked to stop; the running trial is left unfinished and is repeated on resume."""
 
 
 class Observer(Protocol):
-    """Watches a run. Every method is called from the run's own thread."""
+    """Receives the progress of a run. All methods are called from the run's own thread."""
 
     def stage(self, name: str, total: int) -> None:
-        """A stage begins: ``total`` trials or picture sets."""
+        """Reports the start of a stage with ``total`` trials or picture sets."""
 
     def pictures(self, done: int, total: int) -> None:
-        """Pictures of the current trial or set that are finished; the place to raise ``Stopped``."""
+        """Reports the number of finished pictures of the current trial or set; may raise ``Stopped``."""
 
     def waiting(self, seconds: float) -> None:
-        """There is nothing to do for so long; sleeps, and may raise ``Stopped``."""
+        """Sleeps for ``seconds`` while there is no trial to evaluate; may raise ``Stopped``."""
 
     def trial(self, record: TrialRecord) -> None:
-        """A trial has ended and is on disk, be it this worker's or another's."""
+        """Reports a trial, of this or another worker, that has ended and is on disk."""
 
     def note(self, message: str) -> None:
-        """Something the user should know."""
+        """Reports a message for the user."""
 
 
 class Silent:
-    """Watches and says nothing."""
+    """Observer that reports nothing."""
 
     def stage(self, name: str, total: int) -> None: ...
 

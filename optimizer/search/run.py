@@ -1,4 +1,4 @@
-"""The main job: from a configuration to a study directory with a winner in it."""
+"""The main job: runs a study from a configuration to a study directory with an exported winner."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ from studies.records import TrialRecord
 
 @dataclass(frozen=True)
 class Study:
-    """A run's outcome.
+    """Result of a run.
 
     Attributes:
-        directory: the study directory.
-        summary: everything that the report shows.
-        best: the exported LoRA, or model, or None for a run that was interrupted before its export.
-        complete: whether the whole budget was spent.
+        directory: study directory.
+        summary: data that the report shows.
+        best: path of the exported LoRA or model; None if the run was interrupted before the export.
+        complete: whether the whole budget was used.
     """
 
     directory: Path
@@ -55,34 +55,34 @@ class Study:
 
 
 def optimize(sources: Sequence[str | Path], base: str | Path = "", *, observer: Observer | None = None, **options: Any) -> Study:
-    """Find the merge that keeps most of all sources, the weakest first, and export it.
+    """Finds the merge with the best confirmed score, or a simpler one within noise of it, and exports it.
 
     Args:
         sources: two to five LoRA files, or ``demo:NAME``; with ``kind="model"`` full models.
-        base: the base model; may be left out for demo sources and for full models only; ``fake:`` for none.
-        observer: is told of every trial; default: nobody.
-        options: the fields of ``Config``: ``budget``, ``out``, ``seed``, ``roles``, ``triggers`` …
+        base: the base model; optional for demo sources and full models; ``fake:`` selects the fake renderer.
+        observer: receives every trial; default: none.
+        options: fields of ``Config``: ``budget``, ``out``, ``seed``, ``roles``, ``triggers`` …
 
     Returns:
-        The study.
+        Outcome of the run.
 
     Raises:
-        UsageError: the request makes no sense (and its kinds: AdapterError, BaseModelError, StudyError).
-        NoFeasibleMerge: not one candidate could be evaluated.
+        UsageError: the request is invalid; also its subclasses AdapterError, BaseModelError and StudyError.
+        NoFeasibleMerge: no candidate could be evaluated.
     """
     config = Config.of(sources=tuple(sources), base=base, **options)
     return run(config, observer or Silent())
 
 
 def run(config: Config, observer: Observer) -> Study:
-    """Run or continue the study of a configuration; running it again resumes. Raises as ``optimize``."""
+    """Runs or resumes the study of a configuration. Raises the exceptions of ``optimize``."""
     quiet()
     config, origin = forked(config.checked().resolved())
     bench = prepare(config, observer)
     for line in bench.ensemble.remarks():
         observer.note(f"warning: {line}")
     prompts, unseen = search_prompts(config, bench.sources), confirmation_prompts(config, bench.sources)
-    bench.renderer.special(unseen.prompts)  # refuses now what could not be drawn after the search
+    bench.renderer.special(unseen.prompts)  # fails now, not after the search, if a confirmation prompt cannot be rendered
     room = check_space(bench, prompts, unseen, StudyDirectory(config.out))
     directory, name = _created(config), origin.name if origin else ""
     with alone_in(directory), open_ledger(bench, prompts, directory, observer, fork=name) as ledger:
@@ -111,7 +111,7 @@ def run(config: Config, observer: Observer) -> Study:
 
 
 def _drawing(renderer: AnyRenderer) -> str:
-    """How pictures are drawn, what was not asked for included."""
+    """Returns a description of the resolved rendering settings."""
     (height, width), settings = renderer.picture_size, renderer.settings
     return f"pictures: {width} × {height}, {settings.steps} steps, guidance {settings.guidance:g}, up to {settings.batch} at once"
 
@@ -122,7 +122,7 @@ def _taken_over(origin: Origin, bench: Bench, ledger: Ledger) -> str:
 
 
 def _created(config: Config) -> StudyDirectory:
-    """The study's directory; nothing is written there before it is known to be free or this very study's."""
+    """Returns the study directory; it is created only if it is empty or contains a study with equal settings."""
     directory = StudyDirectory(config.out)
     try:
         if directory.is_study:
@@ -133,7 +133,7 @@ def _created(config: Config) -> StudyDirectory:
 
 
 def _finished(config: Config, ledger: Ledger, directory: StudyDirectory) -> Study | None:
-    """The study as it is, if this very command ended before and what it left is still there."""
+    """Returns the existing result if this command has already completed and its files still exist, else None."""
     try:
         summary = load_summary(directory)
         best = directory.inside(summary.file)
@@ -155,7 +155,7 @@ def _search(bench: Bench, prompts: PromptSet, ledger: Ledger, directory: StudyDi
 def _closed(
     bench: Bench, ledger: Ledger, directory: StudyDirectory, unseen: PromptSet, confirmation: Confirmation | None, complete: bool
 ) -> Study:
-    """Export the winner, and write tables, summary and report; these are written even where the export fails."""
+    """Exports the winner and writes tables, summary and report, which are written even if the export fails."""
     records = ledger.records()
     write_tables(records, directory, [s.name for s in bench.sources])
     story = Story(

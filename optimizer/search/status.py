@@ -1,4 +1,4 @@
-"""Standing: how far a study is, read from where its workers write it, while they do; nothing here changes it or needs torch."""
+"""Study status: progress of a study, read from its storage while workers run; read-only and without torch."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ State = Literal["loading", "searching", "confirming", "done", "stopped"]
 
 
 class WorkerStanding(BaseModel):
-    """One worker.
+    """Status of one worker.
 
     Attributes:
-        name: unique in the study.
-        host: its machine.
-        pid: its process there.
-        state: ``loading``, ``working``, ``waiting``, or ``lost`` for one that has ended without a word.
-        trial: what it evaluates.
-        finished: trials that it has evaluated.
-        failed: trials of these that failed.
-        pictures_per_second: since it began; None before its first picture.
-        seen: seconds since its last sign of life by the clocks of both machines; None where not known.
+        name: unique name in the study.
+        host: host name of its machine.
+        pid: process id on that machine.
+        state: ``loading``, ``working``, ``waiting``, or ``lost`` for a worker that ended without signing off.
+        trial: number of the trial that it evaluates.
+        finished: number of trials that it has evaluated.
+        failed: number of those trials that failed.
+        pictures_per_second: average rate since its start; None before its first picture.
+        seen: seconds since its last heartbeat by the clocks of both machines; None if unknown.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -53,27 +53,27 @@ class WorkerStanding(BaseModel):
 
 
 class Standing(BaseModel):
-    """How far a study is. Scores are those of the search.
+    """Status of a study. The scores are search scores.
 
     Attributes:
-        study: its title, or its name in a database before it has one.
-        recipes: trials beyond the baselines that have ended.
-        budget: how many of these there may be.
-        failed: failed trials.
-        finished: whether nothing is left to do.
-        best: score of the best merge: of the shipped one when the study is finished.
+        study: title of the study, or its name in a database before it has one.
+        recipes: number of ended trials beyond the baselines.
+        budget: maximum number of trials beyond the baselines.
+        failed: number of failed trials.
+        finished: whether the study is complete.
+        best: score of the best merge; of the exported merge if the study is finished.
         stack: score of all sources at full strength.
         naive: score of the equal-weight merge.
-        file: the shipped file, relative to the study directory; empty before there is one.
-        resume: the command that goes on with a study that has stopped.
-        state: ``loading``, ``searching``, ``confirming``, ``done``, or ``stopped``: nobody works on it.
-        trials: how many there may be, baselines included; 0 where not known yet.
-        ended: how many have ended.
-        running: how many are being evaluated.
-        best_label: the best merge's label, or its number.
-        eta: seconds until all trials have ended, if the workers go on as they did; None where not known.
-        evaluations: finished evaluations in the store, where it was asked for.
-        workers: who is there.
+        file: exported file, relative to the study directory; empty before the export.
+        resume: command that resumes a stopped study.
+        state: ``loading``, ``searching``, ``confirming``, ``done``, or ``stopped`` if no worker is active.
+        trials: maximum number of trials, baselines included; 0 if not known yet.
+        ended: number of ended trials.
+        running: number of trials being evaluated.
+        best_label: label of the best merge, or its trial number.
+        eta: estimated seconds until all trials have ended, at the present rate; None if unknown.
+        evaluations: number of finished evaluations in the store, if requested.
+        workers: status of the workers.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -100,13 +100,13 @@ class Standing(BaseModel):
 
 @dataclass(frozen=True)
 class Watched:
-    """A study that is looked at, once or again and again; who is lost is known for sure only at a second look.
+    """A study whose status is read once or repeatedly; lost workers are detected reliably only from the second read.
 
     Attributes:
-        name: of the study, before it has a title.
-        shared: the study that its workers share; None for one of which only the summary is left.
-        directory: where it lies or its report will, if it is known.
-        store: where its evaluations lie, if they are to be counted.
+        name: name of the study, used before it has a title.
+        shared: shared study storage; None if only the summary is left.
+        directory: study directory or report directory, if known.
+        store: store of the evaluations, if they are to be counted.
     """
 
     name: str
@@ -115,10 +115,10 @@ class Watched:
     store: Store | None = None
 
     def look(self) -> Standing:
-        """The present standing.
+        """Returns the present status.
 
         Raises:
-            StudyError: the storage does not answer, or there is nothing to read.
+            StudyError: the storage does not answer, or there is no data yet.
         """
         summary = _summary(self.directory) if self.directory else None
         if self.shared is None:
@@ -191,14 +191,14 @@ class Watched:
 
 
 def watch_directory(directory: StudyDirectory, storage: str = "") -> Watched:
-    """The study in a directory, be it there or in a database.
+    """Returns the study in a directory, with its storage in the directory or in a database.
 
     Args:
-        directory: the study directory.
-        storage: the address of its database, if more is needed than what its configuration says: that holds no password.
+        directory: study directory.
+        storage: database URL, needed if the URL in the saved configuration lacks a password.
 
     Raises:
-        StudyError: this is no study, its journal is damaged, or its database does not answer; with a summary there, that is told instead.
+        StudyError: the directory is no study, its journal is damaged, or its database does not answer, and there is no summary.
     """
     try:
         directory.open()
@@ -213,12 +213,12 @@ def watch_directory(directory: StudyDirectory, storage: str = "") -> Watched:
 
 
 def watch_database(storage: str, study: str, store: Store | None = None) -> Watched:
-    """The study of this name in a database; raises as ``in_database``."""
+    """Returns the study with this name in a database. Raises the exceptions of ``in_database``."""
     return Watched(study, in_database(storage, study, create=False), store=store)
 
 
 def shared_of(directory: StudyDirectory, storage: str = "") -> Shared:
-    """What the workers of the study in a directory share, for reading; raises as ``watch_directory``."""
+    """Returns the shared storage of the study in a directory, read-only. Raises the exceptions of ``watch_directory``."""
     config = Config.from_yaml(directory.settings)
     if config.storage:
         return in_database(storage or config.storage, config.study or config.out.name, create=False)
@@ -226,7 +226,7 @@ def shared_of(directory: StudyDirectory, storage: str = "") -> Shared:
 
 
 def _summary(directory: StudyDirectory) -> StudySummary | None:
-    """What the last run here wrote when it ended, if there was one."""
+    """Returns the summary that the last run wrote, or None if there is none."""
     try:
         return load_summary(directory)
     except StudyDirectoryError:
@@ -234,7 +234,7 @@ def _summary(directory: StudyDirectory) -> StudySummary | None:
 
 
 def _at_rest(summary: StudySummary) -> Standing:
-    """The standing of a study that nobody works on, from what its last run wrote."""
+    """Returns the status of a study without active workers, from the last run's summary."""
     scores = {t.label: t.evaluation.score for t in summary.trials if t.evaluation}
     best = summary.best
     return Standing(
@@ -257,7 +257,7 @@ def _at_rest(summary: StudySummary) -> Standing:
 
 
 def _state(total: int, spent: bool, workers: Sequence[WorkerStanding], *, alone: bool) -> State:
-    """What is going on; ``alone``: without the directory, where it would be seen whether the winner was confirmed and shipped."""
+    """Returns the state of the study; ``alone``: no study directory is known, so that confirmation and exports cannot be observed."""
     there = {worker.state for worker in workers} - {"lost"}
     if spent and alone:
         return "done"
@@ -269,7 +269,7 @@ def _state(total: int, spent: bool, workers: Sequence[WorkerStanding], *, alone:
 
 
 def _eta(left: int, members: Sequence[Member], workers: Sequence[WorkerStanding]) -> float | None:
-    """Seconds for the trials that are left, if those who are there go on as they did."""
+    """Returns the estimated seconds for the remaining trials at the average rate of the active workers, or None."""
     there = {worker.name for worker in workers if worker.state != "lost"}
     rate = sum(m.finished / m.seconds for m in members if m.name in there and m.seconds)
     return left / rate if rate else None

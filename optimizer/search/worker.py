@@ -1,4 +1,4 @@
-"""Working on a study that another process has begun: here, or on any machine that reaches its database."""
+"""Workers: evaluate trials of a study that another process has started, on this or any machine that can reach its database."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from studies import StudyDirectory
 
 
 def work(config: Config, observer: Observer) -> int:
-    """Evaluate trials until the study has none left, and return how many this process has evaluated.
+    """Evaluates trials until the study is complete, and returns how many this process evaluated.
 
     Args:
-        config: the study's, or one that says which database it is in and what is different on this machine.
-        observer: is told of every trial, and may raise ``Stopped``.
+        config: the study's configuration, or one with the database location and the settings that differ on this machine.
+        observer: receives every trial; may raise ``Stopped``.
 
     Raises:
-        UsageError: something that the study needs cannot be used here.
-        StudyError: there is no such study, or what it needs is not the same here.
+        UsageError: a required resource cannot be used on this machine.
+        StudyError: the study does not exist, or its inputs differ on this machine.
     """
     quiet()
     directory = StudyDirectory(config.out)

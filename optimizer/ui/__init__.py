@@ -1,1 +1,1 @@
-"""User interfaces in the browser, on this machine only."""
+"""Browser user interfaces, served on the local machine only."""

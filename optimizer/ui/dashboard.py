@@ -1,4 +1,4 @@
-"""The board: a study in optuna-dashboard, for looking only, for nobody but this machine."""
+"""A read-only optuna-dashboard server for a study, reachable from the local machine only."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 @dataclass(frozen=True)
 class Sheets:
-    """The contact sheets of a store as Optuna's artifacts; they can be read only.
+    """Contact sheets of a store as a read-only Optuna artifact store.
 
     Attributes:
-        store: where they lie.
+        store: store that contains the contact sheets.
     """
 
     store: Store
 
     def open_reader(self, artifact_id: str) -> BinaryIO:
-        """The bytes of an artifact.
+        """Returns the content of an artifact.
 
         Raises:
-            ArtifactNotFound: there is no sheet of this name.
+            ArtifactNotFound: no contact sheet has this name.
         """
         data = self.store.read(f"{SHEETS}/{artifact_id}")
         if data is None:
@@ -45,27 +45,27 @@ class Sheets:
         return io.BytesIO(data)
 
     def write(self, artifact_id: str, content_body: BinaryIO) -> None:
-        """Refuse; raises PermissionError."""
+        """Raises PermissionError, because the store is read-only."""
         raise PermissionError("the pictures of a study are only shown here")
 
     def remove(self, artifact_id: str) -> None:
-        """Refuse; raises PermissionError."""
+        """Raises PermissionError, because the store is read-only."""
         raise PermissionError("the pictures of a study are only shown here")
 
 
 class BoardServer(ThreadingMixIn, WSGIServer):
-    """Answers several requests at once, and ends with the process."""
+    """Threaded WSGI server whose threads end with the process."""
 
     daemon_threads = True
 
 
 def board(storage: BaseStorage, store: Store | None, port: int) -> BoardServer:
-    """A server that listens on this machine's loopback interface; ``serve_forever`` makes it answer.
+    """Returns a server that listens on the loopback interface; ``serve_forever`` starts it.
 
     Args:
-        storage: of the study; nothing is written to it.
-        store: where the contact sheets lie, if they are to be shown.
-        port: to listen on; where it is taken, or 0, a free one.
+        storage: storage of the study; it is not written to.
+        store: store with the contact sheets; None shows no sheets.
+        port: port to listen on; if it is in use or 0, a free port is chosen.
 
     Raises:
         UsageError: optuna-dashboard is not installed, or the port cannot be used.
@@ -87,7 +87,7 @@ def board(storage: BaseStorage, store: Store | None, port: int) -> BoardServer:
 
 
 def only_looking(application: Application) -> Application:
-    """The application without what would change a study, and for pages of this machine only, whatever a name on the web points to."""
+    """Wraps a WSGI application to reject write requests and requests whose Host header is not the local machine (DNS rebinding)."""
 
     def answer(environment: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         if urlsplit(f"//{environment.get('HTTP_HOST', '')}").hostname not in _HERE:
@@ -103,4 +103,4 @@ def only_looking(application: Application) -> Application:
 
 class _Quiet(WSGIRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
-        """Requests are no news."""
+        """Suppresses request logging."""

@@ -1,6 +1,6 @@
-"""The report's charts: plain numbers in, one SVG drawing out.
+"""The report's charts: convert plain numbers to SVG drawings.
 
-A *tone* says what a mark stands for and is its colour class on the page: ``best``, ``naive``, ``stack``, ``source`` (one
+A *tone* is the meaning of a mark and its colour class on the page: ``best``, ``naive``, ``stack``, ``source`` (one
 source alone), ``base``, ``recipe`` (another baseline) or ``trial`` (a proposed trial).
 """
 
@@ -20,7 +20,7 @@ _LINE = 24.0
 
 @dataclass(frozen=True)
 class Interval:
-    """A value with its confidence interval; ``strong`` sets it in bold."""
+    """A value with its confidence interval; ``strong`` renders it in bold."""
 
     label: str
     tone: str
@@ -57,7 +57,7 @@ class Reference:
 
 
 def interval_chart(rows: Sequence[Interval], width: float, axis: str) -> Markup:
-    """One dot with its interval per row, on a common axis that includes 0."""
+    """Returns a chart with one dot and interval per row, on a common axis that includes 0."""
     left = label_room([r.label for r in rows], width) + 12
     low, high = min(0.0, *(r.low for r in rows)), max(r.high for r in rows)
     scale = Scale(low, rounded_up(low, max(high, low + 0.1)), left, width - 14)
@@ -75,7 +75,7 @@ def interval_chart(rows: Sequence[Interval], width: float, axis: str) -> Markup:
 
 
 def bar_chart(groups: Sequence[BarGroup], width: float, axis: str, *, reference: float | None = None, line: float = _LINE) -> Markup:
-    """Horizontal bars in groups, each with its value at the end; a dashed vertical line marks ``reference``."""
+    """Returns a chart of horizontal bars in groups, each with its value at the end; a dashed vertical line marks ``reference``."""
     bars = [bar for group in groups for bar in group.bars]
     left = label_room([b.label for b in bars], width) + (10 if any(b.label for b in bars) else 0)
     values = [b.value for b in bars] + [reference or 0.0]
@@ -97,7 +97,7 @@ def bar_chart(groups: Sequence[BarGroup], width: float, axis: str, *, reference:
 
 
 def history_chart(points: Sequence[Point], references: Sequence[Reference], width: float, height: float = 320) -> Markup:
-    """Score over trial number: a dot per trial, the best so far as a line, baselines as dashed lines, failures as crosses."""
+    """Returns a chart of score over trial number: dots for trials, a line for the best so far, dashed baselines, crosses for failures."""
     names = [r.label for r in references]
     right = min(label_room(names, width) + 22, width * 0.3) if names else 14
     values = [p.y for p in points if p.y is not None] + [r.value for r in references]
@@ -113,7 +113,7 @@ def history_chart(points: Sequence[Point], references: Sequence[Reference], widt
 
 
 def scatter_chart(points: Sequence[Point], x_name: str, y_name: str, width: float, *, outline: bool = True) -> Markup:
-    """One source's preservation over another's; the trade-off front is emphasised, and joined by a line if ``outline``."""
+    """Returns a scatter chart of two sources' preservation; the Pareto front is emphasized, and joined by a line if ``outline``."""
     shown = [p for p in points if p.y is not None]
     height = width * 0.86
     x_axis = score_scale([p.x for p in shown] + [1.0], LEFT, width - 12)
@@ -128,7 +128,7 @@ def scatter_chart(points: Sequence[Point], x_name: str, y_name: str, width: floa
 
 
 def pareto_front(values: Sequence[Sequence[float]]) -> list[bool]:
-    """For each row of values, all to be maximised, whether no other row is at least as good everywhere and better somewhere."""
+    """Returns whether each row of values to maximize is not dominated by another row (at least as good everywhere, better somewhere)."""
     return [not any(_dominates(other, row) for other in values) for row in values]
 
 

@@ -1,4 +1,4 @@
-"""Figures: which charts a study gets, with captions and legends."""
+"""Figures: selects the charts for a study, with captions and legends."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from studies.report.svg import decimal
 from studies.summary import StudySummary
 
 WIDE, NARROW = 680.0, 350.0
-"""Every large chart is drawn twice, for a desk and for a phone; the page shows the one that fits, so text keeps its size."""
+"""Widths for large and small screens; each large chart is drawn in both and the page shows the one that fits, with constant text size."""
 
 ALONE = " alone"
-"""What the label of a source's own baseline ends with."""
+"""Suffix of the label of a single-source baseline."""
 
 Legend = tuple[tuple[Markup, str], ...]
 
@@ -40,9 +40,9 @@ class Figure:
     """A chart ready for the page.
 
     Attributes:
-        chart: the drawing, in two widths where that is needed.
+        chart: drawing, in two widths if needed.
         caption: one or two sentences; may be empty.
-        legend: marks and what they stand for.
+        legend: marks and their meanings.
         heading: heading of a figure among several; may be empty.
     """
 
@@ -53,14 +53,14 @@ class Figure:
 
 
 def tone_of(label: str) -> str:
-    """The tone of a baseline by its label: ``naive``, ``stack``, ``base``, ``best``, ``source``, else ``recipe``; ``trial`` if empty."""
+    """Returns the tone of a label: ``naive``, ``stack``, ``base``, ``best``, ``source``, else ``recipe``; ``trial`` if empty."""
     if label in {"naive", "stack", "base", "best"}:
         return label
     return "source" if label.endswith(ALONE) else "recipe" if label else "trial"
 
 
 def verdict_figure(summary: StudySummary) -> Figure | None:
-    """The confirmed scores with their intervals; None without a verdict."""
+    """Returns a figure of the confirmed scores with their intervals; None without a verdict."""
     verdict = summary.verdict
     if verdict is None:
         return None
@@ -74,13 +74,13 @@ def verdict_figure(summary: StudySummary) -> Figure | None:
 
 
 def shipped_tone(label: str, shipped: bool) -> str:
-    """The tone of a row of the verdict: a shipped recipe that is no baseline is the best."""
+    """Returns the tone of a verdict row: an exported recipe that is no baseline is the best."""
     tone = tone_of(label)
     return "best" if shipped and tone in {"recipe", "trial"} else tone
 
 
 def preservation_figure(summary: StudySummary) -> Figure | None:
-    """What each source keeps in the best merge, the naive merge and the stack; None if none of them was scored."""
+    """Returns a figure of each source's preservation in the best merge, the naive merge and the stack; None if none was scored."""
     confirmed = _confirmed_preservation(summary)
     found = confirmed or _searched_preservation(summary)
     groups = [
@@ -96,7 +96,7 @@ def preservation_figure(summary: StudySummary) -> Figure | None:
 
 
 def history_figure(summary: StudySummary) -> Figure | None:
-    """Score over trials; None before the first trial."""
+    """Returns a figure of score over trials; None before the first trial."""
     if not summary.trials:
         return None
     points = [_history_point(record, summary.best_number) for record in sorted(summary.trials, key=lambda r: r.number)]
@@ -110,7 +110,7 @@ def history_figure(summary: StudySummary) -> Figure | None:
 
 
 def trade_off_figures(summary: StudySummary) -> list[Figure]:
-    """One scatter chart for every pair of sources; the front is that of all sources together."""
+    """Returns one scatter chart for every pair of sources; the Pareto front is that of all sources together."""
     records = [r for r in summary.trials if r.evaluation and _scored(r.evaluation, summary.names)]
     if len(summary.names) < 2 or not records:
         return []
@@ -120,7 +120,7 @@ def trade_off_figures(summary: StudySummary) -> list[Figure]:
 
 
 def weight_figures(summary: StudySummary) -> list[Figure]:
-    """The best recipe's weights, then the block weights of each source that has some."""
+    """Returns figures of the best recipe's weights, and of the block weights of each source that has some."""
     best = summary.best
     if best is None or best.evaluation is None:
         return []

@@ -1,4 +1,4 @@
-"""Axes, marks and their labels: what the report's charts have in common."""
+"""Axes, marks and labels shared by the report's charts."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from markupsafe import Markup
 from studies.report.svg import Box, Scale, decimal, element, label, rounded_up, shorten, text_width
 
 LEFT = 58.0
-"""Room for the name and the values of a vertical axis."""
+"""Width reserved for the name and the values of a vertical axis, in pixels."""
 
 FLOOR = -0.25
-"""Scores and preservations below this are drawn at the edge as a triangle, so that one disaster does not flatten the rest."""
+"""Lower limit of the charts' scales; lower values are drawn at the edge as a triangle, so that outliers do not compress the rest."""
 
-_BOLD = 1.1  # how much wider than plain text the labels of points are
+_BOLD = 1.1  # width of bold point labels relative to plain text
 
 
 @dataclass(frozen=True)
 class Point:
-    """One trial: where it lies and what it is; ``number`` links it to its row in the table.
+    """Coordinates and appearance of one trial; ``number`` links it to its row in the table.
 
-    ``y`` is None for a failed trial; ``front`` marks a member of the trade-off front.
+    ``y`` is None for a failed trial; ``front`` marks a member of the Pareto front.
     """
 
     number: int
@@ -35,19 +35,19 @@ class Point:
 
 
 def score_scale(values: Sequence[float], start: float, end: float) -> Scale:
-    """A scale from 0, or down to ``FLOOR`` if there are negative values, up to a round value above all."""
+    """Returns a scale from 0, or from at least ``FLOOR`` if there are negative values, to a round value not below the maximum."""
     low = max(min(0.0, *values), FLOOR) if values else 0.0
     high = max(values, default=1.0)
     return Scale(low, rounded_up(low, max(high, low + 0.1)), start, end)
 
 
 def label_room(labels: Sequence[str], width: float) -> float:
-    """Width of the column that the labels need, at most 36 % of the chart."""
+    """Returns the width of the column that the labels need, at most 36 % of the chart."""
     return min(max((text_width(text) for text in labels), default=0.0) + 1, width * 0.36)
 
 
 def value_axis(scale: Scale, bands: Sequence[tuple[float, float]], axis: str, width: float, reference: float | None = None) -> Markup:
-    """Vertical grid lines within the bands (top, bottom), their values, and the axis's name below; a dashed line at ``reference``."""
+    """Returns vertical grid lines within the bands (top, bottom), tick values, the axis's name, and a dashed line at ``reference``."""
     bottom = max((end for _, end in bands), default=0.0)
     lines = [(scale(tick), "zero" if tick == 0 else "grid") for tick in scale.ticks(5 if width > 500 else 4)]
     lines += [(scale(reference), "reference")] if reference is not None else []
@@ -61,7 +61,7 @@ def value_axis(scale: Scale, bands: Sequence[tuple[float, float]], axis: str, wi
 
 
 def axes(x_axis: Scale, y_axis: Scale, x_name: str, y_name: str, *, integers: bool = False) -> Markup:
-    """Grid lines, values and names of both axes; with ``integers`` the x axis counts and has room for crosses above it."""
+    """Returns grid lines, values and names of both axes; with ``integers`` the x axis has integer ticks and space for crosses above it."""
     marks = []
     for tick in y_axis.ticks():
         y = y_axis(tick)
@@ -86,7 +86,7 @@ def axes(x_axis: Scale, y_axis: Scale, x_name: str, y_name: str, *, integers: bo
 
 
 def mark(point: Point, x: float, y: float, *, clipped: bool = False) -> Markup:
-    """One trial: a cross if it failed, a triangle if it lies below the scale, a ring for the best, a diamond for a baseline."""
+    """Returns the mark of a trial: cross if failed, triangle if below the scale, ring for the best, diamond for a baseline, else a dot."""
     if point.y is None:
         shape = element("path", d=_cross(x, y), class_="cross")
     elif clipped:
@@ -101,9 +101,9 @@ def mark(point: Point, x: float, y: float, *, clipped: bool = False) -> Markup:
 
 
 def point_labels(placed: Sequence[tuple[Point, float, float]], frame: Box) -> list[Markup]:
-    """Label each named point where it covers the fewest marks, no other label, and stays inside the frame, or not at all.
+    """Returns labels of the named points, placed to cover few marks and no other label, inside the frame; crowded labels are omitted.
 
-    The best and the baselines come before the recipes that everybody tries, which give way where it is crowded.
+    The best and the baselines are placed before the default recipes, which are omitted first if space is short.
     """
     taken = [Box(x - 6, y - 6, x + 6, y + 6) for _, x, y in placed]
     texts: list[Box] = []
@@ -118,7 +118,7 @@ def point_labels(placed: Sequence[tuple[Point, float, float]], frame: Box) -> li
         boxes = [Box(a, b - 10, a + wide, b + 3) for a, b in spots]
         costs = [sum(map(box.overlap, taken)) + 100 * sum(map(box.overlap, texts)) + 10 * box.outside(frame) for box in boxes]
         chosen = costs.index(min(costs))
-        if costs[chosen] > wide * 4:  # a third of the label would be covered; the mark's tooltip names it too
+        if costs[chosen] > wide * 4:  # a third of the label would be covered; the tooltip of the mark contains the name
             continue
         texts.append(boxes[chosen])
         hint = element("title", point.label)
@@ -128,7 +128,7 @@ def point_labels(placed: Sequence[tuple[Point, float, float]], frame: Box) -> li
 
 
 def swatch(shape: str, tone: str) -> Markup:
-    """A small mark for a legend: ``dot``, ``ring``, ``diamond``, ``cross``, ``line``, ``dash`` or ``bar``."""
+    """Returns a small mark for a legend: ``dot``, ``ring``, ``diamond``, ``cross``, ``line``, ``dash`` or ``bar``."""
     shapes = {
         "dot": element("circle", cx=8.0, cy=6.0, r=4.0, class_="dot"),
         "ring": element("circle", cx=8.0, cy=6.0, r=4.5, class_="ring"),

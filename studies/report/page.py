@@ -1,4 +1,4 @@
-"""The report's page as data: what the template prints, already chosen, ordered and put into words."""
+"""The report's page as data: selected, ordered and worded for the template."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from studies.report.svg import decimal
 from studies.summary import DEMO_BASE, PictureColumn, PromptInfo, StudySummary
 
 _SINGLE = ".safetensors"
-# diffusers' classes, by what the sources say that they are for.
+# Base model family → diffusers pipeline class.
 _PIPELINES = {
     "sd1": "StableDiffusionPipeline",
     "sd2": "StableDiffusionPipeline",
@@ -33,7 +33,7 @@ _TONES = {"base", "source", "stack", "naive", "best"}
 
 @dataclass(frozen=True)
 class Cell:
-    """One picture of the grid under its column's label and tone."""
+    """One picture of the grid, with the label and tone of its column."""
 
     label: str
     tone: str
@@ -58,7 +58,7 @@ class PromptGroup:
 
 @dataclass(frozen=True)
 class TrialRow:
-    """One line of the table of trials; numbers that are missing or not finite are None."""
+    """One row of the table of trials; values that are missing or not finite are None."""
 
     record: TrialRecord
     tone: str
@@ -76,7 +76,7 @@ class TrialRow:
 
 @dataclass(frozen=True)
 class Page:
-    """Everything that the template prints beside the summary itself."""
+    """All data that the template prints besides the summary itself."""
 
     headline: str
     facts: tuple[tuple[str, str], ...]
@@ -100,14 +100,14 @@ class Page:
 
 
 def build_page(summary: StudySummary, study: StudyDirectory) -> Page:
-    """Choose and word what the report shows.
+    """Returns the contents of the report, selected and worded.
 
     Args:
-        summary: the study.
-        study: where its pictures lie.
+        summary: summary of the study.
+        study: study directory, which contains the pictures.
 
     Raises:
-        ValueError: a recipe does not fit the sources; names the trial.
+        ValueError: a recipe does not fit the sources; the message names the trial.
     """
     groups = tuple(_groups(summary, study))
     trials = tuple(_trial_row(record, summary) for record in sorted(summary.trials, key=lambda r: r.number))
@@ -137,7 +137,7 @@ def build_page(summary: StudySummary, study: StudyDirectory) -> Page:
 
 
 def headline(summary: StudySummary) -> str:
-    """The first sentence of the report: the verdict, or how far the study got without one."""
+    """Returns the first sentence of the report: the verdict, or the progress of a study without one."""
     if summary.verdict:
         return summary.verdict.sentence
     state = "The study is finished and nothing was confirmed" if summary.finished else "No verdict yet, the study has not finished"
@@ -149,7 +149,7 @@ def headline(summary: StudySummary) -> str:
 
 
 def loading_snippet(summary: StudySummary) -> str:
-    """Python that loads the exported file with diffusers; empty if there is no file yet."""
+    """Returns Python code that loads the exported file with diffusers; empty if there is no file yet."""
     if not summary.file:
         return ""
     if summary.kind == "model":
@@ -172,7 +172,7 @@ def loading_snippet(summary: StudySummary) -> str:
 
 
 def _example(summary: StudySummary) -> tuple[str, int]:
-    """A prompt to try the result with, and its seed."""
+    """Returns an example prompt for the result, and its seed."""
     found = next((p for p in summary.prompts if p.kind == "joint"), summary.prompts[0] if summary.prompts else None)
     return (found.text, found.seed) if found else ("a prompt", 0)
 
@@ -192,7 +192,7 @@ def _model_snippet(summary: StudySummary) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time span in words: ``48 s``, ``12 min``, ``7 h 05 min``."""
+    """Returns a duration as text: ``48 s``, ``12 min``, ``7 h 05 min``."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -200,7 +200,7 @@ def duration(seconds: float) -> str:
 
 
 def moment(when: datetime) -> str:
-    """Date and time with the zone, to the minute."""
+    """Returns date and time with the time zone, to the minute."""
     return when.strftime("%Y-%m-%d %H:%M %Z").strip()
 
 
@@ -242,7 +242,7 @@ def _prompt_row(columns: Sequence[PictureColumn], index: int, prompt: PromptInfo
 
 
 def column_tone(column: PictureColumn) -> str:
-    """The tone of a column of pictures; kinds without one of their own are other recipes."""
+    """Returns the tone of a picture column; kinds without their own tone get ``recipe``."""
     return column.kind if column.kind in _TONES else "recipe"
 
 
@@ -287,7 +287,7 @@ def _finite(value: float) -> float | None:
 
 
 def _plain(value: object) -> object:
-    """The value with tuples as lists, which YAML writes without a tag."""
+    """Returns the value with tuples converted to lists, which YAML writes without a tag."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

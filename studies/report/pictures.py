@@ -1,4 +1,4 @@
-"""Pictures inside the report: a file on the disk becomes a small data URI."""
+"""Pictures in the report: converts picture files to small data URIs."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ LARGEST = 384
 """Longest side of an inlined picture, in pixels."""
 
 TINY = 128
-"""Pictures up to this side are shown enlarged with hard pixel edges, and stored without loss: at that size the colour
-subsampling of lossy WebP would smear what there is to see, and losslessness costs a few kilobytes only."""
+"""Pictures up to this side are shown enlarged with hard pixel edges, and encoded losslessly: at that size the colour
+subsampling of lossy WebP would blur the details, and lossless encoding costs only a few kilobytes."""
 
 _QUALITY = 88
 
@@ -26,10 +26,10 @@ class Picture:
 
     Attributes:
         uri: ``data:image/webp;base64,…``; empty if there is no picture.
-        width: of the inlined picture, in pixels.
-        height: of the inlined picture, in pixels.
-        pixelated: whether to enlarge it with hard edges.
-        problem: why there is no picture; empty if there is one, or if none was made.
+        width: width of the inlined picture, in pixels.
+        height: height of the inlined picture, in pixels.
+        pixelated: whether to enlarge it with hard pixel edges.
+        problem: reason for a missing picture; empty if there is one, or if none was made.
     """
 
     uri: str = ""
@@ -40,13 +40,13 @@ class Picture:
 
 
 def inline_picture(study: StudyDirectory, name: str) -> Picture:
-    """Read a picture of the study and make it small enough to be inlined.
+    """Reads a picture of the study and reduces it to a size for inlining.
 
-    A picture that cannot be read must not cost the report: the reason is returned in ``problem``, for the report to show.
+    An unreadable picture raises no error: the reason is returned in ``problem``, for the report to show.
 
     Args:
-        study: the study directory.
-        name: file name relative to the study; empty gives an empty picture.
+        study: study directory.
+        name: file name relative to the study; an empty name gives an empty picture.
     """
     if not name:
         return Picture()

@@ -1,4 +1,4 @@
-"""The report: one HTML file that opens offline, holds everything it shows, and asks the network for nothing."""
+"""The report: one self-contained HTML file that opens offline and makes no network requests."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from studies.summary import StudySummary
 
 
 def write_report(summary: StudySummary, directory: StudyDirectory | str | Path) -> Path:
-    """Write ``report.html`` atomically and return its path.
+    """Writes ``report.html`` atomically and returns its path.
 
-    Every string of the summary is escaped. A content security policy allows this file's own style sheet and script by their
-    hashes, pictures that are inlined, and nothing else. A picture that cannot be read is named among the warnings.
+    Every string of the summary is escaped. A content security policy allows only this file's own style sheet and script, by their
+    hashes, and inlined pictures. A picture that cannot be read is listed among the warnings.
 
     Args:
-        summary: what to show.
-        directory: the study; pictures are read from it.
+        summary: summary of the study.
+        directory: study directory; pictures are read from it.
 
     Raises:
-        ValueError: a recipe does not fit the sources; names the trial.
+        ValueError: a recipe does not fit the sources; the message names the trial.
         OSError: the directory cannot be written.
     """
     study = directory if isinstance(directory, StudyDirectory) else StudyDirectory(directory)
@@ -38,7 +38,7 @@ def write_report(summary: StudySummary, directory: StudyDirectory | str | Path) 
 
 
 def render_report(summary: StudySummary, study: StudyDirectory) -> str:
-    """The report's HTML."""
+    """Returns the report as HTML."""
     environment = _environment()
     style, script = (_asset(name) for name in ("report.css", "report.js"))
     policy = "; ".join(
@@ -64,7 +64,7 @@ def _environment() -> Environment:
 
 
 def _asset(name: str) -> Markup:
-    """A style sheet or script of this package: trusted, inlined as it is."""
+    """Returns a style sheet or script of this package, trusted and inlined without escaping."""
     return Markup(files("studies.report").joinpath("templates", name).read_text(encoding="utf-8"))
 
 

@@ -1,7 +1,7 @@
-"""What every chart is drawn with: escaped elements, linear scales, round ticks, text that fits, labels that do not collide.
+"""SVG primitives for the charts: escaped elements, linear scales, round ticks, fitted text, labels without overlap.
 
 Lengths are CSS pixels of the chart's own coordinate system, x to the right, y downwards. Colours are not set here: elements
-carry classes, and the page's style sheet gives them a light, a dark and a printed look.
+have classes, and the page's style sheet defines their colours for light mode, dark mode and print.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from markupsafe import Markup, escape
 
 FONT = 12.0
-"""Size of the text in charts."""
+"""Font size of the text in charts, in pixels."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """A linear map from values in [low, high] to pixels in [start, end]; values outside are moved to the nearer end."""
+    """A linear map from values in [low, high] to pixels in [start, end]; values outside are clamped to the nearer end."""
 
     low: float
     high: float
@@ -31,7 +31,7 @@ class Scale:
         return self.start + share * (self.end - self.start)
 
     def ticks(self, count: int = 5) -> list[float]:
-        """About ``count`` round values within the scale."""
+        """Returns about ``count`` round values within the scale."""
         return ticks(self.low, self.high, count)
 
 
@@ -45,18 +45,18 @@ class Box:
     bottom: float
 
     def overlap(self, other: Box) -> float:
-        """The area that both share."""
+        """Returns the area of the intersection with another box."""
         width = min(self.right, other.right) - max(self.left, other.left)
         height = min(self.bottom, other.bottom) - max(self.top, other.top)
         return max(width, 0) * max(height, 0)
 
     def outside(self, other: Box) -> float:
-        """The area of this box that ``other`` does not cover."""
+        """Returns the area of this box that ``other`` does not cover."""
         return (self.right - self.left) * (self.bottom - self.top) - self.overlap(other)
 
 
 def element(name: str, *children: str | Markup, **attributes: object) -> Markup:
-    """One SVG element; text and attribute values are escaped, ``class_`` becomes class, ``font_size`` font-size, None is left out."""
+    """Returns an SVG element with escaped text and attribute values; ``class_`` becomes class, ``font_size`` font-size, None is omitted."""
     parts = [name]
     for key, value in attributes.items():
         if value is not None:
@@ -67,25 +67,25 @@ def element(name: str, *children: str | Markup, **attributes: object) -> Markup:
 
 
 def drawing(width: float, height: float, title: str, *children: Markup) -> Markup:
-    """The outermost element, with a description for those who cannot see it."""
+    """Returns the root SVG element, with a description for screen readers."""
     box = f"0 0 {number(width)} {number(height)}"
     return element("svg", *children, viewBox=box, width=width, height=height, role="img", aria_label=title)
 
 
 def label(text: str, x: float, y: float, *, anchor: str = "start", class_: str = "", room: float = math.inf) -> Markup:
-    """Text with its baseline at ``y``; cut to ``room`` pixels, with the whole text as its tooltip when something was cut."""
+    """Returns text with its baseline at ``y``; cut to ``room`` pixels, with the whole text as its tooltip if it was cut."""
     shown = shorten(text, room, FONT * 1.1 if "strong" in class_ or "toned" in class_ else FONT)
     hint = element("title", text) if shown != text else Markup("")
     return element("text", hint, shown, x=x, y=y, text_anchor=anchor, class_=class_ or None)
 
 
 def number(value: float) -> str:
-    """A coordinate with at most one decimal."""
+    """Returns a coordinate as text with at most one decimal."""
     return f"{value:.1f}".removesuffix(".0")
 
 
 def decimal(value: float, digits: int | None = None) -> str:
-    """A value as text, with a true minus sign; with all its digits up to six if ``digits`` is None; a dash for what was not measured."""
+    """Returns a value as text with a true minus sign; up to six digits if ``digits`` is None; a dash for NaN."""
     if math.isnan(value):
         return "–"
     shown = f"{value:g}" if digits is None else f"{value:.{digits}f}"
@@ -93,7 +93,7 @@ def decimal(value: float, digits: int | None = None) -> str:
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """About ``count`` multiples of 1, 2, 2.5 or 5 · 10ⁿ in [low, high], ascending."""
+    """Returns about ``count`` multiples of 1, 2, 2.5 or 5 · 10ⁿ in [low, high], ascending."""
     raw = (high - low) / max(count, 1)
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw * 0.999)
@@ -102,19 +102,19 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 
 def rounded_up(low: float, high: float, count: int = 5) -> float:
-    """The smallest round value of the tick step of [low, high] that is not below ``high``."""
+    """Returns the smallest round value, by the tick step of [low, high], that is not below ``high``."""
     marks = ticks(low, high, count)
     step = marks[1] - marks[0] if len(marks) > 1 else high - low
     return round(math.ceil(high / step - 1e-9) * step, 10)
 
 
 def text_width(text: str, size: float = FONT) -> float:
-    """Estimated width of a text in a system font; full-width letters count double, combining marks nothing."""
+    """Returns the estimated width of a text in a system font; full-width letters count double, combining marks nothing."""
     return size * sum(_advance(letter) for letter in text)
 
 
 def shorten(text: str, room: float, size: float = FONT) -> str:
-    """The text, or as much of its beginning as fits into ``room`` pixels together with an ellipsis."""
+    """Returns the text, or as much of its beginning as fits into ``room`` pixels together with an ellipsis."""
     if not text or text_width(text, size) <= room:
         return text
     kept, used = "", text_width("…", size)
@@ -127,9 +127,9 @@ def shorten(text: str, room: float, size: float = FONT) -> str:
 
 
 def spread(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Move labels as little as needed so that neighbours are ``gap`` apart and all lie in [low, high]; order is kept.
+    """Moves labels as little as needed so that neighbours are ``gap`` apart and all are in [low, high]; the order is kept.
 
-    If they cannot all fit, the gap shrinks to what does.
+    If they cannot all fit, the gap is reduced.
     """
     order = sorted(range(len(places)), key=lambda i: places[i])
     step = min(gap, (high - low) / max(len(places) - 1, 1))

@@ -1,1 +1,1 @@
-"""Kinds of adapter that need the base model's weights: DoRA, (IA)³, OFT, BOFT and GLoRA become plain low-rank factors."""
+"""Adapter kinds that need the base model's weights: converts DoRA, (IA)³, OFT, BOFT and GLoRA to plain low-rank factors."""

@@ -1,13 +1,13 @@
-"""Adapter kinds that multiply the base weight W: their change at strength 1, as a dense ΔW = W′ − W.
+"""Adapter kinds that multiply the base weight W: computes their change at strength 1 as a dense ΔW = W′ − W.
 
     DoRA     W′ = m ⊙ (W + ΔW) / ‖W + ΔW‖, over a LoRA, LoHa or LoKr ΔW; the norm is taken per output or per input
     (IA)³    W′ = W ⊙ l, where l scales the layer's outputs or its inputs
-    OFT      W′ = s ⊙ RW or W′ = WRᵀ, where R is block-diagonal and orthogonal, by Cayley's transform of skew-symmetric blocks
-    BOFT     the same with R a product of such matrices, each between two permutations (a butterfly)
+    OFT      W′ = s ⊙ RW or W′ = WRᵀ, where R is block-diagonal and orthogonal, by the Cayley transform of skew-symmetric blocks
+    BOFT     OFT with R a product of block-diagonal matrices, each between two permutations (a butterfly)
     GLoRA    W′ = W + s·(WA + B), with A = a₁a₂ and B = b₁b₂
 
 DoRA: Liu et al., arXiv:2402.09353. (IA)³: Liu et al., arXiv:2205.05638. OFT: Qiu et al., arXiv:2306.07280. BOFT: Liu et al.,
-arXiv:2311.06243. GLoRA: Chavan et al., arXiv:2306.07967. What the tensors mean follows the forward passes of lycoris-lora 4.1
+arXiv:2311.06243. GLoRA: Chavan et al., arXiv:2306.07967. The meaning of the tensors follows the forward passes of lycoris-lora 4.1
 (``lycoris/modules``: locon, ia3, diag_oft, boft, glora) and of peft 0.21 (``peft/tuners``: lora/dora and the layer.py of ia3,
 oft and boft).
 """
@@ -33,7 +33,7 @@ NO_SETTINGS: Mapping[str, Any] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class _Layout:
-    """One way to store a kind: the roles that it always has, those that it may have, and what makes W′ (fp64) of them."""
+    """One storage layout of a kind: required roles, optional roles, and the function that computes W′ (fp64)."""
 
     kind: str
     needed: frozenset[str]
@@ -42,7 +42,7 @@ class _Layout:
 
 
 def base_kind(roles: Collection[str]) -> str | None:
-    """The kind's name for people where the roles need the base weight, else None.
+    """Returns the display name of the kind if its roles need the base weight, else None.
 
     Example:
         >>> base_kind(["up", "down", "dora_scale"]), base_kind(["up", "down"])
@@ -61,21 +61,21 @@ def change(
     has_bias: bool,
     settings: Mapping[str, Any] = NO_SETTINGS,
 ) -> Tensor:
-    """ΔW of one module at strength 1: fp32, of the weight's shape; computed in fp64.
+    """Returns ΔW of one module at strength 1: fp32, in the weight's shape; computed in fp64.
 
     Args:
         path: canonical module path.
-        roles: role → tensor. Beside ``oft_blocks``, ``alpha`` is OFT's constraint; otherwise alpha comes from ``alpha_of``.
+        roles: role → tensor. With ``oft_blocks``, ``alpha`` is OFT's constraint; otherwise alpha comes from ``alpha_of``.
         weight: the base weight, (out, in) or (out, in, kh, kw).
-        alpha_of: rank → alpha of DoRA's and GLoRA's factors, as for ``expand``.
+        alpha_of: function from rank to alpha for the factors of DoRA and GLoRA, as for ``expand``.
         has_bias: whether the base module has a bias, which PEFT's (IA)³ on outputs scales as well.
-        settings: the fields of PEFT's adapter_config.json; what is missing has PEFT's default. Used: ``feedforward_modules`` for
+        settings: fields of PEFT's adapter_config.json; missing fields have PEFT's default. Used: ``feedforward_modules`` for
             (IA)³ on square convolutions; ``use_cayley_neumann``, ``num_cayley_neumann_terms``, ``peft_version``, ``coft`` and
             ``eps`` for OFT.
 
     Raises:
-        BrokenModule: tensors are missing, do not fit, or stand for something that is no change of the weight.
-        ValueError: the roles are of no kind that needs the base weight.
+        BrokenModule: tensors are missing, have wrong shapes, or describe something other than a change of the weight.
+        ValueError: the roles belong to no kind that needs the base weight.
     """
     layout = _layout(roles)
     if layout is None:
@@ -97,7 +97,7 @@ def _layout(roles: Collection[str]) -> _Layout | None:
 
 
 def _dora(module: Based, role: str, dim: int) -> Tensor:
-    """W′ with one magnitude per index of ``dim``. The eps is LyCORIS's (``functional/general.py``); PEFT has none."""
+    """Returns W′ of a DoRA with one magnitude per index of ``dim``. The eps is LyCORIS's (``functional/general.py``); PEFT has none."""
     factors = {name: tensor for name, tensor in module.roles.items() if name != role}
     if not factors:
         raise BrokenModule(role, "stands alone: the module has no factor")
@@ -111,7 +111,7 @@ def _dora(module: Based, role: str, dim: int) -> Tensor:
 
 
 def _dora_lycoris(module: Based) -> Tensor:
-    """``dora_scale``: (out, 1[, 1, 1]), ``wd_on_output``, or (1, in[, 1, 1]); the two meet only where they mean the same."""
+    """Returns W′ for ``dora_scale`` of shape (out, 1[, 1, 1]), which is ``wd_on_output``, or (1, in[, 1, 1])."""
     shape, (out, into) = tuple(module.roles["dora_scale"].shape), module.weight.shape[:2]
     if shape[:2] not in ((out, 1), (1, into)):
         raise BrokenModule("dora_scale", f"shape {shape} is neither one column of {out} nor one row of {into}")
@@ -119,7 +119,7 @@ def _dora_lycoris(module: Based) -> Tensor:
 
 
 def _dora_peft(module: Based) -> Tensor:
-    """``lora_magnitude_vector``: (out,), of a convolution (1, out, 1, 1); always one magnitude per output."""
+    """Returns W′ for ``lora_magnitude_vector`` of shape (out,), or (1, out, 1, 1) for a convolution: one magnitude per output."""
     shape, out = tuple(module.roles["magnitude"].shape), module.weight.shape[0]
     if shape not in ((out,), (1, out, 1, 1)):
         raise BrokenModule("magnitude", f"shape {shape} is not one magnitude for each of {out} outputs")
@@ -127,13 +127,13 @@ def _dora_peft(module: Based) -> Tensor:
 
 
 def _ia3_lycoris(module: Based) -> Tensor:
-    """l = 1 + ``weight``, (n,) or (1, n, 1, 1); on outputs too it leaves the bias alone, as LyCORIS's forward pass does."""
+    """Returns W′ for l = 1 + ``weight``, (n,) or (1, n, 1, 1); a bias is not scaled, as in LyCORIS's forward pass."""
     dim = 1 if number(module, "on_input") else 0
     return module.weight * (1 + along("weight", module.roles["weight"], module.weight, dim))
 
 
 def _ia3_peft(module: Based) -> Tensor:
-    """l = ``ia3_l``; on outputs it multiplies what the layer returns, bias and all."""
+    """Returns W′ for l = ``ia3_l``; on outputs, l scales the layer's output including its bias, which is an error if there is one."""
     dim = _ia3_side(module)
     if dim == 0 and module.has_bias:
         raise BrokenModule("ia3_l", "scales the layer's bias too, which a change of the weight does not hold")
@@ -141,7 +141,10 @@ def _ia3_peft(module: Based) -> Tensor:
 
 
 def _ia3_side(module: Based) -> int:
-    """0 for outputs, 1 for inputs: (out, 1) and (1, in) of a linear layer tell, (1, n, 1, 1) of a convolution only by its n."""
+    """Returns the scaled dimension, 0 for outputs or 1 for inputs.
+
+    A linear layer has (out, 1) or (1, in); a convolution has (1, n, 1, 1), which is ambiguous if out = in.
+    """
     shape, (out, into) = tuple(module.roles["ia3_l"].shape), module.weight.shape[:2]
     sides = ((out, 1), (1, into)) if module.weight.ndim == 2 else ((1, out, 1, 1), (1, into, 1, 1))
     if shape not in sides:
@@ -155,7 +158,7 @@ def _ia3_side(module: Based) -> int:
 
 
 def _glora(module: Based) -> Tensor:
-    """a₁ (in, r), a₂ (r, in), b₁ (out, r), b₂ (r, in·kh·kw); A mixes input channels, so it acts at every place of a kernel."""
+    """Returns W′ for a₁ (in, r), a₂ (r, in), b₁ (out, r), b₂ (r, in·kh·kw); A mixes input channels at every kernel position."""
     (a1, a2), (b1, b2), rank = _pair(module, "a1", "a2"), _pair(module, "b1", "b2"), module.roles["a2"].shape[0]
     (out, into, *_), fan_in = module.weight.shape, module.weight.flatten(1).shape[1]
     makes = ((a1.shape[0], a2.shape[1]), (b1.shape[0], b2.shape[1]))
@@ -166,7 +169,7 @@ def _glora(module: Based) -> Tensor:
 
 
 def _pair(module: Based, first: str, second: str) -> tuple[Tensor, Tensor]:
-    """Two factors as matrices that multiply."""
+    """Returns two factors as matrices with compatible inner dimensions."""
     left, right = module.roles[first], module.roles[second]
     if left.ndim < 2 or right.ndim < 2 or left.flatten(1).shape[1] != right.shape[0]:
         raise BrokenModule(first, f"shapes do not multiply: {tuple(left.shape)} @ {tuple(right.shape)}")

@@ -1,4 +1,4 @@
-"""One module of a file beside the base weight that it multiplies, and what is read from its tensors and settings."""
+"""One module of a file with the base weight that it multiplies, and readers for its tensors and settings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from optimizer.adapters.expand import BrokenModule, Roles
 
 @dataclass(frozen=True, eq=False)
 class Based:
-    """One module's tensors beside the weight that they change; roles and weight in fp64."""
+    """The tensors of one module and the base weight that they change; all in fp64."""
 
     path: str
     roles: Roles
@@ -24,7 +24,11 @@ class Based:
 
 
 def along(role: str, vector: Tensor, weight: Tensor, dim: int) -> Tensor:
-    """A vector of any layout, shaped to multiply the weight along one dimension."""
+    """Returns a vector of any layout, reshaped to broadcast along one dimension of the weight.
+
+    Raises:
+        BrokenModule: the vector does not have one value per index of that dimension.
+    """
     if vector.numel() != weight.shape[dim] or max(vector.shape, default=1) != vector.numel():
         side = f"{weight.shape[dim]} {('outputs', 'inputs')[dim]}"
         raise BrokenModule(role, f"shape {tuple(vector.shape)} is not one value for each of {side}")
@@ -39,7 +43,11 @@ def number(module: Based, role: str) -> float:
 
 
 def setting(module: Based, name: str, default: float) -> float:
-    """A switch or a number of adapter_config.json, of its default's type."""
+    """Returns a flag or number of adapter_config.json as float.
+
+    Raises:
+        BrokenModule: the value does not have the type of its default, or is not finite and below 1e300 in magnitude.
+    """
     value = module.settings.get(name, default)
     fits = type(value) is type(default) or (type(default) is float and type(value) is int)
     if not fits or not abs(value) < 1e300:

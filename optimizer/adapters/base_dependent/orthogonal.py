@@ -1,4 +1,4 @@
-"""OFT and BOFT: orthogonal matrices that rotate a weight's outputs (LyCORIS, sd-scripts) or inputs (PEFT); W′ in fp64."""
+"""OFT and BOFT: orthogonal matrices that rotate the outputs (LyCORIS, sd-scripts) or inputs (PEFT) of a weight; W′ in fp64."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from optimizer.adapters.base_dependent.module import Based, along, number, setti
 from optimizer.adapters.base_dependent.rotations import blockwise, butterfly, cayley, neumann
 from optimizer.adapters.expand import BrokenModule
 
-_MOST_TERMS = 100  # far past any use; a file shall not choose how long we compute
+_MOST_TERMS = 100  # limits the computing time that an untrusted file can cause; far above practical values
 
 
 def oft_lycoris(module: Based) -> Tensor:
-    """Blocks b of Q = b − bᵀ and R = (I + Q)(I − Q)⁻¹; W′ = s ⊙ RᵀW for OFT, but s ⊙ R…W for BOFT; s is ``rescale``.
+    """Returns W′ = s ⊙ RᵀW for OFT, or s ⊙ R…W for BOFT, with Q = b − bᵀ and R = (I + Q)(I − Q)⁻¹ for blocks b; s is ``rescale``.
 
-    The constraint on ‖Q‖, over all blocks, is alpha · out, none where alpha is 0. ``oft_blocks`` is (blocks, b, b) of OFT and
-    (stages, blocks, b, b) of BOFT. The tensors of sd-scripts' own OFT (``networks/oft.py``) mean the same, if alpha is not 0.
+    ‖Q‖ over all blocks is at most alpha · out; alpha = 0 means no constraint. ``oft_blocks`` is (blocks, b, b) for OFT and
+    (stages, blocks, b, b) for BOFT. Tensors of sd-scripts' own OFT (``networks/oft.py``) have this meaning if alpha is not 0.
     """
     blocks, rows = module.roles["oft_blocks"], module.weight.flatten(1)
     if blocks.ndim not in (3, 4) or blocks.shape[-1] != blocks.shape[-2]:
@@ -37,9 +37,9 @@ def oft_lycoris(module: Based) -> Tensor:
 
 
 def oft_peft(module: Based) -> Tensor:
-    """W′ = WRᵀ. ``oft_R`` is (blocks, b(b−1)/2): the upper triangles of the skew-symmetric Q; one row stands for every block.
+    """Returns W′ = WRᵀ. ``oft_R`` is (blocks, b(b−1)/2): upper triangles of skew-symmetric Q; a single row is shared by all blocks.
 
-    R = (I − Q)(I + Q)⁻¹, or, with ``use_cayley_neumann``, the start of a series for its inverse.
+    R = (I − Q)(I + Q)⁻¹, or, with ``use_cayley_neumann``, a truncated Neumann series for the inverse.
     """
     packed, (columns, *kernel) = module.roles["oft_R"], module.weight.shape[1:]
     if any(n != 1 for n in kernel):
@@ -57,7 +57,7 @@ def oft_peft(module: Based) -> Tensor:
 
 
 def _projected(module: Based, skew: Tensor) -> Tensor:
-    """Constrained OFT: each block's norm is at most ``eps`` / √blocks. PEFT saves what the last step left, before projecting."""
+    """Returns Q projected as in constrained OFT: block norm at most ``eps`` / √blocks. PEFT saves the unprojected Q."""
     if not setting(module, "coft", False):
         return skew
     bound = setting(module, "eps", 6e-5) / math.sqrt(skew.shape[0])
@@ -78,12 +78,12 @@ def _peft_rotation(module: Based, skew: Tensor) -> Tensor:
 
 
 def boft_peft(module: Based) -> Tensor:
-    """W′ = s ⊙ WRᵀ with s = ``boft_s``, R = R_N … R_1 of ``boft_R`` (stages, blocks, b, b), and Q = (b − bᵀ)/2 in each."""
+    """Returns W′ = s ⊙ WRᵀ with s = ``boft_s``, R = R_N … R_1 from ``boft_R`` (stages, blocks, b, b), and Q = (b − bᵀ)/2."""
     blocks, rows = module.roles["boft_R"], module.weight.flatten(1).T
     if blocks.ndim != 4 or blocks.shape[-1] != blocks.shape[-2]:
         raise BrokenModule("boft_R", f"shape {tuple(blocks.shape)} is not a list of square blocks for each stage")
     rotations = cayley((blocks.mT - blocks) / 2)
-    # The first stage permutes nothing, and where it is the only one its blocks may be odd.
+    # The first stage has no permutation; if it is the only stage, the block size may be odd.
     rows = blockwise("boft_R", rotations[0], rows)
     for stage, rotation in enumerate(rotations[1:], start=1):
         rows = butterfly("boft_R", rotation, rows, 2**stage, blocks.shape[-1] // 2)

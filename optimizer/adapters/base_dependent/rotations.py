@@ -1,4 +1,4 @@
-"""Rotations: orthogonal matrices from skew-symmetric ones, and products with block-diagonal matrices and butterflies."""
+"""Rotations: orthogonal matrices from skew-symmetric ones, and products with block-diagonal and butterfly matrices."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from optimizer.adapters.expand import BrokenModule
 
 
 def cayley(skew: Tensor) -> Tensor:
-    """(I + Q)(I − Q)⁻¹, orthogonal, for skew-symmetric Q (…, b, b)."""
+    """Returns (I + Q)(I − Q)⁻¹, orthogonal, for skew-symmetric Q (…, b, b)."""
     identity = torch.eye(skew.shape[-1], dtype=skew.dtype)
     rotation: Tensor = torch.linalg.solve(identity - skew, identity + skew)
     return rotation
 
 
 def neumann(skew: Tensor, terms: int) -> Tensor:
-    """I + 2Q + 2Q² + … + Qᵗ with t = terms − 1, but no less than 3 from three terms on; two terms are I + 2Q."""
+    """Returns I + 2Q + 2Q² + … + Qᵗ with t = max(terms − 1, 3) for terms ≥ 3; I + 2Q for two terms, I for one."""
     power = result = torch.eye(skew.shape[-1], dtype=skew.dtype).expand_as(skew)
     top = {1: 0, 2: 1, 3: 3}.get(terms, terms - 1)
     for degree in range(1, top + 1):
@@ -26,7 +26,7 @@ def neumann(skew: Tensor, terms: int) -> Tensor:
 
 
 def blockwise(role: str, blocks: Tensor, rows: Tensor) -> Tensor:
-    """The block-diagonal matrix of (blocks, b, b), times (blocks·b, n)."""
+    """Returns the product of the block-diagonal matrix with blocks (blocks, b, b) and rows (blocks·b, n)."""
     count, size = blocks.shape[:2]
     if count * size != rows.shape[0]:
         raise BrokenModule(role, f"{count} blocks of {size} do not fill the weight's side of {rows.shape[0]}")
@@ -35,7 +35,7 @@ def blockwise(role: str, blocks: Tensor, rows: Tensor) -> Tensor:
 
 
 def butterfly(role: str, blocks: Tensor, rows: Tensor, pairs: int, grain: int) -> Tensor:
-    """One stage: bring ``grain`` rows beside their partners, pairs · grain rows away, apply the blocks, and bring all back."""
+    """Returns one butterfly stage: pairs ``grain`` rows with those pairs · grain rows away, applies the blocks, undoes the permutation."""
     span = 2 * pairs * grain
     if blocks.shape[-1] % 2 or not span or rows.shape[0] % span:
         raise BrokenModule(role, f"blocks of {blocks.shape[-1]} make no butterfly of this many stages over {rows.shape[0]}")

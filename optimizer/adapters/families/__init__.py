@@ -1,4 +1,4 @@
-"""Families of base models: all that a new one needs is a table in a file of its own, and its line here."""
+"""Base model families; a new family needs a module with its table and an entry in ``FAMILIES``."""
 
 from optimizer.adapters.families.family import Family, Native, Run, Sign
 from optimizer.adapters.families.flux_1 import FLUX1
@@ -8,7 +8,7 @@ from optimizer.adapters.families.stable_diffusion_3 import SD3
 from optimizer.adapters.families.text_encoders import INNER, TextEncoder
 
 FAMILIES: dict[str, Family] = {family.name: family for family in (SD1, SD2, SDXL, SD3, FLUX1, QWEN_IMAGE)}
-"""Name → family, in the order in which they are tried on a file."""
+"""Family name → family, in the order in which they are tried on a file."""
 
 PIPELINES: dict[str, tuple[str, ...]] = {
     "StableDiffusionPipeline": ("sd1", "sd2"),
@@ -16,6 +16,6 @@ PIPELINES: dict[str, tuple[str, ...]] = {
     "StableDiffusion3Pipeline": ("sd3",),
     "FluxPipeline": ("flux1",),
 }
-"""diffusers' class of a pipeline → the families of adapters for it."""
+"""diffusers pipeline class → names of its adapter families."""
 
 __all__ = ["FAMILIES", "INNER", "PIPELINES", "Family", "Native", "Run", "Sign", "TextEncoder"]

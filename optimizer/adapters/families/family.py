@@ -1,4 +1,4 @@
-"""What is to be known of a family of base models, as one record of tables."""
+"""Describes a base model family by one record of tables."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from optimizer.adapters.families.text_encoders import TextEncoder
 
 @dataclass(frozen=True)
 class Native:
-    """A module of the model's original code.
+    """A module of the model's original code and its diffusers modules.
 
     Attributes:
-        modules: the templates of diffusers' modules for it; of several, the rows stand below each other in the original's weight.
-        rows: how many rows each of them has there, in multiples of the weight's columns; empty where there is one.
-        swapped: the original's weight has the two halves of its rows the other way round, where it has two: rows = 2 · columns.
-            (Adaptive norms give shift and scale there, scale and shift in diffusers.)
+        modules: templates of the diffusers modules; several are stacked by rows in the original weight.
+        rows: number of rows per diffusers module, in multiples of the weight's columns; empty for one module.
+        swapped: whether the two halves of the rows are swapped relative to diffusers, if rows = 2 · columns.
+            (Adaptive norms have shift before scale in the original code, scale before shift in diffusers.)
     """
 
     modules: tuple[str, ...]
@@ -27,12 +27,12 @@ class Native:
 
 @dataclass(frozen=True)
 class Sign:
-    """What tells a family by the shape of a weight.
+    """A weight shape that identifies a family.
 
     Attributes:
         path: pattern of canonical module paths.
-        columns: the numbers of inputs of such a module, that no other family has.
-        what: the same for people; the number follows.
+        columns: numbers of inputs of the module that occur in no other family.
+        what: human-readable description; the number of inputs is appended.
     """
 
     path: re.Pattern[str]
@@ -42,7 +42,7 @@ class Sign:
 
 @dataclass(frozen=True)
 class Run:
-    """Blocks of one kind, one after another: ``JOINT_00``, ``JOINT_01``, … for ``transformer_blocks.#``."""
+    """A sequence of blocks of one kind: ``JOINT_00``, ``JOINT_01``, … for ``transformer_blocks.#``."""
 
     name: str
     modules: str
@@ -51,26 +51,26 @@ class Run:
 
 @dataclass(frozen=True)
 class Family:
-    """A family of base models whose adapters fit each other.
+    """A base model family, within which adapters are compatible.
 
     Attributes:
-        name: ``sd1``, ``sdxl``, …
-        title: for people.
-        denoiser: the pipeline's part that denoises: ``unet`` or ``transformer``.
-        modules: templates of its linear and convolution modules, as diffusers names them.
-        native: template in the model's original code → the same in diffusers. ComfyUI's files have these names, and kohya's where
-            ``kohya_native``.
-        foreign: further names that are read and never written, in the same form.
-        text_encoders: in the pipeline's order.
+        name: identifier, ``sd1``, ``sdxl``, …
+        title: human-readable name.
+        denoiser: the denoiser part of the pipeline: ``unet`` or ``transformer``.
+        modules: templates of the denoiser's linear and convolution modules, in diffusers names.
+        native: module template in the original code → its diffusers modules. ComfyUI's files use these names, and kohya's files do
+            if ``kohya_native``.
+        foreign: further module template → its diffusers modules, for names that are read but never written.
+        text_encoders: text encoders, in the pipeline's order.
         kohya_native: whether sd-scripts names the denoiser's modules as the original code does.
-        signs: how shapes tell the family.
-        runs: the blocks of a transformer; U-Nets have block names of their own.
-        versions: beginnings of ``ss_base_model_version`` in the files of trainers; the first one is written.
-        architecture: the one that ModelSpec gives.
-        architectures: beginnings of such names.
-        implementation: ModelSpec's; where the original code is published.
-        network: sd-scripts' module for its LoRAs.
-        resolution: of the pictures that the base was trained on, as ModelSpec writes it.
+        signs: weight shapes that identify the family.
+        runs: block sequences of a transformer; empty for U-Nets, which have their own block names.
+        versions: prefixes of ``ss_base_model_version`` in trained files; the first one is written.
+        architecture: ModelSpec's architecture name, which is written.
+        architectures: prefixes of ModelSpec's architecture name, which are recognised.
+        implementation: ModelSpec's implementation: where the original code is published.
+        network: sd-scripts' network module for LoRAs of this family.
+        resolution: resolution of the base model's training images in pixels, in ModelSpec's format.
     """
 
     name: str
@@ -92,10 +92,10 @@ class Family:
 
     @property
     def parts(self) -> dict[str, tuple[str, ...]]:
-        """Part of the pipeline → the templates of its modules."""
+        """Pipeline part → templates of its modules."""
         return {self.denoiser: self.modules} | {encoder.part: encoder.modules for encoder in self.text_encoders}
 
 
 def sign(path: str, columns: set[int], what: str) -> Sign:
-    """A sign whose pattern has ``#`` for a number."""
+    """Returns a sign from a path pattern in which ``#`` matches a number and ``*`` any text."""
     return Sign(re.compile(path.replace(".", r"\.").replace("#", r"\d+").replace("*", ".+"), re.ASCII), frozenset(columns), what)

@@ -1,10 +1,10 @@
-"""FLUX.1: a transformer of 19 double blocks (picture and text apart) and 38 single blocks (together), CLIP and T5.
+"""FLUX.1: a transformer of 19 double blocks (separate image and text streams) and 38 single blocks (joint stream), CLIP and T5.
 
 The original names are those of Black Forest Labs' ``flux`` code, which sd-scripts, ComfyUI and FLUX's own control adapters share; the
 correspondence is that of diffusers' ``_convert_kohya_flux_lora_to_diffusers`` and ``_convert_bfl_flux_control_lora_to_diffusers``.
-XLabs' trainer hangs its factors on the attention processors: ``qkv_lora1`` and ``proj_lora1`` on the picture's side, ``2`` on the
-text's; in a single block, ``qkv_lora`` covers the rows of q, k and v in ``linear1``, ``proj_lora`` is on ``linear2``
-(``_convert_xlabs_flux_lora_to_diffusers``).
+XLabs' trainer attaches its factors to the attention processors: ``qkv_lora1`` and ``proj_lora1`` for the image stream, ``qkv_lora2``
+and ``proj_lora2`` for the text stream. In a single block, ``qkv_lora`` covers the rows of q, k and v in ``linear1``, and ``proj_lora``
+is for ``linear2`` (``_convert_xlabs_flux_lora_to_diffusers``).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Qwen-Image: a transformer of 60 joint blocks behind a language model, into which no trainer puts a LoRA.
+"""Qwen-Image: a transformer of 60 joint blocks and a language model as text encoder, for which no trainer makes a LoRA.
 
 The original code, musubi-tuner, ComfyUI and diffusers all use the same names (diffusers'
-``_convert_non_diffusers_qwen_lora_to_diffusers`` only undoes the underscores).
+``_convert_non_diffusers_qwen_lora_to_diffusers`` only replaces the underscores).
 """
 
 from __future__ import annotations

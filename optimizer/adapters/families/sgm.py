@@ -1,8 +1,8 @@
-"""The U-Net's modules in Stability's own code (``sgm``, before it ``ldm``).
+"""U-Net module names of Stability's original code (``sgm``, formerly ``ldm``).
 
-sd-scripts trains Stable Diffusion XL under these names, ComfyUI writes them for every U-Net. The blocks of all levels are numbered
-through: two residual blocks and a downsampling a level on the way in, three residual blocks on the way out, the last one of which also
-upsamples. The correspondence is that of diffusers' ``convert_ldm_unet_checkpoint``.
+sd-scripts uses these names for Stable Diffusion XL, ComfyUI for every U-Net. Blocks are numbered consecutively over all levels: two
+residual blocks and a downsampling per level on the input path, three residual blocks per level on the output path, the last of which
+also upsamples. The correspondence is that of diffusers' ``convert_ldm_unet_checkpoint``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from optimizer.adapters.families.family import Native
 
 _ATTENTION = tuple(f"{attention}.{leaf}" for attention, leaf in product(("attn1", "attn2"), ("to_q", "to_k", "to_v", "to_out.0")))
 TRANSFORMER = ("proj_in", "proj_out", *(f"transformer_blocks.#.{leaf}" for leaf in (*_ATTENTION, "ff.net.0.proj", "ff.net.2")))
-"""The modules of one attention, in either code."""
+"""Modules of one attention block, with equal names in ``sgm`` and diffusers."""
 
 _RESNET = {"in_layers.2": "conv1", "out_layers.3": "conv2", "emb_layers.1": "time_emb_proj", "skip_connection": "conv_shortcut"}
 _SINGLE = {
@@ -25,15 +25,15 @@ _SINGLE = {
     "label_emb.0.0": "add_embedding.linear_1",
     "label_emb.0.2": "add_embedding.linear_2",
 }
-_LEVEL = 3  # entries of a level, on either way
+_LEVEL = 3  # entries per level, on the input and on the output path
 
 
 def sgm_names(levels: int, plain_upsampling: tuple[int, ...] = ()) -> dict[str, Native]:
-    """Template in ``sgm`` → the same in diffusers.
+    """Returns module template in ``sgm`` → its diffusers module.
 
     Args:
-        levels: resolutions of the U-Net.
-        plain_upsampling: the levels on the way out that upsample and have no attention; there, the upsampling stands one place earlier.
+        levels: number of resolution levels of the U-Net.
+        plain_upsampling: levels on the output path that upsample without attention; their upsampling has an index lower by one.
     """
     rows = dict(_SINGLE)
     for level in range(levels):
@@ -61,7 +61,7 @@ def _way_out(level: int, place: int) -> dict[str, str]:
 
 
 def _layer(resnet: str | None, attention: str | None, block: str, layer: int) -> dict[str, str]:
-    """A residual block and an attention, as far as they have a place."""
+    """Returns the names of a residual block and an attention block; None omits the block."""
     rows: Iterator[tuple[str, str]] = iter(())
     if resnet:
         rows = ((f"{resnet}.{leaf}", f"{block}.resnets.{layer}.{name}") for leaf, name in _RESNET.items())

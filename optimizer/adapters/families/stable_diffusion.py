@@ -1,6 +1,6 @@
 """Stable Diffusion 1.x, 2.x and XL: U-Nets.
 
-The width of the text that cross-attention reads tells them apart, and cannot be wrong in a file that loads.
+The text width of the cross-attention distinguishes the families, and cannot be wrong in a file that loads.
 """
 
 from __future__ import annotations

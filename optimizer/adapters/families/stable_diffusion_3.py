@@ -1,8 +1,8 @@
-"""Stable Diffusion 3 and 3.5: a transformer over joint blocks of picture and text, and three text encoders.
+"""Stable Diffusion 3 and 3.5: a transformer of joint image and text blocks, and three text encoders.
 
 The original names are those of Stability's ``sd3.5`` code, which sd-scripts and ComfyUI share; the correspondence is that of diffusers'
-``convert_sd3_transformer_checkpoint_to_diffusers``. There, the last block's text side ends in a norm of two halves, others in six or
-nine, hence ``swapped`` with its condition on the shape.
+``convert_sd3_transformer_checkpoint_to_diffusers``. The text norm of the last block has two chunks, the norms of other blocks six
+or nine; ``swapped`` therefore applies only if rows = 2 · columns.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Text encoders: their modules, and what each dialect calls them.
+"""Text encoders: their modules and their key prefixes in each dialect.
 
 The paths of CLIP keep the inner ``text_model.`` of the published files (``text_encoder.text_model.encoder.layers.0.self_attn.q_proj``),
-although transformers 5 dropped that level from ``CLIPTextModel``'s own modules: files outlive library versions.
+although transformers 5 removed that level from ``CLIPTextModel``: the paths do not depend on the library version.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 INNER = "text_model."
-"""The level that a name in a file may lack."""
+"""Module level that a key in a file may lack."""
 
 _CLIP_LEAVES = (*(f"self_attn.{leaf}_proj" for leaf in ("q", "k", "v", "out")), "mlp.fc1", "mlp.fc2")
 CLIP = (*(f"{INNER}encoder.layers.#.{leaf}" for leaf in _CLIP_LEAVES), "text_projection")
@@ -24,10 +24,10 @@ class TextEncoder:
     """One text encoder of a family.
 
     Attributes:
-        part: its name in diffusers' pipeline.
-        modules: templates of its modules.
-        kohya: prefix of its modules in sd-scripts' files.
-        comfyui: prefix in ComfyUI's files.
+        part: part name in diffusers' pipeline.
+        modules: templates of the encoder's modules.
+        kohya: key prefix in sd-scripts' files.
+        comfyui: key prefix in ComfyUI's files.
     """
 
     part: str
@@ -37,10 +37,10 @@ class TextEncoder:
 
 
 def clip(part: str, kohya: str, comfyui: str) -> TextEncoder:
-    """One of CLIP's kind; ComfyUI calls the two sizes ``clip_l`` and ``clip_g``, and that of SD 2.x ``clip_h``."""
+    """Returns a CLIP text encoder; ComfyUI's names are ``clip_l`` and ``clip_g`` by size, and ``clip_h`` for SD 2.x."""
     return TextEncoder(part, CLIP, kohya, f"text_encoders.{comfyui}.transformer.")
 
 
 def t5(part: str, kohya: str) -> TextEncoder:
-    """T5 XXL."""
+    """Returns the T5 XXL text encoder."""
     return TextEncoder(part, T5, kohya, "text_encoders.t5xxl.transformer.")

@@ -1,1 +1,1 @@
-"""Files: what stands in a safetensors file, its digests, and where the base model that it needs lies."""
+"""Files: contents and digests of safetensors files, and the location of the base model."""

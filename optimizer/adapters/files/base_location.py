@@ -1,4 +1,4 @@
-"""Where a base is: a folder, a single file, or a model of the hub that is in this machine's cache."""
+"""Locates a base model: a folder, a single file, or a hub model in the local cache."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?")
 
 
 def located(base: str | Path) -> Path:
-    """The folder or file of a base. Nothing is ever downloaded.
+    """Returns the folder or file of a base model. Nothing is downloaded.
 
     Args:
         base: a folder, a file, or ``ORGANISATION/NAME`` of a model on the hub, with ``@REVISION`` if it is not ``main``.
 
     Raises:
-        BaseModelError: nothing is there.
+        BaseModelError: the path does not exist and the local cache holds no such model.
     """
     place = Path(base)
     if place.exists():
@@ -39,5 +39,5 @@ def located(base: str | Path) -> Path:
 
 
 def is_hub_name(base: str) -> bool:
-    """Whether a base that is no path here is named as models on the hub are."""
+    """Returns whether a base has the form of a hub name and is not an existing path."""
     return bool(_ID.fullmatch(base)) and not Path(base).exists()

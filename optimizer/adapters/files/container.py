@@ -1,10 +1,10 @@
-"""The safetensors container: its header is checked before a byte of a tensor is read; written bytes depend on content alone.
+"""The safetensors container: checks the header before any tensor is read, and writes deterministic bytes.
 
 Format (huggingface/safetensors, README): eight bytes with the header's length, little endian; a JSON object that gives every
-tensor's dtype, shape and place; the tensors' bytes without gap or overlap.
+tensor's dtype, shape and byte offsets; the tensors' bytes without gap or overlap.
 
-The file is read once into one buffer, of which all tensors are views. (The library either maps the file, and then a file that shrinks
-meanwhile ends the process, or copies every tensor out of bytes that stay in memory; neither gives the digest.)
+The file is read once into one buffer, of which all tensors are views. (The safetensors library either maps the file, so that a file
+that shrinks while it is read ends the process, or copies every tensor from bytes in memory; neither yields the digest.)
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from torch import Tensor
 from optimizer.errors import AdapterError
 
 _PICKLES = {".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle"}
-_LONGEST_HEADER = 16 << 20  # a hundred times what the largest adapters need; reading JSON takes some thirty times its size in memory
-_LARGEST = 100_000_000  # the library's own limit: what claims more is no such file
+_LONGEST_HEADER = 16 << 20  # 100 times the header size of the largest adapters; parsing JSON takes about 30 times its size in memory
+_LARGEST = 100_000_000  # limit of the safetensors library: a greater length means another file format
 _EXPORT_AGAIN = "download or export the file again as safetensors"
 
 
@@ -41,7 +41,7 @@ _DTYPES: dict[str, torch.dtype] = {
 
 @dataclass(frozen=True)
 class Entry:
-    """A tensor of a file: its dtype as safetensors spells it (``F16``, ``BF16``, ``F32``, …), shape, and bytes behind the header."""
+    """Header entry of a tensor: safetensors dtype (``F16``, ``BF16``, ``F32``, …), shape, and byte range after the header."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -51,13 +51,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says about itself before its tensors are read.
+    """The parsed header of a safetensors file.
 
     Attributes:
-        path: the file.
-        entries: tensor name → where and what it is, in the header's order.
-        metadata: the file's own strings (untrusted).
-        raw: the header's bytes with the eight length bytes.
+        path: path of the file.
+        entries: tensor name → header entry, in the header's order.
+        metadata: metadata strings (untrusted).
+        raw: bytes of the header, including the eight length bytes.
     """
 
     path: Path
@@ -67,7 +67,11 @@ class Header:
 
 
 def read_header(path: str | Path) -> Header:
-    """Read and check the header of a safetensors file; anything else is an AdapterError that names the file."""
+    """Reads and checks the header of a safetensors file.
+
+    Raises:
+        AdapterError: the file cannot be read or is not a valid safetensors file; the error names the file.
+    """
     path = Path(path)
     size = _size(path)
     try:
@@ -96,9 +100,12 @@ def read_header(path: str | Path) -> Header:
 
 
 def read_tensors(header: Header) -> tuple[dict[str, Tensor], str]:
-    """All tensors of the file that the header belongs to, and the hex SHA-256 digest of the file's bytes.
+    """Returns all tensors of the header's file and the hex SHA-256 digest of the file's bytes.
 
-    The tensors are views of one buffer of the file's size, which lives as long as any of them.
+    The tensors are views of one buffer of the file's size, which stays in memory as long as any of them.
+
+    Raises:
+        AdapterError: the file cannot be read, or has changed since its header was read.
     """
     start = len(header.raw)
     buffer = torch.empty(start + max(entry.stop for entry in header.entries.values()), dtype=torch.uint8)
@@ -117,14 +124,14 @@ def _view(buffer: Tensor, offset: int, entry: Entry) -> Tensor:
     dtype = _DTYPES[entry.dtype]
     own = buffer[offset + entry.start : offset + entry.stop]
     if (offset + entry.start) % dtype.itemsize:
-        own = own.clone()  # a header of odd length puts its tensors where the processor cannot address them
+        own = own.clone()  # views need an aligned offset, which a header of odd length does not give
     return own.view(dtype).reshape(entry.shape)
 
 
 def serialise(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """The tensors as a safetensors file whose bytes depend on names, values and metadata alone.
+    """Returns the bytes of a safetensors file, which depend only on names, values and metadata.
 
-    ``safetensors.save`` writes the metadata in an order that changes from process to process, hence the sorted header.
+    The header is sorted because ``safetensors.save`` writes metadata in an order that differs between processes.
     """
     data = save({name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)})
     length = int.from_bytes(data[:8], "little")
@@ -136,7 +143,11 @@ def serialise(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> byt
 
 
 def write_atomically(data: bytes, path: Path) -> None:
-    """Put the bytes under ``path`` so that a reader sees the old file or the whole new one, also after a power cut."""
+    """Writes the bytes to ``path`` atomically and durably: readers see the old or the complete new file, also after a power failure.
+
+    Raises:
+        AdapterError: the file cannot be written.
+    """
     part = path.with_name(f".{path.name[:200]}.{os.getpid()}.part")
     try:
         with part.open("wb") as file:
@@ -154,7 +165,7 @@ def write_atomically(data: bytes, path: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    if not hasattr(os, "O_DIRECTORY"):  # Windows keeps a rename without it and cannot open folders
+    if not hasattr(os, "O_DIRECTORY"):  # Windows needs no sync after a rename and cannot open folders
         return
     handle = os.open(folder, os.O_DIRECTORY)
     try:

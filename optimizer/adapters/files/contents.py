@@ -1,4 +1,4 @@
-"""Contents: what the tensor names of a file mean, before a tensor is read."""
+"""Contents: interprets the keys of a file before any tensor is read."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from optimizer.adapters.names.tensor_suffixes import NO_FACTOR, WEIGHT, Refusal,
 from optimizer.errors import AdapterError
 
 _LISTED = 10
-# How names begin in checkpoints, which people name as a source by mistake; those of LoRAs end in the name of a factor besides.
+# Key prefixes of checkpoints, to detect a checkpoint that is given as a source; LoRA keys also end in the name of a factor.
 _MODEL = ("model.diffusion_model.", "first_stage_model.", "cond_stage_model.", "conditioner.embedders.")
 
 Names = Mapping[str, Suffix]
-"""Tensor name → module as the file calls it, and role."""
+"""Tensor name → module name in the file, and role."""
 
 
 @dataclass(frozen=True)
 class Contents:
-    """The modules of a file, as one or several families of base models explain its names.
+    """One interpretation of a file's keys, valid for one or several base model families.
 
     Attributes:
-        families: those that explain them so.
-        modules: where a module stands → role → tensor name.
-        unknown: tensor name → why it is left out.
-        dialect: whose names they are, for people.
-        clash: two tensors that stand for the same, if any do.
+        families: families that yield this interpretation.
+        modules: place of a module → role → tensor name.
+        unknown: tensor name → reason why it is skipped.
+        dialect: human-readable name of the dialect.
+        clash: error about two tensors for one module and role, or None.
     """
 
     families: tuple[Family, ...]
@@ -42,10 +42,14 @@ class Contents:
 
 
 def read_contents(header: Header, allow_unknown: bool) -> list[Contents]:
-    """What the names mean: once for each way in which the families that explain most of them do.
+    """Returns the distinct interpretations of the keys by the families that recognise the most keys.
+
+    Args:
+        header: header of the file.
+        allow_unknown: if True, skip unrecognised and optional tensors.
 
     Raises:
-        AdapterError: a tensor is of a kind that cannot be merged, or, unless allowed, of none that is known, or two stand for the same.
+        AdapterError: a tensor cannot be merged, or is not recognised (unless allowed), or two tensors have one module and role.
     """
     names, left_out = _suffixes(header, allow_unknown)
     ways = [_explained(names, family, header) for family in FAMILIES.values()]
@@ -106,13 +110,13 @@ def _explained(names: Names, family: Family, header: Header) -> Contents:
 
 
 def _rival(where: Place, role: str, modules: Mapping[Place, Mapping[str, str]], owners: Mapping[str, Place]) -> str | None:
-    """A tensor that stands for the same: in the same place with the same role, or for one of the modules in another place."""
+    """Returns a conflicting tensor: one with this place and role, or one for a module of this place in another place; else None."""
     other = next((owner for path in where.paths if (owner := owners.get(path, where)) != where), None)
     return next(iter(modules[other].values())) if other else modules.get(where, {}).get(role)
 
 
 def _joined(ways: list[Contents]) -> list[Contents]:
-    """Equal explanations as one, of all their families."""
+    """Returns the interpretations with equal ones joined, each with all of its families."""
     joined: list[Contents] = []
     for way in ways:
         for i, other in enumerate(joined):
@@ -154,6 +158,6 @@ def _strangers(unknown: Mapping[str, str], header: Header) -> AdapterError:
 
 
 def _described(kind: list[str], reason: str) -> str:
-    """Tensors whose names differ in their numbers alone."""
+    """Returns a description of tensors whose names differ only in their numbers."""
     others = f" and {len(kind) - 1} like it" if len(kind) > 1 else ""
     return f"{kind[0][:160]}{others} ({reason}; nearest pattern: {suggestion(kind[0])})"

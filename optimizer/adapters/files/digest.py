@@ -1,4 +1,4 @@
-"""Telling large files apart without reading gigabytes: samples of every tensor."""
+"""Sampled digests, which distinguish large files without reading them completely."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-_WHOLE = 1 << 21  # bytes up to which a file is read as it is
+_WHOLE = 1 << 21  # bytes; files up to this size are read completely
 _SAMPLE = 1 << 12
-_SAMPLES = 256  # of a large file that is none of safetensors'
+_SAMPLES = 256  # number of samples for a large file that is not a safetensors file
 
 
 class Digest(Protocol):
-    """What ``hashlib`` makes."""
+    """Interface of a ``hashlib`` hash object."""
 
     def update(self, data: bytes, /) -> None:
-        """Take these bytes in."""
+        """Updates the digest with the bytes."""
 
 
 def digest_file(digest: Digest, file: Path) -> None:
-    """Feed a file's size and content to a digest: all of it up to 2 MiB; of a greater safetensors file the header and 4 KiB from the
-    middle of every tensor, so that a training of a few layers shows; of any other 256 such samples.
+    """Updates a digest with a file's size and with its content or samples of it.
 
-    What changes a few rows of a large tensor alone may go unseen.
+    A file of up to 2 MiB is read completely. A larger safetensors file contributes its header and 4 KiB from the middle of every tensor,
+    which detects training of a few layers. Any other larger file contributes 256 samples of 4 KiB. A change of a few rows of a large
+    tensor may not be detected.
     """
     size = file.stat().st_size
     digest.update(f"{size}\0".encode())
@@ -37,7 +38,7 @@ def digest_file(digest: Digest, file: Path) -> None:
 
 
 def _spots(opened: BinaryIO, size: int) -> Iterator[tuple[int, int]]:
-    """(first byte, number of bytes) of everything that is looked at."""
+    """Yields (first byte, number of bytes) of every sample."""
     length = int.from_bytes(opened.read(8), "little")
     tensors = _tensors(opened.read(length)) if length <= size - 8 else []
     if tensors:
@@ -49,7 +50,7 @@ def _spots(opened: BinaryIO, size: int) -> Iterator[tuple[int, int]]:
 
 
 def _tensors(header: bytes) -> list[tuple[int, int]]:
-    """Where the tensors lie behind the header, in their order; none where it is no header."""
+    """Returns the sorted byte ranges of the tensors relative to the end of the header; empty if it is not a valid header."""
     try:
         found = json.loads(header)
         places = [tuple(map(int, entry["data_offsets"])) for name, entry in found.items() if name != "__metadata__"]

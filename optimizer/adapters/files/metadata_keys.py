@@ -1,4 +1,4 @@
-"""What a file's metadata say of it, whichever trainer or tool wrote them: ModelSpec's keys, sd-scripts' and others in use."""
+"""Metadata keys for trigger word, licence, author, title and tags: those of ModelSpec, sd-scripts and other tools."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ TAGS = "modelspec.tags"
 
 
 def said(metadata: Mapping[str, str], keys: Sequence[str]) -> str:
-    """The first of these that is said, without white space around it; empty where none is. It stays a stranger's text."""
+    """Returns the first non-empty value of the keys, stripped; empty if there is none. The value is untrusted text."""
     return next((text for key in keys if (text := metadata.get(key, "").strip())), "")

@@ -1,1 +1,1 @@
-"""Names: keys of every dialect and the canonical module paths that they mean."""
+"""Names: maps the keys of every dialect to canonical module paths and back."""

@@ -1,4 +1,4 @@
-"""Spelling: what each dialect calls the modules of an adapter, and which of them it keeps in one weight."""
+"""Writes module paths as keys of a dialect, and fuses the modules that the dialect keeps in one weight."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ Modules = Mapping[str, Factors]
 
 
 class Unspeakable(ValueError):
-    """A dialect has no name for a module, or modules that share a weight there do not fit together."""
+    """A dialect has no key for a module, or modules that it fuses into one weight have incompatible shapes."""
 
 
 @dataclass(frozen=True)
 class Spelt:
-    """One weight of a file.
+    """One weight of a file, with its key in a dialect.
 
     Attributes:
-        part: of the pipeline.
-        name: in front of the factor's suffix.
-        factors: of all modules that the weight holds.
+        part: pipeline part.
+        name: key without the factor's suffix.
+        factors: factors of the weight, fused from all of its modules.
     """
 
     part: str
@@ -46,15 +46,15 @@ class _Weight:
 
 
 def spelt(modules: Modules, base: str, dialect: Dialect) -> Iterator[Spelt]:
-    """Every weight that a file of the dialect has, in the order of the modules' paths.
+    """Yields every weight of a file in the dialect, in the order of the module paths.
 
     Args:
         modules: canonical path → factors.
-        base: family of the base model; for U-Nets of an unknown one, that of Stable Diffusion 1.x or XL serves.
-        dialect: whose names.
+        base: base model family; a U-Net of an unknown family is named as Stable Diffusion 1.x or XL.
+        dialect: key naming convention of the file.
 
     Raises:
-        Unspeakable: see there.
+        Unspeakable: the dialect has no key for a module, or fused modules have incompatible shapes.
     """
     family = None if dialect == "diffusers" else _family(modules, base)
     for weight in _weights(modules, family, dialect):
@@ -67,13 +67,15 @@ def spelt(modules: Modules, base: str, dialect: Dialect) -> Iterator[Spelt]:
 
 
 def written_rows(path: str, shape: tuple[int, ...], base: str) -> int:
-    """The most rows that ``up`` of a module takes in a file of any dialect: where the original code keeps several modules in one weight,
-    each component is written with rows for all of them, most of them 0.
+    """Returns the maximum number of rows of a module's ``up`` in a file of any dialect.
+
+    If the original code fuses several modules into one weight, each rank-one component is written with rows for all of them, most of
+    which are 0.
 
     Args:
-        path: of the module.
-        shape: of its weight.
-        base: family of the base model; of an unknown one, the module's own rows.
+        path: canonical path of the module.
+        shape: shape of the module's weight.
+        base: base model family; for an unknown family, the result is the module's own number of rows.
     """
     part, name = split_path(path)
     family = FAMILIES.get(base)
@@ -104,7 +106,7 @@ def _weights(modules: Modules, family: Family | None, dialect: Dialect) -> Itera
 
 
 def _native(part: str, name: str, family: Family) -> _Weight:
-    """The original code's weight that holds a module."""
+    """Returns the weight of the original code that holds a module."""
     found = _natives(family.name).find(name)
     if found is None:
         raise Unspeakable(f"the original code of {family.title} has no module like {part}.{name}")

@@ -1,7 +1,7 @@
-"""Grammars: which template a name follows, by one look-up.
+"""Grammars: find the template that matches a name by one dictionary look-up.
 
-A template is a dotted name with ``#`` for a running number (``blocks.#.ff.net.0.proj``). Files also spell names flat, with an
-underscore for every dot; since names hold underscores themselves, the way back is a look-up in a grammar, never a replacement.
+A template is a dotted name with ``#`` for an index (``blocks.#.ff.net.0.proj``). Some dialects write flattened names, with an
+underscore for every dot. Since names also contain underscores, flattening is inverted by a look-up in a grammar, not by replacement.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ _INDEX = re.compile(r"0|[1-9]\d{0,2}", re.ASCII)
 
 
 class Grammar(Generic[T]):
-    """Templates, each with a value.
+    """Mapping from name templates to values.
 
     Args:
         templates: dotted template → value.
-        separator: ``"."``, or ``"_"`` for the flat spelling.
+        separator: ``"."``, or ``"_"`` for flattened names.
 
     Example:
         >>> Grammar({"blocks.#.fc.0": "x"}, "_").find("blocks_12_fc_0")
@@ -35,7 +35,7 @@ class Grammar(Generic[T]):
             self._entries.setdefault(key, []).append((numbers, value))
 
     def find(self, name: str) -> tuple[T, tuple[str, ...]] | None:
-        """The value of the template that the name follows, and the running numbers in it; None where it follows none."""
+        """Returns the value of the template that matches the name and the indices in the name; None if no template matches."""
         key, numbers = self._taken_apart(name)
         for wanted, value in self._entries.get(key, ()):
             if all(_INDEX.fullmatch(number) if want == "#" else number == want for want, number in zip(wanted, numbers, strict=True)):
@@ -43,13 +43,13 @@ class Grammar(Generic[T]):
         return None
 
     def _taken_apart(self, name: str) -> tuple[str, tuple[str, ...]]:
-        """The name with ``#`` for every number that stands between separators, and these numbers."""
+        """Returns the name with ``#`` for every number between separators, and these numbers."""
         pieces = name.split(self._separator)
         numbers = tuple(piece for piece in pieces if piece == "#" or piece.isdecimal())
         return self._separator.join("#" if piece == "#" or piece.isdecimal() else piece for piece in pieces), numbers
 
 
 def filled(template: str, indices: Sequence[str]) -> str:
-    """The template with its running numbers."""
+    """Returns the template with every ``#`` replaced by its index."""
     pieces = template.split("#")
     return "".join(piece + index for piece, index in zip(pieces, [*indices, ""], strict=True))

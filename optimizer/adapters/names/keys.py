@@ -1,15 +1,15 @@
-"""Tensor names: which module of the pipeline a tensor of a file belongs to.
+"""Keys: map the keys of a file to modules of the pipeline.
 
-The dialects (where their names come from):
+The dialects:
 
     kohya       ``lora_unet_down_blocks_0_….lora_up.weight``, ``lora_te_…`` (sd-scripts; also ``lora_te1_`` to ``lora_te3_``)
-    OneTrainer  the same with diffusers' names, for transformers after ``lora_transformer_``
+    OneTrainer  kohya's prefixes with diffusers' names; transformers have the prefix ``lora_transformer_``
     LyCORIS     kohya's prefixes or ``lycoris_``; ``.hada_w1_a`` … for LoHa, ``.lokr_w1`` … for LoKr
     diffusers   ``unet.….lora_A.weight``, ``transformer.….lora_B.weight``; older: ``.lora.up.weight``,
                 ``.processor.to_q_lora.up.weight``, ``.lora_linear_layer.up.weight``
     PEFT        ``base_model.model.….lora_A.weight``, with or without the part's name
-    ComfyUI     ``diffusion_model.….lora_up.weight``, ``text_encoders.clip_l.transformer.…``: the names of its own models
-    original    the names of the model's original code without a prefix (FLUX.1's control adapters)
+    ComfyUI     ``diffusion_model.….lora_up.weight``, ``text_encoders.clip_l.transformer.…``: module names of ComfyUI's models
+    original    module names of the model's original code without a prefix (FLUX.1's control adapters)
     XLabs       ``double_blocks.0.processor.qkv_lora1.up.weight``
 """
 
@@ -30,7 +30,7 @@ _LYCORIS, _PEFT = "lycoris_", "base_model.model."
 
 @dataclass(frozen=True)
 class _Prefix:
-    """What the beginning of a name says: the part (of a family that has no other use for the prefix), the spelling, and whose it is."""
+    """Meaning of a key prefix: default part (unless the family assigns the prefix to another part), separator and dialect."""
 
     part: str
     separator: str
@@ -54,7 +54,7 @@ _PREFIXES: dict[str, _Prefix] = {
 
 
 def place_of(stem: str, family: Family) -> Place | None:
-    """Where the module that a file calls ``stem`` stands in a family of base models.
+    """Returns the place of a module name of a file in a base model family; None if the family has no such module.
 
     Example:
         >>> place_of("lora_unet_double_blocks_0_img_attn_proj", FAMILIES["flux1"]).paths
@@ -72,7 +72,7 @@ def place_of(stem: str, family: Family) -> Place | None:
 
 
 def dialect_of(stem: str, where: Place) -> str:
-    """Whose spelling a module's name is."""
+    """Returns the name of the dialect that a module name is written in."""
     if found := _prefix(stem):
         return found[1].dialect
     if stem.startswith((_LYCORIS, _PEFT)):
@@ -83,7 +83,7 @@ def dialect_of(stem: str, where: Place) -> str:
 
 
 def suggestion(name: str) -> str:
-    """The known module pattern that is most like an unknown tensor name; slow, for messages."""
+    """Returns the known module pattern most similar to an unknown key; slow, for error messages only."""
     suffix = read_suffix(name)
     stem = (suffix.stem if isinstance(suffix, Suffix) else name).removeprefix(_PEFT).removeprefix(_LYCORIS)
     flat = "." not in stem
@@ -92,7 +92,7 @@ def suggestion(name: str) -> str:
 
 
 def is_peft(name: str) -> bool:
-    """Whether PEFT itself wrote this name, so that the file's alpha stands in adapter_config.json beside it."""
+    """Returns whether PEFT wrote this key, in which case adapter_config.json in the file's folder holds alpha."""
     return name.startswith(_PEFT)
 
 
@@ -107,14 +107,14 @@ def _prefix(stem: str) -> tuple[str, _Prefix] | None:
 
 
 def _part(text: str, prefix: _Prefix, family: Family) -> str:
-    """The part that the prefix stands for in the family; numbers of text encoders differ (FLUX.1's T5 is ``te3`` and second)."""
+    """Returns the part of the prefix in the family; text encoder numbers differ (FLUX.1's T5 is ``te3`` but ``text_encoder_2``)."""
     if prefix.part == _DENOISER:
         return family.denoiser
     return next((encoder.part for encoder in family.text_encoders if text in (encoder.kohya, encoder.comfyui)), prefix.part)
 
 
 def _lycoris(name: str, family: Family) -> Place | None:
-    """LyCORIS names a module by its place in whatever was wrapped: the pipeline or one of its parts."""
+    """Returns the place of a LyCORIS module name, which is relative to the wrapped object: the pipeline or one of its parts."""
     named = (_place(family, part, name.removeprefix(f"{part}_"), "_") for part in family.parts if name.startswith(f"{part}_"))
     bare = (_place(family, part, name, "_") for part in family.parts)
     return next((where for where in (*named, *bare) if where), None)
@@ -125,7 +125,7 @@ def _place(family: Family, part: str, name: str, separator: str) -> Place | None
 
 
 def _spellings(part: str, name: str) -> Iterator[str]:
-    """The name, and without the spelling of diffusers' attention processors: ``attn1.processor.to_out`` is ``attn1.to_out.0``."""
+    """Yields the name, and its form without attention processors: ``attn1.to_out.0`` for diffusers' ``attn1.processor.to_out``."""
     yield name
     plain = name.replace(".processor.", ".")
     if plain.endswith(".to_out"):

@@ -1,7 +1,7 @@
-"""Module paths: the canonical spelling of every module that a LoRA may change.
+"""Module paths: the canonical name of every module that a LoRA can change.
 
-A canonical path is the part of the pipeline followed by the module's diffusers name, for instance
-``unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q``. ``live_modules`` maps paths to the modules of a live pipeline.
+A canonical path is the pipeline part followed by the module's diffusers name, for instance
+``unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q``. ``live_modules`` maps paths to the modules of a loaded pipeline.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ def _templates() -> dict[str, tuple[str, ...]]:
 
 
 TEMPLATES: dict[str, tuple[str, ...]] = _templates()
-"""Part of the pipeline → its module paths in any family, with ``#`` for an index."""
+"""Pipeline part → module path templates of all families, with ``#`` for an index."""
 
 _CONV_3X3 = ("conv1", "conv2", "conv", "conv_in", "conv_out")
 
 
 def grammar(templates: Collection[str], separator: str) -> Grammar[str]:
-    """The diffusers names of one part; the level that names in files may lack is left out of them."""
+    """Returns the grammar of one part's diffusers names, without the ``text_model.`` level, which keys may lack."""
     return Grammar({template.removeprefix(INNER): template for template in templates}, separator)
 
 
@@ -37,13 +37,17 @@ _GRAMMARS = {part: grammar(templates, ".") for part, templates in TEMPLATES.item
 
 
 def from_dotted(part: str, name: str) -> str | None:
-    """The canonical path of a module of a part, or None when no family has one of this name."""
+    """Returns the canonical path of a module of a part, or None if no family has a module of this name."""
     found = _GRAMMARS[part].find(name.removeprefix(INNER))
     return f"{part}.{filled(*found)}" if found else None
 
 
 def split_path(path: str) -> tuple[str, str]:
-    """A canonical path as (part, module name inside the part); a path of an unknown part is a ValueError."""
+    """Splits a canonical path into (part, module name inside the part).
+
+    Raises:
+        ValueError: the path is not canonical, or its part is unknown.
+    """
     part, _, name = path.partition(".")
     if part not in TEMPLATES or from_dotted(part, name) != path:
         raise ValueError(f"{path!r} is not a canonical module path; parts are {', '.join(TEMPLATES)}")
@@ -51,7 +55,7 @@ def split_path(path: str) -> tuple[str, str]:
 
 
 def kernel_size(path: str) -> tuple[int, ...]:
-    """Kernel of the module's weight as far as its name tells: (3, 3), (1, 1), or () for a linear layer.
+    """Returns the kernel size implied by the module's name: (3, 3), (1, 1), or () for a linear layer.
 
     ``proj_in`` and ``proj_out`` are 1 × 1 convolutions in SD 1.5 and linear layers from SD 2 on; they count as linear here.
     """
@@ -62,11 +66,11 @@ def kernel_size(path: str) -> tuple[int, ...]:
 
 
 def nearest_pattern(name: str, prefixes: Mapping[str, Collection[str]]) -> str:
-    """The known tensor-name pattern that is most like an unknown name, with ``#`` for an index.
+    """Returns the known key pattern most similar to an unknown key, with ``#`` for an index.
 
     Args:
-        name: what the file says, without the suffix that tells the tensor's role.
-        prefixes: file prefix → the templates that may follow it; a prefix that ends in ``_`` marks flattened names.
+        name: key of the file, without the suffix of the tensor's role.
+        prefixes: key prefix → templates that can follow it; a prefix that ends in ``_`` marks flattened names.
     """
     known = [
         prefix + (template.replace(".", "_") if prefix.endswith("_") else template)

@@ -1,7 +1,7 @@
-"""Places: which modules of the pipeline a module of a file stands for.
+"""Places: map a module of a file to one or several modules of the pipeline.
 
-Most stand for one. Where the model's original code keeps several projections in one weight (q, k and v), a file with its names does
-too; such a place has several canonical paths, the rows of which stand below each other.
+Most places have one module. Where the model's original code fuses several projections into one weight (q, k and v), so does a file
+with its names; such a place has several canonical paths, whose weights are stacked by rows.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from optimizer.adapters.names.paths import grammar
 
 @dataclass(frozen=True)
 class Place:
-    """What one module of a file changes.
+    """The pipeline modules that one module of a file changes.
 
     Attributes:
         paths: canonical module paths, one or more.
-        rows: of several, how many rows each has, in multiples of the weight's columns.
-        swapped: the two halves of the rows are the other way round, where rows = 2 · columns.
-        name: the module's own name inside its part, as the file has it.
+        rows: number of rows per module for several paths, in multiples of the weight's columns; empty for one path.
+        swapped: whether the two halves of the rows are swapped relative to diffusers, if rows = 2 · columns.
+        name: module name inside its part, as written in the file.
     """
 
     paths: tuple[str, ...]
@@ -33,13 +33,13 @@ class Place:
 
     @property
     def part(self) -> str:
-        """The part of the pipeline that it lies in."""
+        """Pipeline part that contains the place."""
         return self.paths[0].partition(".")[0]
 
 
 @dataclass(frozen=True)
 class _Grammars:
-    """What a part's modules are called in one spelling: by diffusers, and in the original code."""
+    """Grammars of a part's module names for one separator: names of diffusers, and names of the original code."""
 
     modules: Grammar[str]
     native: Grammar[Native]
@@ -59,7 +59,7 @@ class _Grammars:
         return None
 
     def _has(self, template: str, indices: tuple[str, ...]) -> bool:
-        """Whether there are so many blocks; otherwise alike, families differ in their number."""
+        """Returns whether the block index exists in the family; some families differ only in their number of blocks."""
         return not any(template.startswith(f"{run.modules}.") and int(indices[0]) >= run.count for run in self.runs)
 
 
@@ -76,13 +76,13 @@ def _grammars(family: str, separator: str) -> Mapping[str, _Grammars]:
 
 
 def place(family: Family, part: str, name: str, separator: str) -> Place | None:
-    """Where a module's name leads in a family; None where the family has no such part or module.
+    """Returns the place of a module name in a family; None if the family has no such part or module.
 
     Args:
-        family: of base models.
-        part: of the pipeline.
-        name: inside the part, in diffusers' or in the original spelling.
-        separator: ``"."``, or ``"_"`` where the file has underscores for dots.
+        family: base model family.
+        part: pipeline part.
+        name: module name inside the part, as in diffusers or in the original code.
+        separator: ``"."``, or ``"_"`` for flattened names.
     """
     found = _grammars(family.name, separator).get(part)
     return found.place(part, name) if found else None

@@ -1,4 +1,4 @@
-"""Roles: what a tensor is to its module's change, told by the end of its name."""
+"""Roles: identifies the role of a tensor in its module's ΔW by the suffix of its key."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ LOHA = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2"
 LOKR = ("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2")
 FULL = ("diff",)
 WEIGHT = "weight"
-"""(IA)³'s scale in LyCORIS's files, beside ``on_input``; without that, it may be anything, for instance a checkpoint's weight."""
+"""Role of (IA)³'s scale in LyCORIS's files, if the module has ``on_input``; else it may be, for instance, a checkpoint's weight."""
 
 BAKE = "apply it to the base model and extract a plain LoRA from the difference"
 
-_DEFAULT = r"(\.default(_\d+)?)?"  # the name that PEFT gives an adapter of no name
+_DEFAULT = r"(\.default(_\d+)?)?"  # PEFT's default adapter name
 _ROLES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), role)
     for pattern, role in (
@@ -57,11 +57,11 @@ NO_FACTOR = "no known factor of a LoRA, LoHa or LoKr"
 
 @dataclass(frozen=True)
 class Suffix:
-    """A tensor's name, taken apart.
+    """A key, split into module name and role.
 
     Attributes:
-        stem: what names the module.
-        role: ``up``, ``down``, ``mid``, ``alpha``, ``diff``, ``magnitude``, or the factor's own name.
+        stem: module name, as written in the file.
+        role: ``up``, ``down``, ``mid``, ``alpha``, ``diff``, ``magnitude``, or the name of the factor.
     """
 
     stem: str
@@ -73,9 +73,9 @@ class Refusal:
     """A tensor of an adapter kind that cannot be merged.
 
     Attributes:
-        kind: what it is.
+        kind: description of the tensor's kind.
         remedy: what the user can do.
-        optional: the rest of the file makes sense without it.
+        optional: whether the rest of the file can be used without the tensor.
     """
 
     kind: str
@@ -85,13 +85,13 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Unknown:
-    """A tensor name that no dialect explains, and why."""
+    """A key that no dialect recognises, with the reason."""
 
     reason: str
 
 
 def read_suffix(name: str) -> Suffix | Refusal | Unknown:
-    """What the end of a tensor's name says.
+    """Returns the role of a key by its suffix, or a refusal, or the reason why the key is unknown.
 
     Example:
         >>> read_suffix("lora_unet_mid_block_resnets_0_conv1.lora_up.weight")
@@ -110,7 +110,7 @@ def read_suffix(name: str) -> Suffix | Refusal | Unknown:
 
 
 def _stem(pattern: re.Pattern[str], name: str) -> str | None:
-    """What stands before the suffix, or None; suffixes are short, so a long name costs no more than a short one."""
+    """Returns the part of the key before the suffix, or None. Only the last characters are searched, which bounds the cost."""
     for start in range(max(1, len(name) - _LONGEST), len(name)):
         if name[start] in "._" and pattern.fullmatch(name, start):
             return name[:start]

@@ -1,4 +1,4 @@
-"""Deltas: what all sources change in some modules, with their weights there; the input of every merge method."""
+"""Deltas: the sources' ΔW of a batch of modules and their weights there; the input of every merge method."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from optimizer.merging.algebra.tiles import Slabs
 
 @dataclass(frozen=True, eq=False)
 class Deltas:
-    """The sources' changes of ``b`` base weights of one shape; sources that lack the modules, or whose weight there is 0, are not among
-    them.
+    """The sources' ΔW of ``b`` base weights of one shape.
+
+    Sources that lack the modules, or whose weight there is 0, are not included.
 
     Attributes:
-        paths: canonical module paths, b of them.
-        terms: ΔWᵢ at reference strength, on the device that computes; one or more, in the sources' order.
-        weights: (n, b), fp32: the signed weight of each source times its block weight at each module, never 0.
+        paths: canonical module paths, b entries.
+        terms: factors of ΔWᵢ at reference strength, on the computing device; one or more, in the sources' order.
+        weights: signed weight of each source times its block weight at each module, (n, b), fp32, never 0.
         sources: SHA-256 of each source.
-        every: (N, b), fp32: the same of all sources of the recipe, also those that lack the modules.
+        every: signed weights times block weights of all sources of the recipe, also those that lack the modules, (N, b), fp32.
     """
 
     paths: tuple[str, ...]
@@ -40,22 +41,21 @@ class Deltas:
 
     @property
     def columns(self) -> Tensor:
-        """The weights in a shape that multiplies ``dense`` source by source: (n, b, 1, 1), fp32."""
+        """Weights in a shape that broadcasts over ``dense`` source by source: (n, b, 1, 1), fp32."""
         return self.weights[..., None, None]
 
     @property
     def dense(self) -> Slabs:
-        """Each ΔWᵢ at reference strength, unweighted, (b, out, fan_in)."""
+        """Dense ΔWᵢ of each source at reference strength, unweighted, (b, out, fan_in)."""
         up, down = self.terms[0].up, self.terms[0].down
         shape = (len(self.paths), up.shape[1], down.shape[2])
         return Slabs(len(self.terms), shape, up.device, lambda i, rows: self.terms[i].up[:, rows] @ self.terms[i].down)
 
     def uniform(self, seed: int, source: int) -> Callable[[slice, int], Tensor]:
-        """Random numbers in [0, 1) for some rows and the number of columns, (b, rows, columns), fp32: a function of (seed, source's
-        SHA-256, module path) alone.
+        """Returns a function that draws uniform random numbers in [0, 1) for given rows and number of columns, (b, rows, columns), fp32.
 
-        They are drawn on the CPU, module by module, so that device, batch and the other sources change nothing; the rows have to be
-        asked for in order, which starts anew with the first.
+        The numbers depend only on seed, SHA-256 of the source and module path. They are drawn on the CPU, module by module, so device,
+        batch and the other sources have no effect. Rows must be requested in order; requesting row 0 restarts the stream.
         """
         streams = [np.random.SFC64() for _ in self.paths]
 
@@ -69,7 +69,7 @@ class Deltas:
 
 
 def _uniform(stream: np.random.SFC64, rows: int, columns: int) -> Tensor:
-    """Multiples of 2⁻²⁴ in [0, 1), (rows, columns), fp32: two of each 64 random bits, a third of what ``torch.rand`` takes."""
+    """Returns multiples of 2⁻²⁴ in [0, 1), (rows, columns), fp32: two per 64 random bits, in a third of the time of ``torch.rand``."""
     words = stream.random_raw(rows * ((columns + 1) // 2)).view(np.int32).reshape(rows, -1)
     return torch.from_numpy(words)[:, :columns].bitwise_right_shift(8).float().mul_(2.0**-24).add_(0.5)
 

@@ -1,6 +1,6 @@
-"""Gram matrices: what the products upᵀup and down·downᵀ, of the size of the rank, tell about a ΔW that is never formed.
+"""Gram matrices: spectrum and column spaces of ΔW from upᵀup and down·downᵀ (r × r), without forming ΔW.
 
-Everything here is in double precision, since a Gram matrix squares the singular values; it takes O((out + fan_in) · r²) per module,
+All computations are in double precision, since a Gram matrix squares the singular values. They cost O((out + fan_in) · r²) per module,
 a few times less than the QR decompositions of ``lowrank``, which keep the small singular values to full accuracy.
 """
 
@@ -13,15 +13,15 @@ from torch import Tensor
 
 from optimizer.adapters.factors import Factors
 
-# Relative to the greatest eigenvalue; its root, 1e-6 of the greatest singular value, is the rounding of factors in fp32.
+# Threshold of linear dependence, relative to the largest eigenvalue; its root, 1e-6 of the largest singular value, is fp32 rounding.
 _DEPENDENT = 1e-12
 
 
 def energies(factors: Factors) -> Tensor:
-    """Squared singular values σ² of ΔW, descending, (min(r, out, fan_in),), fp64.
+    """Returns the squared singular values σ² of ΔW, descending, (min(r, out, fan_in),), fp64.
 
-    With upᵀup = VΛVᵀ they are the eigenvalues of Λ^½Vᵀ (down·downᵀ) VΛ^½; where the rank is no smaller than a side of ΔW, those of
-    ΔW·ΔWᵀ or ΔWᵀ·ΔW, whichever is smaller. Rounding adds about 1e-16 of the greatest.
+    With upᵀup = VΛVᵀ they are the eigenvalues of Λ^½Vᵀ (down·downᵀ) VΛ^½. If the rank is not smaller than min(out, fan_in), they are the
+    eigenvalues of ΔW·ΔWᵀ or ΔWᵀ·ΔW, whichever is smaller. Rounding adds about 1e-16 of the largest value.
     """
     up, down = factors.up.double(), factors.down.double()
     rows, columns = up.shape[0], down.shape[1]
@@ -38,23 +38,23 @@ def energies(factors: Factors) -> Tensor:
 
 
 def rank_for(energy: Tensor, share: float) -> int:
-    """The least rank that keeps a share of Σσ², 0 where there is nothing to keep.
+    """Returns the smallest rank that keeps a share of Σσ²; 0 if all energies are 0.
 
     Args:
         energy: σ², descending.
-        share: in (0, 1].
+        share: share of the energy to keep, in (0, 1].
     """
     kept = energy.double().cumsum(0)
     total = float(kept[-1]) if len(kept) else 0.0
-    # The tolerance keeps rounding from asking for one direction more where the share is met exactly.
+    # The tolerance prevents one extra direction, due to rounding, when the share is met exactly.
     return int((kept < share * (1 - 1e-12) * total).sum()) + 1 if total > 0 else 0
 
 
 def effective_rank(energy: Tensor) -> float:
-    """How many directions ΔW uses, in [1, rank]: exp(−Σ pᵢ ln pᵢ) with pᵢ = σᵢ² / Σσ²; 0 for a ΔW of 0.
+    """Returns the effective rank of ΔW, in [1, rank]: exp(−Σ pᵢ ln pᵢ) with pᵢ = σᵢ² / Σσ²; 0 for ΔW = 0.
 
-    Roy & Vetterli, The effective rank (EUSIPCO 2007), definition 1, of the energies σ² where they take the singular values σ: the shares
-    are then those that a truncation loses. Equal energies give their number.
+    Follows Roy & Vetterli, The effective rank (EUSIPCO 2007), definition 1, with the energies σ² in place of their singular values σ, so
+    that the shares are those that a truncation loses. n equal energies give n.
     """
     total = float(energy.sum())
     if total <= 0:
@@ -64,15 +64,15 @@ def effective_rank(energy: Tensor) -> float:
 
 
 def spans(up: Tensor, down: Tensor, up_gram: Tensor, down_gram: Tensor) -> tuple[Tensor, Tensor]:
-    """T_up and T_down, (r, p), such that up @ T_up is an orthonormal basis of ΔW's columns and downᵀ @ T_down one of its rows.
+    """Returns T_up and T_down, (r, p): up @ T_up is an orthonormal basis of ΔW's column space and downᵀ @ T_down one of its row space.
 
-    The columns of ΔW span what those of ``up`` do, unless the rows of ``down`` are dependent, for instance more than they are long: only
-    the combinations that ``down`` makes count then. The same holds the other way round.
+    The column space of ΔW is that of ``up``, unless the rows of ``down`` are linearly dependent, for instance if r > fan_in. In that case
+    only the combinations of columns that ``down`` produces count. The row space is treated in the same way.
 
     Args:
-        up: (out, r), fp64.
-        down: downᵀ, (fan_in, r), fp64.
-        up_gram, down_gram: their Gram matrices, (r, r).
+        up: factor ``up``, (out, r), fp64.
+        down: transposed factor downᵀ, (fan_in, r), fp64.
+        up_gram, down_gram: Gram matrices of ``up`` and ``down``, (r, r).
     """
     rank, left, right = up.shape[1], _span(up, up_gram), _span(down, down_gram)
     return (
@@ -82,14 +82,14 @@ def spans(up: Tensor, down: Tensor, up_gram: Tensor, down_gram: Tensor) -> tuple
 
 
 def _span_within(matrix: Tensor, gram: Tensor, combinations: Tensor) -> Tensor:
-    """As ``_span``, of the columns' combinations alone, (r, q), which are orthogonal."""
+    """Returns T as ``_span`` does, for orthogonal combinations of the columns only, (r, q)."""
     unit = combinations / torch.linalg.vector_norm(combinations, dim=0)
     found: Tensor = unit @ _span(matrix @ unit, unit.T @ gram @ unit)
     return found
 
 
 def _span(matrix: Tensor, gram: Tensor) -> Tensor:
-    """T, (r, p), such that matrix @ T is an orthonormal basis, (n, p), of what the columns of an (n, r) matrix span."""
+    """Returns T, (r, p), such that matrix @ T is an orthonormal basis, (n, p), of the column space of an (n, r) matrix."""
     n, r = matrix.shape
     values, vectors = torch.linalg.eigh(gram if r <= n else matrix @ matrix.T)
     kept = values > _DEPENDENT * values.amax() if len(values) else values > 0

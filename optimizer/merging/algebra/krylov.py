@@ -1,4 +1,4 @@
-"""Block Krylov iteration: the leading singular vectors of large matrices, from a few products with them."""
+"""Block Krylov iteration: leading singular vectors of large matrices from a few matrix products."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from math import sqrt
 import torch
 from torch import Tensor
 
-WIDTH = 16  # of a block, at least
+WIDTH = 16  # minimum block width
 _RESIDUAL = 0.02
-_NEGLIGIBLE = 1e-3  # of the largest singular value: below it, a vector may be any, and rounding makes it one
+_NEGLIGIBLE = 1e-3  # share of the largest singular value; vectors below it are determined by rounding alone
 _LEAST = torch.finfo(torch.float32).tiny
 
 
 def leading(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """The leading left singular vectors, and whether they were found.
+    """Returns the leading left singular vectors, and whether they converged.
 
-    Randomised block Krylov iteration (Musco & Musco 2015, algorithm 2) with full orthogonalisation. A block is as wide as the rank; there
-    are as many as it takes, up to half the rows. The limit is on the singular pairs' residual ‖Av − σu‖ for v = Aᵀu / σ, in total and
-    relative to √rank times the least σ: it is known from the block that would come next. With it, TIES and DARE-TIES merges to rank 16,
-    32 and 64 of weights of SDXL's shapes missed the best possible error by less than 10⁻⁴ of it, whether spectra fall or are flat.
+    Randomised block Krylov iteration (Musco & Musco 2015, algorithm 2) with full orthogonalisation. The block width is the rank (at least
+    ``WIDTH``); blocks are added until convergence, up to half the rows. The criterion is the residual ‖Av − σu‖ of the singular pairs for
+    v = Aᵀu / σ, in total and relative to √rank times the smallest σ; it follows from the next block. With it, TIES and DARE-TIES merges to
+    rank 16, 32 and 64 of weights of SDXL's shapes exceeded the optimal error by less than 10⁻⁴ of it, for decaying and flat spectra.
 
     Args:
-        matrix: (b, m, n), m ≤ n, fp32.
-        rank: how many; some have to be left out.
+        matrix: batch of matrices, (b, m, n), m ≤ n, fp32.
+        rank: number of vectors, less than m.
 
     Returns:
-        (b, m, rank), orthonormal columns, in order; and (b,), bool: which modules' residuals are within the limit. The others' vectors
-        are no more than an approximation.
+        The vectors, (b, m, rank), orthonormal columns in descending order of singular value; and a mask, (b,), bool, of the modules whose
+        residual meets the criterion. For the other modules the vectors are approximate.
     """
     found = matrix.new_zeros((*matrix.shape[:2], rank))
     converged = torch.zeros(len(matrix), dtype=torch.bool, device=matrix.device)
     for basis, image, beyond in islice(_blocks(matrix, max(rank, WIDTH)), 1, None):
         vectors, rest = _ritz(image, beyond, rank)
-        found = torch.where(converged[:, None, None], found, basis @ vectors)  # a space that is exhausted goes on with rounding
+        found = torch.where(converged[:, None, None], found, basis @ vectors)  # an exhausted space adds only rounding noise
         converged |= rest <= _RESIDUAL
         if bool(converged.all()):
             break
@@ -43,7 +43,7 @@ def leading(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 
 
 def _ritz(image: Tensor, beyond: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """The leading singular vectors in the basis of a Krylov space, (b, space, rank), and their residual, (b,)."""
+    """Returns the leading singular vectors in the basis of a Krylov space, (b, space, rank), and their residual, (b,)."""
     exact = image.double()
     energy, vectors = torch.linalg.eigh(exact @ exact.mT)
     energy, vectors = energy[:, -rank:].flip(-1), vectors[..., -rank:].flip(-1).float()
@@ -53,9 +53,9 @@ def _ritz(image: Tensor, beyond: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 
 
 def _blocks(matrix: Tensor, width: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Orthonormal bases Q of growing Krylov spaces, QᵀA, and the part of AAᵀ(last block of Q) that lies outside of the space."""
+    """Yields orthonormal bases Q of growing Krylov spaces, QᵀA, and the component of AAᵀ(last block of Q) orthogonal to the space."""
     rows, columns = matrix.shape[-2:]
-    start = torch.randn((columns, width), generator=torch.Generator().manual_seed(0)).to(matrix.device)  # the same file for the same input
+    start = torch.randn((columns, width), generator=torch.Generator().manual_seed(0)).to(matrix.device)  # fixed seed: deterministic output
     block = torch.linalg.qr(matrix @ start).Q
     basis, image = block[..., :0], matrix[:, :0]
     while basis.shape[-1] + width <= rows // 2:

@@ -1,8 +1,8 @@
-"""Low-rank algebra on stacks of modules: sums, spectra and inner products, without a dense ΔW wherever none is needed.
+"""Low-rank algebra on batches of modules: sums, spectra and inner products, without forming a dense ΔW unless needed.
 
-For ΔW = up · down of shape (out, fan_in) and rank R, QR of both factors leaves an R × R core that has ΔW's singular values.
-A spectrum costs O((out + fan_in) · R²), and since it is exact, the error of every truncation is known before it is made.
-Everything works on ``b`` modules of one shape at once.
+For ΔW = up · down of shape (out, fan_in) and rank R, QR of both factors leaves an R × R core with ΔW's singular values.
+A spectrum costs O((out + fan_in) · R²) and is exact, so the error of any truncation is known in advance.
+All functions work on ``b`` modules of one shape at once.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from optimizer.adapters.factors import Factors
 
 @dataclass(frozen=True, eq=False)
 class LowRank:
-    """ΔW = up @ down of ``b`` modules of one shape.
+    """Low-rank factors of ΔW = up @ down for ``b`` modules of one shape.
 
     Attributes:
-        up: (b, out, r), fp32.
-        down: (b, r, fan_in), fp32.
+        up: left factors, (b, out, r), fp32.
+        down: right factors, (b, r, fan_in), fp32.
     """
 
     up: Tensor
@@ -34,26 +34,26 @@ class LowRank:
         return int(self.up.shape[-1])
 
     def dense(self) -> Tensor:
-        """ΔW, (b, out, fan_in), fp32."""
+        """Returns ΔW, (b, out, fan_in), fp32."""
         return self.up @ self.down
 
     def to(self, dtype: torch.dtype) -> LowRank:
-        """The factors in a file's number format."""
+        """Returns the factors converted to a dtype."""
         return LowRank(self.up.to(dtype), self.down.to(dtype))
 
 
 Change = LowRank | Tensor
-"""What a merge adds to ``b`` modules: as factors where it is known to have low rank, else dense, (b, out, fan_in), fp32."""
+"""ΔW of ``b`` merged modules: factors if it is known to have low rank, else dense, (b, out, fan_in), fp32."""
 
 
 @dataclass(frozen=True, eq=False)
 class Svd:
-    """ΔW = u · diag(sigma) · vh of ``b`` modules, with p = min(out, fan_in, r) components.
+    """Singular value decomposition ΔW = u · diag(sigma) · vh of ``b`` modules, with p = min(out, fan_in, r) components.
 
     Attributes:
-        u: (b, out, p), orthonormal columns.
-        sigma: (b, p), descending, ≥ 0.
-        vh: (b, p, fan_in), orthonormal rows.
+        u: left singular vectors, (b, out, p), orthonormal columns.
+        sigma: singular values, (b, p), descending, ≥ 0.
+        vh: right singular vectors, (b, p, fan_in), orthonormal rows.
     """
 
     u: Tensor
@@ -61,35 +61,35 @@ class Svd:
     vh: Tensor
 
     def balanced(self, rank: int | None = None) -> LowRank:
-        """The first ``rank`` components, or all, with √σ on both factors."""
+        """Returns the first ``rank`` components (all for None) as factors, with √σ on both."""
         root = self.sigma[:, :rank].sqrt()
         return LowRank(self.u[..., :rank] * root[:, None, :], root[:, :, None] * self.vh[:, :rank])
 
     def seen(self) -> Tensor:
-        """Which components are more than rounding, (b, p), bool."""
+        """Returns a mask of the components above rounding error, (b, p), bool."""
         return self.sigma > 1e-6 * self.sigma.amax(dim=1, keepdim=True)
 
 
 def low_rank(factors: Factors) -> LowRank:
-    """One module's factors as a stack of one, the scale in ``down``."""
+    """Returns one module's factors as a batch of one, with the scale in ``down``."""
     return LowRank(factors.up.float()[None], (factors.scale * factors.down.float())[None])
 
 
 def unstacked(change: LowRank, shape: tuple[int, ...]) -> list[Factors]:
-    """Each module's factors, with alpha = rank, so that their scale is 1."""
+    """Returns the factors of each module, with alpha = rank (scale 1)."""
     alpha = float(change.rank)
     modules = zip(change.up.unbind(), change.down.unbind(), strict=True)
     return [Factors(up.contiguous(), down.contiguous(), alpha, shape) for up, down in modules]
 
 
 def concatenated(terms: Sequence[LowRank], weights: Tensor) -> LowRank:
-    """Σ wᵢ · ΔWᵢ, exactly, at rank Σ rᵢ: up = [upᵢ], down = [wᵢ · downᵢ].
+    """Returns Σ wᵢ · ΔWᵢ, exactly, at rank Σ rᵢ: up = [upᵢ], down = [wᵢ · downᵢ].
 
     Adding the ups and the downs separately would add the cross terms upᵢ @ downⱼ instead.
 
     Args:
-        terms: one or more changes of the same modules.
-        weights: (n, b), signed.
+        terms: factors of one or more ΔWᵢ of the same modules.
+        weights: signed weights, (n, b).
     """
     up = torch.cat([term.up for term in terms], dim=-1)
     columns = weights[..., None, None].unbind()
@@ -97,7 +97,7 @@ def concatenated(terms: Sequence[LowRank], weights: Tensor) -> LowRank:
 
 
 def svd(change: LowRank) -> Svd:
-    """The singular value decomposition, from QR of both factors and the SVD of an R × R core."""
+    """Returns the singular value decomposition, from QR of both factors and the SVD of an R × R core."""
     q_up, r_up = torch.linalg.qr(change.up)
     q_down, r_down = torch.linalg.qr(change.down.mT)
     u, sigma, vh = torch.linalg.svd(r_up @ r_down.mT, full_matrices=False)
@@ -105,18 +105,18 @@ def svd(change: LowRank) -> Svd:
 
 
 def spectrum(change: Change) -> Tensor:
-    """Singular values of ΔW, descending: (b, min(out, fan_in, rank))."""
+    """Returns the singular values of ΔW, descending, (b, min(out, fan_in, rank))."""
     matrix = change if isinstance(change, Tensor) else _triangle(change.up) @ _triangle(change.down.mT).mT
     values: Tensor = torch.linalg.svdvals(matrix)
     return values
 
 
 def truncation_error(singular_values: Tensor, rank: int) -> float:
-    """Relative Frobenius error of one module's best approximation of the given rank: √(Σ_{i > rank} σᵢ² / Σ σᵢ²), in [0, 1].
+    """Returns the relative Frobenius error of one module's best rank approximation: √(Σ_{i > rank} σᵢ² / Σ σᵢ²), in [0, 1].
 
     Args:
-        singular_values: (p,), descending.
-        rank: components kept.
+        singular_values: singular values of the module, (p,), descending.
+        rank: number of components kept.
     """
     energy = singular_values.double().square()
     total = float(energy.sum())
@@ -124,9 +124,9 @@ def truncation_error(singular_values: Tensor, rank: int) -> float:
 
 
 def inner(a: Change, b: Change) -> Tensor:
-    """⟨ΔWₐ, ΔW_b⟩ of each module in the Frobenius sense, (b,), in double precision.
+    """Returns the Frobenius inner product ⟨ΔWₐ, ΔW_b⟩ of each module, (b,), fp64.
 
-    For two sets of factors it is Σ (upₐᵀ up_b) ⊙ (downₐ down_bᵀ): products of the size of the ranks only.
+    For two sets of factors it is Σ (upₐᵀ up_b) ⊙ (downₐ down_bᵀ), which needs only matrices of the size of the ranks.
     """
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         return torch.stack([_dot(x, y) for x, y in zip(a, b, strict=True)])
@@ -138,7 +138,7 @@ def inner(a: Change, b: Change) -> Tensor:
 
 
 def distance(a: Change, b: Change) -> Tensor:
-    """‖ΔWₐ − ΔW_b‖² of each module, (b,), in double precision; of dense matrices from their difference, which loses no digit."""
+    """Returns ‖ΔWₐ − ΔW_b‖² of each module, (b,), fp64; for dense matrices from their difference, which avoids cancellation."""
     if isinstance(a, LowRank) and isinstance(b, LowRank):
         return (inner(a, a) - 2 * inner(a, b) + inner(b, b)).clamp(min=0)
     difference = (a.dense() if isinstance(a, LowRank) else a) - (b.dense() if isinstance(b, LowRank) else b)
@@ -146,13 +146,13 @@ def distance(a: Change, b: Change) -> Tensor:
 
 
 def gram(terms: Sequence[LowRank]) -> Tensor:
-    """⟨ΔWᵢ, ΔWⱼ⟩ of each module, (b, n, n), fp64."""
+    """Returns the Gram matrix ⟨ΔWᵢ, ΔWⱼ⟩ of each module, (b, n, n), fp64."""
     rows = [torch.stack([inner(a, b) for b in terms], dim=-1) for a in terms]
     return torch.stack(rows, dim=-2)
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """In rows, so that no copy of a whole matrix in double precision is made."""
+    """Returns the inner product of two matrices, row by row, so that no full double-precision copy is made."""
     return torch.stack([torch.dot(x.double(), y.double()) for x, y in zip(a, b, strict=True)]).sum()
 
 

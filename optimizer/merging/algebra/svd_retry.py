@@ -1,4 +1,4 @@
-"""The retry of a merge whose singular values were not found: on the CPU, in double precision, one module at a time."""
+"""Retry of a merge whose decomposition did not converge: on the CPU, in double precision, one module at a time."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from optimizer.merging.algebra.lowrank import Change, LowRank
 LinAlgError: type[Exception] = torch.linalg.LinAlgError  # type: ignore[attr-defined]
 
 Computed = tuple[Change, LowRank]
-"""A method's result, and that compressed."""
+"""A method's result, and its compressed factors."""
 
 _DECOMPOSITIONS = frozenset((torch.linalg.svd, torch.linalg.svdvals, torch.linalg.eigh, torch.linalg.eigvalsh, torch.linalg.qr))
 
 
 def retried(compute: Callable[[Deltas], Computed], deltas: Deltas) -> Computed:
-    """What ``compute`` gives for each module by itself, on the CPU, with every decomposition in double precision.
+    """Returns the result of ``compute`` for each module separately, on the CPU, with all decompositions in double precision.
 
-    All else stays in fp32: what a method trims, draws or elects follows the same rounding as in the modules that needed no retry, so the
-    result differs from that of a first try by the rounding of the decompositions alone. A module by itself, since one that does not
-    converge fails its whole stack, and to name it.
+    All other operations stay in fp32: trimming, random masks and sign election use the same rounding as without a retry, so the result
+    differs only by the rounding of the decompositions. Modules are computed one by one because one module that does not converge fails
+    its whole batch, and so that the error can name it.
 
     Args:
-        compute: merges the modules of the deltas that it is given.
-        deltas: finite, on any device.
+        compute: merges the modules of the given deltas.
+        deltas: deltas with finite values, on any device.
 
     Returns:
-        As ``compute`` of all modules, fp32, on the device of the deltas.
+        Result of ``compute`` for all modules, fp32, on the device of the deltas.
 
     Raises:
-        RecipeError: a decomposition fails again; names the module.
+        RecipeError: a decomposition also fails in double precision; names the module.
     """
     found = [_alone(compute, _only(deltas, index)) for index in range(len(deltas.paths))]
     device = deltas.weights.device
@@ -45,7 +45,7 @@ def retried(compute: Callable[[Deltas], Computed], deltas: Deltas) -> Computed:
 
 
 class _DoubleDecompositions(TorchFunctionMode):
-    """Within it torch's decompositions compute in double precision, and round what they find to the dtype of what they were given."""
+    """Context in which torch's decompositions compute in double precision and round the result to the input dtype."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func not in _DECOMPOSITIONS:
@@ -68,7 +68,7 @@ def _alone(compute: Callable[[Deltas], Computed], module: Deltas) -> Computed:
 
 
 def _only(deltas: Deltas, index: int) -> Deltas:
-    """One of the modules, on the CPU."""
+    """Returns the deltas of one module, on the CPU."""
     part = slice(index, index + 1)
     return replace(
         deltas,

@@ -1,1 +1,1 @@
-"""Blocks: named parts of a network, their weights, and the forms in which other tools write such weights."""
+"""Blocks: named parts of a network, block weights, and parsers for the block-weight formats of other tools."""

@@ -15,22 +15,22 @@ from optimizer.text import one_line
 
 
 def read_blocks_file(path: str | Path, names: Sequence[str], base: str) -> tuple[dict[str, float], ...]:
-    """Named block weights of every source, from a YAML file with one entry a source.
+    """Returns the named block weights of every source, read from a YAML file with one entry per source.
 
     The file maps sources by name to their entries, or lists the entries in the order of the sources. An entry is a mapping from blocks
-    to numbers, a list of numbers, or text as ``read_blocks`` takes it. A source that is not named, or whose entry is empty, has no
+    to numbers, a list of numbers, or text in the syntax of ``read_blocks``. A source that is not named, or whose entry is empty, has no
     block weights.
 
     Args:
-        path: the file.
-        names: the sources' names, in their order.
+        path: path of the YAML file.
+        names: names of the sources, in order.
         base: family of the base model, ``sd1`` …; ``unknown`` counts as ``sd1``.
 
     Returns:
-        one mapping a source, as ``Recipe.blocks`` takes them.
+        One mapping per source, in the format of ``Recipe.blocks``.
 
     Raises:
-        RecipeError: names file, entry and remedy.
+        RecipeError: the file or an entry is invalid; names file, entry and remedy.
 
     Example:
         A file for the sources ``neon`` and ``robot``::
@@ -53,7 +53,7 @@ def _loaded(path: Path) -> object:
 
 
 def _by_source(data: object, names: Sequence[str], where: str) -> list[object]:
-    """One entry a source, in order; None where there is none."""
+    """Returns one entry per source, in order; None for a source without an entry."""
     if isinstance(data, list):
         if len(data) != len(names):
             raise RecipeError(f"{len(data)} entries for {len(names)} sources", where=where, remedy="give one a source, in their order")

@@ -1,23 +1,23 @@
-"""Lists of block weights as other tools write them, read into named blocks.
+"""Parser for the positional block-weight lists of other tools, into named blocks.
 
-Such a list is positional: what an entry means depends on the tool, on the base, and for Inspire even on the file that it was written
-for. Read from the tools' sources (LBW at 04b986c, sd-scripts at 077f6a4, Inspire at 25ae8d5 with the presets of f64c987):
+The meaning of an entry depends on the tool, on the base model, and for Inspire even on the file that the list was written for. The
+layouts are taken from the tools' source code (LBW at 04b986c, sd-scripts at 077f6a4, Inspire at 25ae8d5 with the presets of f64c987):
 
 - ``lbw``: sd-webui-lora-block-weight (``BLOCKID12`` … ``BLOCKIDFLUX``, ``to26``, ``ratiodealer``, ``get_flux_blocks``). A block that
   a list does not name gets weight **0** there: the 17 entries of SD 1.x are the blocks with attention, so a LyCORIS file loses
-  ``IN03`` with them, whatever the list says. Its ``BASE`` is the text encoders; the U-Net's modules outside all blocks (time
-  embedding, ``conv_out``) are left alone. Of FLUX.1, ``IN`` and ``OUT`` are what stands before and behind the blocks: both are ``BASE``
-  here, so they must agree.
-- ``kohya``: ``--lbws`` of sd-scripts (``svd_merge_lora.py``, ``format_lbws``, ``get_lbw_block_index``). The same layouts, but a block that
-  a list does not name keeps weight **1**. (What is read here is the factor on ΔW, as ``svd_merge_lora.py`` applies it;
-  ``sdxl_merge_lora.py`` multiplies both factors by it, which squares it. Of SDXL, time embeddings share the weight of ``IN00``
-  there, and of SD 1.x nothing reaches ``conv_in``; sd-scripts trains none of these.)
-- ``inspire``: ComfyUI-Inspire-Pack (``LoraLoaderBlockWeight.load_lbw``, ``lbw-preset.txt``). The entries go one after another to the
-  blocks **that the file holds**, in the order in, middle, out, double, single; the first one goes to all the rest, text encoders and
-  modules outside all blocks. A layout here holds for files with exactly its blocks: 17 and 12 for attention only, 27 and 21 for every
-  block but ``conv_in``, where the middle counts as three. For other files the same list means something else
-  (Inspire#191), which cannot be known from the list. A list that ends early repeats its last number: so of 20 entries for FLUX.1, the
-  last one is also the weight of all single blocks (Inspire#165).
+  ``IN03`` with any such list. Its ``BASE`` is the text encoders; the U-Net's modules outside all blocks (time embedding, ``conv_out``)
+  are not scaled. For FLUX.1, ``IN`` and ``OUT`` are the modules before and after the blocks: both map to ``BASE`` here, so they must
+  be equal.
+- ``kohya``: ``--lbws`` of sd-scripts (``svd_merge_lora.py``, ``format_lbws``, ``get_lbw_block_index``). It uses the layouts of ``lbw``, but
+  a block that a list does not name keeps weight **1**. (The weight is read as a factor on ΔW, as ``svd_merge_lora.py`` applies it;
+  ``sdxl_merge_lora.py`` multiplies both factors by it, which squares it. In SDXL, time embeddings share the weight of ``IN00``
+  there, and in SD 1.x no weight applies to ``conv_in``; sd-scripts trains none of these.)
+- ``inspire``: ComfyUI-Inspire-Pack (``LoraLoaderBlockWeight.load_lbw``, ``lbw-preset.txt``). The entries are assigned in turn to the
+  blocks **that the file contains**, in the order in, middle, out, double, single; the first entry applies to everything else, text
+  encoders and modules outside all blocks. A layout here is valid for files with exactly its blocks: 17 and 12 for attention only, 27
+  and 21 for every block except ``conv_in``, where the middle counts as three. For other files a list has another meaning
+  (Inspire#191), which cannot be determined from the list. A list that ends early repeats its last number: with 20 entries for FLUX.1,
+  the last one is also the weight of all single blocks (Inspire#165).
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from optimizer.errors import RecipeError
 from optimizer.merging.blocks.maps import block_map
 
 TOOLS = ("lbw", "kohya", "inspire")
-"""The tools whose lists are known; as a prefix (``kohya:1,0,…``) they decide how a list is read."""
+"""Supported tools; as a prefix (``kohya:1,0,…``) the name selects the layout of the list."""
 
 _WORD = re.compile(r"[RU]|([ABX]|X[+-]?[\d.]+)", re.IGNORECASE)
-"""What stands for a number: R and U for a random one; X, A and B for one given elsewhere."""
+"""Placeholders for a number: R and U for a random one; X, A and B for one given elsewhere."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What the entries of one list mean.
+    """Meaning of the entries of one list.
 
     Attributes:
-        tool: one of ``TOOLS``.
-        bases: the families of base models that it is for.
-        entries: for each entry the blocks that it weighs.
-        rest: the weight of the U-Net's other blocks; None leaves them out.
+        tool: tool that uses the layout, one of ``TOOLS``.
+        bases: families of base models that the layout applies to.
+        entries: blocks that each entry weighs.
+        rest: weight of the U-Net's other blocks; None leaves them out.
     """
 
     tool: str
@@ -55,10 +55,10 @@ class Layout:
 
 
 def number(value: object, what: str, where: str) -> float:
-    """The finite number that ``value`` is, or says as text.
+    """Returns ``value`` as a finite number; text is parsed.
 
     Raises:
-        RecipeError: it is none; ``what`` names it, as in ``entry 3``.
+        RecipeError: the value is not a finite number; ``what`` names it in the message, as in ``entry 3``.
     """
     found = _number(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else None
     if found is not None and math.isfinite(found):
@@ -78,16 +78,16 @@ def _number(value: float | str) -> float | None:
 
 
 def read_list(entries: Sequence[object], base: str, *, tool: str | None = None, where: str = "blocks") -> dict[str, float]:
-    """Named block weights from a list.
+    """Returns the named block weights of a positional list.
 
     Args:
-        entries: numbers, or text that says numbers.
+        entries: numbers, or text that parses as numbers.
         base: family of the base model.
-        tool: one of ``TOOLS``; None takes LBW's reading for every length that LBW knows for any base, else Inspire's.
-        where: what to name in errors.
+        tool: one of ``TOOLS``; None selects LBW's layout for every length that LBW defines for any base, else Inspire's.
+        where: location named in errors.
 
     Raises:
-        RecipeError: the number of entries does not go with the base, an entry is no finite number, or two entries for one block differ.
+        RecipeError: the base has no list of this length, an entry is not a finite number, or two entries for one block differ.
     """
     layout = _layout(len(entries), base, tool, where)
     weights = {} if layout.rest is None else dict.fromkeys(_of_unet(base), layout.rest)
@@ -122,7 +122,7 @@ def _layout(length: int, base: str, tool: str | None, where: str) -> Layout:
 
 
 def _lengths(family: str, base: str) -> str:
-    """The lengths that go with a base, and what always does."""
+    """Returns the remedy text: list lengths that are valid for a base, and an example of named blocks."""
     fitting = {tool: [len(layout.entries) for layout in LAYOUTS if layout.tool == tool and family in layout.bases] for tool in TOOLS}
     known = ", ".join(f"{tool}: {' or '.join(map(str, lengths))}" for tool, lengths in fitting.items() if lengths)
     example = f"{block_map(base).names[-1]}=0.5"
@@ -170,4 +170,4 @@ LAYOUTS: tuple[Layout, ...] = (
         )
     ),
 )
-"""Every list that is understood; for one tool and one base, their lengths differ."""
+"""All supported layouts; for one tool and one base, their lengths differ."""

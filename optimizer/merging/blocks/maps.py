@@ -1,8 +1,8 @@
-"""Named blocks: which part of the network a module belongs to.
+"""Named blocks: the part of the network that a module belongs to.
 
-The names of a U-Net are those of A1111's block weights: ``IN00`` … ``MID`` … ``OUT11`` follow the order of the original U-Net, where
-every layer and every resampler is a block of its own. A transformer's blocks are numbered by kind (``DOUBLE_00``, ``SINGLE_00``). They
-are names, not positions, so a recipe's block weights mean the same whatever modules a file holds.
+The names of a U-Net's blocks are those of A1111's block weights: ``IN00`` … ``MID`` … ``OUT11`` follow the order of the original U-Net,
+where every layer and every resampler is a separate block. A transformer's blocks are numbered by kind (``DOUBLE_00``, ``SINGLE_00``).
+Block weights refer to names, not positions, so their meaning does not depend on the modules that a file contains.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from optimizer.adapters.families import FAMILIES, Family, Run
 from optimizer.errors import RecipeError
 
 Rule = tuple[re.Pattern[str], Callable[[int, int], str]]
-"""A pattern on the canonical path with up to two integer groups, and the block's name from these integers."""
+"""Pattern on the canonical path with up to two integer groups, and a function from these integers to the block's name."""
 
 
 @dataclass(frozen=True)
 class BlockMap:
-    """The blocks of one architecture.
+    """Blocks of one architecture.
 
     Attributes:
-        names: every block, in the order in which the network runs.
-        rules: tried in turn; a path that none matches belongs to ``BASE``.
-        groups: what a search weighs apart: label → its blocks or families of blocks, the group that is split off first in the first place.
+        names: all block names, in the order of execution.
+        rules: rules tried in order; a path that matches none belongs to ``BASE``.
+        groups: groups that a search weighs separately: label → blocks or families of blocks, in the order in which they are split off.
     """
 
     names: tuple[str, ...]
@@ -35,11 +35,11 @@ class BlockMap:
 
     @property
     def families(self) -> tuple[str, ...]:
-        """The names without their numbers, each once."""
+        """Distinct block names without their numbers."""
         return tuple(dict.fromkeys(family_of(name) for name in self.names))
 
     def block_of(self, path: str) -> str:
-        """The block of a canonical module path."""
+        """Returns the block of a canonical module path."""
         for pattern, name in self.rules:
             if match := pattern.match(path):
                 first, second = (*(int(g) for g in match.groups()), 0, 0)[:2]
@@ -47,18 +47,18 @@ class BlockMap:
         return "BASE"
 
     def group_of(self, path: str) -> str | None:
-        """The group that a canonical module path belongs to, or None."""
+        """Returns the label of the group that a canonical module path belongs to, or None."""
         block = self.block_of(path)
         return next((label for label, names in self.groups.items() if block in names or family_of(block) in names), None)
 
     def position(self, label: str) -> int:
-        """Where a group begins in the network, as an index into ``names``."""
+        """Returns the position of a group's first block in the network, as an index into ``names``."""
         first = self.groups[label][0]
         return next(i for i, name in enumerate(self.names) if first in (name, family_of(name)))
 
 
 def family_of(name: str) -> str:
-    """``IN04`` → ``IN``, ``TE2`` → ``TE``, ``MID`` → ``MID``."""
+    """Returns a block's family: ``IN04`` → ``IN``, ``TE2`` → ``TE``, ``MID`` → ``MID``."""
     return name.rstrip("0123456789").rstrip("_")
 
 
@@ -83,7 +83,7 @@ _TEXT_RULES = (
     _rule("text_encoder_2", _always("TE2")),
 )
 
-# Two layers a level on the way down and three on the way up, each level with a resampler behind its layers.
+# Two layers per level in the down blocks and three in the up blocks; each level ends with a resampler.
 _UNET_RULES = (
     *_TEXT_RULES,
     _rule("unet.conv_in", lambda i, j: "IN00"),
@@ -94,7 +94,7 @@ _UNET_RULES = (
     _rule("unet.up_blocks.#.upsamplers", lambda i, j: f"OUT{3 * i + 2:02d}"),
 )
 
-# The output half, which paints, is split from the input half, which composes, first; then the text encoders; then the middle.
+# Order of splitting: the output half (style) from the input half (composition), then the text encoders, then the middle.
 _UNET_GROUPS = {name: (name,) for name in ("OUT", "IN", "TE", "MID")}
 
 _SD = BlockMap(("BASE", "TE", *_numbered("IN", 12), "MID", *_numbered("OUT", 12)), _UNET_RULES, _UNET_GROUPS)
@@ -102,7 +102,7 @@ _SDXL = BlockMap(("BASE", "TE", "TE2", *_numbered("IN", 9), "MID", *_numbered("O
 
 
 def _transformer(family: Family) -> BlockMap:
-    """Text encoders, then the runs of blocks one after another."""
+    """Returns the block map of a transformer: text encoders, then each sequence of numbered blocks."""
     texts = {encoder.part: "TE" + encoder.part.removeprefix("text_encoder").removeprefix("_") for encoder in family.text_encoders}
     names = ("BASE", *texts.values(), *(name for run in family.runs for name in _numbered(run.name, run.count)))
     parts = [_rule(part, _always(name)) for part, name in texts.items()]
@@ -111,7 +111,7 @@ def _transformer(family: Family) -> BlockMap:
 
 
 def _halves(runs: Sequence[Run]) -> dict[str, tuple[str, ...]]:
-    """Both halves of every run of blocks, the later halves and the later runs first."""
+    """Returns both halves of every sequence of blocks, later halves and later sequences first."""
     late, early = {}, {}
     for run in reversed(runs):
         names, half = _numbered(run.name, run.count), (run.count + 1) // 2
@@ -124,14 +124,14 @@ BLOCK_MAPS: dict[str, BlockMap] = {
     **{"sd1": _SD, "sd2": _SD, "sdxl": _SDXL},
     **{family.name: _transformer(family) for family in FAMILIES.values() if family.runs},
 }
-"""Family of the base model → its blocks."""
+"""Block map of each base model family, by family name."""
 
 
 def block_map(base: str) -> BlockMap:
-    """The blocks of a base; those of SD 1.x for ``unknown``.
+    """Returns the block map of a base; that of SD 1.x for ``unknown``.
 
     Raises:
-        RecipeError: there is no table for this base.
+        RecipeError: no block map is defined for this base.
     """
     found = BLOCK_MAPS.get("sd1" if base == "unknown" else base)
     if found is None:
@@ -145,12 +145,12 @@ def block_map(base: str) -> BlockMap:
 
 @lru_cache(maxsize=2**16)
 def block_of(path: str, base: str = "unknown") -> str:
-    """The block of a canonical module path: ``unet.down_blocks.1.attentions.0.….to_q`` → ``IN04``; ``BASE`` for what has no other."""
+    """Returns the block of a canonical path: ``unet.down_blocks.1.attentions.0.….to_q`` → ``IN04``; ``BASE`` outside all blocks."""
     return block_map(base).block_of(path)
 
 
 def block_weight(path: str, weights: Mapping[str, float], base: str = "unknown") -> float:
-    """A source's weight at a module: that of its block, else that of the block's family, else 1."""
+    """Returns the block weight of a module: that of its block, else that of the block's family, else 1."""
     if not weights:
         return 1.0
     block = block_of(path, base)
@@ -158,10 +158,10 @@ def block_weight(path: str, weights: Mapping[str, float], base: str = "unknown")
 
 
 def check_block_names(names: Iterable[str], *, where: str, base: str | None = None) -> None:
-    """Refuse a name that is neither a block nor a family of blocks of ``base``, or of any base if None.
+    """Checks that all names are blocks or families of blocks of ``base``, or of any base if None.
 
     Raises:
-        RecipeError: lists the valid names.
+        RecipeError: a name is unknown; lists the valid names.
     """
     maps = BLOCK_MAPS.values() if base is None else [block_map(base)]
     valid = list(dict.fromkeys(name for m in maps for name in (*m.families, *m.names)))

@@ -1,15 +1,15 @@
-"""Block weights by one word.
+"""Presets: named sets of block weights.
 
-The words are those of sd-webui-lora-block-weight. There, a word is a list of 17 for the blocks of SD 1.x with attention; here it is a
-range of the whole network, that agrees with the list on these 17 blocks and says what lies between them too. A preset turns blocks of the
-U-Net off and leaves all else at 1: text encoders, as LBW's own presets do, and what belongs to no block.
+The names are those of sd-webui-lora-block-weight (LBW). There, a preset is a list of 17 weights for the blocks of SD 1.x with attention;
+here it is a range of the whole network that agrees with the list on these 17 blocks and also covers the blocks between them. A preset
+sets blocks of the U-Net to 0 and leaves everything else at 1: text encoders, as in LBW's presets, and modules outside all blocks.
 
-``STYLE`` and ``CONTENT`` are for two sources, a style and a character; every block of the U-Net is on in exactly one of them.
+``STYLE`` and ``CONTENT`` are for two sources, a style and a character; every block of the U-Net is active in exactly one of them.
 
-- SD 1.x and 2.x: style in the way out, content in the way in and the middle: the field's "style out, character in".
+- SD 1.x and 2.x: style in the output blocks, content in the input blocks and the middle, the common "style out, character in".
 - SDXL: B-LoRA (arXiv 2403.14572) finds style in ``up_blocks.0.attentions.1`` and content in ``up_blocks.0.attentions.0``, that is, in
-  ``OUT01`` and ``OUT00``. ``STYLE`` is ``OUT01`` alone; ``CONTENT`` is all others, so that a character trained in the whole network
-  stays whole (B-LoRA's own content would be ``IN=0, MID=0, OUT=0, OUT00=1``).
+  ``OUT01`` and ``OUT00``. ``STYLE`` is ``OUT01`` only; ``CONTENT`` is all other blocks, so that a character trained in the whole network
+  is kept (B-LoRA's content setting would be ``IN=0, MID=0, OUT=0, OUT00=1``).
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ _UNET = {
     "CONTENT": "all that STYLE leaves; for the character of two sources",
 }
 BLOCK_PRESETS = MappingProxyType({**_EVERYWHERE, **_UNET})
-"""Every preset's name and what it means, for people."""
+"""Name and description of every preset, for display."""
 
 _Ranges = tuple[tuple[str, str], ...]
-"""The blocks that stay on: from the first to the last of each pair, in the order of the network."""
+"""Active blocks: from the first to the last block of each pair, in network order."""
 
 _SD: dict[str, _Ranges] = {
     "INS": (("IN00", "IN04"),),
@@ -52,7 +52,7 @@ _SD: dict[str, _Ranges] = {
     "STYLE": (("OUT00", "OUT11"),),
     "CONTENT": (("IN00", "MID"),),
 }
-# No tool has these for SDXL; deep is the lowest resolution, with its ten layers of attention a block.
+# No other tool defines these for SDXL; "deep" is the lowest resolution, with ten attention layers per block.
 _SDXL: dict[str, _Ranges] = {
     "INS": (("IN00", "IN06"),),
     "IND": (("IN07", "IN08"),),
@@ -82,25 +82,30 @@ LBW_PRESETS = MappingProxyType(
         "FLUXALL": ",".join("1" * 61),
     }
 )
-"""The presets that sd-webui-lora-block-weight comes with (``DEF_WEIGHT_PRESET``), letter by letter. An older ``lbwpresets.txt`` of that
-repository has 0 for the text encoder in IND, MIDD, OUTD, OUTS and OUTALL."""
+"""Default presets of sd-webui-lora-block-weight (``DEF_WEIGHT_PRESET``), verbatim.
+
+An older ``lbwpresets.txt`` of that repository has 0 for the text encoder in IND, MIDD, OUTD, OUTS and OUTALL.
+"""
 
 
 def block_preset_names(base: str) -> tuple[str, ...]:
-    """The presets of a base. A transformer has no way in and out, and no division into style and content is established there."""
+    """Returns the names of the presets of a base.
+
+    Transformers have only the uniform presets: they have no input and output blocks, and no established split into style and content.
+    """
     return tuple(BLOCK_PRESETS) if _family(base) in _KEPT else tuple(_EVERYWHERE)
 
 
 def preset(name: str, base: str, *, where: str = "blocks") -> dict[str, float]:
-    """A preset's block weights: what it does not leave at 1, block by block.
+    """Returns the block weights of a preset; blocks with weight 1 are left out.
 
     Args:
         name: a key of ``BLOCK_PRESETS``, in upper or lower case.
         base: family of the base model.
-        where: what to name in errors.
+        where: location named in errors.
 
     Raises:
-        RecipeError: there is no such preset, or not for this base.
+        RecipeError: the preset does not exist, or is not defined for this base.
     """
     word, names = name.upper(), block_map(base).names
     if word not in block_preset_names(base):

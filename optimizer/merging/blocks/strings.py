@@ -1,4 +1,4 @@
-"""Block weights as people type them."""
+"""Parser for block weights given as text."""
 
 from __future__ import annotations
 
@@ -11,24 +11,26 @@ from optimizer.merging.blocks.presets import LBW_PRESETS, preset
 
 
 def read_blocks(text: str, base: str, *, where: str = "blocks") -> dict[str, float]:
-    """Named block weights from what a user typed.
+    """Returns the named block weights described by a text.
 
-    - Blocks and families of blocks by name: ``IN04=0.5, OUT=1.2, TE=0`` or ``IN04:0.5``. What is not named keeps 1.
-    - A preset: ``STYLE``, ``outs``; see ``optimizer.merging.blocks.presets``.
-    - A list: ``1,0,0,…`` or ``[1, 0, 0, …]``; see ``optimizer.merging.blocks.lists`` for what its entries mean. Without a prefix it is
-      read as sd-webui-lora-block-weight does, at lengths which only ComfyUI-Inspire-Pack knows (21, 27, 58) as that one does.
-    - With a prefix, the list of that tool: ``lbw:1,0,…``, ``kohya:[1,0,…]``, ``inspire:1,0,…``; ``lbw:INS`` is that tool's own preset.
+    The text has one of these forms:
+
+    - Blocks and families of blocks by name: ``IN04=0.5, OUT=1.2, TE=0`` or ``IN04:0.5``. Blocks that are not named keep weight 1.
+    - A preset: ``STYLE``, ``outs``, as defined in ``optimizer.merging.blocks.presets``.
+    - A list: ``1,0,0,…`` or ``[1, 0, 0, …]``, with the layouts in ``optimizer.merging.blocks.lists``. Without a prefix it has the layout
+      of sd-webui-lora-block-weight, or that of ComfyUI-Inspire-Pack at the lengths that only Inspire defines (21, 27, 58).
+    - With a prefix, a list of that tool: ``lbw:1,0,…``, ``kohya:[1,0,…]``, ``inspire:1,0,…``; ``lbw:INS`` is that tool's own preset.
 
     Args:
-        text: one of these.
+        text: block weights in one of these forms.
         base: family of the base model, ``sd1`` …; ``unknown`` counts as ``sd1``.
-        where: what to name in errors.
+        where: location named in errors.
 
     Returns:
-        block or family of blocks → factor, as ``Recipe.blocks`` takes it for one source. Lists name every block that the tool weighs.
+        Block or family of blocks → factor, in the format of ``Recipe.blocks`` for one source. Lists name every block that the tool weighs.
 
     Raises:
-        RecipeError: what cannot be read, or does not go with the base.
+        RecipeError: the text cannot be parsed, or does not apply to the base.
 
     Example:
         >>> read_blocks("IN04=0.5, OUT=1.2", "sd1")
@@ -58,7 +60,7 @@ def _of_tool(text: str, base: str, tool: str, where: str) -> dict[str, float]:
 
 
 def _is_list(text: str) -> bool:
-    """Whether the text is a list of numbers, or of letters that stand for numbers in one."""
+    """Returns whether the text is a list of numbers or of placeholders for numbers."""
     return text[:1] in ("[", "+", "-", ".") or text[:1].isdigit() or ("," in text and "=" not in text and ":" not in text)
 
 

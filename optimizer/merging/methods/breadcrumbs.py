@@ -1,4 +1,4 @@
-"""Model breadcrumbs: drop the smallest entries of ΔW, and the very largest ones too."""
+"""Model Breadcrumbs: drops the smallest and the largest entries of ΔW."""
 
 from __future__ import annotations
 
@@ -16,22 +16,25 @@ from optimizer.merging.methods.weighted_sum import summed
 
 
 def breadcrumbs(deltas: Deltas, settings: Settings, /) -> Tensor:
-    """Σ wᵢ · mask(ΔWᵢ): Model Breadcrumbs (arXiv 2312.06795).
+    """Returns Σ wᵢ · mask(ΔWᵢ): Model Breadcrumbs (arXiv 2312.06795).
 
-    Reads ``density``, the share of entries kept of each source, and ``gamma``, the share of the largest that is dropped.
+    Reads ``density``, the share of entries kept of each source, and ``gamma``, the share of largest entries that is dropped.
     """
     return summed(crumbs(deltas.dense, settings), deltas.columns)
 
 
 def breadcrumbs_ties(deltas: Deltas, settings: Settings, /) -> Tensor:
-    """Breadcrumbs' mask in the place of the trimming step of TIES, as mergekit has it. Reads what ``breadcrumbs`` and ``ties`` read."""
+    """Returns TIES with the mask of Model Breadcrumbs in place of the trimming step, as in mergekit.
+
+    Reads the settings of ``breadcrumbs`` and ``ties``.
+    """
     return agreed(crumbs(deltas.dense, settings), deltas.columns, settings)
 
 
 def crumbs(values: Slabs, settings: Settings) -> Slabs:
-    """Each source's entries but the ⌊γ · entries⌋ largest and as many of the smallest that ⌊density · entries⌋ remain.
+    """Returns each source's entries without the ⌊γ · entries⌋ largest, and without the smallest, so that ⌊density · entries⌋ remain.
 
-    Where density and γ together exceed 1, fewer of the largest are dropped. γ = 0 drops none of them.
+    If density + γ exceeds 1, fewer of the largest entries are dropped. With γ = 0 none of them is dropped.
     """
     bounds = [_bounds(values.magnitudes(source), settings) for source in range(values.count)]
 
@@ -44,10 +47,10 @@ def crumbs(values: Slabs, settings: Settings) -> Slabs:
 
 
 def _bounds(magnitudes: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
-    """The least magnitude that stays and the least that is too large, (b, 1, 1) each."""
+    """Returns the smallest magnitude that is kept and the smallest that is dropped as too large, (b, 1, 1) each."""
     count = magnitudes.shape[1]
     kept = max(1, int(settings.density * count))
     dropped = min(int(settings.gamma * count), count - kept)
     low = ranked(magnitudes, dropped + kept)
-    # The entry above the greatest that stays bounds it from outside, so that equal magnitudes share their fate.
+    # The upper bound is exclusive, so that entries of equal magnitude are all kept or all dropped.
     return low, ranked(magnitudes, dropped) if dropped else torch.full_like(low, torch.inf)

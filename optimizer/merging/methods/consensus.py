@@ -1,4 +1,4 @@
-"""Consensus: keep the entries of the sum that several sources want."""
+"""Consensus merging: keeps the entries of the weighted sum that several sources select."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from optimizer.merging.methods.method import Settings
 
 
 def consensus(deltas: Deltas, settings: Settings, /) -> Tensor:
-    """Consensus merging with TALL masks (arXiv 2405.07813) of the weighted ΔW.
+    """Returns the consensus merge of the weighted ΔW with TALL masks (arXiv 2405.07813).
 
-    A source wants an entry where |wᵢΔWᵢ| ≥ λ · |Σ wⱼΔWⱼ − wᵢΔWᵢ|; entries of the sum that fewer than ``quorum`` sources want are
-    dropped. A quorum of 1 drops what no source wants, 2 also what a single one does ("selfish weights"); of fewer sources, all.
+    A source selects an entry where |wᵢΔWᵢ| ≥ λ · |Σ wⱼΔWⱼ − wᵢΔWᵢ|; entries of the sum that fewer than ``quorum`` sources select are
+    dropped. A quorum of 1 drops entries that no source selects, 2 also those that only one selects ("selfish weights"). If there are
+    fewer sources than the quorum, all of them have to select an entry.
 
     Reads ``mask_scale`` (the paper's λ), ``quorum`` and ``scale``.
     """
@@ -21,7 +22,7 @@ def consensus(deltas: Deltas, settings: Settings, /) -> Tensor:
 
 
 def _wanted(parts: list[Tensor], columns: Tensor, settings: Settings) -> Tensor:
-    """The same of one slab."""
+    """Returns the consensus merge of one tile of rows."""
     owns = [part.mul_(weight) for part, weight in zip(parts, columns, strict=True)]
     whole = torch.stack(owns).sum(dim=0)
     votes = torch.zeros(whole.shape, dtype=torch.uint8, device=whole.device)

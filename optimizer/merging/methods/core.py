@@ -1,4 +1,4 @@
-"""Core space: TIES on the small matrices that all sources become in common bases of both sides."""
+"""Core space: TIES on the small core matrices of the sources in shared left and right bases."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from optimizer.merging.methods.ties import agreed
 
 
 def core(deltas: Deltas, settings: Settings, /) -> LowRank:
-    """TIES in core space (arXiv 2509.17786): Mᵢ = UᵀΔWᵢV, then ΔW = U · TIES(Mᵢ) · Vᵀ.
+    """Returns TIES in core space (arXiv 2509.17786): Mᵢ = UᵀΔWᵢV, then ΔW = U · TIES(Mᵢ) · Vᵀ.
 
-    U holds the left singular vectors of [B₁ | … | B_N], V the right ones of [A₁; …; A_N], where ΔWᵢ = BᵢAᵢ. The paper takes the file's
-    factors; here they are √σ-balanced singular vectors, so that the result depends on ΔW alone. The cores lose nothing, and the
-    result has rank Σ rᵢ, exactly. The bases are found in double precision, as in ``knots``.
+    U holds the left singular vectors of [B₁ | … | B_N], V the right ones of [A₁; …; A_N], where ΔWᵢ = BᵢAᵢ. The paper uses the stored
+    factors; here they are √σ-balanced singular vectors, so that the result depends on ΔW alone. The cores are lossless, and the
+    result has rank Σ rᵢ, exactly. The bases are computed in double precision, as in ``knots``.
 
-    Reads what ``ties`` reads.
+    Reads the settings of ``ties``.
     """
     canonical = [svd(LowRank(term.up.double(), term.down.double())).balanced() for term in deltas.terms]
     left = oriented(torch.linalg.svd(torch.cat([term.up for term in canonical], dim=-1), full_matrices=False).U).float()

@@ -1,4 +1,4 @@
-"""DARE: drop entries of ΔW at random and rescale the rest."""
+"""DARE: drops entries of ΔW at random and rescales the rest."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from optimizer.merging.methods.weighted_sum import summed
 
 
 def dare_linear(deltas: Deltas, settings: Settings, /) -> Tensor:
-    """Σ wᵢ · dare(ΔWᵢ): DARE (arXiv 2311.03099, equation 1) before task arithmetic.
+    """Returns Σ wᵢ · dare(ΔWᵢ): DARE (arXiv 2311.03099, equation 1) before task arithmetic.
 
     Reads ``density`` (the probability to keep an entry, 1 − p of the paper), ``rescale`` and ``seed``.
     """
@@ -22,18 +22,18 @@ def dare_linear(deltas: Deltas, settings: Settings, /) -> Tensor:
 
 
 def dare_ties(deltas: Deltas, settings: Settings, /) -> Tensor:
-    """DARE (arXiv 2311.03099) in the place of the trimming step of TIES (arXiv 2306.01708, algorithm 1).
+    """Returns TIES (arXiv 2306.01708, algorithm 1) with DARE (arXiv 2311.03099) in place of the trimming step.
 
-    Reads what ``dare_linear`` and ``ties`` read.
+    Reads the settings of ``dare_linear`` and ``ties``.
     """
     return agreed(dropped(deltas.dense, deltas, settings), deltas.columns, settings)
 
 
 def dropped(values: Slabs, deltas: Deltas, settings: Settings) -> Slabs:
-    """The sources' values with entries dropped at random: Bernoulli(density), drawn for each source and module apart.
+    """Returns the sources' values with entries dropped at random: Bernoulli(density), drawn separately for each source and module.
 
-    ``rescale`` says how survivors make up for the dropped: ``inverse`` divides by the density, which keeps the expectation (the
-    paper); ``l1`` restores each source's L1 norm (mergekit); ``none`` leaves them as they are.
+    ``rescale`` sets the scaling of the kept entries: ``inverse`` divides by the density, which preserves the expectation (the
+    paper); ``l1`` restores each source's L1 norm (mergekit); ``none`` leaves them unchanged.
     """
     draws = [deltas.uniform(settings.seed, source) for source in range(values.count)]
     factor = 1 / settings.density if settings.rescale == "inverse" else 1.0
@@ -47,7 +47,7 @@ def dropped(values: Slabs, deltas: Deltas, settings: Settings) -> Slabs:
 
 
 def restored(kept: Slabs, values: Slabs) -> Slabs:
-    """The kept entries, times what gives each source and module its L1 norm back."""
+    """Returns the kept entries, rescaled to the original L1 norm of each source and module."""
     factors = []
     for source in range(values.count):
         after = kept.l1(source)

@@ -1,4 +1,4 @@
-"""DELLA: drop entries of ΔW at random, the smaller ones of each row more often."""
+"""DELLA: drops entries of ΔW at random, the smaller ones of each row more often."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from optimizer.merging.methods.weighted_sum import summed
 
 
 def della_linear(deltas: Deltas, settings: Settings, /) -> Tensor:
-    """Σ wᵢ · magprune(ΔWᵢ): MAGPRUNE of DELLA-Merging (arXiv 2406.11617) before task arithmetic.
+    """Returns Σ wᵢ · magprune(ΔWᵢ): MAGPRUNE of DELLA-Merging (arXiv 2406.11617) before task arithmetic.
 
     Reads ``density`` (mean probability to keep an entry), ``epsilon``, ``rescale`` and ``seed``.
     """
@@ -24,18 +24,18 @@ def della_linear(deltas: Deltas, settings: Settings, /) -> Tensor:
 
 
 def della_ties(deltas: Deltas, settings: Settings, /) -> Tensor:
-    """DELLA-Merging (arXiv 2406.11617): MAGPRUNE, then election and fusion as in TIES.
+    """Returns DELLA-Merging (arXiv 2406.11617): MAGPRUNE, then election and fusion as in TIES.
 
-    Reads what ``della_linear`` and ``ties`` read.
+    Reads the settings of ``della_linear`` and ``ties``.
     """
     return agreed(sampled(deltas.dense, deltas, settings), deltas.columns, settings)
 
 
 def sampled(values: Slabs, deltas: Deltas, settings: Settings) -> Slabs:
-    """The sources' values with entries dropped at random, each kept with the probability that its rank in its row gives it.
+    """Returns the sources' values with entries dropped at random; the keep probability depends on the rank of an entry in its row.
 
-    ``rescale`` = ``inverse`` divides every survivor by its own probability (the paper), ``l1`` restores each source's
-    L1 norm (mergekit), ``none`` leaves it.
+    ``rescale`` = ``inverse`` divides every kept entry by its own probability (the paper), ``l1`` restores each source's L1 norm
+    (mergekit), ``none`` leaves the entries unchanged.
     """
     draws = [deltas.uniform(settings.seed, source) for source in range(values.count)]
 
@@ -50,14 +50,14 @@ def sampled(values: Slabs, deltas: Deltas, settings: Settings) -> Slabs:
 
 
 def keep_probabilities(value: Tensor, density: float, epsilon: float) -> Tensor:
-    """How probably each entry is kept: from density − ε for the least of its row to density + ε for the greatest, linear in the rank.
+    """Returns each entry's keep probability: from density − ε for the smallest of its row to density + ε for the largest, linear in rank.
 
-    The window shrinks where it would leave [0, 1], where mergekit refuses; else this is its formula, with the same ε.
+    The window is narrowed where it would leave [0, 1], where mergekit raises an error; otherwise the formula and ε are those of mergekit.
 
     Args:
-        value: (b, rows, columns).
+        value: entries, (b, rows, columns).
         density: mean probability.
-        epsilon: half the window's width.
+        epsilon: half the width of the window.
     """
     half, columns = min(epsilon, density, 1 - density), value.shape[-1]
     chances = torch.linspace(density - half, density + half, columns, device=value.device) if columns > 1 else value.new_tensor([density])

@@ -1,4 +1,4 @@
-"""Isotropic merging: flatten the spectrum of the sum, so that no source's directions drown the others'."""
+"""Isotropic merging: flattens the spectrum of the weighted sum, so that no source's directions dominate."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from optimizer.merging.methods.method import Settings
 
 
 def iso(deltas: Deltas, settings: Settings, /) -> LowRank:
-    """Iso-C (arXiv 2502.04959): the weighted sum with every singular value replaced by their mean.
+    """Returns Iso-C (arXiv 2502.04959): the weighted sum with every singular value replaced by their mean.
 
-    The mean is over the components that the sum has, Σ rᵢ at most, since all others would be directions that no source has.
-    ``isotropy`` β goes there from the plain sum: σ ← (1 − β)σ + βσ̄; the paper has β = 1. Reads ``isotropy`` and ``scale``.
+    The mean is taken over the nonzero components of the sum, Σ rᵢ at most; all others would be directions that no source has.
+    ``isotropy`` β interpolates from the plain sum: σ ← (1 − β)σ + βσ̄; the paper has β = 1. Reads ``isotropy`` and ``scale``.
     """
     whole = svd(concatenated(deltas.terms, deltas.weights))
     seen = whole.seen()

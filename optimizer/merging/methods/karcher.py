@@ -1,4 +1,4 @@
-"""The Karcher mean of any number of sources: the point of the sphere that is nearest to all of their directions."""
+"""Karcher mean: the Riemannian centre of mass, on the unit sphere, of the directions of any number of sources."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from optimizer.merging.methods.method import Settings
 
 _STEPS = 100
 _TOLERANCE = 1e-10
-_OPPOSITE = -1 + 1e-9  # a cosine below which the way to a vector is not known
-_EMPTY = 0.5  # steps keep the length of 1, so a shorter mean is that of sources that change nothing
+_OPPOSITE = -1 + 1e-9  # cosine below which the geodesic to a vector is not unique
+_EMPTY = 0.5  # iterates have length 1; a shorter mean comes from sources with ΔW = 0
 
 
 def karcher(deltas: Deltas, settings: Settings, /) -> LowRank:
-    """The Riemannian centre of mass (Karcher 1977) of the directions sgn(wᵢ)ΔWᵢ/‖ΔWᵢ‖ with the weights |wᵢ|, at the length Σ |wᵢ|·‖ΔWᵢ‖.
+    """Returns the Riemannian centre of mass (Karcher 1977) of the directions sgn(wᵢ)ΔWᵢ/‖ΔWᵢ‖ with weights |wᵢ| and norm Σ |wᵢ|·‖ΔWᵢ‖.
 
-    For two sources of equal norm it is ``slerp``; at weights 1/N it is what mergekit's ``karcher``, which works on whole weights, gives
-    for ΔW. The mean lies in the sources' span, so all steps are made on its coefficients there.
+    For two sources of equal norm it equals ``slerp``; at weights 1/N it equals mergekit's ``karcher``, which works on whole weights,
+    applied to ΔW. The mean lies in the sources' span, so all steps are computed on its coefficients there.
     """
     products = gram(deltas.terms)
     norms = products.diagonal(dim1=1, dim2=2).sqrt()
@@ -33,14 +33,14 @@ def karcher(deltas: Deltas, settings: Settings, /) -> LowRank:
 
 
 def sphere_mean(cosines: Tensor, shares: Tensor) -> Tensor:
-    """Coefficients of the Karcher mean in unit vectors, (b, n), fp64, by gradient descent with steps of 1.
+    """Returns the coefficients of the Karcher mean in unit vectors, (b, n), fp64, by gradient descent with step size 1.
 
-    Where the vectors cancel each other there is no unique mean; the first one's direction is taken as the start. A vector opposite to
-    the mean pulls it in no direction rather than in any.
+    If the vectors cancel each other the mean is not unique; the iteration then starts at the first vector. A vector opposite to the mean
+    contributes no gradient, because its direction is undefined.
 
     Args:
-        cosines: the vectors' inner products, (b, n, n), fp64.
-        shares: their weights, (b, n), which add up to 1.
+        cosines: inner products of the unit vectors, (b, n, n), fp64.
+        shares: weights of the vectors, (b, n), with sum 1.
     """
     mean = _unit(shares, cosines)
     for _ in range(_STEPS):
@@ -64,5 +64,5 @@ def _unit(mean: Tensor, cosines: Tensor) -> Tensor:
 
 
 def _length(vector: Tensor, cosines: Tensor) -> Tensor:
-    """(b, 1)."""
+    """Returns the norm of each vector of coefficients, (b, 1)."""
     return torch.einsum("bi,bij,bj->b", vector, cosines, vector).clamp(min=0).sqrt()[:, None]

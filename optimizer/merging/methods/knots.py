@@ -1,4 +1,4 @@
-"""KnOTS: TIES or DARE in the basis that all sources share."""
+"""KnOTS: TIES or DARE-TIES in a basis shared by all sources."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from optimizer.merging.methods.ties import agreed
 
 
 def knots(deltas: Deltas, settings: Settings, /) -> LowRank:
-    """KnOTS-TIES (arXiv 2410.19735): with [ΔW₁ | … | ΔW_N] = UΣ[V₁ᵀ | … | V_Nᵀ], U times TIES of the ΣVᵢᵀ, as in the authors' code.
+    """Returns KnOTS-TIES (arXiv 2410.19735): with [ΔW₁ | … | ΔW_N] = UΣ[V₁ᵀ | … | V_Nᵀ], U · TIES(ΣVᵢᵀ), as in the authors' code.
 
-    Their code trims the modules of a model together, this each one by itself, as ``ties`` does. Reads what ``ties`` reads. The result
-    has rank Σ rᵢ, exactly.
+    The authors' code trims all modules of a model together; this function trims each module separately, as ``ties`` does. The result
+    has rank Σ rᵢ, exactly. Reads the settings of ``ties``.
     """
     basis, values = shared_basis(deltas)
     return LowRank(basis, agreed(trimmed(values, settings.density), deltas.columns, settings))
 
 
 def knots_dare(deltas: Deltas, settings: Settings, /) -> LowRank:
-    """KnOTS-DARE-TIES (arXiv 2410.19735): as ``knots``, with DARE in the place of trimming. Reads what ``dare_ties`` reads."""
+    """Returns KnOTS-DARE-TIES (arXiv 2410.19735): ``knots`` with DARE in place of trimming. Reads the settings of ``dare_ties``."""
     basis, values = shared_basis(deltas)
     return LowRank(basis, agreed(dropped(values, deltas, settings), deltas.columns, settings))
 
 
 def shared_basis(deltas: Deltas) -> tuple[Tensor, Slabs]:
-    """U, (b, out, p), and the sources' coordinates UᵀΔWᵢ = ΣVᵢᵀ, (b, p, fan_in) each.
+    """Returns U, (b, out, p), and the sources' coordinates UᵀΔWᵢ = ΣVᵢᵀ, (b, p, fan_in) each.
 
-    With QR of [upᵢ] and of every downᵢᵀ, U is that of a matrix of the size of the sum of ranks. In double precision: what is trimmed
-    depends on the basis, and directions of nearly equal singular values should not depend on rounding.
+    QR of [upᵢ] and of every downᵢᵀ reduces the SVD to a matrix of the size of the sum of ranks. It is computed in double precision: the
+    trimmed entries depend on the basis, and directions of nearly equal singular values should not depend on rounding.
     """
     q, r = torch.linalg.qr(torch.cat([term.up for term in deltas.terms], dim=-1).double())
     parts = r.split([term.rank for term in deltas.terms], dim=-1)

@@ -1,4 +1,4 @@
-"""Magnitude pruning: of every source only the largest entries of ΔW."""
+"""Magnitude pruning: keeps only the largest entries of each source's ΔW."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from optimizer.merging.methods.weighted_sum import summed
 
 
 def magnitude_prune(deltas: Deltas, settings: Settings, /) -> Tensor:
-    """Σ wᵢ · trim(ΔWᵢ): the trimming step of TIES (arXiv 2306.01708, section 3, step 1) without its election.
+    """Returns Σ wᵢ · trim(ΔWᵢ): the trimming step of TIES (arXiv 2306.01708, section 3, step 1) without its election.
 
     Reads ``density``, the share of entries kept of each source.
     """
@@ -22,9 +22,9 @@ def magnitude_prune(deltas: Deltas, settings: Settings, /) -> Tensor:
 
 
 def trimmed(values: Slabs, density: float) -> Slabs:
-    """Each source's entries of largest magnitude, the rest 0.
+    """Returns each source's entries of largest magnitude, with the rest set to 0.
 
-    ⌊density · entries⌋ of each source and module survive, at least one; all that equal the smallest survivor survive with it, so
+    ⌊density · entries⌋ of each source and module are kept, at least one. Entries that equal the smallest kept magnitude are kept too, so
     the result does not depend on how a device breaks ties.
     """
     if density == 1:

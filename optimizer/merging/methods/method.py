@@ -1,4 +1,4 @@
-"""Method: one way to merge, as the search and the merge itself see it."""
+"""Method: the record of a merge method that the search and the merge use."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Cost = Literal["factors", "core", "entries"]
 
 
 class Settings(Protocol):
-    """What a method may read of a recipe; each field is explained at ``Recipe``."""
+    """Recipe fields that a method may read; the fields are documented in ``Recipe``."""
 
     @property
     def density(self) -> float: ...
@@ -50,10 +50,10 @@ class Settings(Protocol):
 
 
 class MergeFunction(Protocol):
-    """The signature of every method: a pure function from the deltas of some modules to the merged changes.
+    """Signature of every merge method: a pure function from the deltas of a batch of modules to the merged ΔW.
 
-    It returns factors where the result has low rank by construction, else dense matrices (b, out, fan_in) in fp32. Compressing the
-    result to the recipe's rank is not its concern.
+    It returns factors if the result has low rank by construction, else dense matrices (b, out, fan_in) in fp32. The caller compresses
+    the result to the recipe's rank.
     """
 
     def __call__(self, deltas: Deltas, settings: Settings, /) -> Change: ...
@@ -61,14 +61,14 @@ class MergeFunction(Protocol):
 
 @dataclass(frozen=True)
 class Parameter:
-    """One field of a recipe that a method reads, and where to search it.
+    """One recipe field that a method reads, and its search space.
 
     Attributes:
-        name: the field.
-        default: where a search starts.
-        low, high: closed interval to search, for a number.
-        choices: the values to search, for a word or a few numbers.
-        searched: whether a search proposes values; else it leaves the default.
+        name: name of the recipe field.
+        default: starting value of a search.
+        low, high: bounds of the closed search interval, for a number.
+        choices: values to search, for a categorical field.
+        searched: whether a search varies the field; otherwise it keeps the default.
     """
 
     name: str
@@ -84,23 +84,23 @@ class Method:
     """A merge method.
 
     Attributes:
-        name: its name in a recipe.
-        function: computes some modules' merged changes.
+        name: name of the method in a recipe.
+        function: computes the merged ΔW of a batch of modules.
         citation: paper and equation.
-        formula: in one line, for people.
-        parameters: the recipe's fields that it reads besides weights, block weights, rank and dtype; a recipe that sets another one
-            is refused.
-        rank: whether the recipe gives an output rank: ``forbidden`` where the result is exact by definition, ``required``, or
-            ``optional``, where none means the method's own result, exactly.
-        cost: what a module of shape (m, n) and a sum of ranks R costs: ``factors`` O((m + n)R), at most a Gram matrix of the factors;
+        formula: one-line formula for display.
+        parameters: recipe fields that the method reads besides weights, block weights, rank and dtype; a recipe that sets any other
+            method field is rejected.
+        rank: whether the recipe gives an output rank: ``forbidden`` if the result is exact by definition, ``required``, or
+            ``optional``, where no rank keeps the method's exact result.
+        cost: complexity for a module of shape (m, n) and a sum of ranks R: ``factors`` O((m + n)R), at most a Gram matrix of the factors;
             ``core`` O((m + n)R²); ``entries`` O(mnR), every entry of ΔW.
         linear: whether the merge is linear in the weights.
-        homogeneous: whether a factor on all weights is one on the merge; else only the weights' ratios matter.
-        commutes: whether the order of the sources does not matter.
-        seeded: whether it draws random numbers.
-        signs: for each source the sign that the method gives its weight; empty: + for all.
-        most: the greatest number of sources; 0: any number.
-        reproduces: the tool, and the settings there and here, with which it gives the same ΔW.
+        homogeneous: whether scaling all weights scales the merge by the same factor; otherwise only the ratios of the weights matter.
+        commutes: whether the result is independent of the order of the sources.
+        seeded: whether the method draws random numbers.
+        signs: sign that the method applies to each source's weight; empty means + for all.
+        most: maximum number of sources; 0 means any number.
+        reproduces: tools that give an equal ΔW, with the settings needed in that tool and in the recipe.
     """
 
     name: str
@@ -119,9 +119,9 @@ class Method:
     reproduces: tuple[str, ...] = ()
 
     def reads(self, field: str) -> bool:
-        """Whether the recipe's field is one of this method's parameters."""
+        """Returns whether a recipe field is one of this method's parameters."""
         return any(p.name == field for p in self.parameters)
 
     def sign(self, index: int) -> int:
-        """The sign that the method gives a source's weight."""
+        """Returns the sign, 1 or -1, that the method applies to the weight of a source."""
         return self.signs[index] if self.signs else 1

@@ -1,4 +1,4 @@
-"""Orthogonalisation: keep each source out of the directions of those before it."""
+"""Orthogonalisation: projects each source onto the complement of the directions of the sources before it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _ROUNDING = 1e-5
 
 
 def orthogonalize(deltas: Deltas, settings: Settings, /) -> LowRank:
-    """w₁ΔW₁ + Σ wᵢ · ΔWᵢ(I − s·QQᵀ), where Q spans what the sources before the i-th read: NP-LoRA (arXiv 2511.11051).
+    """Returns w₁ΔW₁ + Σ wᵢ · ΔWᵢ(I − s·QQᵀ), where Q spans the row spaces of the sources before the i-th: NP-LoRA (arXiv 2511.11051).
 
-    The first source stays whole (the paper has the style there; where its weight is 0, the next one counts as the first), and each of
-    more than two keeps out of all before it. ``side`` says which directions: ``input`` (the rows of ΔW, the paper's) or
-    ``output`` (its columns). ``strength`` s is 1 for the paper's hard projection and less for a soft one. Reads ``side`` and ``strength``.
+    The first source is unchanged (in the paper it is the style; if its weight is 0, the next source counts as the first). With more than
+    two sources, each is projected against all before it. ``side`` selects the directions: ``input`` (rows of ΔW, as in the paper) or
+    ``output`` (columns). ``strength`` s is 1 for the paper's hard projection and less for a soft one. Reads ``side`` and ``strength``.
     """
     terms = [deltas.terms[0]]
     for index, term in enumerate(deltas.terms[1:], start=1):
@@ -28,7 +28,7 @@ def orthogonalize(deltas: Deltas, settings: Settings, /) -> LowRank:
 
 
 def _outside(term: LowRank, before: Sequence[LowRank], settings: Settings) -> LowRank:
-    """The term with ``strength`` of its part in the span taken away."""
+    """Returns the term minus ``strength`` times its projection onto the span of the terms before it."""
     canonical = [svd(other).balanced() for other in before]
     if settings.side == "input":
         basis = orthonormal_rows(torch.cat([other.down for other in canonical], dim=-2))
@@ -38,7 +38,7 @@ def _outside(term: LowRank, before: Sequence[LowRank], settings: Settings) -> Lo
 
 
 def orthonormal_rows(matrix: Tensor) -> Tensor:
-    """An orthonormal basis of the rows of (b, k, n) matrices, (b, min(k, n), n); rows of 0 where they span less."""
+    """Returns an orthonormal basis of the row spaces of (b, k, n) matrices, (b, min(k, n), n), zero-padded if the rank is lower."""
     _, sigma, rows = torch.linalg.svd(matrix, full_matrices=False)
     seen = sigma > _ROUNDING * sigma.amax(dim=1, keepdim=True)
     basis: Tensor = rows * seen[..., None]

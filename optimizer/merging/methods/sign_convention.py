@@ -1,4 +1,4 @@
-"""Bases: what makes singular vectors, whose signs are arbitrary, the same everywhere."""
+"""Sign convention for singular vectors, whose signs are arbitrary, so that results are reproducible."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from torch import Tensor
 
 
 def oriented(basis: Tensor) -> Tensor:
-    """Columns turned so that the entry of greatest magnitude is positive, (b, n, k).
+    """Returns the columns with signs chosen so that the entry of largest magnitude is positive, (b, n, k).
 
-    An election breaks ties in favour of +, so what it elects depends on the signs of the basis that it works in.
+    Sign election breaks ties in favour of +, so its result depends on the signs of the basis.
     """
     largest = basis.gather(-2, basis.abs().argmax(dim=-2, keepdim=True))
     return torch.where(largest < 0, -basis, basis)

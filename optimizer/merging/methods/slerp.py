@@ -1,4 +1,4 @@
-"""Spherical interpolation of two sources."""
+"""Spherical linear interpolation of two sources."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _COLLINEAR = 1e-6
 
 
 def slerp(deltas: Deltas, settings: Settings, /) -> LowRank:
-    """Spherical linear interpolation (Shoemake 1985) of two ΔW, each as one vector, times |w₁| + |w₂|.
+    """Returns the spherical linear interpolation (Shoemake 1985) of two ΔW, each as one vector, times |w₁| + |w₂|.
 
     With t = |w₂| / (|w₁| + |w₂|) and the angle θ between sgn(w₁)ΔW₁ and sgn(w₂)ΔW₂ it is their sum with the coefficients
-    sin((1 − t)θ) / sin θ and sin(tθ) / sin θ, those of plain interpolation where θ is 0 or π. Parallel sources give the weighted sum;
-    at weights 1 − t and t, both positive, it is what mergekit's ``nuslerp`` computes of task vectors.
+    sin((1 − t)θ) / sin θ and sin(tθ) / sin θ, or those of linear interpolation if θ is 0 or π. Parallel sources give the weighted sum;
+    at weights 1 − t and t, both positive, it equals mergekit's ``nuslerp`` of the task vectors.
     """
     if len(deltas.terms) == 1:
         return concatenated(deltas.terms, deltas.weights)
@@ -26,7 +26,7 @@ def slerp(deltas: Deltas, settings: Settings, /) -> LowRank:
 
 
 def nuslerp(deltas: Deltas, settings: Settings, /) -> LowRank:
-    """``slerp`` of every row of ΔW apart, that is, of what feeds each output: mergekit's ``nuslerp`` with ``nuslerp_flatten: false``."""
+    """Returns ``slerp`` of each row of ΔW separately, that is, per output: mergekit's ``nuslerp`` with ``nuslerp_flatten: false``."""
     if len(deltas.terms) == 1:
         return concatenated(deltas.terms, deltas.weights)
     a, b = deltas.terms
@@ -37,14 +37,14 @@ def nuslerp(deltas: Deltas, settings: Settings, /) -> LowRank:
 
 
 def spherical(weights: Tensor, aa: Tensor, bb: Tensor, ab: Tensor) -> Tensor:
-    """The coefficients of two vectors in their spherical interpolation, times the sum of their weights' magnitudes.
+    """Returns the coefficients of two vectors in their spherical interpolation, times the sum of their weights' magnitudes.
 
     Args:
-        weights: (2, …), signed, not both 0, fp64.
-        aa, bb, ab: their inner products, (…), fp64.
+        weights: signed weights, not both 0, (2, …), fp64.
+        aa, bb, ab: inner products of the two vectors, (…), fp64.
 
     Returns:
-        (2, …).
+        The coefficients, (2, …), fp64.
     """
     total = weights.abs().sum(dim=0)
     t, sign = weights[1].abs() / total, weights.sign()
@@ -59,6 +59,6 @@ def spherical(weights: Tensor, aa: Tensor, bb: Tensor, ab: Tensor) -> Tensor:
 
 
 def _rowwise(a: LowRank, b: LowRank) -> Tensor:
-    """⟨row of ΔWₐ, row of ΔW_b⟩, (b, out), fp64."""
+    """Returns the inner products of the rows of ΔWₐ and ΔW_b, (b, out), fp64."""
     across = a.down.double() @ b.down.double().mT
     return ((a.up.double() @ across) * b.up.double()).sum(dim=-1)

@@ -1,4 +1,4 @@
-"""The table of all merge methods: what the search, the recipes and ``docs/methods.md`` know of them."""
+"""Table of all merge methods, used by the search, the recipes and ``docs/methods.md``."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _KEPT = Parameter("density", default=0.4, low=0.1, high=1.0)
 _WINDOW = Parameter("epsilon", default=0.1, low=0.0, high=0.2)
 _LARGEST = Parameter("gamma", default=0.01, low=0.0, high=0.05)
 _ELECT = Parameter("elect_on", default="raw", choices=("raw", "weighted"))
-_MAJORITY = Parameter("majority", default="total", choices=("total", "frequency"), searched=False)  # for two sources nearly the same
+_MAJORITY = Parameter("majority", default="total", choices=("total", "frequency"), searched=False)  # nearly equal for two sources
 _MEAN = Parameter("normalise", default="count", choices=("count", "weight", "none"))
-_LAMBDA = Parameter("scale", default=1.0, low=0.5, high=2.0, searched=False)  # the weights already say it
+_LAMBDA = Parameter("scale", default=1.0, low=0.5, high=2.0, searched=False)  # redundant with the weights
 _RESCALE = Parameter("rescale", default="inverse", choices=("inverse", "l1", "none"))
 _MASK = Parameter("mask_scale", default=0.4, low=0.2, high=0.6)
 _QUORUM = Parameter("quorum", default=2, choices=(1, 2))

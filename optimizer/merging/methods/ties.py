@@ -1,4 +1,4 @@
-"""TIES: trim, elect signs, and average only those who agree."""
+"""TIES: trims entries, elects signs, and averages the entries that have the elected sign."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from optimizer.merging.methods.method import Settings
 
 
 def ties(deltas: Deltas, settings: Settings, /) -> Tensor:
-    """TIES-Merging (arXiv 2306.01708, algorithm 1) of ΔW.
+    """Returns the TIES-Merging (arXiv 2306.01708, algorithm 1) of the sources' ΔW.
 
     Reads ``density`` (share of entries kept of each source), ``elect_on``, ``majority``, ``normalise`` and ``scale`` (the paper's λ).
     """
@@ -20,27 +20,27 @@ def ties(deltas: Deltas, settings: Settings, /) -> Tensor:
 
 
 def agreed(values: Slabs, columns: Tensor, settings: Settings) -> Tensor:
-    """Elect a sign for every entry and merge the sources that have it (algorithm 1, steps 2 and 3).
+    """Elects a sign for every entry and merges the sources that have it (algorithm 1, steps 2 and 3).
 
-    The elected sign is that of a sum over sources, + where the sum is 0. ``elect_on`` says what is summed: the entries as they are
-    (``raw``, as in PEFT) or times their weights (``weighted``, as in mergekit); ``majority`` whether their values count (``total``,
-    the paper) or only their signs, one vote a source (``frequency``; mergekit's ``count``). The weighted entries that carry the
-    elected sign are added and divided by their number (``normalise`` = ``count``, PEFT and the paper), by the sum of their weights'
-    magnitudes (``weight``, mergekit), or by nothing (``none``).
+    The elected sign is that of a sum over sources, + if the sum is 0. ``elect_on`` selects the summands: the raw entries
+    (``raw``, as in PEFT) or the entries times their weights (``weighted``, as in mergekit). ``majority`` selects whether their values
+    count (``total``, the paper) or only their signs, one vote per source (``frequency``; mergekit's ``count``). The weighted entries
+    with the elected sign are added and divided by their number (``normalise`` = ``count``, PEFT and the paper), by the sum of their
+    weights' magnitudes (``weight``, mergekit), or not divided (``none``).
 
     Args:
-        values: n sources' values, 0 for what was dropped.
-        columns: (n, b, 1, 1), the weights, signed, not 0.
-        settings: the recipe.
+        values: values of the n sources, 0 for dropped entries.
+        columns: signed, nonzero weights, (n, b, 1, 1).
+        settings: fields of the recipe.
 
     Returns:
-        (b, rows, columns), times ``scale``.
+        The merged values times ``scale``, (b, rows, columns).
     """
     return values.merged(lambda parts: _agreed(parts, columns, settings))
 
 
 def _agreed(parts: list[Tensor], columns: Tensor, settings: Settings) -> Tensor:
-    """The same of one slab."""
+    """Returns the elected and merged values of one tile of rows."""
     voices = columns.sign() if settings.elect_on == "weighted" else torch.ones_like(columns)
     elected = _elected(parts, columns, settings)
     merged = torch.zeros_like(elected)
@@ -56,7 +56,7 @@ def _agreed(parts: list[Tensor], columns: Tensor, settings: Settings) -> Tensor:
 
 
 def _elected(parts: list[Tensor], columns: Tensor, settings: Settings) -> Tensor:
-    """The elected sign, 1 or −1, (b, rows, columns), fp32."""
+    """Returns the elected signs, 1 or −1, (b, rows, columns), fp32."""
     ballot = torch.zeros_like(parts[0])
     for part, weight in zip(parts, columns, strict=True):
         vote = part.sign() if settings.majority == "frequency" else part

@@ -1,4 +1,4 @@
-"""The weighted sum, the merge that equals stacking the sources, and the weighted mean."""
+"""Weighted sum, which equals loading all sources together, and weighted mean."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from optimizer.merging.methods.method import Settings
 
 
 def weighted_sum(deltas: Deltas, settings: Settings, /) -> LowRank:
-    """Σ wᵢ · ΔWᵢ by concatenation of the factors: task arithmetic (arXiv 2212.04089, section 2) on LoRA deltas."""
+    """Returns Σ wᵢ · ΔWᵢ by concatenation of the factors: task arithmetic (arXiv 2212.04089, section 2) on LoRA deltas."""
     return concatenated(deltas.terms, deltas.weights)
 
 
 def model_soup(deltas: Deltas, settings: Settings, /) -> LowRank:
-    """Σ wᵢ · ΔWᵢ / Σ |wᵢ|: the uniform soup of Model Soups (arXiv 2203.05482) at equal weights.
+    """Returns Σ wᵢ · ΔWᵢ / Σ |wᵢ|: the uniform soup of Model Soups (arXiv 2203.05482) at equal weights.
 
-    A source without the module counts as one that changes nothing there, so the mean is one of files.
+    A source that lacks a module counts as ΔW = 0 there, so the divisor is equal in all modules with equal block weights.
     """
     return concatenated(deltas.terms, deltas.weights / deltas.total)
 
 
 def summed(values: Slabs, columns: Tensor) -> Tensor:
-    """Σ wᵢ · xᵢ of dense values, (b, rows, columns).
+    """Returns Σ wᵢ · xᵢ of dense values, (b, rows, columns).
 
     Args:
-        values: n sources' values.
-        columns: (n, b, 1, 1), their weights.
+        values: dense values of the n sources.
+        columns: weights of the sources, (n, b, 1, 1).
     """
     return values.merged(lambda parts: total(parts, columns))
 
 
 def total(parts: list[Tensor], columns: Tensor) -> Tensor:
-    """The same of one slab, in the first source's place."""
+    """Returns the weighted sum of one tile of rows, computed in place in the first source's tensor."""
     whole = parts[0].mul_(columns[0])
     for part, weight in zip(parts[1:], columns[1:], strict=True):
         whole.addcmul_(part, weight)

@@ -1,4 +1,4 @@
-"""Full models: two or more of one family merged tensor by tensor, in the memory of a few tensors."""
+"""Merging of full models of one family, tensor by tensor, with memory for only a few tensors."""
 
 from optimizer.merging.models.blend import Blend, Job
 from optimizer.merging.models.formulas import FORMULAS, Formula, check_formula

@@ -1,4 +1,4 @@
-"""A blend: what full models become together, computed tensor by tensor when it is asked for."""
+"""Blend: the merged weights of full models, computed lazily, tensor by tensor."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from optimizer.merging.recipe import Recipe
 
 @dataclass(frozen=True)
 class Job:
-    """What is merged, and how.
+    """Description of a merge of full models.
 
     Attributes:
-        models: in the order of the formula, or of the recipe's weights; what is not merged is the first one's.
-        formula: a name in ``FORMULAS``, with ``alpha``; or empty, with ``recipe``.
-        alpha: in [0, 1] for interpolations.
-        base: what the changes of the models are changes of; the first of them where it is not given, which then changes nothing itself.
-        recipe: method, weights and block weights of these changes; its rank and dtype are not read.
-        dtype: number format of the result as safetensors spells it; that of the first model's tensor where empty.
-        force: merge what matches, and take from the first model what does not.
+        models: models in the order of the formula, or of the recipe's weights; tensors that are not merged come from the first model.
+        formula: name in ``FORMULAS``, used with ``alpha``; empty if ``recipe`` is used.
+        alpha: interpolation factor, in [0, 1] for interpolations.
+        base: model that is subtracted from each model to obtain its ΔW; None uses the first model, whose own ΔW is then 0.
+        recipe: method, weights and block weights for these ΔW; its rank and dtype are not read.
+        dtype: dtype of the result in safetensors spelling; empty keeps the dtype of the first model's tensor.
+        force: whether to merge matching tensors and take the others from the first model, instead of raising an error.
     """
 
     models: tuple[Model, ...]
@@ -44,18 +44,18 @@ class Job:
 
 
 class Blend:
-    """The weights that a job makes, none of which is there before it is read.
+    """Merged weights of a job; each tensor is computed when it is read.
 
     Args:
-        job: what to do.
-        device: computes, in fp32, and holds what is read.
+        job: description of the merge.
+        device: device that computes, in fp32, and holds the tensors read.
 
     Attributes:
-        apart: the tensors that not all models have in one shape, each with a line that says so; they are the first model's.
+        apart: tensors that are missing or differ in shape in some model → one-line description; they come from the first model.
 
     Raises:
-        RecipeError: the formula takes another number of models, α is out of range, or a block is none of the models'.
-        BaseModelError: the models do not fit each other, and it is not forced.
+        RecipeError: the number of models does not match the formula, α is out of range, or a block name is unknown.
+        BaseModelError: the models are incompatible and ``force`` is not set.
     """
 
     def __init__(self, job: Job, device: str | torch.device = "cpu") -> None:
@@ -66,17 +66,17 @@ class Blend:
 
     @property
     def names(self) -> Iterator[tuple[str, str]]:
-        """Every (part, tensor) of the first model."""
+        """All (part, tensor) names of the first model."""
         return self.first.names
 
     @property
     def merged(self) -> int:
-        """How many tensors are made of all models."""
+        """Number of tensors that are merged from all models."""
         return sum(1 for part, name in self.names if self.first.parts[part][name].merges and (part, name) not in self.apart)
 
     @torch.no_grad()
     def read(self, part: str, name: str) -> Tensor:
-        """A tensor as it would be stored: merged in fp32, and rounded once."""
+        """Returns a tensor as it is stored: merged in fp32 and rounded once to the target dtype."""
         entry = self.first.parts[part][name]
         if not entry.merges:
             return self.first.read(part, name)
@@ -94,9 +94,9 @@ class Blend:
         return origin if change is None else origin + change.reshape(origin.shape)
 
     def _change(self, deltas: Sequence[Tensor], recipe: Recipe, path: str) -> Tensor | None:
-        """What the method makes of the changes of one tensor; None where there is none.
+        """Returns the merged ΔW of one tensor; None if no model contributes.
 
-        What has one row has no spectrum: norms and biases are summed by weight where the method works on directions.
+        Tensors with one row (norms, biases) have no useful spectrum: methods that work on factors or the core use a weighted sum there.
         """
         method = recipe.method_record
         signed = [method.sign(i) * w * self._at(recipe, i, path) for i, w in enumerate(recipe.weights)]
@@ -116,7 +116,7 @@ class Blend:
 
 
 def _as_term(matrix: Tensor) -> LowRank:
-    """A matrix as factors, exactly: identity times matrix, or matrix times identity."""
+    """Returns a matrix as exact factors: identity times matrix, or matrix times identity."""
     eye = torch.eye(min(matrix.shape), device=matrix.device)
     return LowRank(eye[None], matrix[None]) if matrix.shape[0] <= matrix.shape[1] else LowRank(matrix[None], eye[None])
 
@@ -130,7 +130,7 @@ def _check(job: Job, family: str) -> None:
 
 
 def _apart(job: Job) -> dict[tuple[str, str], str]:
-    """The tensors that not all models have in one shape; refused unless forced."""
+    """Returns the tensors that are missing or differ in shape in some model; raises BaseModelError for any unless forced."""
     first, *rest = job.models
     for other in (*rest, *([job.base] if job.base else [])):
         if not job.force:

@@ -1,4 +1,4 @@
-"""Whether full models fit each other: of one family, with the same tensors in the same shapes."""
+"""Compatibility of full models: one pipeline class, and equal tensor names and shapes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from optimizer.errors import BaseModelError
 
 
 def same_kind(first: Model, other: Model) -> None:
-    """Raise BaseModelError unless both are pipelines of one class, whose denoisers predict the same."""
+    """Raises BaseModelError unless both models have the same pipeline class and prediction type."""
     if other.kind != first.kind:
         problem = f"{first.name} is a {first.kind}, {other.name} a {other.kind}"
         raise BaseModelError(problem, where=other.place, remedy="choose models of one family")
@@ -19,10 +19,10 @@ def same_kind(first: Model, other: Model) -> None:
 
 
 def mismatches(first: Model, others: Sequence[Model], base: Model | None = None) -> dict[tuple[str, str], str]:
-    """(part, tensor) → a line that says so, for every tensor of weights that not all models have in one shape.
+    """Returns (part, tensor) → one-line description, for every weight tensor that is missing or differs in shape in some model.
 
-    Counts and positions, which some folders hold and others do not, are no weights; and a base may have whole parts, such as text
-    encoders, that the models, denoisers alone, do not bring.
+    Counters and position indices, which only some folders contain, are not weights. The base may have whole parts, such as text encoders,
+    that the models lack if they are denoisers only.
     """
     found: dict[tuple[str, str], str] = {}
     for other in (*others, *([base] if base else [])):

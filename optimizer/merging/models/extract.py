@@ -1,4 +1,4 @@
-"""Extraction: the LoRA that comes nearest to what a training has made of a model."""
+"""Extraction: the LoRA that best approximates the difference between a fine-tuned model and its base."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _WEIGHT = ".weight"
 
 @dataclass(frozen=True)
 class Kept:
-    """What was kept of the changes of one part of the pipeline.
+    """Energy that an extraction kept in one part of the pipeline.
 
     Attributes:
-        modules: how many changed.
-        energy: Σ‖ΔW‖² over them.
-        kept: the same of what the LoRA holds.
+        modules: number of modules that changed.
+        energy: Σ‖ΔW‖² over these modules.
+        kept: Σ‖ΔW‖² of the extracted LoRA over these modules.
     """
 
     modules: int = 0
@@ -37,18 +37,18 @@ class Kept:
 
     @property
     def error(self) -> float:
-        """What was lost, relative to ‖ΔW‖, in [0, 1]."""
+        """Norm lost by truncation, relative to ‖ΔW‖, in [0, 1]."""
         return max(0.0, 1 - self.kept / self.energy) ** 0.5 if self.energy else 0.0
 
 
 @dataclass(frozen=True)
 class Extraction:
-    """A LoRA made of a pair of models.
+    """LoRA extracted from a pair of models.
 
     Attributes:
-        adapter: alpha equals rank in every module, so that it is used at strength 1.
-        parts: part of the pipeline → what was kept there.
-        beyond: tensors that changed and that no LoRA holds (norms, biases, embeddings) → ‖Δ‖ of each.
+        adapter: extracted LoRA; alpha equals rank in every module, so that it is used at strength 1.
+        parts: part of the pipeline → energy kept there.
+        beyond: changed tensors that a LoRA cannot represent (norms, biases, embeddings) → ‖Δ‖ of each.
     """
 
     adapter: Adapter
@@ -60,20 +60,20 @@ class Extraction:
 def extract(
     model: Model, base: Model, *, rank: int = 32, energy: float | None = None, tick: Callable[[int, int], None] | None = None
 ) -> Extraction:
-    """The best approximation of ΔW = model − base in every module, of at most a rank (Eckart & Young 1936), module by module.
+    """Extracts the best approximation of ΔW = model − base with a maximum rank (Eckart & Young 1936), module by module.
 
     Args:
-        model: what a training has made of the base.
-        base: what it began with.
-        rank: the greatest rank of a module.
-        energy: keep this share of each module's Σσ² if the rank allows, at the least rank; in (0, 1].
-        tick: told how many tensors of how many are done.
+        model: fine-tuned model.
+        base: model that the fine-tuning started from.
+        rank: maximum rank of a module.
+        energy: share of each module's Σσ² to keep, in (0, 1], at the smallest rank and at most ``rank``; None always uses ``rank``.
+        tick: called with the number of finished tensors and the total.
 
     Returns:
-        The LoRA in fp32, and what it holds of the changes. A module that did not change is left out.
+        The LoRA in fp32, and the energy it keeps. A module that did not change is left out.
 
     Raises:
-        BaseModelError: the two are not of one family, or are the same.
+        BaseModelError: the models are incompatible, a difference is not finite, or no module differs.
     """
     same_kind(model, base)
     if apart := mismatches(model, [base]):
@@ -106,7 +106,7 @@ def extract(
 
 
 def _path(part: str, name: str, delta: Tensor) -> str | None:
-    """The module that a LoRA would change here; None for what is no matrix and no convolution, or that no family has."""
+    """Returns the canonical path of the module; None if the tensor is not a matrix or convolution, or unknown to every family."""
     matrix = name.endswith(_WEIGHT) and delta.ndim in (2, 4)
     return from_dotted(part, name.removesuffix(_WEIGHT)) if matrix else None
 

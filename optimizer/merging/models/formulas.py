@@ -1,4 +1,4 @@
-"""Formulas between whole models, which need no base: interpolations of two, and the difference of two added to a third."""
+"""Formulas for full models that need no base: interpolations of two, and the difference of two added to a third."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from torch import Tensor
 from optimizer.errors import RecipeError
 
 Combine = Callable[[Sequence[Tensor], float], Tensor]
-"""Of the models' tensors of one name, fp32, and α."""
+"""Combines the models' tensors of one name, fp32, with a factor α."""
 
 
 @dataclass(frozen=True)
 class Formula:
-    """A formula between whole models.
+    """Formula for merging full models.
 
     Attributes:
-        models: how many it takes.
-        text: in one line, for people.
-        combine: computes it.
-        share: of the second model, or of the difference, at an α.
+        models: number of models that the formula takes.
+        text: one-line formula for display.
+        combine: computes the merged tensor.
+        share: maps α to the coefficient of the second model, or of the difference.
     """
 
     models: int
@@ -32,18 +32,21 @@ class Formula:
 
 
 def weighted_sum(models: Sequence[Tensor], alpha: float) -> Tensor:
-    """(1 − α)A + αB."""
+    """Returns (1 − α)A + αB."""
     first, second = models
     return first.lerp(second, alpha)
 
 
 def sigmoid(models: Sequence[Tensor], alpha: float) -> Tensor:
-    """``weighted_sum`` at α²(3 − 2α), which changes least near 0 and 1; as in diffusers' community pipeline ``checkpoint_merger``."""
+    """Returns ``weighted_sum`` at α²(3 − 2α), flattest near 0 and 1, as in diffusers' community pipeline ``checkpoint_merger``."""
     return weighted_sum(models, _smooth(alpha))
 
 
 def inv_sigmoid(models: Sequence[Tensor], alpha: float) -> Tensor:
-    """``weighted_sum`` at ½ − sin(asin(1 − 2α)/3), the inverse of ``sigmoid``'s curve, which changes most near 0 and 1; likewise."""
+    """Returns ``weighted_sum`` at ½ − sin(asin(1 − 2α)/3), the inverse of ``sigmoid``'s curve, steepest near 0 and 1.
+
+    The formula is that of diffusers' community pipeline ``checkpoint_merger``.
+    """
     return weighted_sum(models, _steep(alpha))
 
 
@@ -60,7 +63,7 @@ def _same(alpha: float) -> float:
 
 
 def add_difference(models: Sequence[Tensor], alpha: float) -> Tensor:
-    """A + α(B − C), as in A1111's merger; diffusers' ``checkpoint_merger`` adds (1 − α)(B − C) to A under this name."""
+    """Returns A + α(B − C), as in A1111's merger; diffusers' ``checkpoint_merger`` adds (1 − α)(B − C) to A under this name."""
     first, second, third = models
     return first + alpha * (second - third)
 
@@ -71,11 +74,11 @@ FORMULAS: dict[str, Formula] = {
     "inv_sigmoid": Formula(2, "weighted_sum at ½ − sin(asin(1 − 2α)/3)", inv_sigmoid, _steep),
     "add_difference": Formula(3, "A + α(B − C)", add_difference, _same),
 }
-"""By name; where a name is one of ``METHODS``, too, this is what it means between models without a base."""
+"""Formulas by name; a name that is also in ``METHODS`` has this meaning for models without a base."""
 
 
 def check_formula(name: str, models: int, alpha: float) -> None:
-    """Raise RecipeError where a formula takes another number of models, or α is out of range."""
+    """Raises RecipeError if the number of models does not match the formula or α is out of range."""
     formula = FORMULAS[name]
     if models != formula.models:
         problem = f"{name} takes {formula.models} models ({formula.text}), {models} were given"

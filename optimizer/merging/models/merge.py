@@ -1,4 +1,4 @@
-"""Merging full models: each tensor read, merged in fp32 and written before the next."""
+"""Merging of full models: each tensor is read, merged in fp32 and written before the next."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from optimizer.merging.models.blend import Blend, Job
 
 @dataclass(frozen=True)
 class ModelMerge:
-    """What was merged.
+    """Result of a merge of full models.
 
     Attributes:
-        place: the result, a complete model.
-        tensors: how many were merged.
-        apart: those that do not match, one line each; they are the first model's.
+        place: path of the merged model, which is complete.
+        tensors: number of merged tensors.
+        apart: one-line description of each tensor that did not match and was taken from the first model.
     """
 
     place: Path
@@ -25,16 +25,16 @@ class ModelMerge:
 
 
 def merge_models(job: Job, place: Path, *, tick: Tick | None = None) -> ModelMerge:
-    """Merge and write a complete model, which lies on the disk as the first one does.
+    """Merges models and writes a complete model in the file layout of the first one.
 
     Args:
-        job: what to do.
-        place: to be written; it must not exist. It has another name until it is complete.
-        tick: told how many tensors of how many are done.
+        job: description of the merge.
+        place: output path, which must not exist. It has a temporary name until it is complete.
+        tick: called with the number of finished tensors and the total.
 
     Raises:
-        RecipeError: the formula takes another number of models, or α is out of range.
-        BaseModelError: the models do not fit each other; nothing was written.
+        RecipeError: the number of models does not match the formula, or α is out of range.
+        BaseModelError: the models are incompatible; nothing was written.
     """
     blend = Blend(job)
     job.models[0].write(blend, place, dtype=job.dtype, tick=tick)

@@ -1,4 +1,4 @@
-"""The account of a merge of full models: what was merged and how, as text that makes it again."""
+"""Account of a merge of full models: a record of models and settings that reproduces the merge."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _AS_FIRST = "as the first model"
 
 
 def account(job: Job) -> dict[str, Any]:
-    """What a job is, JSON-ready: ``models`` and ``base`` with their digests, ``method``, ``alpha`` or the recipe, ``dtype``."""
+    """Returns a job as JSON-serialisable data: names and digests of the models and the base, method, alpha or recipe, dtype, force."""
     named = [_named(model) for model in job.models]
     told: dict[str, Any] = {"kind": "model", "models": named, "method": job.formula or (job.recipe.method if job.recipe else "")}
     if job.formula:
@@ -34,32 +34,34 @@ def account(job: Job) -> dict[str, Any]:
 
 
 def account_text(job: Job) -> str:
-    """The same as text for people."""
+    """Returns the account of a job as YAML text."""
     return str(yaml.safe_dump(account(job), sort_keys=False, allow_unicode=True))
 
 
 def account_place(place: Path) -> Path:
-    """Where the account of a merged model lies: in its folder, or beside its file, but not as NAME.yaml, which A1111 takes for its
-    configuration."""
+    """Returns the path of a merged model's account: in its folder, or next to its file.
+
+    The file is not called NAME.yaml, because A1111 reads that as the model's configuration.
+    """
     return place.with_name(f"{place.stem}.merge.yaml") if place.suffix == ".safetensors" else place / "merge.yaml"
 
 
 def is_account(data: object) -> bool:
-    """Whether data from a file is such an account, rather than a recipe for LoRAs."""
+    """Returns whether parsed file content is an account of a model merge, rather than a recipe for LoRAs."""
     return isinstance(data, Mapping) and data.get("kind") == "model"
 
 
 def job_of(told: Mapping[str, Any], models: Sequence[Model], base: Model | None, where: Path) -> Job:
-    """The job that an account tells of.
+    """Returns the job that an account describes.
 
     Args:
-        told: what ``account`` returned, or anything that a file held.
-        models: as many as it names, in its order.
-        base: likewise.
-        where: the file, for errors.
+        told: result of ``account``, or parsed file content.
+        models: models that the account names, in its order.
+        base: base model that the account names, or None.
+        where: path of the account, for errors.
 
     Raises:
-        RecipeError: these are not the models that it was made of, or it cannot be understood.
+        RecipeError: the models are not those of the account, or the account is invalid.
     """
     try:
         wanted = [(entry["name"], entry["sha256"]) for entry in told["models"]]

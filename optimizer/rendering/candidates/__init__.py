@@ -1,1 +1,1 @@
-"""Candidates: a delta, or other weights altogether, put into a live model and taken out again."""
+"""Candidates: temporary application of a ΔW, or of a full set of weights, to a loaded model."""

@@ -1,4 +1,4 @@
-"""Low-rank branches beside the layers of a live pipeline: where a candidate goes when the weights cannot take it."""
+"""Low-rank branches (PEFT adapters) in a loaded pipeline, for candidates that cannot be added to the weights."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _NAME = "candidate"
 
 
 class Branches:
-    """Branches of a pipeline's linear and convolution layers, swapped through PEFT's hot-swap; the base's weights are never touched.
+    """Low-rank branches of linear and convolution layers, swapped with PEFT's hot-swap; the base weights are never modified.
 
-    A layer that a candidate changes gets a branch when it first does; branches are as wide as the widest candidate so far, and hold zeros
-    where a candidate has less. So that candidates of one size are swapped by copying numbers, and nothing is compiled anew.
+    A layer gets a branch when a candidate first changes it. Branches have the largest rank of the candidates so far and are zero-padded
+    for candidates of lower rank. Candidates of equal size are therefore swapped by copying values, without recompilation.
 
     Args:
-        pipeline: whose layers get branches.
+        pipeline: pipeline whose layers get branches.
         shapes: canonical module path → shape of its weight.
-        dtype: of the branches' numbers.
+        dtype: dtype of the branches.
     """
 
     def __init__(self, pipeline: DiffusionPipeline, shapes: Shapes, dtype: torch.dtype) -> None:
@@ -43,12 +43,12 @@ class Branches:
 
     @contextmanager
     def applied(self, candidate: Candidate | None) -> Iterator[None]:
-        """Within the block the layers compute base + branch; afterwards the branches hold zeros.
+        """Context in which the layers compute base + branch; on exit the branches are set to zero.
 
         Raises:
-            BaseModelError: a module of the adapter is not in the base, or has another shape; nothing was changed.
+            BaseModelError: a module of the adapter is missing in the base, or has another shape; nothing was changed.
         """
-        assert candidate is None or isinstance(candidate, Adapter)  # whoever searches among full models has their weights loaded
+        assert candidate is None or isinstance(candidate, Adapter)  # a search over full models loads their weights instead
         modules = fit_shapes(candidate, self._shapes).modules if candidate else {}
         with torch.inference_mode(False), torch.no_grad():
             self._widen(modules)
@@ -61,7 +61,7 @@ class Branches:
                     self._swap({})
 
     def _widen(self, modules: Mapping[str, Factors]) -> None:
-        """Give every layer that is to be changed a branch that is wide enough."""
+        """Ensures that every layer to be changed has a branch of sufficient rank."""
         for part, wanted in self._by_part(modules).items():
             rank, names = max(factors.rank for factors in wanted.values()), set(wanted)
             if rank > self._ranks.get(part, 0) or not names <= self._names.get(part, set()):
@@ -81,7 +81,7 @@ class Branches:
                     half.to(self._dtype).requires_grad_(False)
 
     def _swap(self, modules: Mapping[str, Factors]) -> None:
-        """Fill the branches; those of layers that are not named hold zeros after it."""
+        """Copies the factors into the branches; branches of layers that are not named are set to zero."""
         wanted = self._by_part(modules)
         for part in self._names:
             tensors: dict[str, Tensor] = {}
@@ -90,12 +90,12 @@ class Branches:
             hotswap_adapter_from_state_dict(self._models[part], tensors, _NAME, self._config(part))
 
     def _config(self, part: str) -> LoraConfig:
-        """Of branches that multiply by one: what an adapter multiplies by is in its factors by then."""
+        """Returns the PEFT configuration of a component, with scale 1, since the adapter's scale is included in the factors."""
         rank = self._ranks[part]
         return LoraConfig(r=rank, lora_alpha=rank, target_modules=sorted(self._names[part]), init_lora_weights=False)
 
     def _by_part(self, modules: Mapping[str, Factors]) -> dict[str, dict[str, Factors]]:
-        """Part of the pipeline → name of the module in it → its change."""
+        """Returns component of the pipeline → name of the module in it → factors of its ΔW."""
         found: dict[str, dict[str, Factors]] = {}
         for path, factors in modules.items():
             found.setdefault(path.partition(".")[0], {})[self._live[path]] = factors
@@ -103,13 +103,13 @@ class Branches:
 
 
 def _names(models: Mapping[str, Any]) -> dict[str, str]:
-    """Canonical path → name of the module in its part, which may leave out a level that the path has."""
+    """Returns canonical path → name of the module in its component, which may omit a level of the path."""
     names = {id(module): name for model in models.values() for name, module in model.named_modules()}
     return {path: names[id(module)] for path, module in live_modules(models).items()}
 
 
 def _halves(name: str, factors: Factors, dtype: torch.dtype) -> dict[str, Tensor]:
-    """The two layers of a branch; of a convolution the first has its kernel, the second is 1 × 1."""
+    """Returns the two weights of a branch; for a convolution the first has its kernel size, the second is 1 × 1."""
     down, up = factors.down, factors.up.float() * factors.scale
     if len(factors.shape) == 4:
         down, up = down.reshape(factors.rank, *factors.shape[1:]), up[:, :, None, None]

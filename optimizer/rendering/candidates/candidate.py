@@ -1,4 +1,4 @@
-"""What is drawn with in place of the base alone."""
+"""Candidate: the adapter or the weights that are rendered."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from optimizer.adapters import Adapter
 from optimizer.checkpoints.model import Weights
 
 Candidate = Adapter | Weights
-"""A change of some of the base's weights, or other weights altogether."""
+"""Adapter that changes some of the base's weights, or a full set of weights that replaces them."""
 
 
 def changes(candidate: Candidate | None, part: str) -> bool:
-    """Whether a candidate changes a part of the pipeline whose name begins so."""
+    """Returns whether a candidate changes a component of the pipeline whose name starts with ``part``."""
     if candidate is None:
         return False
     if isinstance(candidate, Adapter):

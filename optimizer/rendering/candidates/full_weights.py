@@ -1,4 +1,4 @@
-"""Putting all weights of another model of the family into a live pipeline, and taking them out again bit for bit."""
+"""Temporary replacement of all weights of a loaded pipeline by those of another model of its family, restored bit for bit."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from optimizer.errors import BaseModelError
 from optimizer.rendering.families import models_of
 
 Put = Callable[[Tensor, Tensor], None]
-"""Makes a live tensor hold what another one does."""
+"""Sets a loaded tensor (first argument) to the values of another one."""
 
 
 def live_tensors(pipeline: DiffusionPipeline) -> dict[tuple[str, str], Tensor]:
-    """(part, canonical name) → live tensor, for everything that the pipeline's models hold."""
+    """Returns (part, canonical name) → loaded tensor, for the state dicts of all models of a pipeline."""
     return {
         (part, canonical(part, name)): tensor
         for part, model in models_of(pipeline).items()
@@ -28,19 +28,19 @@ def live_tensors(pipeline: DiffusionPipeline) -> dict[tuple[str, str], Tensor]:
 
 @contextmanager
 def replaced(weights: Weights, live: Mapping[tuple[str, str], Tensor], put: Put, *, copies: bool) -> Iterator[None]:
-    """Within the block the live tensors hold these weights; afterwards they hold the base's, bit for bit, whatever happened inside.
+    """Context in which the loaded tensors have these weights; on exit the base's are restored bit for bit, even after an exception.
 
-    Each tensor is read, rounded to the live one's number format and moved to where that lies, before the next is read. Counts and
-    positions stay the base's.
+    Each tensor is read, rounded to the dtype of the loaded one and moved to its device, before the next is read. Integer tensors
+    (counters, position indices) are not replaced.
 
     Args:
-        weights: of a model of the same family.
-        live: see ``live_tensors``.
-        put: how a live tensor is made to hold another's numbers.
-        copies: what is set aside are copies, for ``put`` writes over the base's numbers.
+        weights: weights of a model of the pipeline's family.
+        live: loaded tensors, from ``live_tensors``.
+        put: sets a loaded tensor to the values of another.
+        copies: whether to back up copies, needed if ``put`` overwrites the base's values in place.
 
     Raises:
-        BaseModelError: the base has no such tensor, or in another shape.
+        BaseModelError: a tensor is missing in the base, or has another shape.
     """
     base: dict[tuple[str, str], Tensor] = {}
     try:

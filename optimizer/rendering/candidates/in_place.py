@@ -1,4 +1,4 @@
-"""Putting a delta into a live pipeline's weights, and taking it out again bit for bit."""
+"""Temporary addition of ΔW to the weights of a loaded pipeline, restored bit for bit."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from optimizer.rendering.families import models_of
 
 
 def base_weights(pipeline: DiffusionPipeline) -> dict[str, nn.Parameter]:
-    """Canonical module path → weight, for every linear and convolution layer that an adapter may change."""
+    """Returns canonical module path → weight, for every linear and convolution layer that an adapter may change."""
     return {path: cast(nn.Parameter, module.weight) for path, module in live_modules(models_of(pipeline)).items()}
 
 
 @dataclass(frozen=True)
 class InPlace:
-    """Candidates go into the weights; see ``applied``, and ``replaced`` for other weights altogether.
+    """Applies candidates to the weights: adapters through ``applied``, full sets of weights through ``replaced``.
 
     Attributes:
-        weights: canonical module path → live weight.
-        tensors: everything that is live, see ``live_tensors``.
-        device: computes the sums.
-        pinned: see ``applied``.
+        weights: canonical module path → loaded weight.
+        tensors: all loaded tensors, from ``live_tensors``.
+        device: device that computes base + ΔW.
+        pinned: whether to write in place, as in ``applied``.
     """
 
     weights: Mapping[str, nn.Parameter]
@@ -39,7 +39,7 @@ class InPlace:
     pinned: bool = False
 
     def applied(self, candidate: Candidate | None) -> AbstractContextManager[None]:
-        """Within the context the weights are the candidate's."""
+        """Returns a context in which the weights are those of the candidate."""
         if candidate is None or isinstance(candidate, Adapter):
             return applied(candidate, self.weights, self.device, pinned=self.pinned)
         return replaced(candidate, self.tensors, _write if self.pinned else _point, copies=self.pinned)
@@ -49,21 +49,21 @@ class InPlace:
 def applied(
     adapter: Adapter | None, weights: Mapping[str, nn.Parameter], device: torch.device | None = None, *, pinned: bool = False
 ) -> Iterator[None]:
-    """Within the block the live weights are base + ΔW; afterwards they are the base's, bit for bit, whatever happened inside.
+    """Context in which the loaded weights are base + ΔW; on exit the base's are restored bit for bit, even after an exception.
 
-    The base's tensors are set aside while the sums stand in for them, and never written to. ΔW is computed in fp32, added in fp32
-    and rounded once to the weight's dtype. The sums may be moved to another device inside, as model offload does; the base's tensors
-    come back where they were.
+    ΔW is computed in fp32, added in fp32 and rounded once to the weight's dtype. Unless ``pinned``, the sums are new tensors and the base's
+    tensors are never written to. The sums may be moved to another device inside the context, as model offload does; the base's tensors are
+    restored on their original device.
 
     Args:
-        adapter: what to add; None adds nothing.
-        weights: canonical module path → live weight.
-        device: computes the sums, which lie where the weights are; None has each weight's own compute.
-        pinned: the sums are written to where the base's numbers are, of which copies are set aside: a compiled model, above all one that
-            is recorded as CUDA graphs, reads its weights from where they were.
+        adapter: adapter to add; None adds nothing.
+        weights: canonical module path → loaded weight.
+        device: device that computes the sums, which are stored on the device of the weights; None uses each weight's own device.
+        pinned: whether to write the sums in place and back up copies of the base's values. Compiled models, and CUDA graphs in
+            particular, read their weights from fixed addresses.
 
     Raises:
-        BaseModelError: a module of the adapter is not in the base, or has another shape; nothing was changed.
+        BaseModelError: a module of the adapter is missing in the base, or has another shape; nothing was changed.
     """
     modules = fit_shapes(adapter, {path: tuple(w.shape) for path, w in weights.items()}).modules if adapter else {}
     put = _write if pinned else _point
@@ -78,7 +78,7 @@ def applied(
 
 
 def _sum(weight: Tensor, factors: Factors, device: torch.device) -> Tensor:
-    # Outside of inference mode, or the parameter could never take part in a backward pass again.
+    # Outside inference mode, because inference tensors cannot take part in a backward pass later.
     with torch.inference_mode(False), torch.no_grad():
         near = replace(factors, up=factors.up.to(device), down=factors.down.to(device))
         return (weight.to(device).float() + near.delta()).to(weight.dtype).to(weight.device)

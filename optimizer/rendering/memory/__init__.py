@@ -1,1 +1,1 @@
-"""Memory: what fits where, which models wait elsewhere, and what to do when it runs out."""
+"""Memory: free memory, placement and offload of models, and fallback after running out of memory."""

@@ -1,4 +1,4 @@
-"""How much memory is free, and how much a model of files will want."""
+"""Free memory of a device, and number of values stored in model files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that are free on a device; of the computer's memory no more than its container may have."""
+    """Returns the free bytes on a device; for the CPU, limited by the container's memory limit."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free)
@@ -22,7 +22,7 @@ def free_memory(device: torch.device) -> int:
 
 
 def _allowed() -> Iterator[int]:
-    """What the container, if there is one, leaves to this process and those beside it."""
+    """Yields the bytes left within the container's memory limit, or a very large number without a limit."""
     try:
         most = (_CGROUP / "memory.max").read_text().strip()
         used = int((_CGROUP / "memory.current").read_text())
@@ -32,7 +32,7 @@ def _allowed() -> Iterator[int]:
 
 
 def amount(size: float) -> str:
-    """As people say it: 340 MB, 1.2 GB."""
+    """Returns a number of bytes as text: 340 MB, 1.2 GB."""
     for unit in ("MB", "GB"):
         size /= 1e6 if unit == "MB" else 1e3
         if size < 1000:
@@ -41,9 +41,9 @@ def amount(size: float) -> str:
 
 
 def stored_numbers(place: Path) -> int:
-    """How many numbers the safetensors files of a folder, or one such file, hold, by their headers; 0 where there are none.
+    """Returns how many numbers a safetensors file, or those of a folder, contain, from their headers; 0 if there is no such file.
 
-    Of variants that lie side by side the largest of each folder counts.
+    If a folder contains several variants, only the largest counts.
     """
     files = [place] if place.is_file() else list(place.rglob("*.safetensors")) if place.is_dir() else []
     folders: dict[tuple[Path, bool], int] = {}
@@ -58,4 +58,4 @@ def _numbers(file: Path) -> int:
         with safe_open(file, framework="pt") as opened:
             return sum(math.prod(opened.get_slice(name).get_shape()) for name in opened.keys())  # noqa: SIM118
     except (OSError, SafetensorError):
-        return 0  # whoever loads it says what is wrong with it
+        return 0  # loading reports the error

@@ -1,4 +1,4 @@
-"""Out of memory: the steps down from it, and how a computation is given up so that its memory is free again."""
+"""Out-of-memory handling: fallback steps, and release of the memory of a failed computation."""
 
 from __future__ import annotations
 
@@ -22,21 +22,22 @@ Note = Callable[[str], None]
 
 _NEXT: dict[Offload, Offload] = {"none": "model", "model": "sequential"}
 _WAITING: dict[Offload, str] = {"model": "idle models", "sequential": "all but the layer that computes"}
-# What CUDA and other accelerators, torch's allocator on a CPU, and cuBLAS and cuDNN say, in lower case.
+# Messages of CUDA and other accelerators, torch's CPU allocator, cuBLAS and cuDNN, in lower case.
 _SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "status_alloc_failed")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that there is no memory left, whichever backend raised it."""
+    """Returns whether an error means out of memory, for any backend."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _SIGNS)
 
 
 def attempt(action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
-    """What the action returns, or None where it ran out of memory; other errors pass.
+    """Returns the result of the action, or None if it ran out of memory; other errors propagate.
 
-    By then the memory is free again: the error, whose traceback holds the tensors of every frame, is gone, and the caches are empty.
+    In that case the memory is released before returning: the exception, whose traceback references tensors, is dropped and caches are
+    emptied.
     """
     try:
         return action(*args, **kwargs)
@@ -50,20 +51,20 @@ def attempt(action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | No
 
 
 class Ladder:
-    """The steps down for a pipeline that ran out of memory: half the batch, again and again, then its idle models off the GPU, then all
-    but the layer that computes.
+    """Fallback steps of a pipeline that ran out of memory.
 
-    A step is never taken back.
+    The batch is halved repeatedly, then idle models are offloaded to the CPU, then all layers except the active one. A step is never
+    reverted.
 
     Args:
-        pipeline: its models lie on the CPU or where it computes.
-        batch: pictures per forward pass to begin with.
-        residence: where it computes, and with which offload it begins.
-        note: is told of every step in one line.
+        pipeline: pipeline whose models are on the CPU or on the computing device.
+        batch: initial number of images per forward pass.
+        residence: placement, with device and initial offload.
+        note: called with one line for each step.
 
     Attributes:
-        batch: pictures per forward pass by now.
-        offload: which models wait in the computer's memory by now.
+        batch: current number of images per forward pass.
+        offload: current offload mode.
     """
 
     def __init__(self, pipeline: DiffusionPipeline, batch: int, residence: Residence, note: Note | None) -> None:
@@ -75,11 +76,11 @@ class Ladder:
 
     @property
     def offloaded(self) -> bool:
-        """Whether models lie in the computer's memory and come to the GPU to compute."""
+        """Whether models are stored in CPU memory and moved to the GPU to compute."""
         return self.offload != "none"
 
     def smaller(self, size: int) -> bool:
-        """Go on with half of a batch that was too large; returns whether there is less than it."""
+        """Sets the batch to half of a size that was too large; returns False if the size was already 1."""
         self.batch = max(1, size // 2)
         if size == 1:
             return False
@@ -87,10 +88,10 @@ class Ladder:
         return True
 
     def relieve(self) -> None:
-        """Go on with the next kind of offload; to be called while the weights are the base's, outside of inference mode.
+        """Switches to the next offload mode; must be called with the base's weights restored and outside inference mode.
 
         Raises:
-            TrialError: there is no other, or no GPU that it would relieve.
+            TrialError: no further offload mode exists, the device is not a GPU, or the model is compiled.
         """
         following = _NEXT.get(self.offload)
         if following is None or not self._can_offload():
@@ -102,9 +103,9 @@ class Ladder:
         self._settle_in(following)
 
     def settle(self) -> None:
-        """Bring all models off the GPU, as the pipeline does after every call but one that fails.
+        """Moves all models off the GPU, as the pipeline does after every successful call.
 
-        The hook that fetches a model looks at its first parameter only, so none may be left there in part.
+        The offload hook checks only the first parameter of a model, so no model may stay partly on the GPU.
         """
         if self.offload == "model":
             self._pipeline.maybe_free_model_hooks()

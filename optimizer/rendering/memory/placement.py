@@ -1,4 +1,4 @@
-"""The plan: where a base's models lie and where candidates go, so that both fit into the memory that is free."""
+"""Placement plan: devices of a base's models and application of candidates, so that both fit into free memory."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from optimizer.errors import UsageError
 from optimizer.rendering.loading import Loading, Offload
 from optimizer.rendering.memory.free import amount
 
-# What a candidate adds in a branch, as a share of the weights, and what denoising and decoding one picture need beside them, in bytes per
-# pixel at two bytes a number. These are rules of thumb: where they are wrong, the steps down from running out of memory take over.
+# Estimated memory of a candidate's branches, as a share of the weights, and of denoising and decoding one image, in bytes per pixel at
+# two bytes per number. If these estimates are too low, the out-of-memory fallback steps apply.
 _BRANCH, _DENOISING, _DECODING = 0.15, 1280, 2560
 
 
 @dataclass(frozen=True)
 class Residence:
-    """Where a pipeline's models lie, and where candidates go.
+    """Placement of a pipeline's models and of candidates.
 
     Attributes:
-        device: computes.
-        dtype: of the numbers that are computed with.
-        offload: which models wait in the computer's memory.
-        branch: candidates run beside the weights, in low-rank branches, rather than in them.
-        compiled: the denoiser is compiled, so that its weights must stay where they are.
-        sliced: pictures are decoded one at a time, for there is no room to decode a batch at once.
-        marks: whatever else changes the last bits of a picture, in a word each.
-        plan: a sentence for people that says so and why; empty where nothing was planned.
+        device: device that computes.
+        dtype: compute dtype.
+        offload: offload mode of the models.
+        branch: whether candidates run as low-rank branches in parallel to the weights, rather than added to them.
+        compiled: whether the denoiser is compiled, so that its weights must stay at their addresses.
+        sliced: whether images are decoded one at a time.
+        marks: one-word names of other options that change the last bits of an image.
+        plan: one-line description of the placement for users; empty if nothing was planned.
     """
 
     device: torch.device
@@ -43,16 +43,16 @@ class Residence:
 
 @dataclass(frozen=True)
 class Demand:
-    """What a pipeline wants of memory.
+    """Memory demand of a pipeline.
 
     Attributes:
         parts: bytes of the weights, by component.
-        denoiser: the component that denoises.
-        pixels: of one picture.
-        width: bytes of a number that is computed with.
-        quantised: whether weights cannot be added to.
-        batch: pictures that are drawn together.
-        upcast: whether the autoencoder decodes in fp32, as Stable Diffusion XL's does, which overflows fp16.
+        denoiser: name of the denoiser component.
+        pixels: number of pixels of one image.
+        width: bytes per number of the compute dtype.
+        quantised: whether weights are quantised, so that ΔW cannot be added to them.
+        batch: number of images per forward pass.
+        upcast: whether the autoencoder decodes in fp32, as that of Stable Diffusion XL, which overflows fp16.
     """
 
     parts: Mapping[str, int]
@@ -70,37 +70,37 @@ class Demand:
 
     @property
     def work(self) -> int:
-        """Bytes that one picture needs beside the weights, estimated: most while it is decoded."""
+        """Estimated peak bytes of one image in addition to the weights, reached during decoding."""
         return self.pixels * _DECODING * self.width // 2
 
     @property
     def decoding(self) -> int:
-        """Bytes that a whole batch needs while it is decoded, estimated."""
+        """Estimated bytes for decoding a whole batch."""
         return self.batch * self.pixels * _DECODING * (4 if self.upcast else self.width) // 2
 
     @property
     def greatest(self) -> int:
-        """Bytes that the greatest of the models needs while it computes alone, estimated; beside quantised weights there are branches."""
+        """Estimated bytes of the largest model while it computes alone, including branches if weights are quantised."""
         work = {self.denoiser: self.pixels * _DENOISING * self.width // 2, "vae": self.work}
         more = 1 + _BRANCH if self.quantised else 1
         return max((int(size * more) + work.get(part, 0) for part, size in self.parts.items()), default=0)
 
 
 def resident(demand: Demand, free: int, loading: Loading, device: torch.device, dtype: torch.dtype) -> Residence:
-    """Where models lie and candidates go.
+    """Returns the placement of models and candidates.
 
-    A candidate's sums in the weights lie beside the base's own, which come back after it: the weights twice. A branch beside them takes
-    a seventh of that, and a few percent of speed. Models that wait in the computer's memory cost time at every picture.
+    Adding a candidate to the weights keeps the base's weights for restoring, so it needs the memory of the weights twice. Branches take
+    about a seventh of the weights, and cost a few percent of speed. Offload costs time for every image.
 
     Args:
-        demand: of the pipeline.
-        free: bytes that are free on the device before the weights are there.
-        loading: what was asked for; only ``auto`` is chosen here.
-        device: computes.
-        dtype: of the numbers that are computed with.
+        demand: memory demand of the pipeline.
+        free: free bytes on the device before the weights are loaded there.
+        loading: requested loading options; only options set to ``auto`` are chosen here.
+        device: device that computes.
+        dtype: compute dtype.
 
     Raises:
-        UsageError: what was asked for does not go together.
+        UsageError: the options are incompatible.
     """
     _possible(demand, loading, device)
     offload = loading.offload if loading.offload != "auto" else _offload(demand, free, loading, device)
@@ -135,8 +135,10 @@ def _offload(demand: Demand, free: int, loading: Loading, device: torch.device) 
 
 
 def _branched(demand: Demand, free: int, offload: Offload, device: torch.device) -> bool:
-    """Whether a candidate runs in a branch: it must beside quantised weights, and does where weights do not fit twice. With offload the
-    sums lie in the computer's memory."""
+    """Returns whether candidates run as branches: with quantised weights, or if the weights do not fit into memory twice.
+
+    With offload, base + ΔW is stored in CPU memory, so branches are needed only for quantised weights.
+    """
     if demand.quantised:
         return True
     return device.type != "cpu" and offload == "none" and 2 * demand.weights + demand.work > free

@@ -1,1 +1,1 @@
-"""Pipelines: diffusers pipelines loaded from folders and single files, with other parts in place of their own, quantised or not."""
+"""Pipelines: diffusers pipelines loaded from folders and single files, optionally with replaced or quantised components."""

@@ -1,4 +1,4 @@
-"""Another autoencoder than the base's own: a folder, or a single file as A1111 keeps them."""
+"""Loading of a replacement autoencoder from a folder, or from a single file in A1111's layout."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _STARTS = ("", "first_stage_model.", "vae.")
 
 
 def load_autoencoder(place: Path, pipeline: DiffusionPipeline, options: dict[str, Any]) -> torch.nn.Module:
-    """Another autoencoder for a pipeline.
+    """Returns a replacement autoencoder for a pipeline.
 
     Args:
-        place: its folder, that of a pipeline which has it, or a safetensors file, which is laid out as the pipeline's own.
-        pipeline: whose latents it decodes.
-        options: of ``from_pretrained``; ``dtype`` is that of the weights.
+        place: folder of the autoencoder or of a pipeline that contains it, or a safetensors file of the pipeline's own architecture.
+        pipeline: pipeline whose latents it decodes.
+        options: arguments of ``from_pretrained``; ``dtype`` is the dtype of the weights.
 
     Raises:
-        BaseModelError: it cannot be read, or has latents of another shape.
+        BaseModelError: the autoencoder cannot be read, or its latents have another shape.
     """
     own: Any = pipeline.components["vae"]
     if not place.is_file() and not place.is_dir():
@@ -37,7 +37,7 @@ def load_autoencoder(place: Path, pipeline: DiffusionPipeline, options: dict[str
         found = _of_file(place, own, options) if place.is_file() else _of_folder(place, options)
     except BaseModelError:
         raise
-    except Exception as error:  # whatever the parsers of configurations and weights raise on a damaged file
+    except Exception as error:  # parsers of configurations and weights raise any exception on a damaged file
         remedy = "fetch the file again, or give one of the base's family" if place.is_file() else COMPLETE
         raise BaseModelError(f"the autoencoder cannot be loaded: {first_sentence(error)}", where=place, remedy=remedy) from error
     check_whole(found, place)
@@ -68,12 +68,12 @@ def _check_latents(found: str, own: Any, place: Path) -> None:
 
 
 def _latents(vae: Any) -> str:
-    """Channels of a latent, and how many pixels one of its entries is wide."""
+    """Returns a description of the latents: number of channels and spatial downsampling factor."""
     return _shape(vae.config.latent_channels, len(vae.config.block_out_channels))
 
 
 def _latents_of(file: Path, header: Header) -> str:
-    """The same of a file, in the layout of the original code or of diffusers; it may be that of a whole model."""
+    """Returns the description of the latents of a file, in the layout of the original code or of diffusers, alone or in a full model."""
     first = next((name for start in _STARTS if (name := f"{start}decoder.conv_in.weight") in header.tensors), "")
     if not first:
         what = "is a LoRA" if header.adapter else "holds no whole autoencoder"

@@ -1,4 +1,4 @@
-"""CLIP's tokenizer, from the vocabulary that open_clip ships, for models that come without one."""
+"""CLIP's tokenizer, built from open_clip's vocabulary, for models that come without one."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _SPELT = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"
 
 @cache
 def clip_tokenizer(pad: str = "<|endoftext|>") -> CLIPTokenizer:
-    """CLIP's tokenizer as transformers has it: 49,408 tokens, texts of 77.
+    """Returns CLIP's tokenizer in the format of transformers: 49,408 tokens, texts of 77 tokens.
 
     Args:
-        pad: fills texts up; the second tokenizer of SDXL, and that of Stable Diffusion 2, pad with ``!``, the token 0.
+        pad: padding token; the second tokenizer of SDXL, and that of Stable Diffusion 2, pad with ``!``, token 0.
     """
     known = SimpleTokenizer()
     ids = {_SPELT.get(token, token): index for token, index in known.encoder.items()}

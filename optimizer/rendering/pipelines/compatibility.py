@@ -1,4 +1,4 @@
-"""Fitting: whether the models of a pipeline were made for each other, which their configurations tell before anything is drawn."""
+"""Compatibility of the models of a pipeline, checked from their configurations before rendering."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from optimizer.rendering.families import family_of_pipeline
 
 
 def check_parts(pipeline: Any, where: str | Path) -> None:
-    """Raise BaseModelError where the denoiser takes other latents than the autoencoder decodes, or other text states than the text
-    encoders give.
+    """Checks that the denoiser's latents match the autoencoder, and its text states the text encoders.
 
     Args:
-        pipeline: of a known family.
-        where: what to blame: the base, or another denoiser that was given.
+        pipeline: pipeline of a known family.
+        where: location named in errors: the base, or the replacement denoiser.
+
+    Raises:
+        BaseModelError: channel counts or widths of the text states differ.
     """
     family = family_of_pipeline(pipeline)
     parts = pipeline.components
@@ -32,13 +34,13 @@ def check_parts(pipeline: Any, where: str | Path) -> None:
 
 
 def _reads(part: str, config: Any) -> int | None:
-    """How wide the text states are that a denoiser reads; None where that is not one number."""
+    """Returns the width of the text states that a denoiser takes; None if it is not a single number."""
     width = config.joint_attention_dim if part == "transformer" else config.cross_attention_dim
     return width if isinstance(width, int) and not config.get("encoder_hid_dim") else None
 
 
 def _given(part: str, parts: Any) -> int | None:
-    """How wide the states are that the text encoders give: T5's to a transformer, None where it goes without; CLIP's side by side."""
+    """Returns the width of the text states: T5's for a transformer (None without T5), else the sum of CLIP's widths."""
     encoders = [parts.get(f"text_encoder{end}") for end in ("", "_2", "_3")]
     if part == "transformer":
         return next((int(e.config.d_model) for e in encoders if e is not None and hasattr(e.config, "d_model")), None)

@@ -1,4 +1,4 @@
-"""Another denoiser than the base's own: a folder, a single file, or a GGUF file, whose weights are quantised."""
+"""Loading of a denoiser: the base's own, or a replacement from a folder, a single file, or a GGUF file with quantised weights."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ CLASSES = {
     "StableDiffusion3Pipeline": "SD3Transformer2DModel",
     "FluxPipeline": "FluxTransformer2DModel",
 }
-"""diffusers' class of the denoiser, by that of the pipeline."""
+"""diffusers class of the denoiser, by class of the pipeline."""
 
 
 def load_denoiser(
     folder: Path, kind: str, other: str | Path, options: dict[str, Any], quantize: Quantize, compute: torch.device
 ) -> torch.nn.Module:
-    """The U-Net or transformer of a pipeline.
+    """Returns the U-Net or transformer of a pipeline.
 
     Args:
-        folder: of the pipeline.
-        kind: its class.
-        other: a diffusers folder, a safetensors file or a GGUF file to take in place of the pipeline's own; empty takes that.
-        options: of ``from_pretrained``; ``dtype`` is what is computed with.
-        quantize: what its weights are quantised to; one that is quantised already stays as it is.
-        compute: where will be computed.
+        folder: folder of the pipeline.
+        kind: class name of the pipeline.
+        other: diffusers folder, safetensors file or GGUF file of a replacement; empty loads the pipeline's own denoiser.
+        options: arguments of ``from_pretrained``; ``dtype`` is the compute dtype.
+        quantize: quantisation format of the weights; a denoiser that is already quantised is kept as it is.
+        compute: device that will compute.
 
     Raises:
-        BaseModelError: there is none, or it cannot be loaded.
-        UsageError: what reads it is not installed.
+        BaseModelError: the denoiser is missing or cannot be loaded.
+        UsageError: a package needed to read it is not installed.
     """
     part = FAMILIES[kind].denoiser
     if not other:
@@ -52,7 +52,7 @@ def load_denoiser(
         found = read_denoiser(place, folder / part, kind, options, quantize, compute)
     except UsageError:
         raise
-    except Exception as error:  # whatever the parsers of configurations and weights raise on a damaged file
+    except Exception as error:  # parsers of configurations and weights raise any exception on a damaged file
         remedy = f"give a {part} of {FAMILIES[kind].name} to --denoiser, and fetch it again if it should be one"
         raise BaseModelError(f"the denoiser cannot be loaded: {first_sentence(error)}", where=place, remedy=remedy) from error
     check_whole(found, place)
@@ -62,8 +62,11 @@ def load_denoiser(
 def read_denoiser(
     place: str | Path, own: Path, kind: str, options: dict[str, Any], quantize: Quantize, compute: torch.device
 ) -> torch.nn.Module:
-    """The denoiser of a folder or file; that of the pipeline, in ``own``, tells how it is laid out, if it is there. Raises what the
-    libraries raise."""
+    """Returns the denoiser of a folder or file.
+
+    The configuration in ``own``, the folder of the pipeline's denoiser, defines the architecture of a single file if it exists. Exceptions
+    of the libraries are not converted.
+    """
     place, model = Path(place), getattr(diffusers, CLASSES[kind])
     if place.is_dir():
         few = {} if _quantised_already(place) else quantisation(quantize, options["dtype"], compute)
@@ -77,7 +80,11 @@ def read_denoiser(
 
 
 def _place(other: Path, part: str, kind: str) -> Path:
-    """Where the weights are: a file, the folder of a model, or that of a pipeline; raises BaseModelError where it is of another class."""
+    """Returns the location of the weights: a file or a model's folder, which may be inside a pipeline.
+
+    Raises:
+        BaseModelError: nothing is found, or the model is of another class.
+    """
     if other.is_dir():
         place = other if (other / "config.json").is_file() else other / part
         if (place / "config.json").is_file():

@@ -1,4 +1,4 @@
-"""Diffusers folders: a complete pipeline of a known family, or one clear error."""
+"""Loading of diffusers folders, after checking that the pipeline is complete and of a known family."""
 
 from __future__ import annotations
 
@@ -21,32 +21,36 @@ from optimizer.rendering.pipelines.quantisation import heavy_text_encoder, quant
 from optimizer.text import first_sentence
 
 _INDEX = "model_index.json"
-# The safety checker turns pictures black, and draws nothing; the others are for pictures as prompts.
+# Never loaded: the safety checker blacks out images; the others are for image prompts.
 _NEVER = ("safety_checker", "feature_extractor", "image_encoder")
 _LISTED = 12
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model")
 
 
 def folder_family(folder: Path, denoiser: str | Path = "") -> Family:
-    """The family of a pipeline, with its own or another denoiser, before it is loaded; raises BaseModelError where it has none."""
+    """Returns the family of a pipeline folder before it is loaded, with its own or a replacement denoiser.
+
+    Raises:
+        BaseModelError: the folder is not a complete pipeline of a known family.
+    """
     return FAMILIES[_checked(folder, bool(denoiser))[0]]
 
 
 def load_folder(
     folder: Path, options: dict[str, Any], *, denoiser: str | Path = "", quantize: Quantize = "none", compute: torch.device
 ) -> DiffusionPipeline:
-    """Load a pipeline from its folder, without its safety checker.
+    """Loads a pipeline from its folder, without its safety checker.
 
     Args:
-        folder: its weights are safetensors files, of full precision or of variant ``fp16``.
-        options: of ``from_pretrained``; ``dtype`` is that of the weights.
-        denoiser: another denoiser, see ``load_denoiser``.
-        quantize: what the denoiser and T5 are quantised to.
-        compute: where will be computed.
+        folder: pipeline folder with safetensors files, in full precision or of variant ``fp16``.
+        options: arguments of ``from_pretrained``; ``dtype`` is the dtype of the weights.
+        denoiser: replacement denoiser, as in ``load_denoiser``.
+        quantize: quantisation format of the denoiser and T5.
+        compute: device that will compute.
 
     Raises:
-        BaseModelError: nothing there, not a pipeline of a known family, or not all of one.
-        UsageError: nothing here can compute with what is quantised so.
+        BaseModelError: the pipeline is missing, incomplete or of an unknown family.
+        UsageError: the quantisation format is not supported here.
     """
     kind, parts, none = _checked(folder, bool(denoiser))
     try:
@@ -57,17 +61,17 @@ def load_folder(
         )
     except (UsageError, BaseModelError):
         raise
-    except Exception as error:  # whatever the parsers of configurations, tokenizers and weights raise on a damaged file
+    except Exception as error:  # parsers of configurations, tokenizers and weights raise any exception on a damaged file
         raise BaseModelError(f"the pipeline cannot be loaded: {first_sentence(error)}", where=folder, remedy=COMPLETE) from error
     missing_weights(pipeline, folder, lacking)
     return pipeline
 
 
 def _checked(folder: Path, other: bool) -> tuple[str, Mapping[str, str], Sequence[str]]:
-    """The pipeline's class, the class of each of its parts, and the parts that it goes without, such as T5.
+    """Returns the pipeline's class, the class of each component, and the components set to null, such as T5.
 
-    Where another denoiser will be used, the pipeline's own may be missing. By then everything is checked that can be told before
-    gigabytes are read.
+    Everything that can be checked before reading the weights is checked here. The pipeline's denoiser may be missing if it will be
+    replaced.
     """
     index = folder / _INDEX
     if not index.is_file():
@@ -95,7 +99,7 @@ def _checked(folder: Path, other: bool) -> tuple[str, Mapping[str, str], Sequenc
 
 
 def _read(file: Path) -> Any:
-    """What a JSON file holds; raises BaseModelError where it is none."""
+    """Returns the content of a JSON file; raises BaseModelError if it cannot be read."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -103,10 +107,10 @@ def _read(file: Path) -> Any:
 
 
 def _lacking(folder: Path, needed: Sequence[str], parts: Mapping[str, str]) -> list[str]:
-    """The parts that are not there, and the files that are missing in those that are; raises BaseModelError where weights are pickles."""
+    """Returns missing components, and missing files of the others; raises BaseModelError if weights are pickled."""
     lacking = [part for part in dict.fromkeys((*needed, *parts)) if part not in parts or not (folder / part).is_dir()]
     for part in (part for part in parts if part not in lacking):
-        # Without its vocabulary, transformers' tokenizer loads all the same and reads every text as empty.
+        # Without a vocabulary, transformers' tokenizer still loads, but treats every text as empty.
         if part.startswith("tokenizer") and not any((folder / part / name).is_file() for name in _VOCABULARIES):
             lacking.append(f"{part}/vocab.json")
         elif part.startswith("text_encoder"):
@@ -119,9 +123,9 @@ def _lacking(folder: Path, needed: Sequence[str], parts: Mapping[str, str]) -> l
 def _text_encoders(
     folder: Path, parts: Mapping[str, str], options: dict[str, Any], quantize: Quantize, compute: torch.device
 ) -> tuple[dict[str, Any], list[str]]:
-    """The text encoders, and the weights that their files lack.
+    """Returns the text encoders, and the names of weights missing in their files.
 
-    They are loaded on their own, because only so transformers tells what the file lacks; it makes up random weights in their place.
+    They are loaded separately, because only then transformers reports missing weights, which it initialises randomly.
     """
     texts, lacking = {}, list[str]()
     for part, kind in parts.items():
@@ -136,7 +140,7 @@ def _text_encoders(
 
 
 def _left_out(kind: str) -> dict[str, Any]:
-    """Arguments that keep out what is not for drawing."""
+    """Returns arguments that leave out components not needed for rendering."""
     if kind == "StableDiffusionPipeline":
         return {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
     return {"add_watermarker": False} if kind == "StableDiffusionXLPipeline" else {}

@@ -1,4 +1,4 @@
-"""Loading a base model: from a folder, a single file or the hub's cache."""
+"""Loading of a base model from a folder, a single file or the hub's local cache."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ def load_pipeline(
     quantize: Quantize = "none",
     compute: torch.device | None = None,
 ) -> DiffusionPipeline:
-    """Load a pipeline, without its safety checker, which would turn pictures black.
+    """Loads a pipeline, without its safety checker, which would turn images black.
 
     Args:
-        base: a diffusers folder, a single file, or a model of the hub that is in the local cache; see ``located``.
-        device: torch device.
-        dtype: of the weights in memory.
-        vae: another autoencoder, see ``load_autoencoder``; the base's own where not given.
-        denoiser: another U-Net or transformer, see ``load_denoiser``; the base's own where not given.
-        base_config: of a single file, see ``load_checkpoint``.
-        quantize: what the denoiser and T5 are quantised to.
-        compute: where will be computed, where that is another device than the weights are loaded to.
+        base: diffusers folder, single file, or hub model in the local cache, as resolved by ``located``.
+        device: torch device for the weights.
+        dtype: dtype of the weights in memory.
+        vae: replacement autoencoder, as in ``load_autoencoder``; empty keeps the base's own.
+        denoiser: replacement U-Net or transformer, as in ``load_denoiser``; empty keeps the base's own.
+        base_config: layout of a single file, as in ``load_checkpoint``.
+        quantize: quantisation format of the denoiser and T5.
+        compute: device that will compute; None for ``device``.
 
     Raises:
-        BaseModelError: nothing there, not a pipeline of a known family, not all of one, or of parts that do not go together.
-        UsageError: the device is not there, or cannot compute with what is quantised so.
+        BaseModelError: the base is missing, incomplete or of an unknown family, or its parts are incompatible.
+        UsageError: the device is not available, or does not support the quantisation format.
     """
     place = located(base)
     check_device(device)
@@ -62,16 +62,16 @@ def load_pipeline(
         pipeline.register_modules(vae=load_autoencoder(Path(vae), pipeline, options))
     check_parts(pipeline, denoiser or base)
     for model in models_of(pipeline).values():
-        model.eval()  # diffusers 0.42 leaves T5 from a single file in training mode, where it drops a tenth of its states
+        model.eval()  # diffusers 0.42 leaves T5 from a single file in training mode, with dropout 0.1
     return pipeline.to(device)
 
 
 def family_at(base: str | Path, denoiser: str | Path = "", base_config: str | Path = "") -> Family:
-    """The family of a base, before it is loaded, with its own or another denoiser.
+    """Returns the family of a base before it is loaded, with its own or a replacement denoiser.
 
     Raises:
-        BaseModelError: it has none.
-        UsageError: a folder, which says itself how it is laid out, is given a layout.
+        BaseModelError: the base is missing or of no known family.
+        UsageError: ``base_config`` is given for a folder, which contains its own configuration.
     """
     place = located(base)
     if base_config and place.is_dir():
@@ -80,14 +80,14 @@ def family_at(base: str | Path, denoiser: str | Path = "", base_config: str | Pa
 
 
 def remarks_on(base: str | Path, base_config: str | Path = "") -> list[str]:
-    """What users should know of a base before it draws, one line each; raises BaseModelError where it is none."""
+    """Returns remarks for users about a base, one line each; raises BaseModelError if it is not a valid base."""
     place = located(base)
     return checkpoint_remarks(place, base_config) if place.is_file() else []
 
 
 def check_device(device: str) -> None:
-    """Raise UsageError unless the device is there."""
+    """Raises UsageError if the device is not available."""
     try:
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # the latter from a torch that was built without CUDA
+    except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without CUDA
         raise UsageError(f"the device {device!r} cannot be used: {first_sentence(error)}", remedy="use cpu") from error

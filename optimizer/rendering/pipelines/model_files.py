@@ -1,4 +1,4 @@
-"""What loading has to know of a model's files, and of what libraries say when they cannot read them."""
+"""Checks of a model's files: variants, missing files, model class and missing weights."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from optimizer.rendering.families import models_of
 from optimizer.text import first_sentence
 
 COMPLETE = "fetch the whole folder again"
-"""What to do about files that are not whole."""
+"""Remedy for incomplete files."""
 
 
 def variant_of(folder: Path) -> str | None:
-    """``fp16`` where only those weights are there."""
+    """Returns ``fp16`` if a folder contains only weights of that variant, else None."""
     names = {path.name for path in folder.glob("*.safetensors")}
     return "fp16" if names and all(".fp16" in name for name in names) else None
 
 
 def missing_files(folder: Path, usual: str) -> list[str]:
-    """The weight files that a model's folder lacks: the only one, or shards that its index names; by their names alone.
+    """Returns the names of the weight files missing in a model's folder: the single file, or shards listed in the index.
 
     Args:
-        folder: of a model.
-        usual: what the file is called where there is one.
+        folder: folder of a model.
+        usual: usual name of a single weight file.
 
     Raises:
-        BaseModelError: there are pickles in their place.
+        BaseModelError: the folder has pickled weights instead of safetensors files.
     """
     names = {path.name for path in folder.glob("*.safetensors")}
     if not names:
@@ -42,13 +42,13 @@ def missing_files(folder: Path, usual: str) -> list[str]:
     shards: set[str] = set()
     for index in folder.glob("*.index*.json"):
         if (".fp16" in index.name) == (variant_of(folder) == "fp16") and ".safetensors." in index.name:
-            with suppress(OSError, ValueError, LookupError, AttributeError):  # whoever loads it says what is wrong with it
+            with suppress(OSError, ValueError, LookupError, AttributeError):  # loading reports the error
                 shards |= set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
     return sorted(shards - names)
 
 
 def check_class(folder: Path, wanted: str, remedy: str) -> None:
-    """Raise BaseModelError where a model's folder is of another class than wanted: diffusers would make up what it does not find there."""
+    """Raises BaseModelError if a model's folder is not of the wanted class; diffusers would silently fill in missing values."""
     config = folder / "config.json"
     try:
         found = json.loads(config.read_text(encoding="utf-8")).get("_class_name")
@@ -59,7 +59,7 @@ def check_class(folder: Path, wanted: str, remedy: str) -> None:
 
 
 def check_whole(model: nn.Module, place: Path) -> None:
-    """Raise BaseModelError where diffusers found no weights for a part of a model, which it then leaves without storage."""
+    """Raises BaseModelError if diffusers left parameters of a model on the meta device because it found no weights for them."""
     if empty := [name for name, weight in model.named_parameters() if weight.is_meta]:
         raise BaseModelError(f"weights are missing: {_first_of(empty)}", where=place, remedy=COMPLETE)
 
@@ -69,8 +69,10 @@ def _first_of(names: list[str]) -> str:
 
 
 def missing_weights(pipeline: DiffusionPipeline, place: Path, lacking: list[str]) -> None:
-    """Raise BaseModelError where weights are missing: those that are known to be, and those that diffusers left without storage because it
-    found nothing for them."""
+    """Raises BaseModelError if weights of a pipeline are missing.
+
+    These are the names in ``lacking``, and the parameters that diffusers left on the meta device because it found no weights for them.
+    """
     empty = [f"{part}.{name}" for part, model in models_of(pipeline).items() for name, weight in model.named_parameters() if weight.is_meta]
     if lacking := [*lacking, *empty]:
         raise BaseModelError(f"weights are missing: {_first_of(lacking)}", where=place, remedy=COMPLETE)

@@ -1,4 +1,4 @@
-"""Quantised models: what a part is quantised to while it is loaded, and whether it is."""
+"""Quantisation: arguments that quantise a component while it is loaded, and detection of quantised components."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from optimizer.rendering.families import models_of
 from optimizer.rendering.loading import Quantize
 
 PACKAGES: dict[Quantize, str] = {"nf4": "bitsandbytes", "int8": "torchao", "fp8": "torchao"}
-"""What quantises, by format."""
+"""Package that implements each quantisation format."""
 
 _TORCHAO = {"int8": ("Int8WeightOnlyConfig", {"version": 2}), "fp8": ("Float8WeightOnlyConfig", {})}
 
 
 def quantisation(kind: Quantize, dtype: torch.dtype, device: torch.device, *, text: bool = False) -> dict[str, Any]:
-    """Arguments of ``from_pretrained`` that have the weights of linear layers quantised as they are read.
+    """Returns arguments of ``from_pretrained`` that quantise the weights of linear layers while loading.
 
     Args:
         kind: ``nf4``, four bits in blocks of 64 (bitsandbytes; Dettmers et al. 2023, QLoRA, section 3), ``int8`` or ``fp8``, eight bits in
             rows (torchao, weights only); ``none`` gives no arguments.
-        dtype: of what is computed with them.
-        device: computes.
-        text: for a model of transformers rather than of diffusers.
+        dtype: compute dtype.
+        device: device that computes.
+        text: whether the model is from transformers rather than diffusers.
 
     Raises:
-        UsageError: the package that does it is not there, or it needs a GPU.
+        UsageError: the required package is not installed, or needs a GPU.
     """
     if kind == "none":
         return {}
@@ -54,7 +54,7 @@ def quantisation(kind: Quantize, dtype: torch.dtype, device: torch.device, *, te
 
 
 def quantised_parts(pipeline: DiffusionPipeline) -> list[str]:
-    """The components whose weights are quantised, however they came to be."""
+    """Returns the names of the components whose weights are quantised, at loading or in the files."""
     return [part for part, model in models_of(pipeline).items() if _is_quantised(model)]
 
 
@@ -63,5 +63,5 @@ def _is_quantised(model: nn.Module) -> bool:
 
 
 def heavy_text_encoder(part: str, kind: str) -> bool:
-    """Whether a text encoder is worth quantising: T5 is as large as many a denoiser, CLIP a fiftieth of it."""
+    """Returns whether a text encoder is worth quantising: T5 is as large as many denoisers, CLIP about a fiftieth of that."""
     return part.startswith("text_encoder") and kind.startswith("T5")

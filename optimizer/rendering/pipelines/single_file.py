@@ -1,4 +1,4 @@
-"""Single files: checkpoints as A1111 and ComfyUI keep them, with all models of a pipeline in one safetensors file."""
+"""Loading of single-file checkpoints, as used by A1111 and ComfyUI: all models of a pipeline in one safetensors file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from optimizer.rendering.pipelines.denoiser import load_denoiser, read_denoiser
 from optimizer.rendering.pipelines.model_files import missing_weights
 from optimizer.text import first_sentence
 
-# What the parts of a pipeline are called in such files.
+# Key prefixes of the components of a pipeline in such files.
 _PARTS = {
     "vae": ("first_stage_model.", "vae."),
     "text_encoder": ("cond_stage_model.", "conditioner.embedders.0.", "text_encoders.clip_l."),
@@ -37,7 +37,11 @@ _PARTS = {
 
 
 def checkpoint_family(file: Path, layout: str | Path = "") -> Family:
-    """The family of a single file, by the names and shapes of its tensors, or that of a layout that is given; raises BaseModelError."""
+    """Returns the family of a single file, from the names and shapes of its tensors, or that of a given layout.
+
+    Raises:
+        BaseModelError: the file or layout is of no known family.
+    """
     return FAMILIES[_layout_class(Path(layout)) if layout else BLUEPRINTS[checkpoint_kind(file, read_header(file))].pipeline]
 
 
@@ -50,23 +54,23 @@ def load_checkpoint(
     quantize: Quantize = "none",
     compute: torch.device,
 ) -> DiffusionPipeline:
-    """Load a pipeline from a single file.
+    """Loads a pipeline from a single file.
 
     Args:
-        file: safetensors, laid out as the original code of the model has it.
-        options: of diffusers' loading; ``dtype`` is that of the weights.
-        layout: a diffusers folder of the same model, with configurations and tokenizers; weights are not needed there. Where none is
-            given, known models are laid out as they were published.
-        denoiser: another denoiser, see ``load_denoiser``.
-        quantize: what the denoiser is quantised to.
-        compute: where will be computed.
+        file: safetensors file in the layout of the model's original code.
+        options: loading arguments of diffusers; ``dtype`` is the dtype of the weights.
+        layout: diffusers folder of this model with configurations and tokenizers, weights not needed; empty uses the published
+            configuration of a known model.
+        denoiser: replacement denoiser, as in ``load_denoiser``.
+        quantize: quantisation format of the denoiser.
+        compute: device that will compute.
 
     Raises:
-        BaseModelError: not a checkpoint, of no known family, or without a part that it needs.
+        BaseModelError: the file is not a checkpoint of a known family, or lacks a required component.
     """
     header = read_header(file)
     if layout:
-        noise, blueprint = marked(header), None  # what else the file says, the layout says too
+        noise, blueprint = marked(header), None  # the layout provides everything else
     else:
         kind = checkpoint_kind(file, header)
         noise, blueprint = told(file, header, kind), _blueprint(file, header, kind)
@@ -78,7 +82,7 @@ def load_checkpoint(
 
 
 def checkpoint_remarks(file: Path, layout: str | Path = "") -> list[str]:
-    """What users should know of how a single file is drawn with, one line each: what it lacks, and what it says that is not usual."""
+    """Returns remarks for users about a single file, one line each: missing components and an unusual prediction type or schedule."""
     header, family = read_header(file), checkpoint_family(file, layout)
     kind = "" if layout else checkpoint_kind(file, header)
     lines = _said(told(file, header, kind) if kind else marked(header), kind) if family.denoiser == "unet" else []
@@ -114,7 +118,7 @@ def _loaded(
         )
     except (UsageError, BaseModelError):
         raise
-    except Exception as error:  # whatever the parsers of configurations, tokenizers and weights raise on a damaged file
+    except Exception as error:  # parsers of configurations, tokenizers and weights raise any exception on a damaged file
         remedy = "fetch the file again; one of an unusual layout needs --base-config"
         raise BaseModelError(f"the checkpoint cannot be loaded: {first_sentence(error)}", where=file, remedy=remedy) from error
     missing_weights(found, file, [])
@@ -138,14 +142,14 @@ def _layout_class(folder: Path) -> str:
 
 @contextmanager
 def _drawn_up(file: Path, blueprint: Blueprint, tensors: Mapping[str, Tensor]) -> Iterator[Path]:
-    """A folder with the configurations and tokenizers of a known model, as ``from_single_file`` wants one."""
+    """Yields a temporary folder with the configurations and tokenizers of a known model, as ``from_single_file`` requires."""
     texts = _texts(file, blueprint, tensors)
     denoiser, vae, scheduler = FAMILIES[blueprint.pipeline].denoiser, "AutoencoderKL", blueprint.scheduler[0]
     index: dict[str, Any] = {"_class_name": blueprint.pipeline, **blueprint.options, **_ABSENT.get(blueprint.pipeline, {})}
     index |= {denoiser: ["diffusers", blueprint.denoiser[0]], "vae": ["diffusers", vae], "scheduler": ["diffusers", scheduler]}
     with TemporaryDirectory() as name:
         folder = Path(name)
-        with torch.device("meta"):  # for their configurations, complete with the defaults
+        with torch.device("meta"):  # only to save complete configurations, defaults included
             getattr(diffusers, blueprint.denoiser[0])(**blueprint.denoiser[1]).save_config(folder / denoiser)
             diffusers.AutoencoderKL(**blueprint.vae).save_config(folder / "vae")
         getattr(diffusers, scheduler)(**blueprint.scheduler[1]).save_config(folder / "scheduler")
@@ -156,7 +160,7 @@ def _drawn_up(file: Path, blueprint: Blueprint, tensors: Mapping[str, Tensor]) -
 
 
 def _text_drawn_up(folder: Path, end: str, text: tuple[str, Mapping[str, Any]] | None) -> dict[str, list[str | None]]:
-    """Write configuration and tokenizer of one of CLIP's text encoders, if the file holds it; returns its lines of the index."""
+    """Writes configuration and tokenizer of a CLIP text encoder, if the file contains it; returns its entries of the index."""
     if text is None:
         return {f"text_encoder{end}": [None, None], f"tokenizer{end}": [None, None]}
     kind, config = text
@@ -172,7 +176,7 @@ _ABSENT: Mapping[str, dict[str, Any]] = {
 
 
 def _texts(file: Path, blueprint: Blueprint, tensors: Mapping[str, Tensor]) -> list[tuple[str, Mapping[str, Any]] | None]:
-    """The text encoders that the file holds, None for T5 where SD 3 goes without; raises BaseModelError where a part is missing."""
+    """Returns the text encoders of the file, None for T5 in SD 3 files without it; raises BaseModelError if a component is missing."""
     held = _held(tensors)
     kinds = ["t5" if name == "T5EncoderModel" else f"text_encoder{f'_{i + 1}' if i else ''}" for i, (name, _) in enumerate(blueprint.texts)]
     optional = blueprint.pipeline == "StableDiffusion3Pipeline"
@@ -188,5 +192,5 @@ def _texts(file: Path, blueprint: Blueprint, tensors: Mapping[str, Tensor]) -> l
 
 
 def _held(tensors: Mapping[str, Tensor]) -> set[str]:
-    """The parts beside the denoiser that a file holds."""
+    """Returns the components other than the denoiser that a file contains."""
     return {part for part, starts in _PARTS.items() if any(name.startswith(starts) for name in tensors)}

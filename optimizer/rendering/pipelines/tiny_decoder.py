@@ -1,4 +1,4 @@
-"""Tiny decoders: autoencoders of a hundredth of the size, such as TAESD, that make a search's pictures faster."""
+"""Tiny decoders: autoencoders of about a hundredth of the size, such as TAESD, for faster images in a search."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from optimizer.text import first_sentence
 
 
 def load_decoder(folder: Path, pipeline: DiffusionPipeline, device: torch.device) -> torch.nn.Module:
-    """A tiny autoencoder for the latents of a pipeline.
+    """Returns a tiny autoencoder for the latents of a pipeline.
 
     Args:
-        folder: of an ``AutoencoderTiny`` (Bohan 2023, TAESD, and those of its kind for SDXL, SD 3 and FLUX.1).
-        pipeline: whose latents it decodes.
-        device: where it will.
+        folder: folder of an ``AutoencoderTiny`` (Bohan 2023, TAESD, and its variants for SDXL, SD 3 and FLUX.1).
+        pipeline: pipeline whose latents it decodes.
+        device: device on which it decodes.
 
     Raises:
-        BaseModelError: it is no tiny autoencoder, cannot be loaded, or is for latents of another shape.
+        BaseModelError: the model is not a tiny autoencoder, cannot be loaded, or is for latents of another shape.
     """
     if not (folder / "config.json").is_file():
         remedy = "give the folder of an AutoencoderTiny to --decoder"
@@ -33,7 +33,7 @@ def load_decoder(folder: Path, pipeline: DiffusionPipeline, device: torch.device
     try:
         options: dict[str, Any] = {"dtype": own.dtype, "local_files_only": True, "use_safetensors": True}
         found: Any = diffusers.AutoencoderTiny.from_pretrained(folder, variant=variant_of(folder), **options)
-    except Exception as error:  # whatever the parsers of configurations and weights raise on a damaged file
+    except Exception as error:  # parsers of configurations and weights raise any exception on a damaged file
         problem = f"the tiny decoder cannot be loaded: {first_sentence(error)}"
         raise BaseModelError(problem, where=folder, remedy="fetch the whole folder again") from error
     check_whole(found, folder)

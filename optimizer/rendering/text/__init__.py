@@ -1,1 +1,1 @@
-"""Text: prompts with weights and of any length, as A1111 reads them, for every family of text encoders."""
+"""Prompt text: weighted prompts of any length, in A1111's syntax, for every family of text encoders."""

@@ -1,27 +1,27 @@
-"""Chunks: how a text that is longer than CLIP reads at once is cut, as A1111's web UI cuts it."""
+"""Splitting of texts longer than CLIP's context into chunks, as in A1111's web UI."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 Token = tuple[int, float]
-"""A token's number and weight."""
+"""Token id and weight."""
 
 BACK = 20
-"""How far back a comma is looked for, A1111's ``comma_padding_backtrack``."""
+"""Number of tokens searched backwards for a comma, A1111's ``comma_padding_backtrack``."""
 
 
 def chunked(tokens: Sequence[Token], size: int, comma: int, back: int = BACK) -> list[list[Token]]:
-    """Cut tokens into chunks, after a comma where one is near the end, so that what belongs together stays so.
+    """Splits tokens into chunks, after a comma if one is near the end, so that phrases are not split.
 
     Args:
-        tokens: of a text, without start and end.
-        size: tokens that a chunk holds, at least 1.
-        comma: number of the comma's token.
-        back: a chunk ends after its last comma if that is among its last so many tokens.
+        tokens: tokens of a text, without start and end tokens.
+        size: maximum number of tokens per chunk, at least 1.
+        comma: token id of the comma.
+        back: a chunk ends after its last comma if that comma is among its last ``back`` tokens.
 
     Returns:
-        Chunks of 1 to ``size`` tokens that joined are the text; of an empty text one empty chunk.
+        Chunks of 1 to ``size`` tokens whose concatenation is the text; one empty chunk for an empty text.
     """
     chunks: list[list[Token]] = []
     rest = list(tokens)
@@ -33,7 +33,7 @@ def chunked(tokens: Sequence[Token], size: int, comma: int, back: int = BACK) ->
 
 
 def _cut(numbers: Sequence[int], size: int, comma: int, back: int) -> int:
-    """Tokens of the next chunk; a comma that is the first one too many begins the next chunk, as in A1111."""
+    """Returns the length of the next chunk; a comma just after a full chunk begins the next chunk, as in A1111."""
     if numbers[size] == comma:
         return size
     return next((i + 1 for i in range(size - 1, max(0, size - back) - 1, -1) if numbers[i] == comma), size)

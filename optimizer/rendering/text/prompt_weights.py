@@ -1,10 +1,10 @@
-r"""Emphasis: the brackets with which people weigh the words of a prompt, as A1111's web UI reads them.
+r"""Prompt weights (emphasis): parser for the bracket syntax of A1111's web UI.
 
-``(word)`` counts 1.1 times, ``((word))`` 1.21 times, ``(word:1.3)`` 1.3 times, ``[word]`` 1/1.1 times; nested factors multiply. A bracket
-that is never closed holds to the end, one that was never opened is text. ``\(``, ``\)``, ``\[``, ``\]`` and, in a text with brackets,
-``\\`` are the characters themselves. ``BREAK`` as a word ends a chunk. Grammar: ``parse_prompt_attention`` of A1111's
-stable-diffusion-webui; unlike there, ``BREAK`` is one inside of brackets too, a number that is none is text, and a backslash before
-anything else stays.
+``(word)`` has weight 1.1, ``((word))`` 1.21, ``(word:1.3)`` 1.3, ``[word]`` 1/1.1; nested factors multiply. An unclosed bracket extends
+to the end of the text; an unopened one is literal text. ``\(``, ``\)``, ``\[``, ``\]`` and, in a text with brackets, ``\\`` are literal
+characters. The word ``BREAK`` ends a chunk. The grammar is that of ``parse_prompt_attention`` in A1111's stable-diffusion-webui, with
+three differences: ``BREAK`` also works inside brackets, an invalid number is literal text, and a backslash before any other character
+is kept.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _BREAK = re.compile(r"\s*\bBREAK\b\s*")
 
 @dataclass(frozen=True)
 class Span:
-    """Words of one weight; 1 is what they count without brackets."""
+    """Text of uniform weight; 1 is the weight without brackets."""
 
     text: str
     weight: float
@@ -34,32 +34,35 @@ class Span:
 
 @dataclass(frozen=True)
 class Reading:
-    """A prompt as it is meant.
+    """Parsed prompt.
 
     Attributes:
-        parts: what stands between one ``BREAK`` and the next; neighbouring spans of a part differ in weight.
+        parts: spans between one ``BREAK`` and the next; adjacent spans of a part differ in weight.
     """
 
     parts: tuple[tuple[Span, ...], ...]
 
     @property
     def words(self) -> str:
-        """All words without weights, for encoders that read the whole text at once."""
+        """Whole text without weights, for encoders that read it in one pass."""
         return " ".join("".join(span.text for span in part) for part in self.parts)
 
     @property
     def weights(self) -> list[float]:
-        """Of every character of ``words``."""
+        """Weight of every character of ``words``."""
         return [weight for part in self.parts for weight in [*(s.weight for s in part for _ in s.text), 1.0]][:-1]
 
     @property
     def weighted(self) -> bool:
-        """Whether there is more to it than words: a weight, or a ``BREAK``."""
+        """Whether the prompt contains a weight other than 1 or a ``BREAK``."""
         return len(self.parts) > 1 or any(span.weight != 1 for span in self.parts[0])
 
 
 def read(text: str) -> Reading:
-    """A prompt's parts and weights; a text without brackets and ``BREAK`` is one span of weight 1, unchanged. Never raises."""
+    """Parses a prompt into parts and weights.
+
+    A text without brackets and ``BREAK`` becomes one span of weight 1, unchanged. Never raises.
+    """
     pieces = _pieces(text) if re.search(r"[()\[\]]", text) else _split(text)
     parts: list[list[tuple[str, float]]] = [[]]
     for piece, weight in pieces:
@@ -68,12 +71,12 @@ def read(text: str) -> Reading:
         elif piece:
             parts[-1].append((piece, weight))
     if len(parts) > 1 and not parts[-1]:
-        parts.pop()  # a BREAK at the end begins nothing
+        parts.pop()  # a BREAK at the end adds no part
     return Reading(tuple(tuple(_merged(part)) for part in parts))
 
 
 def _pieces(text: str) -> list[tuple[str | None, float]]:
-    """Pieces with their weights; None is a ``BREAK``."""
+    """Returns pieces of text with their weights; None stands for a ``BREAK``."""
     pieces: list[tuple[str | None, float]] = []
     opened: dict[str, list[int]] = {"(": [], "[": []}
 
@@ -107,5 +110,5 @@ def _split(text: str) -> list[tuple[str | None, float]]:
 
 
 def _merged(part: list[tuple[str, float]]) -> list[Span]:
-    """Neighbours of one weight as one, so that brackets that weigh nothing do not cut words in two."""
+    """Merges adjacent pieces of equal weight into spans, so that brackets of weight 1 do not split words."""
     return [Span("".join(text for text, _ in group), weight) for weight, group in groupby(part, key=lambda piece: piece[1])]

@@ -1,9 +1,9 @@
-"""Weighing: states of texts with weights, and of texts that CLIP does not read at once, for each family's encoders.
+"""Text-encoder states of weighted prompts, and of prompts longer than CLIP's context, for each family's encoders.
 
-CLIP reads chunk by chunk; the states are joined along the sequence, as A1111 and ComfyUI do, and the pooled state is the first chunk's. T5
-reads the whole text without brackets. A token's weight multiplies its states. In Stable Diffusion 1.x and 2.x a chunk's states are then
-scaled so that their mean is what it was: A1111's emphasis "Original". The states of later models come from before CLIP's last norm, where
-the mean may lie near zero and dividing by it makes anything of a picture; there they are left as they are, A1111's "No norm", which it
+CLIP encodes chunk by chunk; the states are concatenated along the sequence, as in A1111 and ComfyUI, and the pooled state is that of the
+first chunk. T5 encodes the whole text without brackets. A token's weight multiplies its states. In Stable Diffusion 1.x and 2.x a chunk's
+states are then rescaled to their original mean: A1111's emphasis "Original". The states of later models are taken before CLIP's final
+norm, where the mean may be near zero and dividing by it would be unstable; there they are not rescaled, A1111's "No norm", which it
 recommends for XL.
 """
 
@@ -20,11 +20,11 @@ from optimizer.rendering.text.clip_chunks import Token, chunked
 from optimizer.rendering.text.prompt_weights import Reading
 
 _Chunks = Sequence[Sequence[Token]]
-SD3_T5_LENGTH, FLUX_T5_LENGTH = 256, 512  # tokens, as diffusers reads by default, start and end included
+SD3_T5_LENGTH, FLUX_T5_LENGTH = 256, 512  # token limits, diffusers' defaults, start and end tokens included
 
 
 def clip_chunks(tokenizer: Any, reading: Reading) -> list[list[Token]]:
-    """A reading's chunks; every ``BREAK`` begins one. Spans are cut into tokens one by one, as A1111 does."""
+    """Returns the chunks of a parsed prompt; every ``BREAK`` begins a chunk. Spans are tokenised separately, as in A1111."""
     comma = tokenizer.convert_tokens_to_ids(",</w>")
     chunks = []
     for part in reading.parts:
@@ -35,12 +35,12 @@ def clip_chunks(tokenizer: Any, reading: Reading) -> list[list[Token]]:
 
 
 def t5_tokens(tokenizer: Any, reading: Reading) -> int:
-    """Tokens that T5 makes of a reading, its end included."""
+    """Returns the number of T5 tokens of a parsed prompt, end token included."""
     return len(tokenizer(reading.words, verbose=False).input_ids)
 
 
 def weighed_sd(pipeline: Any, reading: Reading, device: torch.device, skip: int | None) -> dict[str, Tensor]:
-    """Of one CLIP: ``prompt_embeds`` of (1, chunks · length, width)."""
+    """Returns the states of a single CLIP encoder: ``prompt_embeds``, (1, chunks · length, width)."""
     encoder, tokenizer = pipeline.text_encoder, pipeline.tokenizer
     chunks = clip_chunks(tokenizer, reading)
     numbers, weights = _tables(tokenizer, chunks, device)
@@ -53,13 +53,19 @@ def weighed_sd(pipeline: Any, reading: Reading, device: torch.device, skip: int 
 
 
 def weighed_xl(pipeline: Any, reading: Reading, device: torch.device, skip: int | None) -> dict[str, Tensor]:
-    """Of two CLIPs: ``prompt_embeds`` of (1, chunks · length, sum of widths), ``pooled_prompt_embeds`` of the one with a projection."""
+    """Returns the states of two CLIP encoders.
+
+    ``prompt_embeds`` has shape (1, chunks · length, sum of widths); ``pooled_prompt_embeds`` comes from the encoder with a projection.
+    """
     states, firsts = _pair(pipeline, reading, device, skip)
     return {"prompt_embeds": states, "pooled_prompt_embeds": next(first for first in firsts if first.ndim == 2)[:1]}
 
 
 def weighed_sd3(pipeline: Any, reading: Reading, device: torch.device, skip: int | None) -> dict[str, Tensor]:
-    """Of two CLIPs, all chunks, and then T5: ``prompt_embeds`` of (1, chunks · length + 256, T5's width), and both pooled states."""
+    """Returns the states of two CLIP encoders, all chunks, followed by those of T5.
+
+    ``prompt_embeds`` has shape (1, chunks · length + 256, T5's width); ``pooled_prompt_embeds`` concatenates both pooled states.
+    """
     states, firsts = _pair(pipeline, reading, device, skip)
     whole, _, _, _ = pipeline.encode_prompt([""], None, [reading.words], device=device, do_classifier_free_guidance=False)
     tail = whole[:, pipeline.tokenizer.model_max_length :]
@@ -70,7 +76,7 @@ def weighed_sd3(pipeline: Any, reading: Reading, device: torch.device, skip: int
 
 
 def weighed_flux(pipeline: Any, reading: Reading, device: torch.device, skip: int | None) -> dict[str, Tensor]:
-    """Of T5: ``prompt_embeds`` of (1, length, width); of CLIP ``pooled_prompt_embeds`` alone, which knows no weights."""
+    """Returns the states of T5, ``prompt_embeds``, (1, length, width), and CLIP's unweighted ``pooled_prompt_embeds``."""
     length = min(FLUX_T5_LENGTH, pipeline.tokenizer_2.model_max_length)
     states, pooled, _ = pipeline.encode_prompt([reading.words], device=device, max_sequence_length=length)
     weights = _t5_weights(pipeline.tokenizer_2, reading, states)
@@ -78,7 +84,7 @@ def weighed_flux(pipeline: Any, reading: Reading, device: torch.device, skip: in
 
 
 def _pair(pipeline: Any, reading: Reading, device: torch.device, skip: int | None) -> tuple[Tensor, list[Tensor]]:
-    """States of two CLIPs side by side, and what each gives first: its pooled state if it has a projection."""
+    """Returns the joined states of two CLIP encoders, and the first output of each: its pooled state if it has a projection."""
     pairs = [(pipeline.text_encoder, pipeline.tokenizer), (pipeline.text_encoder_2, pipeline.tokenizer_2)]
     chunks = [clip_chunks(tokenizer, reading) for _, tokenizer in pairs]
     most = max(map(len, chunks))
@@ -92,7 +98,7 @@ def _pair(pipeline: Any, reading: Reading, device: torch.device, skip: int | Non
 
 
 def _tables(tokenizer: Any, chunks: _Chunks, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Token numbers and weights, (chunks, length) each: start, text, end, and what the tokenizer pads with."""
+    """Returns token ids and weights, (chunks, length) each: start, text, end and padding tokens."""
     length, start, end, pad = tokenizer.model_max_length, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
     rows = [[(start, 1.0), *chunk, (end, 1.0), *[(pad, 1.0)] * (length - len(chunk) - 2)] for chunk in chunks]
     numbers = torch.tensor([[number for number, _ in row] for row in rows], device=device)
@@ -100,13 +106,13 @@ def _tables(tokenizer: Any, chunks: _Chunks, device: torch.device) -> tuple[Tens
 
 
 def _mask(chunks: _Chunks, numbers: Tensor) -> Tensor:
-    """1 for text, start and end; 0 for what it is padded with."""
+    """Returns the attention mask, (chunks, length): 1 for start, text and end tokens, 0 for padding."""
     lengths = torch.tensor([len(chunk) + 2 for chunk in chunks], device=numbers.device)
     return (torch.arange(numbers.shape[1], device=numbers.device) < lengths[:, None]).long()
 
 
 def _t5_weights(tokenizer: Any, reading: Reading, states: Tensor) -> Tensor:
-    """Of the tokens of the whole text, (1, length); a token that covers several weights has that of its last character."""
+    """Returns the weights of the T5 tokens of a text, (1, length); a token over several weights has that of its last character."""
     weights, length = reading.weights, states.shape[1]
     found = tokenizer(reading.words, padding="max_length", max_length=length, truncation=True, return_offsets_mapping=True)
     rows = [weights[end - 1] if end > begin else 1.0 for begin, end in found.offset_mapping]
@@ -114,8 +120,10 @@ def _t5_weights(tokenizer: Any, reading: Reading, states: Tensor) -> Tensor:
 
 
 def _weighed(states: Tensor, weights: Tensor, *, keep_mean: bool) -> Tensor:
-    """States (chunks, length, width) times weights (chunks, length), in fp32, rounded once; ``keep_mean`` scales every chunk to the mean
-    that it had, unless it has no weights, or a mean of zero, to which nothing can be scaled."""
+    """Returns states (chunks, length, width) times weights (chunks, length), computed in fp32 and rounded once.
+
+    ``keep_mean`` rescales every chunk to its original mean, unless all its weights are 1 or its weighted mean is zero.
+    """
     before = states.float()
     after = before * weights[..., None]
     if keep_mean:
@@ -126,5 +134,5 @@ def _weighed(states: Tensor, weights: Tensor, *, keep_mean: bool) -> Tensor:
 
 
 def _joined(states: Tensor) -> Tensor:
-    """(chunks, length, width) as (1, chunks · length, width)."""
+    """Returns states of shape (chunks, length, width) reshaped to (1, chunks · length, width)."""
     return states.reshape(1, -1, states.shape[-1])

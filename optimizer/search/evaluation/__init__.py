@@ -1,1 +1,1 @@
-"""Evaluation: prompts, pictures and scores of one candidate after another, and the confirmation of the best."""
+"""Evaluation: prompts, pictures and scores of the candidates, and the confirmation of the best."""

@@ -1,4 +1,4 @@
-"""Confirmation: the finalists and the baselines once more, on prompts and seeds that the search never saw."""
+"""Confirmation: re-evaluates the finalists and the baselines on prompts and seeds that the search did not use."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from optimizer.search.labels import NAIVE, STACK, alone_label, is_alone
 from optimizer.search.observer import Observer
 from studies.records import TrialRecord
 
-# A winner that does not beat a simpler recipe in this share of the bootstrap's resamples is within noise of it.
+# A winner must beat a simpler recipe in at least this fraction of the bootstrap resamples; else the difference counts as noise.
 CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One model on the confirmation prompts, before it is compared.
+    """A candidate on the confirmation prompts, before the comparison.
 
     Attributes:
-        label: its name in the verdict.
-        number: trial number, or None for a source alone.
-        recipe: None for a source alone.
-        candidate: what was drawn with, as exported; None for a source alone.
-        images: uint8, (n, 3, height, width), on the confirmation prompts.
-        moments: for the bootstrap.
-        artifacts: its artifact level, 0 for a source alone, whose pictures are what that is measured against.
+        label: name in the verdict.
+        number: trial number; None for a source alone.
+        recipe: recipe of the merge; None for a source alone.
+        candidate: rendered candidate, with weights as exported; None for a source alone.
+        images: pictures on the confirmation prompts, uint8, (n, 3, height, width).
+        moments: sufficient statistics for the bootstrap.
+        artifacts: artifact level; 0 for a source alone, because its pictures define the reference range.
     """
 
     label: str
@@ -46,11 +46,11 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Contender(Entry):
-    """One confirmed model.
+    """A candidate with confirmed scores.
 
     Attributes:
-        weakest: the weakest source's share with its confidence interval.
-        each: every source's share.
+        weakest: share of the weakest source, with its bootstrap interval.
+        each: share of every source.
     """
 
     weakest: Interval
@@ -58,19 +58,19 @@ class Contender(Entry):
 
     @property
     def score(self) -> float:
-        """What contenders are ranked by, as in the search."""
+        """Score by which contenders are ranked, computed as in the search."""
         return float(balance(torch.tensor(list(self.each.values()), dtype=torch.float64))) * soundness(self.artifacts)
 
 
 @dataclass(frozen=True)
 class Confirmation:
-    """The outcome.
+    """Result of the confirmation.
 
     Attributes:
-        shipped: the contender that is exported.
-        leader: the merge with the best confirmed score, which may be within noise of the shipped, simpler one.
-        contenders: all, best first, sources alone last.
-        base: pictures of the base on the same prompts, if there is one.
+        shipped: contender that is exported.
+        leader: merge with the best confirmed score; may be within noise of a simpler one that is exported instead.
+        contenders: all contenders, by descending score, with the single sources last.
+        base: pictures of the base on the confirmation prompts; None without a base.
     """
 
     shipped: Contender
@@ -80,8 +80,10 @@ class Confirmation:
 
 
 def finalists(records: Sequence[TrialRecord], count: int) -> list[TrialRecord]:
-    """The best ``count`` distinct recipes by search score, greater than 0, that are not baselines, followed by stack and naive merge;
-    empty if there is none of them."""
+    """Returns the ``count`` best distinct recipes with a search score above 0, without baselines, followed by stack and naive merge.
+
+    The list is empty if there are none of them.
+    """
     complete = [r for r in records if r.evaluation is not None]
     ranked = sorted((r for r in complete if _score(r) > 0), key=_score, reverse=True)
     simple = [r for r in complete if r.label in (STACK, NAIVE)]
@@ -100,20 +102,20 @@ def _score(record: TrialRecord) -> float:
 
 
 def confirm(records: Sequence[TrialRecord], evaluator: Evaluator, *, count: int, seed: int, observer: Observer) -> Confirmation:
-    """Re-score the finalists and choose what to ship.
+    """Re-scores the finalists and chooses the merge to export.
 
     Args:
-        records: the search's trials, with at least one merge among them.
-        evaluator: on the confirmation prompts.
-        count: finalists besides the baselines.
-        seed: of the bootstrap.
-        observer: may raise ``Stopped``.
+        records: trials of the search, with at least one merge.
+        evaluator: evaluator on the confirmation prompts.
+        count: number of finalists besides the baselines.
+        seed: seed of the bootstrap.
+        observer: receives the progress; may raise ``Stopped``.
 
     Returns:
-        The leader, and the contender to ship, which ``decide`` chooses.
+        Confirmation with the leader and the contender to export, as chosen by ``decide``.
 
     Raises:
-        NoFeasibleMerge: not one of them can be rendered on these prompts.
+        NoFeasibleMerge: none of the finalists can be rendered on the confirmation prompts.
     """
     chosen = finalists(records, count)
     observer.stage("confirm", len(chosen) + 1 + len(evaluator.sources))
@@ -130,13 +132,13 @@ def confirm(records: Sequence[TrialRecord], evaluator: Evaluator, *, count: int,
 
 
 def decide(contenders: Sequence[Contender], samples: Tensor) -> tuple[int, int]:
-    """Positions of the leader and of the merge to ship.
+    """Returns the indices of the leader and of the merge to export.
 
-    Do no harm: where the stack or the naive merge is within noise of the leader, the better one of those that are is shipped.
+    If the stack or the naive merge is within noise of the leader, it is exported instead; if both are, the one with the better score.
 
     Args:
         contenders: the confirmed merges.
-        samples: what each keeps of every source in every resample, (contenders, resamples, sources).
+        samples: share of every source in every resample, (contenders, resamples, sources).
     """
     value = [c.score for c in contenders]
     scored = balance(samples) * torch.tensor([soundness(c.artifacts) for c in contenders])[:, None]
@@ -149,7 +151,7 @@ def decide(contenders: Sequence[Contender], samples: Tensor) -> tuple[int, int]:
 
 
 def _render(record: TrialRecord, evaluator: Evaluator, observer: Observer) -> Entry | None:
-    """A finalist on the evaluator's prompts, or None, which the observer is told, where they cannot be rendered."""
+    """Returns a finalist rendered on the evaluator's prompts, or None, after a note to the observer, if it cannot be rendered."""
     assert record.evaluation is not None
     recipe, label = Recipe.from_data(record.evaluation.recipe), record.label or f"trial {record.number}"
     try:

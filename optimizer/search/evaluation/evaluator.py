@@ -1,4 +1,4 @@
-"""Evaluating one candidate: merge, render, embed, score."""
+"""Evaluation of one candidate: merge, render, embed, score."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ Tick = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Baselines:
-    """Pictures of the base and of each source alone, and what they say.
+    """Pictures of the base and of each source alone, with their embeddings and statistics.
 
     Attributes:
-        base: uint8, (n, 3, height, width); None where effects are measured from the other sources.
-        alone: one such tensor a source.
-        effects: their embeddings.
-        envelope: their picture statistics.
+        base: pictures of the base, uint8, (n, 3, height, width); None if effects are measured against the other sources.
+        alone: pictures of each source alone, uint8, (n, 3, height, width).
+        effects: embeddings of the baselines.
+        envelope: range of the baselines' picture statistics.
     """
 
     base: Tensor | None
@@ -41,13 +41,13 @@ class Baselines:
 
 @dataclass(frozen=True)
 class Measured:
-    """A candidate's evaluation together with what does not belong into a record.
+    """A candidate's evaluation, with data that is not stored in the record.
 
     Attributes:
-        evaluation: the record.
-        images: uint8, (n, 3, height, width).
-        moments: for the bootstrap.
-        candidate: what was rendered, rounded to the dtype of the exported file.
+        evaluation: evaluation record.
+        images: pictures, uint8, (n, 3, height, width).
+        moments: sufficient statistics for the bootstrap.
+        candidate: rendered candidate, rounded to the dtype of the exported file.
     """
 
     evaluation: Evaluation
@@ -61,12 +61,12 @@ class Evaluator:
     """Scores recipes on one prompt set.
 
     Attributes:
-        ensemble: the run's sources.
-        renderer: draws.
-        embedder: the eye.
-        prompts: what is rendered for every candidate.
-        tick: called with the number of pictures finished.
-        note: is told where the sources do not fit on the GPU together.
+        ensemble: sources of the run.
+        renderer: renderer of the pictures.
+        embedder: embedder of the pictures.
+        prompts: prompts that every candidate is rendered on.
+        tick: callback that receives the number of finished pictures.
+        note: callback that receives a message if the sources do not fit on the GPU together.
     """
 
     ensemble: Ensemble
@@ -80,24 +80,24 @@ class Evaluator:
 
     @property
     def sources(self) -> Sequence[Source]:
-        """The run's sources."""
+        """Sources of the run."""
         return self.ensemble.sources
 
     @property
     def _mixer(self) -> Mixer:
-        """Made on first use, for it may hold the sources where the renderer computes."""
+        """Mixer, created on first use, because it may hold the sources on the renderer's device."""
         if self._own_mixer is None:
             self._own_mixer = self.ensemble.mixer(self.renderer.device, self.note)
         return self._own_mixer
 
     @property
     def rendered(self) -> bool:
-        """Whether the baselines were rendered already."""
+        """Whether the baselines are already rendered."""
         return self._baselines is not None
 
     @property
     def baselines(self) -> Baselines:
-        """Base and sources alone, rendered on first use."""
+        """Baselines, rendered on first use."""
         if self._baselines is None:
             base = self._drawn("the base", None) if self.ensemble.based else None
             alone = tuple(self._drawn(f"{s.name} alone", self._mixer.alone(k)) for k, s in enumerate(self.sources))
@@ -106,13 +106,13 @@ class Evaluator:
         return self._baselines
 
     def _effects(self, base: Tensor | None, alone: Sequence[Tensor]) -> Effects:
-        """What moves pictures, away from the base's, or without one, where only own prompts are drawn, from those of the others."""
+        """Returns the effects, measured from the base's embeddings; without a base, from the mean embedding of the other sources."""
         asked = torch.tensor([JOINT if p.source is None else p.source for p in self.prompts.prompts])
         seen = torch.stack([self.embedder(images) for images in alone])
         return Effects(others(seen, asked) if base is None else self.embedder(base), seen, asked)
 
     def evaluate(self, recipe: Recipe) -> Measured:
-        """Merge, render and score one recipe.
+        """Merges, renders and scores one recipe.
 
         Raises:
             RecipeError: the recipe does not fit the sources.
@@ -152,7 +152,7 @@ class Evaluator:
         return Measured(evaluation, images, moments(vectors, baselines.effects), mixed.candidate)
 
     def _drawn(self, what: str, candidate: Candidate | None) -> Tensor:
-        """Pictures of something that the run cannot do without, by name where it cannot be drawn."""
+        """Returns pictures of a required baseline; the error names it if it cannot be rendered."""
         try:
             return self._render(candidate)
         except TrialError as error:

@@ -1,4 +1,4 @@
-"""What an evaluation depends on besides its recipe, and whether a study may go on with it."""
+"""Fingerprints: the inputs that an evaluation depends on besides its recipe, and the checks that a study may be resumed with them."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from optimizer.search.config import PARTS, Config
 from optimizer.search.proposals.space import SearchSpace
 from optimizer.search.sources.source import Source
 
-# Raise it whenever the same pictures would be scored differently.
+# Increase whenever identical pictures would be scored differently.
 SCORER = 1
 _SLICES = ("vae_slicing", "attention_slicing")
 NO_PARTS: Mapping[str, str] = MappingProxyType({})
-# Raise it whenever prompts with weights, or longer than CLIP reads at once, are drawn differently.
+# Increase whenever prompts with weights, or longer than CLIP's context, are rendered differently.
 EMPHASIS = 1
 _PLACES = {"out", "workers", "storage", "study", "artifacts"}
 _FREE = _PLACES | {"budget", "timeout", "force", "confirm", "finalists", "batch", "dialect", "keep_images", "fork", "offload", *_SLICES}
@@ -42,18 +42,18 @@ def evaluation_context(
     special: bool = False,
     based: bool = True,
 ) -> dict[str, object]:
-    """JSON-ready parts of an evaluation's key.
+    """Returns the JSON-serializable parts of an evaluation's key.
 
     Args:
-        base: where it is.
-        prompts: of the search.
-        settings: of the pictures.
-        embedder: the eye.
-        precision: of the renderer.
-        parts: the places of models that stand in for the base's, by what they are.
-        special: whether a prompt has weights, or is longer than CLIP reads at once. Evaluations of plain prompts, which are drawn as they
-            always were, keep the key that they had before there were others.
-        based: whether effects are measured from the base's pictures, rather than from those of the other sources.
+        base: location of the base model.
+        prompts: prompts of the search.
+        settings: rendering settings.
+        embedder: name of the embedder.
+        precision: numeric precision of the renderer.
+        parts: locations of the models that replace parts of the base, by part name.
+        special: whether a prompt has weights or is longer than CLIP's context. Evaluations of plain prompts keep the key of earlier
+            versions, because their rendering has not changed.
+        based: whether effects are measured against the base's pictures, instead of those of the other sources.
     """
     other: dict[str, object] = {part: folder_fingerprint(Path(place)) for part, place in parts.items() if place}
     other |= {"emphasis": EMPHASIS} if special else {}
@@ -76,9 +76,9 @@ def evaluation_context(
 
 
 def study_inputs(context: Mapping[str, object], sources: Sequence[Source], space: SearchSpace) -> dict[str, str]:
-    """What a study rests on, files by digest, code by version: it goes on only while none of it changes.
+    """Returns the inputs of a study: digests of files, versions of code. A study can be resumed only while they are unchanged.
 
-    The kind of device is no part of it: pictures of another one differ in their last bits only.
+    The device type is not included, because pictures of different devices differ only in their last bits.
     """
     inputs = {f"source {s.name}": s.sha256 for s in sources}
     inputs |= {name: _digest(context[name]) for name in ("base", *PARTS, "embedder", "prompts") if name in context}
@@ -97,7 +97,7 @@ def _versions(libraries: object) -> str:
 
 
 def folder_fingerprint(folder: Path) -> str:
-    """SHA-256 over names, sizes and contents of a folder's files, or of one file; of large ones samples are read, see ``digest_file``."""
+    """Returns SHA-256 over names, sizes and contents of a folder's files, or of one file; large files are sampled by ``digest_file``."""
     digest = hashlib.sha256()
     for path in [folder] if folder.is_file() else sorted(p for p in folder.rglob("*") if p.is_file()):
         digest.update(f"{path.relative_to(folder).as_posix()}\0".encode())
@@ -110,10 +110,10 @@ def _digest(value: object) -> str:
 
 
 def check_same_inputs(saved: Mapping[str, str], found: Mapping[str, str], where: str | Path) -> None:
-    """Raise unless everything that a study rests on is what it began with; what was not written down then is not compared.
+    """Checks that the inputs of a study are unchanged; inputs that were not recorded at its start are not compared.
 
     Raises:
-        StudyError: naming everything that changed, before and now.
+        StudyError: an input changed; the message lists all changes with their previous and present values.
     """
     if changed := changes(saved, found):
         problem = f"what the study here rests on has changed since it began ({'; '.join(changed)})"
@@ -121,20 +121,20 @@ def check_same_inputs(saved: Mapping[str, str], found: Mapping[str, str], where:
 
 
 def changes(saved: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
-    """What is written down and not as it was, each with its digest or version before and now."""
+    """Returns the recorded inputs that differ, each with its digest or version before and now."""
     return [f"{name}: {_short(saved[name])} → {_short(now)}" for name, now in found.items() if saved.get(name, now) != now]
 
 
 def _short(value: str) -> str:
-    """As many digits of a digest as people compare; versions in full."""
+    """Returns the first 8 digits of a SHA-256 digest; other values, such as versions, in full."""
     return value[:8] if re.fullmatch(r"[0-9a-f]{64}", value) else value
 
 
 def check_same_run(saved: Config, asked: Config, where: Path) -> None:
-    """Raise unless ``asked`` may continue the study that ``saved`` began: budget, time and export may differ, nothing else.
+    """Checks that ``asked`` may continue the study that ``saved`` started: only budget, time and export options may differ.
 
     Raises:
-        StudyError: listing every option that differs, with both values.
+        StudyError: an option differs; the message lists all of them with both values.
     """
     before, now = _binding(saved), _binding(asked)
     changed = [f"{name}: {before[name]} → {now[name]}" for name in now if before.get(name) != now[name]]
@@ -147,6 +147,6 @@ def check_same_run(saved: Config, asked: Config, where: Path) -> None:
 
 
 def _binding(config: Config) -> dict[str, object]:
-    """What may not change while a study goes on."""
+    """Returns the options that must not change while a study continues."""
     base = {"base": FakeSpec.of(config.base).identity} if is_fake(config.base) else {}
     return config.model_dump(mode="json", exclude=_FREE) | base

@@ -1,4 +1,4 @@
-"""Housekeeping between trials: memory that is free goes back to the system, so that a night's run stays as small as it began."""
+"""Heap trimming between trials: returns freed memory to the operating system, to bound the memory of long runs."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from functools import cache
 
 
 def tidy() -> None:
-    """Give what the C library keeps of freed memory back, where it can be asked to (glibc).
+    """Returns freed heap memory to the operating system, if the C library supports it (glibc's ``malloc_trim``).
 
-    A Gaussian process allocates and frees matrices of ever greater sizes, between which the heap grows by a quarter of a megabyte a trial.
+    The Gaussian process allocates matrices of growing sizes, which fragments the heap by about a quarter of a megabyte per trial.
     """
     if trim := _trim():
         trim(0)

@@ -1,4 +1,4 @@
-"""Which words the run's prompts are built from."""
+"""The prompt sets of a run and the vocabulary that they are composed from."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class _Words(BaseModel):
 
 
 def vocabulary(config: Config) -> Vocabulary:
-    """The user's words, the demo world's, or the general ones; raises as ``read_words``."""
+    """Returns the user's vocabulary, the demo's, or the general one. Raises the exceptions of ``read_words``."""
     if config.prompts:
         return read_words(Path(config.prompts))
     return GENERAL if config.drawn_with else read_words(demo_words())
 
 
 def read_words(path: Path) -> Vocabulary:
-    """The words of a YAML file.
+    """Returns the vocabulary in a YAML file.
 
     Raises:
         UsageError: the file cannot be read or lacks a list.
@@ -48,12 +48,15 @@ def read_words(path: Path) -> Vocabulary:
 
 
 def search_prompts(config: Config, sources: Sequence[Source]) -> PromptSet:
-    """The prompts that every candidate is rendered on."""
+    """Returns the prompts that every candidate is rendered on during the search."""
     return compose([s.subject for s in sources], vocabulary(config), own=config.own, joint=config.joint_prompts, seed=config.seed)
 
 
 def confirmation_prompts(config: Config, sources: Sequence[Source]) -> PromptSet:
-    """Seeds that the search never sees, and as far as the words allow texts that it never sees; joint ones only if it has some."""
+    """Returns the confirmation prompts, with seeds and, as far as the vocabulary allows, texts that the search does not use.
+
+    Joint prompts are included only if the search has some.
+    """
     subjects, joint = [s.subject for s in sources], config.confirm if config.joint_prompts else 0
     return compose(
         subjects,

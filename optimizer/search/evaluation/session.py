@@ -1,4 +1,4 @@
-"""The bench: everything that evaluating candidates takes, loaded and checked."""
+"""The evaluation session: sources, renderer and embedder of a run, loaded and checked."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ EMBEDDER, FAKE_EMBEDDER = "ViT-B-32/laion2b_s34b_b79k", "fake:"
 
 @dataclass(frozen=True)
 class Bench:
-    """What every evaluation of a run shares, loaded once.
+    """Objects that all evaluations of a run share, loaded once.
 
     Attributes:
-        config: of the run.
-        ensemble: the sources, as they fit the base.
-        renderer: draws as the base does.
-        draft: draws for the search; the same renderer, or one with a tiny decoder.
-        embedder: the eye.
-        base: where the base is.
+        config: configuration of the run.
+        ensemble: sources, fitted to the base.
+        renderer: renderer of the confirmation pictures.
+        draft: renderer for the search; identical to ``renderer``, or with a tiny decoder.
+        embedder: embedder of the pictures.
+        base: location of the base model.
     """
 
     config: Config
@@ -42,25 +42,25 @@ class Bench:
     base: str
 
     def evaluator(self, prompts: PromptSet, observer: Observer, *, final: bool = False) -> Evaluator:
-        """An evaluator on these prompts, which reports pictures to the observer; for the search, or for the final say."""
+        """Returns an evaluator on these prompts that reports pictures to the observer; ``final`` selects the full renderer."""
         renderer, count = self.renderer if final else self.draft, len(prompts)
         return Evaluator(self.ensemble, renderer, self.embedder, prompts, lambda done: observer.pictures(done, count), observer.note)
 
     def space(self, budget: int) -> SearchSpace:
-        """What a study of this budget searches."""
+        """Returns the search space of a study with this budget."""
         return self.ensemble.space(budget)
 
     @property
     def sources(self) -> Sequence[Source]:
-        """The run's sources."""
+        """Sources of the run."""
         return self.ensemble.sources
 
 
 def prepare(config: Config, observer: Observer) -> Bench:
-    """Load and check everything that a run needs, before anything is written; the observer is told where memory does not do for it.
+    """Loads and checks everything that a run needs, before anything is written; the observer receives notes about memory limits.
 
     Raises:
-        UsageError: a source, the base, the embedder or a method cannot be used, or they do not fit each other.
+        UsageError: a source, the base, the embedder or a method cannot be used, or they are incompatible.
     """
     known_methods(config.methods, len(config.sources))
     loaded = load_models(config) if config.whole else LoraEnsemble(load_loras(config), config)
@@ -76,7 +76,7 @@ def prepare(config: Config, observer: Observer) -> Bench:
 
 
 def _eye(config: Config) -> str:
-    """The embedder that is asked for, or the one that suits the base."""
+    """Returns the embedder option, or the default embedder for the base."""
     suited = FAKE_EMBEDDER if is_fake(config.base) else EMBEDDER if config.drawn_with else str(demo_embedder())
     return config.embedder or suited
 

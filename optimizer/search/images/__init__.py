@@ -1,1 +1,1 @@
-"""Images: pictures of trials on disk: how they are packed, which stay, and contact sheets of them."""
+"""Images: encoding, retention and contact sheets of the trials' pictures."""

@@ -1,4 +1,4 @@
-"""Sheets: one contact sheet a recipe, small enough for a web page, named and linked to its trials as Optuna names and links artifacts."""
+"""Contact sheets: one small image per recipe, named and linked to its trials like an Optuna artifact."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _SMALLEST = 96
 
 
 def keep_sheet(store: Store, recipe_hash: str, images: Tensor) -> None:
-    """Write the sheet of a recipe's pictures; raises OSError.
+    """Writes the contact sheet of a recipe's pictures; raises OSError.
 
     Args:
-        store: where it goes, as ``sheets/ID``: a flat name without ending, as ``optuna-dashboard --artifact-dir`` looks for it.
-        recipe_hash: hexadecimal.
-        images: uint8, (n, 3, height, width).
+        store: destination; the name is ``sheets/ID``, without suffix, as ``optuna-dashboard --artifact-dir`` expects.
+        recipe_hash: content hash of the recipe, hexadecimal.
+        images: pictures, uint8, (n, 3, height, width).
     """
     packed = io.BytesIO()
     sheet(images).save(packed, "WEBP", quality=_QUALITY)
@@ -31,7 +31,7 @@ def keep_sheet(store: Store, recipe_hash: str, images: Tensor) -> None:
 
 
 def sheet(images: Tensor) -> Image.Image:
-    """The pictures of (n, 3, height, width), n ≥ 1, row by row in about a square, at most 256 pixels wide each and 1280 all together."""
+    """Returns the pictures, (n, 3, height, width), n ≥ 1, in a roughly square grid; at most 256 pixels wide each and 1280 in total."""
     count, _, height, width = images.shape
     columns = math.ceil(math.sqrt(count * height / width))
     rows = math.ceil(count / columns)
@@ -48,17 +48,17 @@ def sheet(images: Tensor) -> Image.Image:
 
 
 def sheet_id(recipe_hash: str) -> str:
-    """The name of a recipe's sheet among the artifacts: hexadecimal digits, as optuna-dashboard wants it."""
+    """Returns the artifact id of a recipe's sheet: hexadecimal digits, as optuna-dashboard requires."""
     return recipe_hash[:16]
 
 
 def sheet_name(recipe_hash: str) -> str:
-    """Where in a store the sheet of a recipe lies."""
+    """Returns the store name of a recipe's contact sheet."""
     return f"{SHEETS}/{sheet_id(recipe_hash)}"
 
 
 def sheet_links(store: Store, recipe_hash: str) -> dict[str, str]:
-    """The system attribute by which Optuna links a trial to its sheet, as ``optuna.artifacts.upload_artifact`` does; none without sheet."""
+    """Returns the system attribute that links a trial to its sheet, as ``optuna.artifacts.upload_artifact`` does; empty without a sheet."""
     if store.read(sheet_name(recipe_hash)) is None:
         return {}
     name = sheet_id(recipe_hash)

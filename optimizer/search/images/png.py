@@ -1,4 +1,4 @@
-"""Pictures as files of a store."""
+"""Writing pictures to a store as PNG files."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor
 
 from studies.store import Store
 
-# Of a picture of 1024 × 1024 level 1 takes a quarter of the time of the usual level 6, and a sixth more bytes (benchmarks.packing).
+# For a picture of 1024 × 1024, level 1 takes a quarter of the time of the default level 6 and 1/6 more bytes (benchmarks.packing).
 _LEVEL, _MOST = 1, 16
 
 
 def save_images(store: Store, name: str, images: Tensor) -> tuple[str, ...]:
-    """Write pictures, uint8 (n, 3, height, width), durably as ``images/NAME/INDEX.png``; returns these names.
+    """Writes pictures, uint8 (n, 3, height, width), durably as ``images/NAME/INDEX.png``; returns these names.
 
-    They are packed on all cores, while a GPU waits for the next candidate.
+    The pictures are encoded in parallel threads, because the GPU waits meanwhile.
     """
     files = tuple(f"images/{name}/{index:03d}.png" for index in range(len(images)))
     with ThreadPoolExecutor(min(_MOST, os.cpu_count() or 1)) as threads:
@@ -28,7 +28,7 @@ def save_images(store: Store, name: str, images: Tensor) -> tuple[str, ...]:
 
 
 def _packed(picture: Tensor) -> bytes:
-    """A picture as PNG; Pillow lets other threads run while it packs."""
+    """Returns a picture as PNG bytes; Pillow releases the GIL while it encodes."""
     packed = io.BytesIO()
     Image.fromarray(picture.permute(1, 2, 0).numpy()).save(packed, "PNG", compress_level=_LEVEL)
     return packed.getvalue()

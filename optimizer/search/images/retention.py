@@ -1,4 +1,4 @@
-"""The gallery: which trials' pictures stay on the disk."""
+"""Retention: which trials' pictures are kept on disk."""
 
 from __future__ import annotations
 
@@ -18,28 +18,29 @@ from studies.store import Store
 
 @dataclass(frozen=True)
 class Gallery:
-    """Keeps the pictures of some trials, and the contact sheets of all, which are small. Those of one recipe lie in one folder, whatever
-    trials it is of.
+    """Retention policy for the pictures of trials. Contact sheets, which are small, are kept for all trials.
+
+    The pictures of one recipe are stored in one folder, shared by all of its trials.
 
     Attributes:
-        keep: ``best``, ``all`` or ``none``.
-        best: how many recipes beside the baselines have the best pictures.
+        keep: policy: ``best``, ``all`` or ``none``.
+        best: number of best recipes, besides the baselines, whose pictures are kept.
     """
 
     keep: KeepImages
     best: int
 
     def hang(self, store: Store, recipe: Recipe, images: Tensor, *, stay: bool = True) -> tuple[str, ...]:
-        """Write the sheet of a trial's pictures, unless none are kept, and the pictures themselves, if they stay.
+        """Writes the contact sheet of a trial, unless none are kept, and the pictures themselves, if ``stay``.
 
         Args:
-            store: where they go.
-            recipe: whose they are.
-            images: uint8, (n, 3, height, width).
-            stay: whether there is room for them, see ``has_room``: packing them takes longer than all else beside drawing.
+            store: destination store.
+            recipe: recipe of the trial.
+            images: pictures, uint8, (n, 3, height, width).
+            stay: whether to write the pictures, as ``has_room`` decides; encoding them takes longer than all other steps except rendering.
 
         Returns:
-            The names of the pictures.
+            Names of the pictures.
         """
         if self.keep == "none":
             return ()
@@ -47,18 +48,18 @@ class Gallery:
         return save_images(store, f"trials/{recipe.hash[:16]}", images) if stay else ()
 
     def has_room(self, records: Mapping[int, TrialRecord], label: str, evaluation: Evaluation) -> bool:
-        """Whether the pictures of one more trial would be kept, beside those of all that have ended so far.
+        """Returns whether the pictures of a new trial would be kept, given all trials that have ended so far.
 
         Args:
-            records: of these, by number.
-            label: of the new one.
-            evaluation: of the new one.
+            records: ended trials, by number.
+            label: label of the new trial.
+            evaluation: evaluation of the new trial.
         """
         coming = TrialRecord(number=max(records, default=-1) + 1, label=label, evaluation=evaluation)
         return self.keep == "all" or evaluation.recipe_hash in self._kept({**records, coming.number: coming})
 
     def fallen(self, records: Mapping[int, TrialRecord]) -> list[TrialRecord]:
-        """The trials, of all that have ended so far, with pictures that are not kept any longer."""
+        """Returns the ended trials whose stored pictures are no longer to be kept."""
         if self.keep == "all":
             return []
         kept = self._kept(records)

@@ -1,1 +1,1 @@
-"""Proposals: what may be proposed, who proposes it, and with what a study begins."""
+"""Proposals: the search space, the samplers, and the initial trials of a study."""

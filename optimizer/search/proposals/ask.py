@@ -1,4 +1,4 @@
-"""Proposing: a trial's values are a function of its number and of what was known when it was given out, and of nothing else."""
+"""Proposing a trial: its values depend only on its number and on the trials known when it was assigned, so that runs are reproducible."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from optimizer.search.proposals.space import SearchSpace
 
 
 def proposed(space: SearchSpace, trial: FrozenTrial, known: Sequence[FrozenTrial], sampler: BaseSampler) -> FrozenTrial:
-    """The trial with a value for every parameter of the space.
+    """Returns the trial with a value for every parameter of the space.
 
     Args:
-        space: what may be proposed.
-        trial: one that runs; if it was proposed before, and all of it was written down, that stays.
-        known: the study's trials, whose results and proposals the sampler learns from.
-        sampler: proposes what the trial was not queued with.
+        space: search space of the study.
+        trial: running trial; an earlier complete proposal is kept.
+        known: trials of the study that the sampler learns from, with results and proposals.
+        sampler: sampler for the values that were not queued with the trial.
     """
     if is_whole(space, trial.params):
         return trial
@@ -38,7 +38,7 @@ def proposed(space: SearchSpace, trial: FrozenTrial, known: Sequence[FrozenTrial
 
 
 def is_whole(space: SearchSpace, values: Mapping[str, Any]) -> bool:
-    """Whether the values are a whole proposal."""
+    """Returns whether the values are a complete proposal."""
     try:
         space.suggest(FixedTrial(dict(values)))
     except ValueError:
@@ -47,9 +47,9 @@ def is_whole(space: SearchSpace, values: Mapping[str, Any]) -> bool:
 
 
 class _Known(InMemoryStorage):
-    """A storage for one proposal: the trials are what they are, and what a sampler notes down for other workers goes nowhere.
+    """In-memory storage for one proposal, with fixed trials; attributes that a sampler stores for other workers are discarded.
 
-    Optuna's Gaussian process would find such a note of an attempt that came to nothing, and take the trial for another's.
+    Optuna's Gaussian process sampler would find such an attribute of a failed attempt, and treat the trial as another worker's.
     """
 
     def __init__(self, trial: FrozenTrial, others: Sequence[FrozenTrial]) -> None:
@@ -65,7 +65,7 @@ class _Known(InMemoryStorage):
         return copy.deepcopy(found) if deepcopy else found
 
     def set_trial_param(self, trial_id: int, *_: Any) -> None:
-        """Optuna's trial keeps the value itself."""
+        """Discards the value, because Optuna's trial object keeps it itself."""
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """Nobody would read it."""
+        """Discards the attribute, because it is never read."""

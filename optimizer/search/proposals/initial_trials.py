@@ -1,4 +1,4 @@
-"""The trials that every study begins with: the baselines, then the field's default recipes."""
+"""The initial trials of every study: the baselines, then common default recipes."""
 
 from __future__ import annotations
 
@@ -10,23 +10,25 @@ from optimizer.search.labels import NAIVE, STACK, alone_label, is_alone, source_
 from optimizer.search.proposals.space import SearchSpace
 from studies.records import TrialRecord
 
-# A source alone keeps all of itself, less what the ridge takes, wherever its effect can be seen.
+# A source alone has preservation 1, less the ridge, if its effect is visible at all.
 _SEEN = 0.9
-# What people try first between two models, beside the mean.
+# Shares that are commonly tried first between two models, beside the mean.
 _SHARES = (0.3, 0.7)
 
 
 @dataclass(frozen=True)
 class Start:
-    """A trial that is not proposed by the sampler: its label in every table, and its parameters in the search space."""
+    """A trial that the sampler does not propose: its label and its parameter values in the search space."""
 
     label: str
     values: dict[str, Any]
 
 
 def idle_warning(record: TrialRecord) -> str:
-    """What to tell about a source that, alone, does not move the pictures of the prompts that ask for it, so that no merge can be
-    seen to keep it; empty for every other trial."""
+    """Returns a warning if a source alone does not change the pictures of its own prompts; empty for every other trial.
+
+    No merge can measurably preserve such a source.
+    """
     if not is_alone(record.label) or record.evaluation is None:
         return ""
     name = source_of(record.label)
@@ -36,8 +38,10 @@ def idle_warning(record: TrialRecord) -> str:
 
 
 def baselines(space: SearchSpace) -> list[Start]:
-    """Each source alone, the stack (all at 1), and the naive merge (all at 1/N); they come before the budget. Models that merge with each
-    other, and not over a base, have no stack."""
+    """Returns the baselines: each source alone, the stack (all weights 1) and the naive merge (all weights 1/N).
+
+    They do not count towards the budget. Full models that are merged without a base have no stack.
+    """
     count = len(space.names)
     alone = [Start(alone_label(name), _linear(space, [float(i == k) for i in range(count)])) for k, name in enumerate(space.names)]
     stack = [] if space.anchored else [Start(STACK, _linear(space, [1.0] * count))]
@@ -45,10 +49,10 @@ def baselines(space: SearchSpace) -> list[Start]:
 
 
 def defaults(space: SearchSpace, limit: int) -> list[Start]:
-    """The first ``limit`` of the recipes that people try first.
+    """Returns the first ``limit`` default recipes.
 
-    Equal weights that keep the sum's size for orthogonal sources (1/√N), the common 0.8, and each method as its paper sets it. Models that
-    merge with each other are tried nearer the first, and nearer the others.
+    The recipes are equal weights that preserve the norm of the sum for orthogonal sources (1/√N), the common 0.8, and each method with the
+    defaults of its paper. Full models that are merged without a base have two recipes, one closer to the first and one to the others.
     """
     count = len(space.names)
     if space.anchored:

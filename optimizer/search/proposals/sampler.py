@@ -1,4 +1,4 @@
-"""Which Optuna sampler proposes the next trial, and with which seed."""
+"""Selection of the Optuna sampler for a trial, and its seed."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, GPSampler, TPESampler
 
-# Up to these a Gaussian process proposes better merges than anything else and within a second; its cost grows with the cube of the trials.
+# Up to these limits the Gaussian process proposes the best merges, in under a second; its cost grows with the cube of the trials.
 _GP_DIMENSIONS, _GP_TRIALS = 20, 400
 Kind = Literal["auto", "gp", "tpe"]
 
 
 def sampler_for(trial_number: int, *, seed: int, dimensions: int, startup: int, kind: Kind = "auto") -> BaseSampler:
-    """The sampler for one trial.
+    """Returns the sampler for one trial.
 
-    Samplers do not save the state of their generators, so a resumed study would repeat its first proposals; a fresh sampler a
-    trial, seeded by (seed, trial number), proposes the same whether or not the run was interrupted.
+    Samplers do not save their generator state, so a resumed study would repeat its first proposals. A new sampler per trial, seeded by
+    (seed, trial number), makes proposals independent of interruptions.
 
     Args:
-        trial_number: the number that the trial will get.
-        seed: the run's seed.
-        dimensions: size of the search space.
-        startup: random proposals before the model takes over.
-        kind: the model; ``auto`` chooses by dimensions and trials.
+        trial_number: number that the trial will get.
+        seed: seed of the run.
+        dimensions: number of dimensions of the search space.
+        startup: number of random proposals before the model is used.
+        kind: sampler kind; ``auto`` chooses by dimensions and trials.
 
     Returns:
-        A Gaussian process for the first hundreds of trials in a space of moderate size, a multivariate tree-structured Parzen estimator
-        otherwise.
+        Gaussian process sampler if selected or, for ``auto``, within the limits of dimensions and trials; otherwise a multivariate
+        tree-structured Parzen estimator.
     """
     chosen = (seed * 1_000_003 + trial_number) % 2**32
     with warnings.catch_warnings():
@@ -40,5 +40,5 @@ def sampler_for(trial_number: int, *, seed: int, dimensions: int, startup: int, 
 
 
 def quiet() -> None:
-    """Keep Optuna's own log lines out of the terminal; the progress display says what matters."""
+    """Suppresses Optuna's log messages below warnings, because the progress display replaces them."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -1,4 +1,4 @@
-"""The search space: what Optuna may propose, and the recipe that a proposal means."""
+"""The search space: the parameters that Optuna may propose, and the mapping from parameter values to recipes."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ WEIGHT_RANGE = (0.0, 1.3)
 SHARE_RANGE = (0.0, 1.0)
 BLOCK_RANGE = (0.5, 1.5)
 _SUMS = ("linear", "concat", "svd")
-# Fewer trials than this per dimension, and a search over block weights finds noise, not blocks.
+# With fewer trials per dimension a search over block weights fits noise.
 _TRIALS_PER_DIMENSION = 5
 
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """Ranges and choices.
+    """Parameter ranges and choices of a search.
 
     Attributes:
-        names: the sources' names, in order.
-        hashes: the sources' SHA-256, in order.
+        names: names of the sources, in order.
+        hashes: SHA-256 digests of the sources, in order.
         methods: merge methods to choose from; the weighted sum (``linear``, or ``svd`` at a rank) is always the first.
-        groups: per source the labels of the groups of blocks that get a weight of their own; may be empty.
-        blocks: label of a group → the blocks, or families of blocks, that its weight is given to in a recipe.
-        rank: output rank of every candidate, or None for the default, see ``default_rank``.
-        sum_of_ranks: the largest sum of the sources' ranks in a module; None for full models.
+        groups: per source, the labels of the block groups that have their own weight; may be empty.
+        blocks: label of a group → the blocks, or families of blocks, that receive its weight in a recipe.
+        rank: output rank of every candidate, or None for the default of ``default_rank``.
+        sum_of_ranks: largest sum of the sources' ranks in a module; None for full models.
         dtype: dtype of the exported file.
         seed: seed of the recipes' random masks.
-        anchored: the first source is what the others change, and has what their weights leave of 1.
+        anchored: whether the first source is the base of the others' changes; its weight is 1 minus the sum of their weights.
     """
 
     names: tuple[str, ...]
@@ -52,27 +52,27 @@ class SearchSpace:
 
     @property
     def weighed(self) -> tuple[str, ...]:
-        """The sources whose weights are proposed."""
+        """Names of the sources whose weights are proposed."""
         return self.names[1:] if self.anchored else self.names
 
     @property
     def weight_range(self) -> tuple[float, float]:
-        """Of every weight that is proposed."""
+        """Range of every proposed weight."""
         return SHARE_RANGE if self.anchored else WEIGHT_RANGE
 
     @property
     def dimensions(self) -> int:
-        """Number of values in a proposal."""
+        """Number of proposed values."""
         return len(self.weighed) + sum(map(len, self.groups)) + (len(self.methods) > 1) + len(self.parameters)
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
-        """What the methods read besides weights, each once: methods that share a parameter share what is learnt of it."""
+        """Method parameters besides weights, each once: methods that share a parameter share its proposed value."""
         found = {p.name: p for method in self.methods for p in METHODS[method].parameters if p.searched}
         return tuple(found.values())
 
     def described(self) -> dict[str, Any]:
-        """Everything that decides what is proposed and which recipe a proposal means, JSON-ready."""
+        """Returns all settings that determine the proposals and their recipes, JSON-serializable."""
         fields = {"names": self.names, "hashes": self.hashes, "methods": self.methods, "groups": self.groups}
         bounds = {"weights": self.weight_range, "blocks": BLOCK_RANGE, "rank": self.rank, "sum_of_ranks": self.sum_of_ranks}
         own = {p.name: [p.default, p.low, p.high, p.choices] for p in self.parameters}
@@ -80,7 +80,7 @@ class SearchSpace:
         return {**fields, **bounds, "dtype": self.dtype, "seed": self.seed, "parameters": own, **anchor}
 
     def summary(self) -> str:
-        """What is searched, in one line for people."""
+        """Returns a one-line description of the search space for the user."""
         low, high = self.weight_range
         parts = [f"weights {low:g} to {high:g} of {', '.join(self.weighed)}"]
         if groups := {name: ", ".join(own) for name, own in zip(self.names, self.groups, strict=True) if own}:
@@ -94,10 +94,10 @@ class SearchSpace:
         return "searched: " + "; ".join(parts)
 
     def suggest(self, trial: optuna.trial.BaseTrial) -> Recipe:
-        """Let the sampler choose every value and return the recipe.
+        """Lets the sampler choose every value, and returns the recipe.
 
-        Every trial gets a value for every parameter, also for those that its method does not read: a space without conditions is
-        one that a Gaussian process can model.
+        Every trial gets a value for every parameter, including those that its method does not use, because a Gaussian process requires a
+        space without conditional parameters.
         """
         method = trial.suggest_categorical("method", self.methods) if len(self.methods) > 1 else self.methods[0]
         values: dict[str, Any] = {"method": method}
@@ -114,10 +114,10 @@ class SearchSpace:
         return self.recipe(values)
 
     def recipe(self, values: Mapping[str, Any]) -> Recipe:
-        """The recipe that a set of parameter values means.
+        """Returns the recipe for a set of parameter values.
 
-        A block or method parameter that is not named keeps its default; a block weight of 1 changes nothing and is left out, so that
-        equal merges have equal hashes.
+        A missing block or method parameter keeps its default. A block weight of 1 has no effect and is left out, so that equal merges have
+        equal hashes.
         """
         method = str(values.get("method", self.methods[0]))
         blocks = tuple(self._block_weights(name, groups, values) for name, groups in zip(self.names, self.groups, strict=True))
@@ -144,10 +144,10 @@ class SearchSpace:
 
 
 def known_methods(methods: Sequence[str], count: int) -> Sequence[str]:
-    """The methods, if all exist and merge so many sources.
+    """Returns the methods, if all exist and can merge this many sources.
 
     Raises:
-        UsageError: naming the first that does not, and those that do.
+        UsageError: a method does not exist or cannot merge this many sources; the message lists the valid ones.
     """
     fitting = [name for name, method in METHODS.items() if count <= (method.most or count)]
     for method in methods:
@@ -162,10 +162,10 @@ def known_methods(methods: Sequence[str], count: int) -> Sequence[str]:
 def space_for(
     adapters: Sequence[Adapter], *, budget: int, methods: Sequence[str], rank: int | None, dtype: Dtype, seed: int
 ) -> SearchSpace:
-    """The space that a budget can search: block weights only as far as there are trials for them, see ``BlockMap.groups``.
+    """Returns the search space for LoRAs under a budget; the budget limits the number of block weights, grouped by ``BlockMap.groups``.
 
     Raises:
-        UsageError: there is no such method.
+        UsageError: a method does not exist or cannot merge this many sources.
     """
     count = len(adapters)
     blocks = block_map(common_base(adapters))
@@ -195,21 +195,21 @@ def space_of_models(
     seed: int,
     anchored: bool,
 ) -> SearchSpace:
-    """The same for full models.
+    """Returns the search space for full models under a budget.
 
     Args:
-        names: of the models.
-        hashes: their SHA-256.
-        blocks: the blocks of their family.
+        names: names of the models.
+        hashes: SHA-256 digests of the models.
+        blocks: block map of their family.
         paths: canonical paths of their tensors.
-        budget: trials beyond the baselines.
-        methods: merge methods to choose from beside the weighted sum.
-        dtype: of the merged model.
-        seed: of random masks.
-        anchored: the first model is what the others change.
+        budget: number of trials beyond the baselines.
+        methods: merge methods to choose from besides the weighted sum.
+        dtype: dtype of the merged model.
+        seed: seed of random masks.
+        anchored: whether the first model is the base of the others' changes.
 
     Raises:
-        UsageError: there is no such method.
+        UsageError: a method does not exist or cannot merge this many sources.
     """
     moving = len(names) - anchored
     groups = _groups(blocks, [{blocks.group_of(path) for path in paths}] * moving, budget)
@@ -228,7 +228,7 @@ def space_of_models(
 
 
 def _groups(blocks: BlockMap, present: Sequence[AbstractSet[str | None]], budget: int) -> tuple[tuple[str, ...], ...]:
-    """Per source the groups of blocks that get a weight of their own, of those that it changes, in the order of the network."""
+    """Returns per source the block groups that get their own weight, among those that it changes, in network order."""
     count = len(present)
     allowed = max(0, budget // _TRIALS_PER_DIMENSION - count)
     per_source = min(len(blocks.groups), allowed // count)

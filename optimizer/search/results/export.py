@@ -1,4 +1,4 @@
-"""Shipping: the winner becomes ``best/``: LoRA file or model, recipe, model card, preview."""
+"""Export: writes the winner to ``best/``: LoRA file or model, recipe, model card, preview."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ _PREVIEW = 8
 
 
 def ship(story: Story, directory: StudyDirectory) -> Path:
-    """Write ``best/`` and check what was written by reading it back; returns the path of the LoRA file, or of the model.
+    """Writes ``best/`` and verifies the written files; returns the path of the LoRA file or of the model.
 
-    A winner that was exported before is written over; another winner gets a name of its own, and the model card says which file it
-    is about.
+    A winner that was exported before is overwritten. A different winner gets a new file name, and the model card states which file it
+    describes.
 
     Raises:
         AdapterError: the file cannot be written, or a value does not fit its dtype.
-        ExportError: what was written, read back, is not the merge that was scored.
+        ExportError: the written file differs from the merge that was scored.
     """
     assert story.confirmation is not None
     winner = story.confirmation.shipped
@@ -73,12 +73,12 @@ def _ship_lora(story: Story, merged: Adapter, path: Path, recipe: Recipe) -> Pat
 
 
 def _place(folder: Path, name: str, recipe: Recipe) -> Path:
-    """Where the recipe was exported before, else the first free version of the name."""
+    """Returns the path of an earlier export of the recipe, else the first free version of the name."""
     for path in sorted(folder.glob("*.safetensors")):
         try:
             if json.loads(read_header(path).metadata.get(RECIPE_KEY, "null")) == recipe.data():
                 return path
-        except (AdapterError, ValueError):  # torn, or not ours
+        except (AdapterError, ValueError):  # incomplete, or written by other software
             continue
     return next_free(folder / name)
 
@@ -114,7 +114,7 @@ def _score(label: str, contender: Contender) -> CardScore:
 
 
 def _preview(images: Tensor) -> Image.Image:
-    """The last pictures, those of the joint prompts, in one row; small ones enlarged without smoothing."""
+    """Returns the last pictures, which belong to the joint prompts, in one row; small ones are enlarged with nearest-neighbour sampling."""
     row = [Image.fromarray(picture.permute(1, 2, 0).numpy()) for picture in images[-_PREVIEW:]]
     width, height = row[0].size
     sheet = Image.new("RGB", (width * len(row), height))

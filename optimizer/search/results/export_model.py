@@ -1,4 +1,4 @@
-"""Shipping a full model: written tensor by tensor, read back tensor by tensor."""
+"""Export of a full model: written and verified tensor by tensor."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from studies.atomic import write_text
 
 
 def ship_model(blend: Blend, best: Path, name: str) -> Path:
-    """Write the model that was drawn with, and compare what lies on the disk with it, number by number.
+    """Writes the model that was rendered with, and verifies the written tensors.
 
-    A model that was written before, from the same models by the same recipe, is not written again; another one gets a name of its own.
+    A model that was written before, from the same models and recipe, is not written again; any other model gets a new version number.
 
     Args:
-        blend: what was drawn with.
-        best: the folder that it goes to.
-        name: of a LoRA of this recipe, from which the model's name follows.
+        blend: model that was rendered with.
+        best: destination folder.
+        name: file name of a LoRA with this recipe, from which the model's name is derived.
 
     Returns:
-        The folder or file.
+        Path of the model folder or file.
 
     Raises:
-        ExportError: what was written is not what was drawn with.
+        ExportError: a written tensor differs from the one that was rendered with.
     """
     best.mkdir(exist_ok=True)
     place, known = _place(blend, best, unversioned(Path(name).stem))
@@ -41,7 +41,7 @@ def ship_model(blend: Blend, best: Path, name: str) -> Path:
 
 
 def _place(blend: Blend, best: Path, stem: str) -> tuple[Path, bool]:
-    """The first version of the name that is free, or that holds this very blend, and whether it does."""
+    """Returns the first versioned path that is free or already contains this blend, and whether it does."""
     for version in count(1):
         place = best / f"{stem}_v{version}{blend.first.suffix}"
         if not place.exists():
@@ -52,7 +52,7 @@ def _place(blend: Blend, best: Path, stem: str) -> tuple[Path, bool]:
 
 
 def _told(place: Path) -> object:
-    """How the model that lies there was made; None for one that was not written to its end."""
+    """Returns the ``merge.yaml`` content of an existing model, or None if the model is incomplete."""
     try:
         return yaml.safe_load(account_place(place).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):

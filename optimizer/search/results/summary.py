@@ -1,4 +1,4 @@
-"""From a run to the plain data that its report shows."""
+"""Conversion of a run's results to the plain data that its report shows."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ _LIBRARIES = ("torch", "diffusers", "peft", "open-clip-torch", "optuna", "torchm
 
 @dataclass(frozen=True)
 class Story:
-    """Everything that a summary is made of.
+    """Inputs of a study summary.
 
     Attributes:
-        config: the run's configuration.
-        sources: the sources.
+        config: configuration of the run.
+        sources: sources of the run.
         records: all trials so far.
-        prompts: the confirmation prompts.
-        confirmation: None before the finalists were confirmed.
-        exported: the shipped file relative to the study; empty before the export.
-        device: what it ran on.
-        created: when the study began.
-        finished: None for an interrupted run.
-        warnings: what the user should know.
-        imported: trials beyond the baselines that came from another study.
+        prompts: prompts of the confirmation.
+        confirmation: result of the confirmation; None before it.
+        exported: exported file, relative to the study; empty before the export.
+        device: device that the run used.
+        created: start time of the study.
+        finished: end time of the study; None for an interrupted run.
+        warnings: warnings for the user.
+        imported: number of trials beyond the baselines that were imported from another study.
     """
 
     config: Config
@@ -56,7 +56,7 @@ class Story:
 
 
 def summarise(story: Story, directory: StudyDirectory) -> StudySummary:
-    """Build the summary; saves the pictures of the confirmation that it refers to."""
+    """Returns the summary, and saves the confirmation pictures that it refers to."""
     confirmed = story.confirmation
     names = [s.name for s in story.sources]
     complete = [r for r in story.records if r.evaluation is not None and not is_alone(r.label)]
@@ -86,7 +86,7 @@ def summarise(story: Story, directory: StudyDirectory) -> StudySummary:
 
 
 def verdict(found: Confirmation) -> Verdict:
-    """The finding in one sentence, and the confirmed scores behind it."""
+    """Returns the finding as one sentence, with the confirmed scores."""
     rows = {
         c.label: ConfirmedScore(score=c.weakest.value, ci_low=c.weakest.low, ci_high=c.weakest.high, sources=c.each, artifacts=c.artifacts)
         for c in found.contenders
@@ -102,7 +102,7 @@ def verdict(found: Confirmation) -> Verdict:
 
 
 def command_line(config: Config) -> str:
-    """The command that repeats a run: every option that is not at its default."""
+    """Returns the command that repeats a run, with every option that differs from its default."""
     words = ["optimize", "--sources", *config.sources]
     config = config.model_copy(update={"storage": without_password(config.storage)})
     for name, field in Config.model_fields.items():
@@ -150,7 +150,7 @@ def _prompts(prompts: PromptSet, names: Sequence[str]) -> tuple[PromptInfo, ...]
 
 
 def _columns(found: Confirmation, directory: StudyDirectory) -> tuple[PictureColumn, ...]:
-    """Base, if there is one, sources alone, stack, naive merge, shipped merge, and the leader where that is another."""
+    """Returns the picture columns: base, if any, sources alone, stack, naive merge, exported merge, and the leader if it is another."""
     alone = [(c, "source") for c in found.contenders if c.recipe is None]
     fixed = [(c, c.label) for label in (STACK, NAIVE) for c in found.contenders if c.label == label and c is not found.shipped]
     tail = [(found.leader, "leader")] if found.leader is not found.shipped and found.leader.label not in (STACK, NAIVE) else []

@@ -1,1 +1,1 @@
-"""Sources: LoRAs or full models as a search sees them, with role, trigger and what merges them."""
+"""Sources: LoRAs or full models with role, trigger and mixer, as the search uses them."""

@@ -1,4 +1,4 @@
-"""Full models as sources: read one tensor at a time, merged over a base that they were trained from, or with each other."""
+"""Full model sources: read one tensor at a time, merged over a common base model or with each other."""
 
 from __future__ import annotations
 
@@ -31,35 +31,35 @@ class ModelSource(Source):
     """One full model of the run.
 
     Attributes:
-        model: on the disk.
+        model: model files on disk.
     """
 
     model: Model
 
     @property
     def sha256(self) -> str:
-        """Hex digest of what tells the model from others."""
+        """Digest that identifies the model, hexadecimal."""
         return self.model.digest
 
     @property
     def metadata(self) -> Mapping[str, str]:
-        """Nothing: models say nothing of themselves."""
+        """Empty metadata, because models have none."""
         return {}
 
     @property
     def family(self) -> str:
-        """Of its pipeline."""
+        """Family of the model's pipeline."""
         return self.model.family
 
 
 @dataclass(frozen=True)
 class ModelEnsemble(Ensemble):
-    """Full models, together.
+    """The full models of a run.
 
     Attributes:
-        sources: in the order of the recipes' weights.
-        base: what they were trained from; without one they merge with each other, as changes of the first.
-        config: of the run.
+        sources: sources, in the order of the recipes' weights.
+        base: model that the sources were trained from; if None, they are merged with each other, as changes of the first.
+        config: configuration of the run.
     """
 
     sources: Sequence[ModelSource]
@@ -67,21 +67,21 @@ class ModelEnsemble(Ensemble):
     config: Config
 
     def fitted(self, renderer: AnyRenderer) -> ModelEnsemble:
-        """Themselves, for they were compared with the base by their headers."""
+        """Returns the ensemble unchanged, because its headers were already compared with the base."""
         return self
 
     @property
     def models(self) -> tuple[Model, ...]:
-        """The sources' models."""
+        """Models of the sources."""
         return tuple(s.model for s in self.sources)
 
     @property
     def based(self) -> bool:
-        """Whether effects are measured from a base's pictures."""
+        """Whether effects are measured against a base's pictures."""
         return self.base is not None
 
     def space(self, budget: int) -> SearchSpace:
-        """What a study of this budget searches: weights, and methods where there is a base."""
+        """Returns the search space of a study with this budget: weights, and methods if there is a base."""
         first, config = self.models[0], self.config
         paths = [f"{part}.{name}" for part, name in first.names]
         return space_of_models(
@@ -97,30 +97,30 @@ class ModelEnsemble(Ensemble):
         )
 
     def mixer(self, device: torch.device, note: Note | None = None) -> ModelMixer:
-        """What merges them, tensor by tensor, when they are put into the pipeline."""
+        """Returns the mixer, which merges tensor by tensor when a candidate is loaded into the pipeline."""
         return ModelMixer(self, device)
 
     def blend(self, recipe: Recipe, device: str | torch.device = "cpu") -> Blend:
-        """The model that a recipe says, as it would be stored."""
+        """Returns the merged model that a recipe describes, in its storage dtype."""
         job = Job(self.models, base=self.base, recipe=recipe, dtype=STORED[recipe.dtype], force=self.config.force)
         return Blend(job, device)
 
     def only(self, source: int, device: str | torch.device = "cpu") -> Blend:
-        """One model, with what does not match from the first."""
+        """Returns one model, with tensors that do not match taken from the first."""
         weights = tuple(float(i == source) for i in range(len(self.sources)))
         return self.blend(Recipe(method="linear", weights=weights, dtype=self.config.dtype), device)
 
     @cached_property
     def apart(self) -> Sequence[str]:
-        """The tensors that do not match, and are the first model's, a line each; raises BaseModelError where that is not forced."""
+        """Tensors that do not match and are taken from the first model, one line each; raises BaseModelError unless forced."""
         return list(self.only(0).apart.values())
 
     def remarks(self) -> list[str]:
-        """Which tensors do not match."""
+        """Returns a warning about the tensors that do not match, if any."""
         return [f"{len(self.apart)} tensors are not merged, first {self.apart[0]}"] if self.apart else []
 
     def export_bytes(self, space: SearchSpace) -> int:
-        """Of the merged model: what is merged in its number format, the rest as the first model has it."""
+        """Returns the size of the merged model in bytes: merged tensors in the storage dtype, the rest as in the first model."""
         first, width = self.models[0], DTYPES[STORED[space.dtype]].itemsize
         merged = [entry for entries in first.parts.values() for entry in entries.values()]
         beside = _size(first.place) - sum(math.prod(entry.shape) * DTYPES[entry.dtype].itemsize for entry in merged)
@@ -128,33 +128,33 @@ class ModelEnsemble(Ensemble):
 
 
 class ModelMixer:
-    """Candidates of full models: nothing is computed before they are drawn with.
+    """Creates candidates of full models; tensors are computed only when a candidate is rendered.
 
     Args:
-        ensemble: the models.
-        device: of the renderer.
+        ensemble: models of the run.
+        device: device of the renderer.
     """
 
     def __init__(self, ensemble: ModelEnsemble, device: torch.device) -> None:
         self._ensemble, self._device = ensemble, device
 
     def alone(self, source: int) -> Weights | None:
-        """One model by itself, as far as it fits; None for the one that is loaded as the base."""
+        """Returns one model without merging; None for the model that is loaded as the base."""
         if not source and not self._ensemble.based:
             return None
         return self._ensemble.only(source, self._device) if self._ensemble.apart else self._ensemble.models[source]
 
     def mixed(self, recipe: Recipe) -> Mixed:
-        """The blend that a recipe says."""
+        """Returns the blend that a recipe describes."""
         return Mixed(self._ensemble.blend(recipe, self._device), 0.0)
 
 
 def load_models(config: Config) -> ModelEnsemble:
-    """Open every model, read its headers, and check that they can be merged.
+    """Opens every model, reads its headers, and checks that they can be merged.
 
     Raises:
-        BaseModelError: one cannot be read, or they do not fit each other, and it is not forced.
-        UsageError: one is named twice, or a method cannot merge full models.
+        BaseModelError: a model cannot be read, or the models do not match and ``force`` is not set.
+        UsageError: a model is named twice, or a method cannot merge full models.
     """
     _check_methods(config)
     models = [open_model(spec) for spec in config.sources]
@@ -169,7 +169,7 @@ def load_models(config: Config) -> ModelEnsemble:
         for name, role, trigger, model in zip(names, roles, triggers, models, strict=True)
     ]
     found = ModelEnsemble(sources, open_model(config.base) if config.base else None, config)
-    assert found.apart is not None  # compared here, before anything is loaded
+    assert found.apart is not None  # the property compares the models before anything is loaded
     return found
 
 
@@ -181,5 +181,5 @@ def _check_methods(config: Config) -> None:
 
 
 def _size(place: Path) -> int:
-    """Bytes of a file, or of all files of a folder."""
+    """Returns the size of a file, or of all files in a folder, in bytes."""
     return sum(path.stat().st_size for path in ([place] if place.is_file() else place.rglob("*")) if path.is_file())

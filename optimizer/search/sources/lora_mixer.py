@@ -1,4 +1,4 @@
-"""Candidates of LoRAs: merged where there is memory for them."""
+"""Candidates of LoRAs, merged on the GPU if its memory is sufficient, else on the CPU."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from optimizer.search.sources.source import Mixed
 
 
 class LoraMixer:
-    """Merges LoRAs where the renderer computes, with the sources kept there, or on the CPU where they do not fit.
+    """Merges LoRAs on the renderer's device, with the sources kept there, or on the CPU if they do not fit.
 
     Args:
-        adapters: the sources.
-        device: of the renderer.
-        note: is told, once, where the sources do not fit on the GPU together.
+        adapters: adapters of the sources.
+        device: device of the renderer.
+        note: callback that receives a message, once, if the sources do not fit on the GPU together.
     """
 
     def __init__(self, adapters: Sequence[Adapter], device: torch.device, note: Note | None = None) -> None:
@@ -26,13 +26,13 @@ class LoraMixer:
         self._merger: Merger | None = None
 
     def alone(self, source: int) -> Adapter:
-        """One source by itself."""
+        """Returns the adapter of one source, unmerged."""
         return self._adapters[source]
 
     def mixed(self, recipe: Recipe) -> Mixed:
-        """The merge as its file would hold it.
+        """Returns the merge with weights as its file stores them.
 
-        Of no source at all it has no modules: such a proposal is worth nothing, and a sampler that is told so does not come back to it.
+        If all weights are 0 the merge has no modules. Such a proposal gets a low score, so that the sampler avoids the region.
         """
         if not any(recipe.weights):
             return Mixed(Adapter(name="nothing", modules={}, base=self._adapters[0].base), 0.0)
@@ -45,7 +45,7 @@ class LoraMixer:
         return self._merger.measured(recipe, dtype=DTYPES[recipe.dtype])
 
     def _on_cpu(self, recipe: Recipe) -> Merged:
-        """For a candidate that the GPU has no memory for."""
+        """Merges a candidate on the CPU, because the GPU has not enough memory for it."""
         if self._note:
             self._note("out of memory while merging: candidates that are too large for the GPU are merged on the CPU")
         self._note = None

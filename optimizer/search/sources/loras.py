@@ -1,4 +1,4 @@
-"""LoRAs as sources: from what the user names to adapters with a role and a trigger."""
+"""LoRA sources: loads LoRA files by name and assigns each a role and a trigger."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from optimizer.search.sources.lora_mixer import LoraMixer
 from optimizer.search.sources.source import Ensemble, Source, checked_role, unique_names
 from studies.demo.world import PREFIX, UnknownDemoSource, demo_source
 
-_WIDE = 512  # no LoRA in use is as wide
+_WIDE = 512  # rank bound; LoRAs in use have lower ranks
 _ROLE_WORDS = {"style": "style", "character": "character", "person": "character", "concept": "concept", "object": "concept"}
 
 
@@ -35,24 +35,24 @@ class LoraSource(Source):
     """One LoRA of the run.
 
     Attributes:
-        adapter: what the file holds.
+        adapter: content of the LoRA file.
     """
 
     adapter: Adapter
 
     @property
     def sha256(self) -> str:
-        """Hex digest of the file."""
+        """SHA-256 of the file, as a hex digest."""
         return self.adapter.sha256
 
     @property
     def metadata(self) -> Mapping[str, str]:
-        """The file header's own strings."""
+        """Metadata strings of the file header."""
         return self.adapter.metadata
 
     @property
     def family(self) -> str:
-        """Of the base models that it is for."""
+        """Family of the base model that the LoRA was trained for."""
         return self.adapter.base
 
     @property
@@ -64,11 +64,11 @@ class LoraSource(Source):
 
 @dataclass(frozen=True)
 class LoraEnsemble(Ensemble):
-    """LoRAs, together.
+    """The LoRAs of a run.
 
     Attributes:
-        sources: in the order of the recipes' weights.
-        config: of the run.
+        sources: sources, in the order of the recipes' weights.
+        config: configuration of the run.
     """
 
     sources: Sequence[LoraSource]
@@ -76,28 +76,31 @@ class LoraEnsemble(Ensemble):
 
     @property
     def adapters(self) -> list[Adapter]:
-        """The sources' adapters."""
+        """Adapters of the sources."""
         return [s.adapter for s in self.sources]
 
     def fitted(self, renderer: AnyRenderer) -> LoraEnsemble:
-        """The same in the shapes of the base's weights; raises BaseModelError where one does not fit."""
+        """Returns the ensemble with adapters in the shapes of the base's weights; raises BaseModelError if one does not fit."""
         return replace(self, sources=[replace(s, adapter=renderer.fitted(s.adapter)) for s in self.sources])
 
     def space(self, budget: int) -> SearchSpace:
-        """What a study of this budget searches."""
+        """Returns the search space of a study with this budget."""
         config = self.config
         return space_for(self.adapters, budget=budget, methods=config.methods, rank=config.rank, dtype=config.dtype, seed=config.seed)
 
     def mixer(self, device: torch.device, note: Note | None = None) -> LoraMixer:
-        """What merges them."""
+        """Returns the mixer that merges the LoRAs."""
         return LoraMixer(self.adapters, device, note)
 
     def remarks(self) -> list[str]:
-        """What users should know of their sources before the run, one line each."""
+        """Returns warnings about the sources for the user, one line each."""
         return remarks(self.sources, self.config.rank)
 
     def export_bytes(self, space: SearchSpace) -> int:
-        """Of the file, every module in the recipes' rank, at most that of its weight, and of the copy that takes its place."""
+        """Returns the size of the largest merged file, and of the temporary copy while it is written, in bytes.
+
+        Every module has the recipes' rank, limited by the rank of its weight.
+        """
         shapes = {path: factors.shape for adapter in self.adapters for path, factors in adapter.modules.items()}
         rank = space.rank or space.sum_of_ranks or 0
         numbers = 0
@@ -108,12 +111,12 @@ class LoraEnsemble(Ensemble):
 
 
 def load_loras(config: Config) -> list[LoraSource]:
-    """Read every source and check that they can be merged with each other.
+    """Reads every source and checks that they can be merged with each other.
 
     Raises:
         AdapterError: a file cannot be used.
         BaseModelError: a file needs a weight that the base model lacks.
-        UsageError: the sources belong to different bases, are the same file, or share no module.
+        UsageError: the sources belong to different bases, are identical files, or share no module.
     """
     base = _weights(config.base)
     sources = [_load(spec, config, index, base) for index, spec in enumerate(config.sources)]
@@ -122,7 +125,7 @@ def load_loras(config: Config) -> list[LoraSource]:
 
 
 def _weights(base: str) -> BaseWeights | None:
-    """The weights of a diffusers folder, here or in the hub's cache; None where the base is none, of which is told when it is loaded."""
+    """Returns the weights of a diffusers folder, local or in the hub's cache; None if there are none, which is reported on loading."""
     if not base or is_fake(base):
         return None
     try:
@@ -133,11 +136,11 @@ def _weights(base: str) -> BaseWeights | None:
 
 
 def remarks(sources: Sequence[LoraSource], rank: int | None) -> list[str]:
-    """What users should know of their sources before the run, one line each.
+    """Returns warnings about the sources for the user, one line each.
 
     Args:
-        sources: of the run.
-        rank: that was asked for.
+        sources: sources of the run.
+        rank: requested rank of the merge.
     """
     lines = []
     for source in sources:
@@ -176,7 +179,7 @@ def _load(spec: str, config: Config, index: int, base: BaseWeights | None) -> Lo
 
 
 def _role(adapter: Adapter) -> str:
-    """From the file's tags; a source that says nothing counts as a concept: it is asked for by its trigger, beside any subject."""
+    """Returns the role from the file's tags; the default is ``concept``, which its trigger invokes beside any subject."""
     tags = adapter.metadata.get(TAGS, "").lower()
     return next((role for word, role in _ROLE_WORDS.items() if word in tags), "concept")
 

@@ -1,4 +1,4 @@
-"""Sources, and what a run does with them, whichever kind they are of."""
+"""Interfaces of sources, ensembles and mixers, common to all kinds of sources."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from optimizer.search.proposals.space import SearchSpace
 
 @dataclass(frozen=True)
 class Source(ABC):
-    """One source of the run: what asks for it, and where it came from.
+    """One source of the run: its subject and its file.
 
     Attributes:
-        subject: with its short, unique name.
-        file: the file, or the folder, as it was found.
+        subject: name, role and trigger; the name is short and unique.
+        file: path of the file or folder, as located.
     """
 
     subject: Subject
@@ -35,42 +35,42 @@ class Source(ABC):
 
     @property
     def name(self) -> str:
-        """Its short, unique name."""
+        """Short, unique name."""
         return self.subject.name
 
     @property
     def origin(self) -> Origin:
-        """What the files about a merge say of it."""
+        """Provenance that the files about a merge contain for this source."""
         return Origin(self.name, self.sha256, self.subject.role, self.subject.trigger, self.metadata)
 
     @property
     @abstractmethod
     def sha256(self) -> str:
-        """Hex digest of what it holds."""
+        """SHA-256 of the content, as a hex digest."""
 
     @property
     @abstractmethod
     def metadata(self) -> Mapping[str, str]:
-        """What its file's header says of itself; untrusted."""
+        """Metadata of the file header; untrusted."""
 
     @property
     @abstractmethod
     def family(self) -> str:
-        """Of the base models that it is for: ``sd1``, ``sdxl``, … or ``unknown``."""
+        """Family of the base model that the source was trained for: ``sd1``, ``sdxl``, … or ``unknown``."""
 
     @property
     def ranks(self) -> tuple[int, int]:
-        """Lowest and highest rank of its modules; 0 and 0 for what has none."""
+        """Lowest and highest rank of its modules; (0, 0) if the source has no ranks."""
         return 0, 0
 
 
 @dataclass(frozen=True)
 class Mixed:
-    """A candidate, and how near it comes to what its method computes.
+    """A candidate with the approximation error of its merge.
 
     Attributes:
-        candidate: as its file would hold it, so that what is scored is what is shipped.
-        error: what was lost by compression, relative to ‖ΔW‖, in [0, 1].
+        candidate: merge with weights as its file stores them, so that the scored weights are the exported ones.
+        error: compression error relative to ‖ΔW‖, in [0, 1].
     """
 
     candidate: Candidate
@@ -78,62 +78,62 @@ class Mixed:
 
 
 class Mixer(Protocol):
-    """Makes candidates."""
+    """Creates candidates."""
 
     def alone(self, source: int) -> Candidate | None:
-        """One source by itself; None where that is the base as it is."""
+        """Returns a source without merging; None if the source is the base itself."""
 
     def mixed(self, recipe: Recipe) -> Mixed:
-        """What the recipe says; raises RecipeError where it does not fit the sources."""
+        """Returns the merge that the recipe describes; raises RecipeError if it does not fit the sources."""
 
 
 class Ensemble(ABC):
-    """The sources of a run, together.
+    """The sources of a run.
 
     Attributes:
-        sources: in the order of the recipes' weights.
+        sources: sources, in the order of the recipes' weights.
     """
 
     sources: Sequence[Source]
 
     @property
     def adapters(self) -> Sequence[Adapter]:
-        """Those that have to be for the base's family, which is checked before it is loaded."""
+        """Adapters that must match the base's family, which is checked before the base is loaded."""
         return ()
 
     @property
     def based(self) -> bool:
-        """Whether there is a base that effects are measured from; else it is the other sources."""
+        """Whether effects are measured against a base; otherwise against the other sources."""
         return True
 
     @abstractmethod
     def fitted(self, renderer: AnyRenderer) -> Ensemble:
-        """The same as they fit the base's weights; raises BaseModelError where one does not."""
+        """Returns the ensemble fitted to the base's weights; raises BaseModelError if a source does not fit."""
 
     @abstractmethod
     def space(self, budget: int) -> SearchSpace:
-        """What a study of this budget searches."""
+        """Returns the search space of a study with this budget."""
 
     @abstractmethod
     def mixer(self, device: torch.device, note: Note | None = None) -> Mixer:
-        """What makes candidates for a renderer that computes there; ``note`` is told where memory does not do."""
+        """Returns a mixer for a renderer on ``device``; ``note`` receives a message if memory is insufficient."""
 
     @abstractmethod
     def remarks(self) -> list[str]:
-        """What users should know of their sources before the run, one line each."""
+        """Returns warnings about the sources for the user, one line each."""
 
     @abstractmethod
     def export_bytes(self, space: SearchSpace) -> int:
-        """Size of the largest result that may be exported, and of what is written beside it meanwhile."""
+        """Returns the size of the largest possible export, including temporary files beside it, in bytes."""
 
 
 def checked_role(role: str) -> Role:
-    """The role of this name."""
+    """Returns the role with this name."""
     return next(known for known in ROLES if known == role)
 
 
 def unique_names(names: Sequence[str]) -> list[str]:
-    """The names, where several are one numbered: ``hero``, ``hero-2``."""
+    """Returns the names, with duplicates numbered: ``hero``, ``hero-2``."""
     unique: list[str] = []
     for name in names:
         unique.append(next(n for n in (name if i == 1 else f"{name}-{i}" for i in count(1)) if n not in unique))

@@ -1,1 +1,1 @@
-"""Trials: the ledger of a study, what Optuna is told of it, and how it is repaired and forked."""
+"""Trials: the ledger of a study, its records in Optuna's storage, repair, and forks."""

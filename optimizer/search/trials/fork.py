@@ -1,4 +1,4 @@
-"""Forks: a new study that begins with the trials of another one, as far as they are still valid."""
+"""Forks: a new study that starts with the trials of another one that are still valid."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ class Origin:
     """The study that is forked.
 
     Attributes:
-        path: its directory.
+        path: directory of the study.
     """
 
     path: Path
 
     @property
     def name(self) -> str:
-        """What its forks, which lie beside it, know it by."""
+        """Name by which forks, which lie beside it, refer to it."""
         return self.path.name
 
 
 def forked(config: Config) -> tuple[Config, Origin | None]:
-    """The configuration of the new study, and the study to fork; the configuration as it is where nothing is forked.
+    """Returns the configuration of the new study and the study to fork; the configuration is unchanged if nothing is forked.
 
     Raises:
-        UsageError: the name is none, or the study is in a database.
-        StudyError: there is nothing to fork, or something else in the place of the fork.
+        UsageError: the name is invalid, or the study is in a database.
+        StudyError: there is no study to fork, or the fork's directory already contains other files.
     """
     if not config.fork:
         return config, None
@@ -68,23 +68,23 @@ def forked(config: Config) -> tuple[Config, Origin | None]:
 
 
 def _holds_something(place: Path) -> bool:
-    """Whether there is more than what a fork leaves that was broken off before it began."""
+    """Returns whether a directory contains more than the files of a fork that was interrupted before it started."""
     if not place.is_dir():
         return place.exists()
     return any(p.is_file() and not p.name.startswith((TEMPORARY, "journal.log")) for p in place.rglob("*"))
 
 
 def take_over(origin: Origin, ledger: Ledger, space: SearchSpace, starts: list[Start]) -> str:
-    """Begin a study with the starts and all trials of another that are valid in it; returns what to tell.
+    """Starts a study with the initial trials and all valid trials of another study; returns a message for the user.
 
-    A trial is valid if its recipe can be proposed in the new space, and the old cache has its evaluation under the key that it gets in
-    the new study, for everything that decides the result is part of the key. One that was broken off in the middle goes on.
+    A trial is valid if its recipe can be proposed in the new space, and the old cache has its evaluation under its key in the new study.
+    The key includes all inputs that determine the result. An interrupted take-over is continued.
 
     Args:
-        origin: the other study.
-        ledger: of the new one.
-        space: of the new one.
-        starts: the trials that the new study begins with.
+        origin: the study that is forked.
+        ledger: ledger of the new study.
+        space: search space of the new study.
+        starts: initial trials of the new study.
     """
     store = FolderStore(origin.path)
     found = dict(_still_valid(store, ledger))
@@ -110,7 +110,7 @@ def take_over(origin: Origin, ledger: Ledger, space: SearchSpace, starts: list[S
 
 
 def _still_valid(store: Store, ledger: Ledger) -> Iterator[tuple[str, Evaluation]]:
-    """Key in the new study and evaluation of the old study's trials, by number."""
+    """Yields the key in the new study and the evaluation of the old study's valid trials, by number."""
     cache = EvaluationCache(store)
     for entry in TrialLog(store).entries():
         old = cache.get(entry.key) if entry.key else None
@@ -123,7 +123,7 @@ def _still_valid(store: Store, ledger: Ledger) -> Iterator[tuple[str, Evaluation
 
 
 def _values(space: SearchSpace, recipe: Recipe) -> dict[str, Any] | None:
-    """The proposal in a space that means a recipe, or None."""
+    """Returns the parameter values that produce a recipe in a space, or None if there are none."""
     if len(recipe.weights) != len(space.names):
         return None
     values: dict[str, Any] = {"method": recipe.method}
@@ -141,7 +141,7 @@ def _values(space: SearchSpace, recipe: Recipe) -> dict[str, Any] | None:
 
 
 def _tell(ledger: Ledger, space: SearchSpace, key: str, evaluation: Evaluation, start: Start) -> None:
-    """Write down a finished trial: the evaluation, then the log, then Optuna."""
+    """Records a finished trial: the evaluation first, then the log entry, then the Optuna trial."""
     ledger.cache.put(key, evaluation)
     proposal = FixedTrial(dict(start.values), number=len(ledger.study.get_trials(deepcopy=False)))
     space.suggest(proposal)
@@ -151,7 +151,7 @@ def _tell(ledger: Ledger, space: SearchSpace, key: str, evaluation: Evaluation, 
 
 
 def _copied(evaluation: Evaluation, old: Store, ledger: Ledger) -> Evaluation:
-    """An evaluation whose pictures, if they are all there and are kept, are in the new study's store, too, and its sheet."""
+    """Copies the contact sheet and, if complete and kept, the pictures to the new study's store; returns the evaluation that lists them."""
     sheet = sheet_name(evaluation.recipe_hash)
     if ledger.gallery.keep != "none" and (data := old.read(sheet)):
         ledger.store.write(sheet, data)

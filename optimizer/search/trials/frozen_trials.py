@@ -1,4 +1,4 @@
-"""Optuna's trials and study attributes from what the trial log says."""
+"""Conversion of trial log entries to Optuna trials and study attributes."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from studies.trial_log import TrialEntry, TrialLog
 
 
 def study_attributes(log: TrialLog) -> dict[str, Any]:
-    """What the ledger keeps about the study as a whole; nothing where the log does not know what it began with."""
+    """Returns the study attributes that the log records; empty if it has no study entry."""
     beginning = log.beginning
     return {} if beginning is None else {BUDGET: beginning.budget, INPUTS: dict(beginning.inputs)}
 
 
 def finished_trial(entry: TrialEntry, evaluation: Evaluation | None, ended: datetime, store: Store) -> FrozenTrial:
-    """A trial that has ended: complete with this evaluation, or failed where there is none.
+    """Returns a finished Optuna trial: complete with this evaluation, or failed if it is None.
 
     Args:
-        entry: of the trial log.
-        evaluation: its own.
-        ended: when.
-        store: where its sheet lies, if it has one.
+        entry: entry of the trial in the trial log.
+        evaluation: evaluation of the trial; None for a failed one.
+        ended: end time of the trial.
+        store: store of the contact sheets.
 
     Raises:
-        ValueError: a value and its space do not go together.
+        ValueError: a value does not belong to the distribution of its parameter.
     """
     known: dict[str, Any] = {LABEL: entry.label, KEY: entry.key, ERROR: entry.error, IMPORTED: entry.imported}
     told = attributes(evaluation) if evaluation else {}
@@ -50,6 +50,6 @@ def finished_trial(entry: TrialEntry, evaluation: Evaluation | None, ended: date
 
 
 def waiting_trial(label: str, values: Mapping[str, Any]) -> FrozenTrial:
-    """A trial that waits to be evaluated, with these values; where there are none, with those that the sampler proposes."""
+    """Returns a queued trial with these values; if there are none, the sampler proposes all of them."""
     fixed = {FIXED: dict(values)} if values else {}
     return create_trial(state=TrialState.WAITING, user_attrs={LABEL: label} if label else {}, system_attrs=fixed)

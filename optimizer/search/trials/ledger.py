@@ -1,4 +1,4 @@
-"""The ledger: what is written for every trial, where, and in which order, so that nothing is lost."""
+"""The ledger: writes the results of trials to the store, the trial log and Optuna's storage, in an order that is safe against crashes."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ from studies.trial_log import StudyEntry, TrialEntry, TrialLog
 
 @dataclass(frozen=True)
 class Ledger:
-    """One study: Optuna's storage, the evaluation cache, the trial log, the pictures.
+    """The storage of one study: Optuna's study, the evaluation cache, the trial log and the pictures.
 
-    An evaluation is written to the store before Optuna is told of it. Every call to Optuna may be repeated, and is, when a database is
-    away for a while.
+    An evaluation is written to the store before it is reported to Optuna. Every call to Optuna is idempotent, and is retried while a
+    database is unavailable.
 
     Attributes:
-        study: the Optuna study.
-        store: evaluations, trial log, pictures.
-        context: everything besides the recipe that an evaluation depends on.
-        claims: who evaluates what.
-        writes: of trials.
-        presence: this worker, as others see it.
-        patience: waits for the storage.
-        gallery: whose pictures stay.
+        study: Optuna study.
+        store: store of evaluations, trial log and pictures.
+        context: all inputs besides the recipe that an evaluation depends on.
+        claims: assignment of trials to workers.
+        writes: writer of trial results.
+        presence: heartbeat of this worker.
+        patience: retry policy for the storage.
+        gallery: retention policy for the pictures.
     """
 
     study: optuna.Study
@@ -60,48 +60,48 @@ class Ledger:
 
     @property
     def cache(self) -> EvaluationCache:
-        """The evaluations, the source of truth."""
+        """Evaluation cache, which is authoritative for the results."""
         return EvaluationCache(self.store)
 
     @property
     def planned_budget(self) -> int:
-        """The budget that the study began with. Search space and first trials follow from it, and stay when the budget grows."""
+        """Budget that the study started with. Search space and initial trials depend on it, and do not change when the budget grows."""
         return int(self.patience(lambda: self.study.user_attrs)[BUDGET])
 
     @property
     def total(self) -> int:
-        """Trials that the study may have at present, baselines included."""
+        """Present trial limit of the study, baselines included."""
         return int(self.patience(lambda: self.study.user_attrs).get(TOTAL, 0))
 
     @property
     def imported(self) -> int:
-        """Trials beyond the baselines that came from another study, and do not count as part of the budget."""
+        """Number of trials beyond the baselines that were imported from another study; they do not count towards the budget."""
         return sum(bool(t.user_attrs.get(IMPORTED)) for t in self.patience(lambda: counted(self.study)))
 
     def allow(self, total: int) -> None:
-        """Let the study have so many trials."""
+        """Sets the trial limit of the study."""
         self.patience(lambda: self.study.set_user_attr(TOTAL, total))
 
     def known(self, recipe: Recipe) -> Evaluation | None:
-        """The evaluation of a recipe that was evaluated before, by this or another worker, or by an interrupted run."""
+        """Returns the stored evaluation of a recipe, by this or another worker or an earlier run, or None."""
         return self.cache.get(self.key(recipe))
 
     def keep(self, recipe: Recipe, evaluation: Evaluation, images: Tensor, label: str = "") -> Evaluation:
-        """Write the pictures, unless better trials have displaced them already, then the evaluation that names them; when this returns
-        both are durable.
+        """Writes the pictures, unless better trials have displaced them, then the evaluation that lists them; both are durable on return.
 
-        Where another worker, which took this one for dead, was first, its evaluation stands, and is returned.
+
+        If another worker, which considered this one dead, was first, its evaluation is kept and returned.
         """
         files = self.gallery.hang(self.store, recipe, images, stay=self.gallery.has_room(self._known, label, evaluation))
         stands = self.cache.add(self.key(recipe), evaluation.model_copy(update={"images": files}))
-        for file in set(files) - set(stands.images):  # it was taken down meanwhile
+        for file in set(files) - set(stands.images):  # removed by another worker meanwhile
             self.store.remove(file)
         return stands
 
     def enqueue(self, starts: Sequence[tuple[str, Mapping[str, object]]]) -> None:
-        """Queue the labelled trials that a study begins with; those that an interrupted call has queued are not queued again.
+        """Queues the labelled initial trials of a study; trials that an interrupted call has queued are not queued again.
 
-        One that a repair has found unfinished, and could not name, gets its label and its values back.
+        An unfinished trial that a repair could not label gets its label and its values back.
         """
         with self.claims.gate.passing():
             queued = self.study.get_trials(deepcopy=False)
@@ -116,18 +116,18 @@ class Ledger:
         self.study._storage.set_trial_system_attr(trial._trial_id, FIXED, dict(values))
 
     def take(self) -> Turn:
-        """The next trial of this worker; see ``Claims.take``. Before the run has queued the first trials, there is a wait for them."""
+        """Returns the next trial of this worker, from ``Claims.take``, or a request to wait if no trials are queued yet."""
         total = self.total
         return self.patience(lambda: self.claims.take(total)) if total else Turn(Idle.WAIT)
 
     def propose(self, trial: FrozenTrial) -> FrozenTrial:
-        """Write down a proposal; see ``Writes.propose``."""
+        """Stores the parameters of a proposed trial, by ``Writes.propose``."""
         return self.patience(lambda: self.writes.propose(trial))
 
     def tell(self, trial: FrozenTrial, recipe: Recipe, evaluation: Evaluation) -> TrialRecord:
-        """Write down that a trial has ended with an evaluation that is in the cache, and tell Optuna.
+        """Logs a finished trial, whose evaluation is in the cache, and reports it to Optuna.
 
-        Where another worker, which took this one for dead, was first, its result stands.
+        If another worker, which considered this one dead, was first, its result is kept.
         """
         key = self.key(recipe)
         self.log.add(entry_of(trial, key=key))
@@ -135,20 +135,20 @@ class Ledger:
         return self._end(trial, ending(trial, key, evaluation, sheet_links(self.store, recipe.hash)), record)
 
     def fail(self, trial: FrozenTrial, error: Exception) -> TrialRecord:
-        """Record a failed trial with its reason."""
+        """Records a failed trial with the reason."""
         reason = reason_of(error)
         self.log.add(entry_of(trial, error=reason))
         record = TrialRecord(number=trial.number, label=label_of(trial), state="FAIL", error=reason)
         return self._end(trial, Ending(None, {ERROR: reason}), record)
 
     def ended(self, trial: FrozenTrial) -> TrialRecord:
-        """Record a trial as another worker has ended it."""
+        """Records the result of a trial that another worker has ended."""
         found = self.patience(lambda: self.study._storage.get_trial(trial._trial_id))
         self.log.add(entry_of(found))
         return self._known.setdefault(trial.number, self._record(found))
 
     def give_back(self, trial: FrozenTrial) -> None:
-        """Leave a trial to whoever claims it next, this run or another."""
+        """Releases a trial, so that another worker or a later run can claim it."""
         with suppress(*OUTAGES, OSError):
             self.claims.give_back(trial)
 
@@ -159,14 +159,14 @@ class Ledger:
 
     @property
     def log(self) -> TrialLog:
-        """What became of every trial."""
+        """Logs of all ended trials."""
         return TrialLog(self.store)
 
     def records(self, known: Sequence[FrozenTrial] | None = None) -> list[TrialRecord]:
-        """All finished trials, by number, after those pictures are gone that newer ones have displaced.
+        """Returns all finished trials, by number; pictures that better trials have displaced are removed first.
 
         Args:
-            known: the study's trials, where they have just been read.
+            known: trials of the study, if they were just read; None reads them.
         """
         finished = [t for t in known or self.patience(lambda: counted(self.study)) if t.state.is_finished()]
         for trial in finished:
@@ -178,7 +178,7 @@ class Ledger:
         return [self._known[trial.number] for trial in finished]
 
     def _take_down(self, key: str, record: TrialRecord) -> TrialRecord:
-        """Remove a trial's pictures, after its evaluation has ceased to name them; harmless when others do so, too."""
+        """Removes a trial's pictures after its evaluation has ceased to list them; safe if other workers do so concurrently."""
         assert record.evaluation is not None
         bare = record.evaluation.model_copy(update={"images": ()})
         self.cache.put(key, bare)
@@ -195,12 +195,12 @@ class Ledger:
         return TrialRecord(number=trial.number, label=label, evaluation=evaluation)
 
     def key(self, recipe: Recipe) -> str:
-        """Of the recipe's evaluation in this study."""
+        """Returns the cache key of the recipe's evaluation in this study."""
         return evaluation_key(recipe=recipe.data(), **self.context)
 
 
 def begin(study: optuna.Study, log: TrialLog, *, budget: int, inputs: Mapping[str, str], fork: str = "") -> None:
-    """Write down, once, what a study begins with; what an older version has not written down is added."""
+    """Records the study's budget and inputs, once; inputs that an older version did not record are added."""
     known = inputs_of(study)
     if inputs.keys() <= known.keys():
         return
@@ -213,21 +213,21 @@ def begin(study: optuna.Study, log: TrialLog, *, budget: int, inputs: Mapping[st
 
 
 def budget_of(study: optuna.Study, asked: int) -> int:
-    """The budget that a study began with, or the one that is asked for where it has not begun."""
+    """Returns the budget that a study started with, or ``asked`` if it has not started."""
     return int(study.user_attrs.get(BUDGET, asked))
 
 
 def inputs_of(study: optuna.Study) -> Mapping[str, str]:
-    """Digests and versions of what the study began with."""
+    """Returns the digests and versions of the inputs that the study started with."""
     return dict(study.user_attrs.get(INPUTS, {}))
 
 
 @contextmanager
 def alone_in(directory: StudyDirectory) -> Iterator[None]:
-    """Keep every other run out of a study until the block, or the process, ends.
+    """Holds the lock that excludes all other runs from a study until the block, or the process, ends.
 
     Raises:
-        StudyError: another run is in there.
+        StudyError: another run holds the lock.
     """
     lock = FileLock(directory.journal.with_name(f"{directory.journal.name}.run"))
     try:
@@ -242,18 +242,18 @@ def alone_in(directory: StudyDirectory) -> Iterator[None]:
 
 
 def reason_of(error: Exception) -> str:
-    """One line that says why something failed; errors that this software did not raise on purpose are named by their class."""
+    """Returns the reason of a failure in one line; exceptions that are not an OptimizerError are prefixed with their class name."""
     text = one_line(error)
     return text if isinstance(error, OptimizerError) else f"{type(error).__name__}: {text}".rstrip(": ")
 
 
 def label_of(trial: BaseTrial) -> str:
-    """A baseline's or a default recipe's name; of a proposed trial nothing."""
+    """Returns the label of a baseline or default recipe; empty for a proposed trial."""
     return str(trial.user_attrs.get(LABEL, ""))
 
 
 def entry_of(trial: BaseTrial, *, key: str = "", error: str = "") -> TrialEntry:
-    """A trial as the log has it; with the evaluation's key or the error that the trial itself names, unless they are given."""
+    """Returns a trial as a log entry; key and error are taken from the trial's attributes if not given."""
     spaces = {name: distribution_to_json(space) for name, space in trial.distributions.items()}
     attributes = trial.user_attrs if not (key or error) else {KEY: key, ERROR: error}
     return TrialEntry(

@@ -1,4 +1,4 @@
-"""Opening the ledger of a run: its study, on this machine or in a database, as far as it is the same study still."""
+"""Opening the ledger of a run: finds its study, on this machine or in a database, and checks that its inputs are unchanged."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ from studies.trial_log import TrialLog
 def open_ledger(
     bench: Bench, prompts: PromptSet, directory: StudyDirectory, observer: Observer, *, joining: bool = False, fork: str = ""
 ) -> Iterator[Ledger]:
-    """The study's ledger, with this process on its roster while the block runs.
+    """Yields the study's ledger, with this process registered as a worker while the block runs.
 
     Args:
-        bench: what evaluates.
-        prompts: of the search.
-        directory: where the study lies, or its report will.
-        observer: is told when the storage is away.
-        joining: only work on a study that has begun.
+        bench: session of the run.
+        prompts: prompts of the search.
+        directory: directory of the study or of its report.
+        observer: receives a note when the storage is unavailable.
+        joining: only join a study that has started.
         fork: name of the study that this one is a fork of.
 
     Raises:
-        StudyError: the study cannot be opened, or was begun with other inputs.
-        UsageError: a prompt is longer than the base reads.
+        StudyError: the study cannot be opened, or was started with other inputs.
+        UsageError: a prompt is longer than the base model accepts.
     """
     config = bench.config
     renderer, eye, parts = bench.renderer, bench.embedder.name, {part: getattr(config, part) for part in PARTS}
@@ -68,22 +68,22 @@ def open_ledger(
 
 
 def gallery_of(config: Config) -> Gallery:
-    """Which pictures a run keeps."""
+    """Returns the retention policy of a run's pictures."""
     return Gallery(config.keep_images, config.finalists)
 
 
 def open_shared(config: Config, directory: StudyDirectory, *, create: bool) -> Shared:
-    """The Optuna study of a configuration."""
+    """Returns the shared Optuna study of a configuration."""
     if config.storage:
         return in_database(config.storage, config.study or config.out.name, create=create)
     return on_this_machine(directory)
 
 
 def open_store_of(config: Config, directory: StudyDirectory) -> Store:
-    """Where its evaluations, pictures and sources lie.
+    """Returns the store of a study's evaluations, pictures and sources.
 
     Raises:
-        StudyError: the place cannot be used.
+        StudyError: the store cannot be used.
     """
     if not config.storage:
         return FolderStore(directory.path)

@@ -1,4 +1,4 @@
-"""Telling: what a study says of itself and of its trials in Optuna's own tools, such as optuna-dashboard."""
+"""Names and notes that a study provides for Optuna's own tools, such as optuna-dashboard."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ The **score** is how much the merge keeps of the source that it keeps least of, 
 
 
 def introduce(study: optuna.Study) -> None:
-    """Name the metric and say what it is; harmless when repeated."""
+    """Sets the metric name and the study note; idempotent."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         study.set_metric_names([METRIC])
@@ -32,26 +32,26 @@ def introduce(study: optuna.Study) -> None:
 
 
 def attributes(evaluation: Evaluation) -> dict[str, float]:
-    """A trial's user attributes: what is left of each source, and the damage."""
+    """Returns a trial's user attributes: the preservation of each source, and the artifact level."""
     kept = {f"preservation {printable(name)}": share.preservation for name, share in evaluation.sources.items()}
     return kept | {"artifacts": evaluation.artifacts}
 
 
 def ending(trial: FrozenTrial, key: str, evaluation: Evaluation, links: Mapping[str, str]) -> Ending:
-    """What a study keeps of a trial's evaluation: score and attributes, the link to its contact sheet, the result in words.
+    """Returns what Optuna stores for a trial's evaluation: score, attributes, link to the contact sheet, and a note.
 
     Args:
-        trial: the one that has ended; its label and id are read.
-        key: under which the evaluation lies in the cache.
-        evaluation: what was found.
-        links: the attribute that leads to its contact sheet, if it has one.
+        trial: the ended trial; only its label and id are read.
+        key: cache key of the evaluation.
+        evaluation: evaluation of the trial.
+        links: system attribute that links the contact sheet; empty without a sheet.
     """
     words = note_attributes(note(str(trial.user_attrs.get(LABEL, "")), evaluation), trial._trial_id)
     return Ending(evaluation.score, {KEY: key} | attributes(evaluation), links, words)
 
 
 def note(label: str, evaluation: Evaluation) -> str:
-    """The result in words, as Markdown in which nothing that a file's name says is markup."""
+    """Returns the result as Markdown text; source names are escaped."""
     weakest = min(evaluation.sources, key=lambda name: evaluation.sources[name].preservation)
     lines = [
         f"{_plain(label) or 'Proposed by the search'}: **score {evaluation.score:.3f}**, held down by {_plain(weakest)}.",
@@ -69,12 +69,12 @@ def note(label: str, evaluation: Evaluation) -> str:
 
 
 def note_attributes(body: str, trial: int | None = None) -> Mapping[str, int | str]:
-    """System attributes of the study in which optuna-dashboard finds a note on it, or on the trial of an id."""
+    """Returns the study's system attributes in which optuna-dashboard stores a note on the study, or on the trial with this id."""
     prefix = "dashboard:" if trial is None else f"dashboard:{trial}:"
     parts = [body[start : start + _NOTE_LENGTH] for start in range(0, len(body), _NOTE_LENGTH)]
     return {f"{prefix}note_str:{index}": part for index, part in enumerate(parts)} | {f"{prefix}note_ver": 1}
 
 
 def _plain(text: str) -> str:
-    """Text without what Markdown or a table would take for markup."""
+    """Returns the text with all Markdown and table markup escaped."""
     return "".join(c if c.isalnum() or c in " .-/√" else f"&#{ord(c)};" for c in printable(text))

@@ -1,4 +1,4 @@
-"""Repair: the journal of a study in a directory, built again from its trial log and its evaluations."""
+"""Repair: rebuilds the journal of a study in a directory from its trial log and its evaluations."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ from studies.trial_log import TrialEntry, TrialLog
 
 @dataclass(frozen=True)
 class Repaired:
-    """What a repair found and did.
+    """Result of a repair.
 
     Attributes:
-        directory: of the study.
-        trials: trials that have ended.
-        damaged: evaluations that were damaged, and moved aside.
-        repeated: trials that the next run evaluates again, or for the first time.
-        kept: where the old journal is now; None where there was none, or it is as it was.
-        rebuilt: whether the journal was written anew.
-        relogged: trials whose entry in the trial log was written again, from the journal.
-        pictureless: trials whose pictures are gone.
+        directory: study directory.
+        trials: number of ended trials.
+        damaged: number of damaged evaluations, which were moved aside.
+        repeated: trials that the next run evaluates again or for the first time.
+        kept: path of the old journal's copy; None if there was no journal or it is unchanged.
+        rebuilt: whether the journal was rewritten.
+        relogged: number of trials whose log entry was restored from the journal.
+        pictureless: trials whose pictures are missing.
     """
 
     directory: Path
@@ -54,7 +54,7 @@ class Repaired:
     pictureless: Sequence[str] = ()
 
     def lines(self) -> list[str]:
-        """The same in plain words."""
+        """Returns the result as text, one or two lines."""
         parts = [f"{_counted(self.trials, 'trial')} found"]
         if self.damaged:
             parts[0] += f", {_counted(self.damaged, 'evaluation')} damaged (moved aside)"
@@ -74,7 +74,7 @@ class Repaired:
 
 @dataclass(frozen=True)
 class _Old:
-    """What can be read of the journal that is there."""
+    """Readable content of the existing journal."""
 
     readable: bool = False
     trials: Sequence[FrozenTrial] = ()
@@ -82,16 +82,16 @@ class _Old:
 
 
 def repair(directory: StudyDirectory) -> Repaired:
-    """Check every evaluation, and build the journal again where it does not say what trial log and evaluations say.
+    """Checks every evaluation, and rebuilds the journal if it differs from the trial log and the evaluations.
 
-    A trial that ended keeps its number, its values and its result. One that was running, or whose evaluation is lost, waits to be
-    evaluated again, with its label and values as far as these are known. Nothing is deleted.
+    An ended trial keeps its number, its values and its result. A trial that was running, or whose evaluation is lost, is queued for
+    evaluation, with its label and values if these are known. Nothing is deleted.
 
     Args:
-        directory: a study on this machine.
+        directory: directory of a study on this machine.
 
     Raises:
-        StudyError: a run or a worker is at work there.
+        StudyError: a run or a worker is active in the directory.
         OSError: the directory cannot be read or written.
     """
     with alone_in(directory):
@@ -126,13 +126,13 @@ def _read(journal: Path) -> _Old:
         study = optuna.load_study(study_name=LOCAL, storage=JournalStorage(Journal(journal)))
     except OSError:
         raise
-    except Exception:  # whatever Optuna makes of what is no journal
+    except Exception:  # any error that Optuna raises on an invalid journal
         return _Old()
     return _Old(True, study.get_trials(deepcopy=False), study.user_attrs)
 
 
 def _check_lines(journal: Path) -> None:
-    """Raise ValueError unless every whole line is one of a journal; Optuna overlooks the last one as long as none follows."""
+    """Raises ValueError unless every complete line is a journal entry; Optuna ignores an invalid last line until another one follows."""
     with journal.open("rb") as file:
         for line in file:
             if line.endswith(b"\n") and not isinstance(json.loads(line), dict):
@@ -140,7 +140,7 @@ def _check_lines(journal: Path) -> None:
 
 
 def _damaged(cache: EvaluationCache) -> int:
-    """Read every evaluation; returns how many were moved aside."""
+    """Reads every evaluation, and returns how many were moved aside as damaged."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", BrokenEvaluationWarning)
         for key in list(cache.keys()):
@@ -149,7 +149,7 @@ def _damaged(cache: EvaluationCache) -> int:
 
 
 def _relog(log: TrialLog, old: _Old) -> int:
-    """Write the entries of finished trials that only the journal knows; returns how many."""
+    """Writes log entries for finished trials that only the journal contains, and returns their number."""
     known = {entry.number for entry in log.entries()}
     ended = [t for t in old.trials if t.state.is_finished() and (KEY in t.user_attrs or ERROR in t.user_attrs)]
     lost = [t for t in ended if t.number not in known]
@@ -159,7 +159,7 @@ def _relog(log: TrialLog, old: _Old) -> int:
 
 
 def _agrees(old: _Old, entries: Mapping[int, TrialEntry], found: Mapping[int, Evaluation]) -> bool:
-    """Whether the journal knows of every trial what the log knows; of one whose end it has not heard the next run tells it."""
+    """Returns whether the journal agrees with the log on every logged trial; a trial still running in the journal counts as agreeing."""
     if not old.readable or max(entries, default=-1) >= len(old.trials):
         return False
     return all(_same(old.trials[n], entry, found.get(n)) for n, entry in entries.items())
@@ -187,7 +187,7 @@ def _trial(number: int, entries: Mapping[int, TrialEntry], found: Mapping[int, E
 
 
 def _unfinished(old: _Old, number: int) -> FrozenTrial:
-    """A trial that has not ended, with the label and the values that it was queued with; what it was proposed is proposed again."""
+    """Returns an unfinished trial as a queued one, with its label and queued values; proposed values are dropped and proposed again."""
     if number >= len(old.trials):
         return waiting_trial("", {})
     trial = old.trials[number]
@@ -195,7 +195,7 @@ def _unfinished(old: _Old, number: int) -> FrozenTrial:
 
 
 def _replace(journal: Path, trials: Sequence[FrozenTrial], attributes: Mapping[str, object]) -> Path | None:
-    """Write the new journal whole, then let it take the place of the old one, of which a copy is kept."""
+    """Writes the new journal completely, then replaces the old one, of which a copy is kept; returns the copy's path."""
     with replacing(journal) as temporary:
         backend = Journal(temporary)
         try:

@@ -1,1 +1,1 @@
-"""Workers: how several processes, on one machine or many, share a study without losing or repeating a trial."""
+"""Workers: coordination of several processes, on one or more machines, that share a study without losing or repeating trials."""

@@ -1,4 +1,4 @@
-"""Claims: which worker evaluates which trial, so that each is evaluated, by one, and never more than the budget allows."""
+"""Claims: assignment of trials to workers, such that each trial is evaluated by one worker and the budget is not exceeded."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from optimizer.search.workers.lock import Gate
 from optimizer.search.workers.registry import Roster
 
 _WORKER, _LOST, _SURPLUS = "worker", "lost", "surplus"
-# So often a trial may take its worker with it; then it is the trial.
+# Number of workers that may die during one trial before the trial itself counts as the cause.
 MOST_LOST = 10
 
 
 class Idle(Enum):
-    """Why there is nothing to claim: other workers still evaluate the last trials, or all have ended."""
+    """Reason for having no trial: other workers still evaluate the last trials, or all trials have ended."""
 
     WAIT = "wait"
     DONE = "done"
@@ -30,11 +30,11 @@ class Idle(Enum):
 
 @dataclass(frozen=True)
 class Turn:
-    """What a worker that asks for a trial is told.
+    """Result of a worker's request for a trial.
 
     Attributes:
-        trial: the one that is now its own, or why there is none.
-        known: all trials of the study when it was given out; those that were given up before they began are left out.
+        trial: assigned trial, or the reason why there is none.
+        known: all trials of the study at the time of assignment, without surplus trials that were cancelled before they began.
     """
 
     trial: FrozenTrial | Idle
@@ -43,13 +43,13 @@ class Turn:
 
 @dataclass(frozen=True)
 class Claims:
-    """Gives out the trials of one study.
+    """Assigns the trials of one study.
 
     Attributes:
-        study: the Optuna study.
-        gate: keeps the other workers out meanwhile.
-        roster: tells who of them is alive.
-        worker: this worker's name.
+        study: Optuna study.
+        gate: lock that excludes other workers during an assignment.
+        roster: registry of the workers that are alive.
+        worker: name of this worker.
     """
 
     study: optuna.Study
@@ -58,19 +58,19 @@ class Claims:
     worker: str
 
     def take(self, total: int) -> Turn:
-        """A trial to evaluate: one that a dead worker has left, else the next of the queue, else a new one.
+        """Returns a trial to evaluate: one that a dead worker has left, else the next queued trial, else a new one.
 
-        It does no harm to call this again after an error: a trial that was given out before the answer was lost is found again.
+        The method may be called again after an error: a trial that was assigned before the response was lost is found again.
 
         Args:
-            total: trials that the study may have, baselines included.
+            total: trial limit of the study, baselines included.
         """
         with self.gate.passing():
             everything = self.study.get_trials(deepcopy=False)
             self._end_surplus(everything)
             known = _counted(everything)
             for orphan in self._orphans(known):
-                with suppress(UpdateFinishedTrialError):  # its worker lives after all
+                with suppress(UpdateFinishedTrialError):  # the trial's worker is alive after all and has finished it
                     return Turn(self._adopted(orphan), known)
             started = [t for t in known if t.state != TrialState.WAITING]
             if len(started) >= total:
@@ -81,7 +81,7 @@ class Claims:
         return Turn(trial if undisturbed or self._within(trial, total) else self._given_up(trial), known)
 
     def give_back(self, trial: FrozenTrial) -> None:
-        """Leave a trial unfinished, for the next that asks; it does not count as lost."""
+        """Releases a trial unfinished, so that another worker can claim it; it does not count as lost."""
         self._storage.set_trial_user_attr(trial._trial_id, _WORKER, None)
 
     @property
@@ -89,7 +89,7 @@ class Claims:
         return self.study._storage
 
     def _begun(self, known: Sequence[FrozenTrial]) -> int:
-        """Begin the next trial of the queue, or a new one; returns Optuna's id of it."""
+        """Starts the next queued trial, or a new one, and returns Optuna's trial id."""
         for waiting in known:
             if waiting.state == TrialState.WAITING and self._storage.set_trial_state_values(waiting._trial_id, TrialState.RUNNING):
                 self._storage.set_trial_user_attr(waiting._trial_id, _WORKER, self.worker)
@@ -99,7 +99,7 @@ class Claims:
         return self._storage.create_new_trial(self.study._study_id, trial)
 
     def _orphans(self, trials: Sequence[FrozenTrial]) -> Sequence[FrozenTrial]:
-        """Trials that nobody works on any more, or this worker since before an answer was lost."""
+        """Returns running trials of dead workers, released trials, and trials assigned to this worker whose response was lost."""
         running = [(t, t.user_attrs.get(_WORKER)) for t in trials if t.state == TrialState.RUNNING]
         nobody = self.roster.dead({owner for _, owner in running if owner}) | {None, self.worker}
         return [trial for trial, owner in running if owner in nobody]
@@ -113,7 +113,7 @@ class Claims:
         return self._storage.get_trial(number)
 
     def _within(self, trial: FrozenTrial, total: int) -> bool:
-        """Whether the trial is one of the budget's. It is, unless the database went away inside the gate and let two through."""
+        """Returns whether the trial is within the budget; it exceeds it only if the lock was lost with the database connection."""
         before = [t for t in counted(self.study) if t.number < trial.number and t.state != TrialState.WAITING]
         return len(before) < total
 
@@ -123,14 +123,14 @@ class Claims:
         return Idle.WAIT
 
     def _end_surplus(self, trials: Sequence[FrozenTrial]) -> None:
-        """End trials whose worker, or the database, went away while they were given up."""
+        """Finishes cancelling surplus trials whose cancellation was interrupted."""
         for trial in trials:
             if trial.state == TrialState.RUNNING and trial.user_attrs.get(_SURPLUS):
                 self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
 
 
 def counted(study: optuna.Study) -> Sequence[FrozenTrial]:
-    """The study's trials, without those that were given up before they began."""
+    """Returns the study's trials, without surplus trials that were cancelled before they began."""
     return _counted(study.get_trials(deepcopy=False))
 
 
@@ -139,5 +139,5 @@ def _counted(trials: Sequence[FrozenTrial]) -> Sequence[FrozenTrial]:
 
 
 def times_lost(trial: FrozenTrial) -> int:
-    """How many workers have died over a trial."""
+    """Returns the number of workers that have died during a trial."""
     return int(trial.user_attrs.get(_LOST, 0))

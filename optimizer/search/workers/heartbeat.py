@@ -1,4 +1,4 @@
-"""Presence: a worker's sign of life, given by a thread of its own while the worker works."""
+"""Heartbeat of a worker, sent by a separate thread while the worker runs."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from optimizer.search.workers.retry import OUTAGES
 
 @dataclass
 class Presence:
-    """This worker in the roster.
+    """Registry entry of this worker, with its heartbeat.
 
     Attributes:
-        roster: where it signs.
-        member: its present state.
-        interval: seconds between signs of life.
+        roster: registry that the entry is stored in.
+        member: present state of the worker.
+        interval: seconds between heartbeats.
     """
 
     roster: Roster
@@ -31,10 +31,10 @@ class Presence:
 
     @contextmanager
     def shown(self, patience: Callable[[Callable[[], None]], None]) -> Iterator[Presence]:
-        """Be on the roster, alive, while the block runs; then sign off.
+        """Registers the worker and sends heartbeats while the block runs; then signs off.
 
         Args:
-            patience: repeats the first sign until it gets through.
+            patience: retry policy for the first registration.
         """
         patience(lambda: self.sign(state="loading"))
         end = Event()
@@ -48,24 +48,24 @@ class Presence:
             self.show(state="left")
 
     def sign(self, **changes: Any) -> None:
-        """Change the state and sign at once; raises what the roster raises."""
+        """Changes the state and stores it at once; raises the registry's exceptions."""
         with self._lock:
             seconds = time.monotonic() - self._began
             self.member = self.member.model_copy(update=changes | {"beat": self.member.beat + 1, "seconds": seconds, "at": time.time()})
             self.roster.sign(self.member)
 
     def show(self, **changes: Any) -> None:
-        """Change the state, and sign if the storage answers; else the next sign of life tells."""
+        """Changes the state, and stores it if the storage answers; otherwise it is stored with the next heartbeat."""
         with suppress(OSError, *OUTAGES):
             self.sign(**changes)
 
     def note(self, **changes: Any) -> None:
-        """Change the state; it is seen at the next sign of life."""
+        """Changes the state; it is stored with the next heartbeat."""
         with self._lock:
             self.member = self.member.model_copy(update=changes)
 
     def count(self, **more: int) -> None:
-        """Count pictures or trials; they are seen at the next sign of life."""
+        """Increases the counters of pictures or trials; they are stored with the next heartbeat."""
         with self._lock:
             self.member = self.member.model_copy(update={name: getattr(self.member, name) + n for name, n in more.items()})
 

@@ -1,4 +1,4 @@
-"""The journal: Optuna's log of a study on one machine, which neither a full disk nor a killed process can spoil."""
+"""Optuna's journal storage on one machine, robust against full disks and killed processes."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from optuna.storages.journal._file import BaseJournalFileLock
 
 
 class Journal(JournalFileBackend):
-    """Optuna's journal file, with two differences.
+    """Optuna's journal file backend with two differences.
 
-    Its lock is the system's own, which ends with the process that holds it. And a line is in the file whole or not at all: what a full
-    disk or a power cut has left of one is cut off before the next is appended, where Optuna would append to it and could read neither.
+    The lock is an operating system lock, which is released when its process ends. Lines are written completely or not at all: a partial
+    line, left by a full disk or a power failure, is truncated before the next append. Optuna would append to it and could read neither.
 
     Args:
-        path: the log; made where it is missing.
+        path: path of the journal; created if missing.
     """
 
     def __init__(self, path: Path) -> None:
@@ -29,10 +29,10 @@ class Journal(JournalFileBackend):
         super().__init__(str(path), self._system_lock)
 
     def append_logs(self, logs: Sequence[dict[str, Any]]) -> None:
-        """Append lines durably.
+        """Appends lines durably.
 
         Raises:
-            OSError: the disk is full or cannot be written; the log is what it was before.
+            OSError: the disk is full or cannot be written; the journal is then unchanged.
         """
         lines = "".join(f"{json.dumps(log, separators=(',', ':'))}\n" for log in logs).encode()
         self._system_lock.acquire()
@@ -53,11 +53,11 @@ class Journal(JournalFileBackend):
 
 
 class _SystemLock(BaseJournalFileLock):
-    """Advisory locking by the operating system in the form that Optuna wants."""
+    """Operating system file lock with Optuna's lock interface."""
 
     def __init__(self, path: Path) -> None:
         if path.is_symlink():
-            path.unlink()  # of a process that died while it wrote with Optuna's own lock
+            path.unlink()  # left by a process that died while it held Optuna's own lock
         self._lock = FileLock(path)
 
     def acquire(self) -> bool:
@@ -69,7 +69,7 @@ class _SystemLock(BaseJournalFileLock):
 
 
 def whole_length(path: Path) -> int:
-    """Bytes of a file up to the end of its last whole line."""
+    """Returns the number of bytes up to the end of the last complete line."""
     size = path.stat().st_size
     with path.open("rb") as file:
         end = size

@@ -1,4 +1,4 @@
-"""The crew: more processes on this machine that work on the same study, one a GPU, started and kept alive by the run."""
+"""Additional worker processes on this machine, one per GPU, which the run starts, monitors and restarts."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _RESTARTS, _PATIENCE, _POLL = 3, 20.0, 0.5
 
 @dataclass
 class Crew:
-    """Workers beside this process; a context in which they work.
+    """Context manager that runs worker processes beside this process.
 
     Attributes:
-        config: of the run; ``workers`` counts this process too.
-        directory: of the study; a worker's output goes to ``workers/NUMBER.log`` there.
-        observer: is told of a worker that ended too early.
+        config: configuration of the run; ``workers`` includes this process.
+        directory: study directory; the output of a worker goes to ``workers/NUMBER.log`` there.
+        observer: receives a note about a worker that ended too early.
     """
 
     config: Config
@@ -48,7 +48,7 @@ class Crew:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Ask the workers to stop, and wait until they have."""
+        """Asks the workers to stop, and waits until they have ended."""
         self._over.set()
         if self._keeper:
             self._keeper.join()
@@ -73,7 +73,7 @@ class Crew:
         )
 
     def _keep(self) -> None:
-        """Start a worker that ended too early again, a few times."""
+        """Restarts workers that ended too early, a limited number of times."""
         left = dict.fromkeys(self._processes, _RESTARTS)
         while not self._over.wait(_POLL):
             for number, process in list(self._processes.items()):
@@ -93,7 +93,7 @@ class Crew:
         return [sys.executable, "-m", "optimizer", "worker", *place, *device]
 
     def _environment(self, number: int) -> dict[str, str]:
-        """Where the address of a database, which may hold a password, is seen by nobody else."""
+        """Returns a worker's environment, with the database URL, which may contain a password and must not be a visible argument."""
         own = {TIED: "1", "OMP_NUM_THREADS": str(threads_each(self.config.workers))}
         if self.config.storage:
             own |= {"OPTIMIZE_STORAGE": self.config.storage, "OPTIMIZE_ARTIFACTS": self.config.artifacts}
@@ -103,7 +103,7 @@ class Crew:
 
 
 def visible_devices() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    """Returns the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
     if not torch.cuda.is_available():
         return []
     named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
@@ -111,7 +111,7 @@ def visible_devices() -> list[str]:
 
 
 def threads_each(workers: int) -> int:
-    """CPU threads for each of so many processes."""
+    """Returns the number of CPU threads for each of ``workers`` processes."""
     return max(1, (os.cpu_count() or 1) // workers)
 
 

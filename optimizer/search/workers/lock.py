@@ -1,4 +1,4 @@
-"""The gate: while trials are given out, one worker at a time."""
+"""Locks that serialize the assignment of trials among workers."""
 
 from __future__ import annotations
 
@@ -12,43 +12,43 @@ from typing import Protocol
 from filelock import FileLock
 from sqlalchemy import Engine, text
 
-_LONGEST = 2**31 - 1  # milliseconds that PostgreSQL's timeouts hold
+_LONGEST = 2**31 - 1  # upper limit of PostgreSQL's timeouts, in milliseconds
 
 
 class Gate(Protocol):
-    """Whoever is inside is alone there, among all workers of a study; it opens by itself when a worker dies."""
+    """Lock that one worker of a study can hold at a time; released automatically when the worker dies."""
 
     def passing(self) -> AbstractContextManager[None]:
-        """Wait for the turn, and keep it during the block."""
+        """Acquires the lock, and holds it during the block."""
 
 
 @dataclass(frozen=True)
 class FileGate:
-    """By a lock of the operating system: the processes of one machine.
+    """Lock among the processes of one machine, by an operating system file lock.
 
     Attributes:
-        path: the lock file.
+        path: path of the lock file.
     """
 
     path: Path
 
     @contextmanager
     def passing(self) -> Iterator[None]:
-        """See ``Gate``."""
+        """Acquires the file lock, and holds it during the block."""
         with FileLock(self.path):
             yield
 
 
 @dataclass(frozen=True)
 class DatabaseGate:
-    """By a PostgreSQL advisory lock, held by a transaction: ends with it, whatever becomes of the connection.
+    """Lock among machines, by a PostgreSQL advisory lock bound to a transaction, so that it is released when the connection ends.
 
-    Of a worker that sleeps, or whose machine is cut off, inside the gate, the server ends the connection after a while.
+    If the holder sleeps or loses its network connection, the server closes its connection after ``seconds``.
 
     Attributes:
-        engine: connections to the database.
-        study: the study's name.
-        seconds: how long one may stay inside.
+        engine: engine with connections to the database.
+        study: name of the study.
+        seconds: maximum time that the lock may be held.
     """
 
     engine: Engine
@@ -57,7 +57,7 @@ class DatabaseGate:
 
     @contextmanager
     def passing(self) -> Iterator[None]:
-        """See ``Gate``."""
+        """Acquires the advisory lock, and holds it during the block."""
         number = int.from_bytes(hashlib.sha256(f"multilora {self.study}".encode()).digest()[:8], "big", signed=True)
         limit = {"limit": str(min(max(1, round(self.seconds * 1000)), _LONGEST))}
         with self.engine.begin() as connection:

@@ -1,4 +1,4 @@
-"""Workers that a run has started end with it, however it ends."""
+"""Terminates the workers that a run has started when the run ends, in whatever way it ends."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import sys
 from threading import Thread
 
 TIED = "MULTILORA_TIED"
-"""Set by the run for its workers."""
+"""Environment variable that a run sets for its workers."""
 
 
 def leave_with_parent() -> None:
-    """If a run has started this process, end it as SIGTERM does as soon as that run is gone."""
+    """Terminates this process by SIGTERM when the run that started it has ended; no effect if no run started it."""
     if os.environ.get(TIED):
         Thread(target=_wait, daemon=True).start()
 
 
 def _wait() -> None:
-    # Past Python's buffer: a thread that holds its lock when the interpreter ends is a fatal error.
+    # Reads without Python's buffer: a thread that holds the buffer's lock at interpreter shutdown causes a fatal error.
     while os.read(sys.stdin.fileno(), 1):
         pass
     os.kill(os.getpid(), signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""The roster: who works on a study, on what, and who of them is still alive."""
+"""The worker registry: which workers belong to a study, what they do, and which of them are alive."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from studies.atomic import write_text
 
 
 class Member(BaseModel):
-    """A worker as the others see it.
+    """Registry entry of a worker.
 
     Attributes:
-        name: unique among all workers that ever were.
-        host: its machine.
-        pid: its process there.
-        beat: counts up while it lives.
+        name: unique name among all workers, past and present.
+        host: host name of its machine.
+        pid: process id on that machine.
+        beat: heartbeat counter, which increases while the worker is alive.
         state: ``loading``, ``working``, ``waiting``, or ``left``.
-        trial: the number of the trial that it evaluates, if any.
-        pictures: pictures rendered so far.
-        seconds: how long it has been at it.
-        finished: trials that it has evaluated.
-        failed: trials of these that failed.
-        at: its own clock at its last sign of life, seconds since 1970, 0 where not known. For display only: clocks of machines differ.
+        trial: number of the trial that it evaluates, if any.
+        pictures: number of pictures rendered so far.
+        seconds: seconds since its start.
+        finished: number of trials that it has evaluated.
+        failed: number of those trials that failed.
+        at: time of the last heartbeat by its own clock, Unix seconds, 0 if unknown. For display only, because clocks of machines differ.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -52,43 +52,43 @@ class Member(BaseModel):
 
 
 class Roster(Protocol):
-    """Where the workers of one study sign in."""
+    """Registry of the workers of one study."""
 
     def sign(self, member: Member) -> None:
-        """Write down a worker's present state."""
+        """Stores a worker's present state."""
 
     def members(self) -> Sequence[Member]:
-        """All that ever signed and have not been forgotten."""
+        """Returns all registered workers that have not been removed."""
 
     def alive(self, name: str) -> bool:
-        """Whether the worker is known to live, or may."""
+        """Returns whether the worker is alive, or cannot be ruled out to be."""
 
     def dead(self, names: Collection[str]) -> set[str]:
-        """Those of the workers that do not live."""
+        """Returns those of the workers that are not alive."""
 
     def seems_alive(self, member: Member) -> bool:
-        """The same of one of the members, for those who only watch: nothing is forgotten."""
+        """Returns whether a registered worker is alive, without removing dead entries; for read-only observers."""
 
 
 def newcomer() -> Member:
-    """This process as a worker under a new name."""
+    """Returns an entry for this process as a worker with a new name."""
     host, pid = socket.gethostname(), os.getpid()
     return Member(name=f"{host}-{pid}-{secrets.token_hex(3)}", host=host, pid=pid)
 
 
 @dataclass
 class FolderRoster:
-    """Of one machine: a worker holds a lock of the operating system, which ends with it.
+    """Registry for one machine: each worker holds an operating system file lock, which is released when its process ends.
 
     Attributes:
-        folder: ``NAME.json`` and ``NAME.lock`` a worker.
+        folder: folder with ``NAME.json`` and ``NAME.lock`` per worker.
     """
 
     folder: Path
     _held: dict[str, FileLock] = field(default_factory=dict)
 
     def sign(self, member: Member) -> None:
-        """See ``Roster``."""
+        """Stores a worker's present state, and acquires or releases its lock."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if member.name not in self._held:
             self._held[member.name] = FileLock(self._lock(member.name))
@@ -102,7 +102,7 @@ class FolderRoster:
             write_text(self.folder / f"{member.name}.json", member.model_dump_json())
 
     def members(self) -> list[Member]:
-        """See ``Roster``."""
+        """Returns all registered workers that have not been removed."""
         found = []
         for file in sorted(self.folder.glob("*.json")):
             try:
@@ -112,7 +112,7 @@ class FolderRoster:
         return found
 
     def alive(self, name: str) -> bool:
-        """See ``Roster``; a worker that is dead is forgotten."""
+        """Returns whether the worker is alive; the entry of a dead worker is removed."""
         if name in self._held:
             return True
         if not self._lock(name).exists():
@@ -125,7 +125,7 @@ class FolderRoster:
         return False
 
     def seems_alive(self, member: Member) -> bool:
-        """See ``Roster``."""
+        """Returns whether a registered worker is alive, without removing dead entries."""
         if member.name in self._held or not self._lock(member.name).exists():
             return member.name in self._held
         try:
@@ -135,7 +135,7 @@ class FolderRoster:
             return True
 
     def dead(self, names: Collection[str]) -> set[str]:
-        """See ``Roster``."""
+        """Returns those of the workers that are not alive; their entries are removed."""
         return {name for name in names if not self.alive(name)}
 
     def _forget(self, name: str) -> None:
@@ -151,15 +151,15 @@ _PREFIX = "worker:"
 
 @dataclass
 class StudyRoster:
-    """Of many machines: workers sign in the study itself, and count up while they live.
+    """Registry for several machines: workers store entries in the study's attributes and increase a heartbeat counter while alive.
 
-    Each looks whether the others' counts go up, by its own clock: clocks need not agree, and may jump. Whoever has not counted for the
-    grace is taken for dead. That may be wrong, of a machine that sleeps or is cut off; then a trial is evaluated twice, and the first
-    result stands.
+    Each worker observes by its own clock whether the others' counters increase, so that clocks need not agree and may jump. A worker
+    whose counter has not increased for the grace period counts as dead. This may be wrong if its machine sleeps or loses its network
+    connection; then a trial is evaluated twice, and the first result is kept.
 
     Attributes:
-        study: the Optuna study.
-        grace: seconds.
+        study: Optuna study.
+        grace: grace period in seconds.
     """
 
     study: optuna.Study
@@ -168,31 +168,31 @@ class StudyRoster:
     _own: set[str] = field(default_factory=set)
 
     def sign(self, member: Member) -> None:
-        """See ``Roster``."""
+        """Stores a worker's present state in the study's attributes; an entry with state ``left`` is cleared."""
         self._own.add(member.name)
         self.study.set_user_attr(f"{_PREFIX}{member.name}", None if member.state == "left" else member.model_dump(mode="json"))
         if member.state == "left":
             self._own.discard(member.name)
 
     def members(self) -> list[Member]:
-        """See ``Roster``."""
+        """Returns all registered workers that have not left."""
         attrs = self.study.user_attrs
         return [Member.model_validate(value) for name, value in sorted(attrs.items()) if name.startswith(_PREFIX) and value]
 
     def alive(self, name: str) -> bool:
-        """See ``Roster``."""
+        """Returns whether the worker is alive, by its heartbeat counter."""
         if name in self._own:
             return True
         return not self.dead({name})
 
     def dead(self, names: Collection[str]) -> set[str]:
-        """See ``Roster``."""
+        """Returns those of the workers that are not alive."""
         others = set(names) - self._own
         alive = {m.name for m in self.members() if m.name in others and self.seems_alive(m)} if others else set()
         return others - alive
 
     def seems_alive(self, member: Member) -> bool:
-        """See ``Roster``."""
+        """Returns whether the worker's heartbeat counter has increased within the grace period."""
         now = time.monotonic()
         count, since = self._seen.get(member.name, (-1, now))
         if member.beat != count:

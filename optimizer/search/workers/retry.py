@@ -1,4 +1,4 @@
-"""Patience: a storage that does not answer is asked again until it does."""
+"""Retry policy for a storage that does not answer."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from optimizer.search.observer import Observer
 T = TypeVar("T")
 _FIRST, _LONGEST = 0.5, 15.0
 OUTAGES = (StorageInternalError, DBAPIError, ConnectionError, TimeoutError)
-"""What a database that is away, restarts or is overrun makes of a call."""
+"""Exceptions that a database call raises if the database is unavailable, restarting or overloaded."""
 
 
 @dataclass(frozen=True)
 class Patience:
-    """Repeats what may be repeated.
+    """Callable that retries idempotent operations.
 
     Attributes:
-        observer: is told once that the storage is away, and once that it is back; may raise ``Stopped`` meanwhile.
-        seconds: how long to wait for a storage that stays away.
+        observer: receives a note when the storage becomes unavailable and when it is available again; may raise ``Stopped``.
+        seconds: maximum time to wait for an unavailable storage.
     """
 
     observer: Observer
     seconds: float = 600.0
 
     def __call__(self, operation: Callable[[], T]) -> T:
-        """The operation's result; it has to be one that does no harm when it is done twice.
+        """Returns the operation's result, retrying it on outages; the operation must be idempotent.
 
         Raises:
-            StudyError: the storage stayed away for the whole time.
+            StudyError: the storage was unavailable for the whole time.
         """
         pause, began, told = _FIRST, time.monotonic(), False
         while True:
@@ -59,7 +59,7 @@ class Patience:
 
 
 def reason(error: BaseException) -> str:
-    """Why, in one line that holds no credentials: the driver's own first line, without what it was asked to do."""
+    """Returns the cause of an error in one line without credentials: the driver's first line, without the statement."""
     cause = error
     while cause.__cause__ is not None:
         cause = cause.__cause__

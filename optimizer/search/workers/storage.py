@@ -1,7 +1,7 @@
-"""Opening a study where workers share it: a journal on one machine, or a database for many.
+"""Opening a study's shared storage: a journal on one machine, or a database for several.
 
-MULTILORA_BEAT and MULTILORA_GRACE set the seconds between signs of life, and how long to do without them before a trial is given to
-another worker. They have to be the same on all machines; tests make them short.
+MULTILORA_BEAT sets the seconds between heartbeats. MULTILORA_GRACE sets the seconds without a heartbeat after which a worker's trial is
+given to another worker. Both must have equal values on all machines; tests set short times.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _TIMEOUT = 10
 
 
 def seconds_from(environment: Mapping[str, str], name: str, default: float) -> float:
-    """A time that an environment variable may set.
+    """Returns a time in seconds that an environment variable may override.
 
     Raises:
-        UsageError: it is no number above 0.
+        UsageError: the value is not a number above 0.
     """
     text = environment.get(name, "")
     try:
@@ -51,14 +51,14 @@ BEAT, GRACE = seconds_from(os.environ, "MULTILORA_BEAT", 10.0), seconds_from(os.
 
 @dataclass(frozen=True)
 class Shared:
-    """A study and how its workers get along.
+    """A study with the objects that coordinate its workers.
 
     Attributes:
-        study: the Optuna study.
-        gate: lets one in at a time.
-        roster: who is there.
-        writes: what becomes of trials.
-        engines: connections to a database, if there is one.
+        study: Optuna study.
+        gate: lock for the assignment of trials.
+        roster: registry of the workers.
+        writes: writer of trial results.
+        engines: engines of the database; empty without a database.
     """
 
     study: optuna.Study
@@ -68,21 +68,21 @@ class Shared:
     engines: tuple[Engine, ...] = ()
 
     def close(self) -> None:
-        """Close the connections; the study can still be used, and opens new ones."""
+        """Closes all database connections; later use of the study opens new ones."""
         for engine in self.engines:
             engine.dispose()
 
 
 def on_this_machine(directory: StudyDirectory, *, create: bool = True) -> Shared:
-    """The study in a directory.
+    """Returns the study in a directory.
 
     Args:
-        directory: where it lies.
-        create: begin it where there is none; else the journal is only read, and stays what it is.
+        directory: study directory.
+        create: whether to create a missing study; if False, the journal is opened for reading only.
 
     Raises:
-        StudyError: the journal is damaged, or there is none to read.
-        OSError: it cannot be read or written.
+        StudyError: the journal is damaged, or does not exist.
+        OSError: the directory cannot be read or written.
     """
     if not create and not directory.journal.is_file():
         remedy = "start the run, or name the directory that it was given with --out"
@@ -100,29 +100,29 @@ def on_this_machine(directory: StudyDirectory, *, create: bool = True) -> Shared
 
 
 def begun_in(storage: BaseStorage) -> optuna.Study:
-    """The study in the storage of one machine, begun if there is none; raises what Optuna does on what is no journal."""
+    """Returns the study in a single-machine storage, created if missing; an invalid journal raises Optuna's exceptions."""
     return _made(storage, LOCAL)
 
 
 def in_database(url: str, name: str, *, create: bool, grace: float = GRACE) -> Shared:
-    """The study of this name in a PostgreSQL database.
+    """Returns the study with this name in a PostgreSQL database.
 
     Args:
-        url: ``postgresql://…``; what it leaves out comes from the PG* variables, a password file or a service file.
-        name: the study's.
-        create: begin it where there is none; many may do so at the same moment.
-        grace: seconds without a sign of life after which a worker counts as dead.
+        url: ``postgresql://…``; missing parts come from the PG* variables, a password file or a service file.
+        name: name of the study.
+        create: whether to create a missing study; safe for concurrent callers.
+        grace: seconds without a heartbeat after which a worker counts as dead.
 
     Raises:
-        UsageError: this is no database that workers can share, or its driver is missing.
-        StudyError: it does not answer, or there is no such study.
+        UsageError: the URL is not a PostgreSQL database, or the driver is missing.
+        StudyError: the database does not answer, or the study does not exist.
     """
     with ExitStack() as opened:
         engine = _engine(url)
         opened.callback(engine.dispose)
         try:
             if create:
-                with DatabaseGate(engine, "schema").passing():  # two that make the tables at once stumble over each other
+                with DatabaseGate(engine, "schema").passing():  # creating the tables concurrently fails
                     storage = RDBStorage(_with_driver(url), engine_kwargs=_options())
                     opened.callback(storage.engine.dispose)
                     study = _made(storage, name)
@@ -172,6 +172,6 @@ def _with_driver(url: str) -> str:
 
 
 def _options() -> dict[str, object]:
-    """A connection that has died is noticed before it is used, or within half a minute while it is."""
+    """Returns engine options that detect a dead connection before its use, or within half a minute during use."""
     keep = {"keepalives": 1, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
     return {"pool_pre_ping": True, "pool_size": 2, "connect_args": {"connect_timeout": _TIMEOUT, "application_name": "multilora"} | keep}

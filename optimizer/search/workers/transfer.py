@@ -1,4 +1,4 @@
-"""Travel: what a worker on another machine needs of a run comes to it through the database and the store, by content."""
+"""Transfer of a run's configuration and files to workers on other machines, through the database and the store, by content hash."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from studies.store import Store
 
 _CONFIG, _FILES, _VERSION = "config", "files", "version"
 _FOLDER = "sources"
-# What each machine decides for itself.
+# Options that each machine sets for itself.
 _OWN = {"out", "storage", "study", "artifacts", "workers", "device", "batch", "timeout", "budget"}
 
 
 def send(config: Config, sources: Sequence[Source], study: optuna.Study, store: Store) -> None:
-    """Put the sources' files and the words of the prompts into the store, and the configuration into the study; harmless when repeated."""
+    """Writes the source files and the prompt vocabulary to the store, and the configuration to the study; idempotent."""
     files = {spec: source.file for spec, source in zip(config.sources, sources, strict=True) if not spec.startswith(DEMO)}
     if config.prompts:
         files[config.prompts] = Path(config.prompts)
@@ -35,15 +35,15 @@ def send(config: Config, sources: Sequence[Source], study: optuna.Study, store: 
 
 
 def fetched(config: Config, study: optuna.Study, store: Store) -> Config:
-    """The study's configuration as it holds on this machine, with files from the store instead of those of the machine that began it.
+    """Returns the study's configuration for this machine, with files from the store in place of those of the machine that started it.
 
     Args:
-        config: what is different here: device, batch, base and autoencoder where they lie elsewhere.
-        study: the Optuna study.
-        store: where the sources lie.
+        config: options that differ on this machine: device, batch, and the locations of base and autoencoder.
+        study: Optuna study.
+        store: store that contains the sources.
 
     Raises:
-        StudyError: the study was not begun for other machines, is of another version, or a file is missing from the store.
+        StudyError: the study was not started for other machines, has another version, or a file is missing from the store.
     """
     attrs = study.user_attrs
     if _CONFIG not in attrs:
@@ -61,7 +61,7 @@ def fetched(config: Config, study: optuna.Study, store: Store) -> Config:
 
 
 def _sent(path: Path, store: Store) -> str:
-    """Store a file under its content's hash and its own name, unless it is there; returns the name."""
+    """Stores a file under its content hash and file name, unless it exists; returns the store name."""
     data = path.read_bytes()
     name = f"{_FOLDER}/{hashlib.sha256(data).hexdigest()}/{path.name}"
     if store.read(name) != data:
@@ -70,7 +70,7 @@ def _sent(path: Path, store: Store) -> str:
 
 
 def _received(name: str, store: Store) -> Path:
-    """The file of this name in the store, kept on this machine from one run to the next."""
+    """Returns the local path of a file in the store, downloaded unless it is already in the local cache."""
     digest = name.split("/")[1]
     path = cache_folder() / digest / Path(name).name
     if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == digest:
@@ -87,7 +87,7 @@ def _received(name: str, store: Store) -> Path:
 
 
 def cache_folder(environment: Mapping[str, str] = os.environ) -> Path:
-    """Where files that came from a store are kept: under ``XDG_CACHE_HOME``, or ``~/.cache``."""
+    """Returns the local cache folder for files from a store: under ``XDG_CACHE_HOME``, or ``~/.cache``."""
     return Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "multilora" / _FOLDER
 
 

@@ -1,4 +1,4 @@
-"""Writes: what belongs together in a trial is written at once, so that neither a crash nor another worker leaves half of it."""
+"""Atomic writes of trial data, so that neither a crash nor a concurrent worker leaves a partial record."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from sqlalchemy.orm import Session
 
 @dataclass(frozen=True)
 class Ending:
-    """What becomes of a trial.
+    """Final result of a trial.
 
     Attributes:
-        value: its score; None of a trial that failed.
+        value: score of the trial; None for a failed trial.
         user: user attributes of the trial.
         system: system attributes of the trial.
         study: system attributes of the study.
@@ -38,30 +38,30 @@ class Ending:
 
     @property
     def state(self) -> TrialState:
-        """Of the trial, thereafter."""
+        """Final state of the trial."""
         return TrialState.FAIL if self.value is None else TrialState.COMPLETE
 
 
 class Writes(Protocol):
-    """Writes about trials that run; whatever it does may be repeated when the answer was lost."""
+    """Writes data of running trials; all methods are idempotent and may be retried."""
 
     def propose(self, trial: FrozenTrial) -> FrozenTrial:
-        """Write down what a trial's parameters are; returns the trial with those that stand, where another worker was first.
+        """Stores the proposed parameters of a trial; returns the trial with the stored ones, which differ if another worker was first.
 
         Raises:
             UpdateFinishedTrialError: the trial has ended.
         """
 
     def end(self, trial: FrozenTrial, ending: Ending) -> bool:
-        """Write down what became of a trial; returns False, and changes nothing, where it has ended before."""
+        """Stores the result of a trial; returns False, without changes, if the trial has already ended."""
 
 
 @dataclass(frozen=True)
 class StorageWrites:
-    """One after another, through Optuna's storage: where a worker that lives is never taken for dead, nobody else writes meanwhile.
+    """Sequential writes through Optuna's storage, for storages in which a live worker is never mistaken for dead.
 
     Attributes:
-        study: the Optuna study.
+        study: Optuna study.
     """
 
     study: optuna.Study
@@ -71,14 +71,14 @@ class StorageWrites:
         return self.study._storage
 
     def propose(self, trial: FrozenTrial) -> FrozenTrial:
-        """See ``Writes``."""
+        """Stores the proposed parameters one by one, and returns the trial."""
         for name, value in trial.params.items():
             space = trial.distributions[name]
             self._storage.set_trial_param(trial._trial_id, name, space.to_internal_repr(value), space)
         return trial
 
     def end(self, trial: FrozenTrial, ending: Ending) -> bool:
-        """See ``Writes``."""
+        """Stores the result of a trial; returns False, without changes, if the trial has already ended."""
         number, storage = trial._trial_id, self._storage
         if storage.get_trial(number).state.is_finished():
             return False
@@ -94,20 +94,20 @@ class StorageWrites:
 
 @dataclass(frozen=True)
 class DatabaseWrites:
-    """Each in one transaction of a PostgreSQL database, in Optuna's tables, with the trial's row locked meanwhile.
+    """Writes in one PostgreSQL transaction each, in Optuna's tables, with the trial's row locked.
 
-    Optuna's storage has a transaction, and some queries, for every value.
+    Optuna's storage would use a transaction and several queries per value.
 
     Attributes:
-        engine: connections to the database.
-        study: the Optuna study.
+        engine: engine with connections to the database.
+        study: Optuna study.
     """
 
     engine: Engine
     study: optuna.Study
 
     def propose(self, trial: FrozenTrial) -> FrozenTrial:
-        """See ``Writes``."""
+        """Stores the proposed parameters of a trial in one transaction; returns the trial with the stored ones."""
         table = models.TrialParamModel
         with Session(self.engine) as session, session.begin():
             if _locked(session, trial).state.is_finished():
@@ -119,7 +119,7 @@ class DatabaseWrites:
         return trial
 
     def end(self, trial: FrozenTrial, ending: Ending) -> bool:
-        """See ``Writes``."""
+        """Stores the result of a trial in one transaction; returns False, without changes, if the trial has already ended."""
         number = {"trial_id": trial._trial_id}
         with Session(self.engine) as session, session.begin():
             row = _locked(session, trial)
@@ -136,7 +136,7 @@ class DatabaseWrites:
 
 
 def _locked(session: Session, trial: FrozenTrial) -> models.TrialModel:
-    """The row of a trial, which nobody else changes until the transaction ends."""
+    """Returns the row of a trial, locked until the transaction ends."""
     return session.get_one(models.TrialModel, trial._trial_id, with_for_update=True)
 
 
@@ -154,7 +154,7 @@ def _with_params(trial: FrozenTrial, stored: Any) -> FrozenTrial:
 
 
 def _set(session: Session, table: Any, owner: Mapping[str, int], values: Mapping[str, Any]) -> None:
-    """Set attributes, those that are there already as well."""
+    """Inserts or updates attributes."""
     if values:
         statement = insert(table).values([{**owner, "key": name, "value_json": json.dumps(value)} for name, value in values.items()])
         replaced = {"value_json": statement.excluded.value_json}
