@@ -45,9 +45,10 @@ def test_stderr_holds_our_own_lines_only(finished: subprocess.CompletedProcess[s
     assert re.fullmatch(r"memory: \d+ MB of weights in fp32, .* free on cpu: all of them on cpu; candidates in the weights", lines[0])
     assert re.fullmatch(r"pictures: \d+ × \d+, 2 steps, guidance \d+, up to 16 at once", lines[1])
     assert re.fullmatch(r"this run needs about \d+ MB of disk, .* are free", lines[2])
-    assert (lines[3], lines[-1]) == ("search: 5 trials", "confirm: 6 picture sets")
-    assert len(lines) == 10
-    assert all(re.fullmatch(TRIAL, line) for line in lines[4:-1])
+    assert lines[3].startswith("searched: weights 0 to 1.3 of alba, bruno; methods linear, ties, ")
+    assert (lines[4], lines[-1]) == ("search: 5 trials", "confirm: 6 picture sets")
+    assert len(lines) == 11
+    assert all(re.fullmatch(TRIAL, line) for line in lines[5:-1])
 
 
 def test_stdout_holds_the_result(finished: subprocess.CompletedProcess[str]) -> None:
@@ -82,7 +83,7 @@ def test_status_report_and_resume(
     study.rename(moved)
     assert execute(["resume", str(moved), "--budget", "2"]) == 0
     out, err = capsys.readouterr()
-    assert len(err.splitlines()) == 4 + 6 + 1
+    assert len(err.splitlines()) == 5 + 6 + 1
     assert f"report  {moved}/report.html" in out
     moved.rename(study)
     assert execute(["resume", str(study), "--budget", "0"]) == 2

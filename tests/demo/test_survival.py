@@ -34,7 +34,8 @@ def test_a_thing_is_there_or_not_or_in_part(name: str) -> None:
     before, after = _pictures(BALL, _with(name))
     kept = [float(thing_survival(before + (after - before) * share, before, after, FINE)) for share in (0, 0.25, 0.5, 0.75, 1)]
     assert kept == sorted(kept)
-    assert (kept[0], kept[-1]) == (0, pytest.approx(1))
+    assert kept[0] == 0
+    assert kept[-1] == pytest.approx(1, abs=1e-4)
     faded = [float(thing_survival(blur(after, sigma), before, after, FINE)) for sigma in (0.4, 1, 2, 4)]
     assert faded == sorted(faded, reverse=True)
     assert faded[0] > 0.8
