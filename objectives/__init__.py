@@ -6,43 +6,70 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from objectives.any_embedder import AnyEmbedder, load_embedder
-from objectives.artifacts import Envelope, artifact_level, envelope, image_statistics
+from objectives.artifacts import ArtifactLevel, ArtifactObjective, Envelope, artifact_level, envelope, image_statistics, soundness
 from objectives.errors import EmbedderError
 from objectives.fake import FakeEmbedder
-from objectives.preservation import JOINT, Effects, Moments, Preservation, moments, others, preservation, shares
-from objectives.score import balance, score, soundness
-from objectives.statistics import Interval, bootstrap, interval, kept, probability_better, resamples
+from objectives.objective import EMBEDDINGS, JOINT, Baselines, Objective, Outcome, Pictures, weighted_mean
+from objectives.preservation import (
+    Effects,
+    Moments,
+    PreservationObjective,
+    PreservationStatistics,
+    leakage,
+    mean_shares,
+    moments,
+    others,
+    shares,
+)
+from objectives.score import Outcomes, balance, combined_shares, score
+from objectives.scorer import AnyObjective, Measurements, Scorer, check_objectives, needed_features
+from objectives.statistics import Interval, interval, probability_better, resamples
 
 if TYPE_CHECKING:
     from objectives.embedder import Embedder
 
 __all__ = [
+    "EMBEDDINGS",
     "JOINT",
     "AnyEmbedder",
+    "AnyObjective",
+    "ArtifactLevel",
+    "ArtifactObjective",
+    "Baselines",
     "Effects",
     "Embedder",
     "EmbedderError",
     "Envelope",
     "FakeEmbedder",
     "Interval",
+    "Measurements",
     "Moments",
-    "Preservation",
+    "Objective",
+    "Outcome",
+    "Outcomes",
+    "Pictures",
+    "PreservationObjective",
+    "PreservationStatistics",
+    "Scorer",
     "artifact_level",
     "balance",
-    "bootstrap",
+    "check_objectives",
+    "combined_shares",
     "envelope",
     "image_statistics",
     "interval",
-    "kept",
+    "leakage",
     "load_embedder",
+    "mean_shares",
     "moments",
+    "needed_features",
     "others",
-    "preservation",
     "probability_better",
     "resamples",
     "score",
     "shares",
     "soundness",
+    "weighted_mean",
 ]
 
 

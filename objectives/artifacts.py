@@ -12,6 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from objectives.objective import Baselines, Objective, Outcome, Pictures
+
+HALVING_LEVEL = 8.0
 _FLOOR = {"variation": 0.01, "detail": 0.01, "contrast": 0.02, "saturation": 0.02, "clipped": 0.03, "entropy": 0.15}
 _BINS = 32
 _FLAT = 0.01
@@ -32,6 +35,68 @@ class Envelope:
     spread: dict[str, float]
 
 
+@dataclass(frozen=True)
+class ArtifactLevel:
+    """Measurement of one candidate.
+
+    Attributes:
+        level: artifact level, at least 0, as returned by ``artifact_level``.
+        parts: parts of the level by name.
+    """
+
+    level: float
+    parts: dict[str, float]
+
+
+class ArtifactObjective(Objective[Envelope, ArtifactLevel]):
+    """Image damage that neither base nor sources show; it discounts the score by the factor ``soundness``.
+
+    The outcome has the value ``level`` and its parts. The level is that of all prompts in every resample, so that the intervals of the
+    confirmation do not include its uncertainty.
+
+    Example:
+        >>> noise = torch.randint(256, (2, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+        >>> flat = torch.full_like(noise, 128)
+        >>> objective, asked = ArtifactObjective(), torch.tensor([0, 1])
+        >>> envelope = objective.reference(Baselines(Pictures(flat), (Pictures(flat), Pictures(flat)), asked, asked))
+        >>> [round(float(objective.compare(objective.measure(Pictures(x), envelope), envelope).factor), 2) for x in (flat, noise)]
+        [1.0, 0.1]
+    """
+
+    name = "artifacts"
+    version = 1
+
+    def reference(self, baselines: Baselines) -> Envelope:
+        """Returns the range that the pictures of base and sources span."""
+        return envelope([pictures.images for pictures in baselines.all], baselines.alone[0].device)
+
+    def measure(self, pictures: Pictures, reference: Envelope) -> ArtifactLevel:
+        """Returns the artifact level of a candidate."""
+        return ArtifactLevel(*artifact_level(pictures.images, reference, pictures.device))
+
+    def compare(self, measurement: ArtifactLevel, reference: Envelope, counts: Tensor | None = None) -> Outcome:
+        """Returns factor, level and parts, float64, each ()."""
+        values = {"level": measurement.level} | measurement.parts
+        found = {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
+        return Outcome(factor=torch.tensor(soundness(measurement.level), dtype=torch.float64), values=found)
+
+
+def soundness(level: float) -> float:
+    """Returns the factor in (0, 1] that an artifact level leaves of the score: 1 at level 0, 0.5 at ``HALVING_LEVEL``.
+
+    It is a factor and not a subtracted penalty, so that clean merges with low shares do not overtake merges with higher shares. There is no
+    tolerance level without penalty, because the search would find merges just below it.
+
+    Args:
+        level: artifact level, at least 0.
+
+    Example:
+        >>> soundness(0.0), soundness(8.0)
+        (1.0, 0.5)
+    """
+    return HALVING_LEVEL / (HALVING_LEVEL + level)
+
+
 def image_statistics(images: Tensor, device: torch.device | None = None) -> dict[str, Tensor]:
     """Returns statistics of every picture that need no model weights.
 
@@ -43,6 +108,11 @@ def image_statistics(images: Tensor, device: torch.device | None = None) -> dict
         Statistic name → (n,) float32, on the device of the pictures: ``variation`` total variation per pixel; ``detail`` mean absolute
         Laplacian; ``contrast`` RMS contrast of the luma; ``saturation`` mean (max − min) over channels; ``clipped`` share of
         values at 0 or 255; ``entropy`` of the luma histogram, bits.
+
+    Example:
+        >>> white = torch.full((1, 3, 8, 8), 255, dtype=torch.uint8)
+        >>> {name: float(values[0]) + 0.0 for name, values in image_statistics(white).items()}
+        {'variation': 0.0, 'detail': 0.0, 'contrast': 0.0, 'saturation': 0.0, 'clipped': 1.0, 'entropy': 0.0}
     """
     few = max(1, _PIXELS // (images.shape[-2] * images.shape[-1]))
     measured = [_statistics(chunk.to(device or images.device)) for chunk in torch.split(images, few)]
@@ -74,7 +144,18 @@ def _total_variation(floats: Tensor) -> Tensor:
 
 
 def envelope(references: list[Tensor], device: torch.device | None = None) -> Envelope:
-    """Returns the range spanned by reference picture sets, each uint8 (n, 3, height, width) with identical prompts and noise."""
+    """Returns the range that the statistics of reference pictures span.
+
+    Args:
+        references: picture sets, each uint8, (n, 3, height, width), with identical prompts and noise.
+        device: device for the computation; None uses the device of the pictures.
+
+    Example:
+        >>> black, white = (torch.full((1, 3, 8, 8), value, dtype=torch.uint8) for value in (0, 255))
+        >>> found = envelope([black, white])
+        >>> found.low["clipped"].tolist(), found.high["saturation"].tolist()
+        ([1.0], [0.0])
+    """
     measured = [image_statistics(images, device) for images in references]
     low, high, spread = {}, {}, {}
     for name, floor in _FLOOR.items():
@@ -98,6 +179,12 @@ def artifact_level(images: Tensor, reference: Envelope, device: torch.device | N
 
     Raises:
         ValueError: the number of pictures differs from that of the references.
+
+    Example:
+        >>> white = torch.full((1, 3, 8, 8), 255, dtype=torch.uint8)
+        >>> level, parts = artifact_level(white, envelope([white, white]))
+        >>> level, parts["flat"]
+        (0.0, 0.0)
     """
     measured = image_statistics(images, device)
     if len(images) != len(reference.low["contrast"]):

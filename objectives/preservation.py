@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-JOINT = -1
+from objectives.objective import EMBEDDINGS, JOINT, Baselines, Objective, Outcome, Pictures
+
 _RIDGE = 1e-6  # ridge relative to the source's own squared effect; a source alone falls short of 1 by this amount
 _FLOOR = 1e-4  # squared distance between unit vectors below which a source has no effect
 
@@ -64,27 +65,56 @@ class Moments:
 
 
 @dataclass(frozen=True)
-class Preservation:
-    """Shares of one source's effect, 0 = as in the base, 1 = as in the source alone.
+class PreservationStatistics:
+    """Measurement of one candidate.
 
     Attributes:
-        own: share on prompts that ask for this source only.
-        joint: share on prompts that ask for all sources.
-        leakage: movement along this source's effect on prompts that ask for others only, 1 = its own effect; NaN if no prompt
-            asks for others.
+        moments: statistics from which the shares follow.
+        leakage: leakage of each source, float64, (k,), as returned by ``leakage``.
     """
 
-    own: float
-    joint: float
-    leakage: float
+    moments: Moments
+    leakage: Tensor
 
-    @property
-    def mean(self) -> float:
-        """Mean of ``own`` and ``joint``, ignoring NaN; raises ValueError if both are NaN."""
-        seen = [share for share in (self.own, self.joint) if share == share]
-        if not seen:
-            raise ValueError("no prompt asks for this source")
-        return sum(seen) / len(seen)
+
+class PreservationObjective(Objective[Effects, PreservationStatistics]):
+    """Share of each source's effect that a candidate keeps: the mean of its shares on own and on joint prompts.
+
+    The outcome has the values ``own``, ``joint`` and ``leakage`` of each source. Leakage does not influence the score and is not resampled.
+
+    Example:
+        >>> def pictures(*vectors):
+        ...     return Pictures(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), {"embeddings": torch.tensor(vectors)})
+        >>> base, first, second = ([0.0, 0.0, 1.0], [0.0, 0.6, 0.8], [0.6, 0.0, 0.8])
+        >>> baselines = Baselines(
+        ...     pictures(base, base), (pictures(first, first), pictures(second, second)), torch.tensor([0, 1]), torch.tensor([0, 1])
+        ... )
+        >>> objective = PreservationObjective()
+        >>> effects = objective.reference(baselines)
+        >>> outcome = objective.compare(objective.measure(pictures(first, base), effects), effects)
+        >>> outcome.shares.round(decimals=3).tolist()
+        [1.0, 0.0]
+    """
+
+    name = "preservation"
+    version = 1
+    needs = frozenset({EMBEDDINGS})
+
+    def reference(self, baselines: Baselines) -> Effects:
+        """Returns the effects, measured from the base's embeddings; without a base, from the mean embedding of the other sources."""
+        alone = torch.stack([pictures.features[EMBEDDINGS] for pictures in baselines.alone])
+        base = others(alone, baselines.asked) if baselines.base is None else baselines.base.features[EMBEDDINGS]
+        return Effects(base, alone, baselines.asked)
+
+    def measure(self, pictures: Pictures, reference: Effects) -> PreservationStatistics:
+        """Returns the statistics of a candidate."""
+        merged = pictures.features[EMBEDDINGS]
+        return PreservationStatistics(moments(merged, reference), leakage(merged, reference))
+
+    def compare(self, measurement: PreservationStatistics, reference: Effects, counts: Tensor | None = None) -> Outcome:
+        """Returns the shares, float64, (..., k)."""
+        own, joint = shares(measurement.moments, counts)
+        return Outcome(mean_shares(own, joint), by_source={"own": own, "joint": joint, "leakage": measurement.leakage})
 
 
 def others(alone: Tensor, asked: Tensor) -> Tensor:
@@ -102,6 +132,10 @@ def others(alone: Tensor, asked: Tensor) -> Tensor:
 
     Raises:
         ValueError: a prompt asks for all sources.
+
+    Example:
+        >>> others(torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]]), torch.tensor([0])).tolist()
+        [[0.0, 1.0]]
     """
     if bool((asked == JOINT).any()):
         raise ValueError("without a base, prompts ask for one source each")
@@ -111,7 +145,18 @@ def others(alone: Tensor, asked: Tensor) -> Tensor:
 
 
 def moments(merged: Tensor, effects: Effects) -> Moments:
-    """Reduces the embeddings of a candidate, (n, d), to the statistics that the shares depend on."""
+    """Returns the statistics of a candidate that its shares depend on, in float64.
+
+    Args:
+        merged: embeddings of the candidate's pictures, float32, (n, d), for the baselines' prompts and noise.
+        effects: embeddings of the baselines.
+
+    Example:
+        >>> effects = Effects(torch.tensor([[0.0, 1.0]]), torch.tensor([[[0.6, 0.8]]]), torch.tensor([0]))
+        >>> found = moments(torch.tensor([[0.6, 0.8]]), effects)
+        >>> found.gram.round(decimals=3).tolist(), found.pull.round(decimals=3).tolist()
+        ([[[0.4]]], [[0.4]])
+    """
     gram, pull = [], []
     for i in range(len(merged)):  # prompt by prompt to limit memory in double precision
         base = effects.base[i].double()
@@ -121,33 +166,40 @@ def moments(merged: Tensor, effects: Effects) -> Moments:
     return Moments(torch.stack(gram), torch.stack(pull), effects.asked)
 
 
-def preservation(merged: Tensor, effects: Effects) -> list[Preservation]:
-    """Returns the shares and the leakage of every source in one candidate.
-
-    Args:
-        merged: embeddings of the candidate's pictures, (n, d), for the baselines' prompts and noise.
-        effects: embeddings of the baselines.
-
-    Returns:
-        One ``Preservation`` per source, in the order of ``effects.alone``.
-    """
-    reduced = moments(merged, effects)
-    own, joint = shares(reduced)
-    return [Preservation(float(own[k]), float(joint[k]), _leakage(merged, effects, k)) for k in range(effects.sources)]
-
-
 def shares(reduced: Moments, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Returns every source's share on its own prompts and on the joint prompts, each (..., k), clipped to [0, 1].
+
+    A source's own share is NaN if no prompt asks for it alone, and the joint shares are NaN if no prompt asks for all sources.
 
     Args:
         reduced: moments of the candidate.
         weights: number of times each prompt counts, (..., n); None counts each once. A bootstrap passes all resamples at once.
+
+    Returns:
+        Own and joint shares, float64.
+
+    Example:
+        >>> effects = Effects(torch.tensor([[0.0, 1.0]] * 3), torch.tensor([[[0.6, 0.8]] * 3]), torch.tensor([0, 0, JOINT]))
+        >>> merged = torch.tensor([[0.6, 0.8], [0.0, 1.0], [0.0, 1.0]])
+        >>> own, joint = shares(moments(merged, effects))
+        >>> own.round(decimals=3).tolist(), joint.tolist()
+        ([0.5], [0.0])
     """
     sources = reduced.pull.shape[1]
     groups = torch.stack([reduced.asked == group for group in (*range(sources), JOINT)])
     counts = torch.ones(len(reduced.asked)) if weights is None else weights
     solved = _group_shares(reduced, counts.unsqueeze(-2) * groups)
     return solved[..., :sources, :].diagonal(dim1=-2, dim2=-1), solved[..., sources, :]
+
+
+def mean_shares(own: Tensor, joint: Tensor) -> Tensor:
+    """Returns the mean of own and joint shares, ignoring NaN: (..., k), (..., k) → (..., k).
+
+    Example:
+        >>> mean_shares(torch.tensor([0.25, 0.5]), torch.tensor([0.75, torch.nan])).tolist()
+        [0.5, 0.5]
+    """
+    return torch.stack([own, joint]).nanmean(dim=0)
 
 
 def _group_shares(reduced: Moments, counts: Tensor) -> Tensor:
@@ -169,19 +221,38 @@ def _group_shares(reduced: Moments, counts: Tensor) -> Tensor:
     return torch.where(total > 0, (projected**2 * solved) ** (1 / 3), torch.nan)
 
 
-def _leakage(merged: Tensor, effects: Effects, source: int) -> float:
-    """Returns the mean movement along the source's mean own effect on prompts that ask for another source.
+def leakage(merged: Tensor, effects: Effects) -> Tensor:
+    """Returns the mean movement along each source's mean own effect on prompts that ask for another source.
 
     The movement that the other source shows alone is subtracted. The result is in units of the own effect and at least 0. It is 0 for
     a source without own effect, and NaN if no prompt asks for another source or none for this one.
+
+    Args:
+        merged: embeddings of the candidate's pictures, (n, d), for the baselines' prompts and noise.
+        effects: embeddings of the baselines.
+
+    Returns:
+        Leakage of each source, float64, (k,).
+
+    Example:
+        >>> base = torch.tensor([[0.0, 0.0, 1.0]] * 2)
+        >>> alone = torch.tensor([[[0.0, 0.6, 0.8]] * 2, [[0.6, 0.0, 0.8]] * 2])
+        >>> merged = torch.tensor([[0.0, 0.6, 0.8], [0.6, 0.6, 0.8]])  # on the prompt of the second source, the first one is seen, too
+        >>> leakage(merged, Effects(base, alone, torch.tensor([0, 1]))).round(decimals=2).tolist()
+        [0.9, 0.0]
     """
-    others = (effects.asked != source) & (effects.asked != JOINT)
+    return torch.tensor([_leakage(merged, effects, k) for k in range(effects.sources)], dtype=torch.float64)
+
+
+def _leakage(merged: Tensor, effects: Effects, source: int) -> float:
+    """Returns the leakage of one source."""
+    foreign = (effects.asked != source) & (effects.asked != JOINT)
     own = effects.asked == source
-    if not bool(others.any()) or not bool(own.any()):
+    if not bool(foreign.any()) or not bool(own.any()):
         return float("nan")
     axis = (effects.alone[source, own] - effects.base[own]).mean(dim=0)
     if float(axis.square().sum()) < _FLOOR:
         return 0.0
-    expected = effects.alone[effects.asked[others], others.nonzero()[:, 0]]
-    moved = (merged[others] - expected) @ axis / axis.square().sum()
+    expected = effects.alone[effects.asked[foreign], foreign.nonzero()[:, 0]]
+    moved = (merged[foreign] - expected) @ axis / axis.square().sum()
     return float(moved.mean().clamp(min=0))

@@ -1,46 +1,86 @@
-"""The scalar objective that the search maximizes."""
+"""The score that the search maximizes: the shares that a merge keeps of its sources, the weakest first, times the objectives' factors."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from functools import reduce
 
 import torch
 from torch import Tensor
 
-from objectives.preservation import Preservation
+from objectives.objective import Outcome
 
-HALVING_LEVEL = 8.0
+Outcomes = Mapping[str, Outcome]
+"""Outcomes of one candidate by the name of the objective."""
 
 
-def score(sources: Sequence[Preservation], artifacts: float) -> float:
-    """Returns the score of a merge: sqrt(minimum share × geometric mean of the shares) × soundness.
-
-    The share of a source is its ``Preservation.mean``.
+def score(outcomes: Outcomes) -> Tensor:
+    """Returns the score: sqrt(smallest share × geometric mean of the shares) × product of the factors.
 
     Args:
-        sources: one ``Preservation`` per source.
-        artifacts: artifact level, at least 0.
+        outcomes: outcomes of one candidate, at least one of them with shares.
 
     Returns:
-        Score in [0, 1]; 0 if the merge loses a source or changes nothing.
+        Scores in [0, 1], (...); 0 if the merge loses a source or changes nothing.
+
+    Raises:
+        ValueError: no objective measures shares, or a factor is outside (0, 1].
+
+    Example:
+        >>> kept = Outcome(shares=torch.tensor([0.5, 0.5], dtype=torch.float64))
+        >>> float(score({"preservation": kept, "damage": Outcome(factor=torch.tensor(0.5))}))
+        0.25
     """
-    return float(balance(torch.tensor([source.mean for source in sources], dtype=torch.float64))) * soundness(artifacts)
+    total = balance(combined_shares(outcomes))
+    for name, outcome in outcomes.items():
+        if outcome.factor is None:
+            continue
+        if bool(((outcome.factor <= 0) | (outcome.factor > 1)).any()):
+            raise ValueError(f"the objective {name} has a factor outside (0, 1]: {outcome.factor.flatten()[:4].tolist()}")
+        total = total * outcome.factor
+    return total
 
 
-def balance(kept: Tensor) -> Tensor:
-    """Returns sqrt(minimum share × geometric mean of the shares) over the last axis: (..., k) → (...).
+def combined_shares(outcomes: Outcomes) -> Tensor:
+    """Returns the share of each source that the candidate keeps: the geometric mean over the objectives that measure shares.
+
+    With the geometric mean, a source that one of them finds lost is lost.
+
+    Args:
+        outcomes: outcomes of one candidate.
+
+    Returns:
+        Shares in [0, 1], (..., k).
+
+    Raises:
+        ValueError: no objective measures shares.
+
+    Example:
+        >>> style, layout = (Outcome(shares=torch.tensor(shares)) for shares in ([0.25, 0.0], [1.0, 1.0]))
+        >>> combined_shares({"style": style, "layout": layout}).tolist()
+        [0.5, 0.0]
+    """
+    found = [outcome.shares for outcome in outcomes.values() if outcome.shares is not None]
+    if not found:
+        raise ValueError(f"no objective measures what is kept of each source: {', '.join(outcomes) or 'the table is empty'}")
+    return found[0] if len(found) == 1 else reduce(torch.mul, found) ** (1 / len(found))
+
+
+def balance(shares: Tensor) -> Tensor:
+    """Returns sqrt(smallest share × geometric mean of the shares) over the last dimension.
 
     With two sources the weaker one has three times the weight of the other, so that giving it up does not pay off. The minimum alone
     would compare shares that are not comparable: less of a character that a style repaints is visible than of the style. A search for the
     best minimum gives up the style for an invisible gain in the character.
+
+    Args:
+        shares: share of each source, in [0, 1], (..., k).
+
+    Returns:
+        Balance of the shares, in [0, 1], (...).
+
+    Example:
+        >>> balance(torch.tensor([[0.5, 0.5], [0.25, 1.0], [0.0, 1.0]], dtype=torch.float64)).round(decimals=4).tolist()
+        [0.5, 0.3536, 0.0]
     """
-    return (kept.amin(dim=-1) * kept.prod(dim=-1) ** (1 / kept.shape[-1])).sqrt()
-
-
-def soundness(artifacts: float) -> float:
-    """Returns the factor in (0, 1] that an artifact level leaves of the score: 1 at level 0, 0.5 at ``HALVING_LEVEL``.
-
-    It is a factor and not a subtracted penalty, so that clean merges with low shares do not overtake merges with higher shares. There is no
-    tolerance level without penalty, because the search would find merges just below it.
-    """
-    return HALVING_LEVEL / (HALVING_LEVEL + artifacts)
+    return (shares.amin(dim=-1) * shares.prod(dim=-1) ** (1 / shares.shape[-1])).sqrt()

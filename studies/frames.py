@@ -20,6 +20,7 @@ own:<source>               float64  preservation on prompts that ask for this so
 joint:<source>             float64  preservation on prompts that ask for all sources
 leakage:<source>           float64  effect of the source on prompts that ask for other sources only, 0 = none
 block:<source>:<block>     float64  the source's factor in a block or family of blocks; empty: not named in the recipe
+metric:<objective>:<name>  float64  value of an objective besides preservation and artifacts, e.g. ``factor``, its factor on the score
 =========================  =======  ==================================================================================
 
 One row per trial, ordered by number. A failed trial has number, label, state and error; all other cells are empty.
@@ -59,6 +60,7 @@ COLUMNS: Mapping[str, str] = {
 SOURCE_COLUMNS = ("weight", "preservation", "own", "joint", "leakage")
 """Columns that exist once per source, as ``<column>:<source>``, all float64."""
 
+_METRIC = "metric:"
 _MEASURES: Mapping[str, Callable[[SourceScore], float]] = {
     "preservation": lambda s: s.preservation,
     "own": lambda s: s.own,
@@ -84,6 +86,7 @@ def trials_frame(records: Iterable[TrialRecord], sources: Sequence[str] = ()) ->
     rows = [_row(record, names) for record in ordered]
     types = dict(COLUMNS) | {f"{column}:{name}": "float64" for column in SOURCE_COLUMNS for name in names}
     types |= dict.fromkeys(_block_columns(rows, names), "float64")
+    types |= dict.fromkeys((column for row in rows for column in row if column.startswith(_METRIC)), "float64")
     columns = {column: pd.Series([row.get(column) for row in rows], dtype=kind) for column, kind in types.items()}
     return pd.DataFrame(columns)
 
@@ -151,6 +154,7 @@ def _row(record: TrialRecord, names: Sequence[str]) -> dict[str, object]:
         return row
     recipe = found.recipe
     row |= {"score": found.score, "artifacts": found.artifacts, "seconds": found.seconds}
+    row |= {f"{_METRIC}{name}": value for name, value in found.metrics.items() if ":" in name}
     row |= {name: recipe.get(name) for name in ("method", "rank", "density", "seed")}
     for measure, value in _MEASURES.items():
         row |= {f"{measure}:{name}": value(score) for name, score in found.sources.items()}

@@ -41,10 +41,12 @@ class Evaluation(BaseModel):
     Attributes:
         recipe: the recipe as JSON-ready data.
         recipe_hash: content hash of the recipe.
-        score: objective value that the search maximizes.
+        score: value that the search maximizes: sqrt(smallest preservation × geometric mean of the preservations) × factors below 1 for
+            image damage and further objectives.
         sources: source name → its scores.
         artifacts: image damage relative to base and sources, 0 = none.
-        metrics: further named values (artifact parts, cosines, seconds by stage).
+        metrics: further named values: artifact parts, compression error, seconds by stage, and ``OBJECTIVE:VALUE`` of every objective
+            besides preservation and artifacts.
         images: picture file names relative to the study directory, in prompt order.
         seconds: wall time of the evaluation.
     """

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, Field, ValidationError, model_validator
+from pydantic import AliasChoices, AwareDatetime, BaseModel, Field, ValidationError, model_validator
 
 from studies.atomic import write_text
 from studies.directory import StudyDirectory, StudyDirectoryError
@@ -84,20 +84,22 @@ class ConfirmedScore(BaseModel):
     """The weakest source's preservation on prompts and seeds that the search did not use.
 
     Attributes:
-        score: minimum of the sources' preservation; not the objective value of the search.
+        weakest: minimum of the sources' preservation; not the score that the search maximizes. Files of earlier versions name it ``score``.
         ci_low: lower end of its bootstrap interval.
         ci_high: upper end of its bootstrap interval.
         sources: source → preservation on the confirmation pictures; may be empty.
         artifacts: artifact level of the confirmation pictures; None if not known.
+        metrics: ``OBJECTIVE:VALUE`` → value on the confirmation pictures, for all objectives besides preservation and artifacts.
     """
 
     model_config = RECORD
 
-    score: float
+    weakest: float = Field(validation_alias=AliasChoices("weakest", "score"))
     ci_low: float
     ci_high: float
     sources: dict[Text, float] = Field(default_factory=dict)
     artifacts: float | None = None
+    metrics: dict[Text, float] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -112,7 +114,7 @@ class Verdict(BaseModel):
     Attributes:
         sentence: finding in one sentence.
         shipped_label: label of the row whose recipe was exported.
-        rows: label → confirmed score, in display order.
+        rows: label → confirmed values, in display order.
         confidence: confidence level of the intervals, e.g. 0.95.
         pictures: number of pictures per row behind the scores; 0 if not known.
     """
@@ -124,6 +126,11 @@ class Verdict(BaseModel):
     rows: dict[Text, ConfirmedScore]
     confidence: float = Field(default=0.95, gt=0, lt=1)
     pictures: int = 0
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the metrics in the rows, in order."""
+        return tuple(dict.fromkeys(name for row in self.rows.values() for name in row.metrics))
 
     @model_validator(mode="after")
     def _shipped(self) -> Self:

@@ -9,7 +9,7 @@ from pathlib import Path
 from optimizer.errors import UsageError
 from optimizer.rendering import PromptSet
 from optimizer.rendering.memory.free import amount
-from optimizer.search.evaluation.session import Bench
+from optimizer.search.evaluation.session import Session
 from studies import StudyDirectory
 
 # PNG reduces a picture to about 70 % of its raw size. A record with its recipe, journal lines and table rows takes less than _RECORD bytes.
@@ -40,7 +40,7 @@ class Need:
         return int(1.1 * (self.pictures + self.sheets + self.records + self.export)) + _SLACK
 
 
-def check_space(bench: Bench, prompts: PromptSet, unseen: PromptSet, directory: StudyDirectory) -> str:
+def check_space(bench: Session, prompts: PromptSet, unseen: PromptSet, directory: StudyDirectory) -> str:
     """Returns a line that states the required and the available disk space.
 
     Args:
@@ -61,7 +61,7 @@ def check_space(bench: Bench, prompts: PromptSet, unseen: PromptSet, directory: 
     return f"this run needs about {amount(left)} of disk, {amount(free)} are free"
 
 
-def need(bench: Bench, prompts: PromptSet, unseen: PromptSet, directory: StudyDirectory) -> Need:
+def need(bench: Session, prompts: PromptSet, unseen: PromptSet, directory: StudyDirectory) -> Need:
     """Returns what a run writes from start to end; with a database, only what it writes on this machine."""
     config, sources = bench.config, len(bench.sources)
     baselines = sources + 2
@@ -74,7 +74,7 @@ def need(bench: Bench, prompts: PromptSet, unseen: PromptSet, directory: StudyDi
     return Need(pictures, sheets, trials * _RECORD, bench.ensemble.export_bytes(bench.space(config.budget)))
 
 
-def _picture(bench: Bench, directory: StudyDirectory) -> int:
+def _picture(bench: Session, directory: StudyDirectory) -> int:
     """Returns the size of a picture in bytes: measured on an existing picture of the study, else estimated."""
     first = next(iter(sorted((directory.images / "baselines").glob("*/000.png"))), None)
     if first is not None:

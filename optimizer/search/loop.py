@@ -105,10 +105,10 @@ def _tell_news(ledger: Ledger, turn: Turn, observer: Observer, told: set[int]) -
 
 def _keep_baselines(ledger: Ledger, evaluator: Evaluator) -> None:
     """Renders the baselines once before the trials, because all trials would fail if the baselines cannot be rendered."""
-    if evaluator.rendered:
+    if evaluator.has_baselines:
         return
     try:
-        found = evaluator.baselines
+        found = evaluator.render_baselines()
     except (Stopped, OSError):
         raise
     except Exception as error:

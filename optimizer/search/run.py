@@ -16,7 +16,7 @@ from optimizer.search.disk_space import check_space
 from optimizer.search.evaluation.confirmation import Confirmation, confirm, finalists
 from optimizer.search.evaluation.fingerprint import check_same_run
 from optimizer.search.evaluation.prompt_sets import confirmation_prompts, search_prompts
-from optimizer.search.evaluation.session import Bench, prepare
+from optimizer.search.evaluation.session import Session, prepare
 from optimizer.search.loop import begin_search, first_trials, search
 from optimizer.search.observer import Observer, Silent, Stopped
 from optimizer.search.proposals.initial_trials import idle_warning
@@ -116,7 +116,7 @@ def _drawing(renderer: AnyRenderer) -> str:
     return f"pictures: {width} × {height}, {settings.steps} steps, guidance {settings.guidance:g}, up to {settings.batch} at once"
 
 
-def _taken_over(origin: Origin, bench: Bench, ledger: Ledger) -> str:
+def _taken_over(origin: Origin, bench: Session, ledger: Ledger) -> str:
     space = bench.space(ledger.planned_budget)
     return take_over(origin, ledger, space, first_trials(space, ledger.planned_budget))
 
@@ -143,7 +143,7 @@ def _finished(config: Config, ledger: Ledger, directory: StudyDirectory) -> Stud
     return Study(directory.path, summary, best, complete=True) if same and best.exists() and directory.report.is_file() else None
 
 
-def _search(bench: Bench, prompts: PromptSet, ledger: Ledger, directory: StudyDirectory, observer: Observer) -> bool:
+def _search(bench: Session, prompts: PromptSet, ledger: Ledger, directory: StudyDirectory, observer: Observer) -> bool:
     config, space = bench.config, bench.space(ledger.planned_budget)
     observer.note(space.summary())
     begin_search(ledger, space, config.budget)
@@ -153,7 +153,7 @@ def _search(bench: Bench, prompts: PromptSet, ledger: Ledger, directory: StudyDi
 
 
 def _closed(
-    bench: Bench, ledger: Ledger, directory: StudyDirectory, unseen: PromptSet, confirmation: Confirmation | None, complete: bool
+    bench: Session, ledger: Ledger, directory: StudyDirectory, unseen: PromptSet, confirmation: Confirmation | None, complete: bool
 ) -> Study:
     """Exports the winner and writes tables, summary and report, which are written even if the export fails."""
     records = ledger.records()

@@ -65,9 +65,9 @@ def verdict_figure(summary: StudySummary) -> Figure | None:
     if verdict is None:
         return None
     rows = [
-        Interval(name, shipped_tone(name, name == verdict.shipped_label), c.score, c.ci_low, c.ci_high, name == verdict.shipped_label)
+        Interval(name, shipped_tone(name, name == verdict.shipped_label), c.weakest, c.ci_low, c.ci_high, name == verdict.shipped_label)
         for name, c in verdict.rows.items()
-        if all(map(math.isfinite, (c.score, c.ci_low, c.ci_high)))
+        if all(map(math.isfinite, (c.weakest, c.ci_low, c.ci_high)))
     ]
     axis = f"kept of the weakest source, {100 * verdict.confidence:g} % interval"
     return Figure(_both(lambda width: interval_chart(rows, width, axis), 560)) if rows else None

@@ -207,7 +207,7 @@ def moment(when: datetime) -> str:
 def _facts(summary: StudySummary, trials: Sequence[TrialRow]) -> Iterator[tuple[str, str]]:
     if summary.verdict:
         shipped = summary.verdict.rows[summary.verdict.shipped_label]
-        yield "Weakest source keeps", f"{decimal(shipped.score, 2)} ({decimal(shipped.ci_low, 2)} to {decimal(shipped.ci_high, 2)})"
+        yield "Weakest source keeps", f"{decimal(shipped.weakest, 2)} ({decimal(shipped.ci_low, 2)} to {decimal(shipped.ci_high, 2)})"
     elif summary.best and summary.best.evaluation:
         yield "Best score so far", decimal(summary.best.evaluation.score, 2)
     failed = sum(row.failed for row in trials)

@@ -9,20 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from objectives import (
-    JOINT,
-    Effects,
-    Moments,
-    balance,
-    bootstrap,
-    interval,
-    kept,
-    moments,
-    preservation,
-    probability_better,
-    resamples,
-    score,
-)
+from objectives import JOINT, Effects, Moments, interval, moments, probability_better, resamples
+from tests.objectives.candidates import bootstrap, kept
 from tests.objectives.reference import share
 
 ASKED = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1, JOINT, JOINT, JOINT, JOINT, JOINT])
@@ -78,39 +66,17 @@ def test_the_bootstrap_equals_the_reference_on_repeated_rows() -> None:
     effects = effects_of()
     merged = effects.base + 0.4 * (effects.alone - effects.base).sum(dim=0) + 0.2 * noise(13, 12, seed=5)
     reduced = moments(merged, effects)
-    samples = bootstrap([reduced], count=40, seed=3)[0]
+    samples = bootstrap(reduced, count=40, seed=3)
     wanted = [reference(reduced, effects, merged, counts) for counts in resamples(ASKED, count=40, seed=3)]
     np.testing.assert_allclose(samples, wanted, atol=2e-3)
     assert (samples.std(dim=0) > 0.005).all()
-
-
-def test_all_candidates_see_the_same_resamples() -> None:
-    effects = effects_of()
-    first, second = candidate(effects, (0.7, 0.6)), candidate(effects, (0.4, 0.9))
-    together = bootstrap([first, second, first], count=200, seed=1)
-    assert together.shape == (3, 200, 2)
-    assert torch.equal(together[0], together[2])
-    assert torch.equal(together[1], bootstrap([second], count=200, seed=1)[0])
-
-
-def test_candidates_on_different_prompts_cannot_be_compared() -> None:
-    other = torch.roll(ASKED, 1)
-    with pytest.raises(ValueError, match=r"^the candidates were measured on different prompts$"):
-        bootstrap([candidate(effects_of(), (1, 1)), candidate(effects_of(other), (1, 1))])
-
-
-def test_the_balance_of_what_is_kept_is_the_score_before_artifacts() -> None:
-    for asked in (ASKED, ASKED[:8]):
-        effects = effects_of(asked)
-        merged = effects.base + 0.4 * (effects.alone - effects.base).sum(dim=0)
-        assert float(balance(kept(moments(merged, effects)))) == pytest.approx(score(preservation(merged, effects), 0.0))
 
 
 @given(st.floats(0, 1), st.floats(0, 1), st.integers(0, 1000))
 def test_the_interval_holds_the_value(first: float, second: float, seed: int) -> None:
     reduced = candidate(effects_of(), (first, second), seed)
     value = float(kept(reduced).amin())
-    found = interval(value, bootstrap([reduced], count=50, seed=seed)[0].amin(dim=-1))
+    found = interval(value, bootstrap(reduced, count=50, seed=seed).amin(dim=-1))
     assert found.low <= found.value == value <= found.high
 
 
@@ -126,14 +92,14 @@ def test_more_prompts_narrow_the_interval() -> None:
     widths = []
     for times in (1, 6):
         reduced = candidate(effects_of(ASKED.repeat(times)), (0.6, 0.6))
-        found = interval(float(kept(reduced)[0]), bootstrap([reduced], count=400)[0, :, 0])
+        found = interval(float(kept(reduced)[0]), bootstrap(reduced, count=400)[:, 0])
         widths.append(found.high - found.low)
     assert widths[1] < 0.7 * widths[0]
 
 
 def test_the_probability_of_being_better() -> None:
     effects = effects_of()
-    weak, strong = bootstrap([candidate(effects, (0.3, 0.3)), candidate(effects, (0.8, 0.8))], count=300)[..., 0]
+    weak, strong = (bootstrap(candidate(effects, (gain, gain)), count=300)[:, 0] for gain in (0.3, 0.8))
     assert probability_better(strong, weak) > 0.99
     assert probability_better(weak, strong) < 0.01
     assert probability_better(weak, weak) == 0, "a tie is no win"

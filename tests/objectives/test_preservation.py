@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from objectives import JOINT, Effects, Preservation, moments, others, preservation, shares
+from objectives import JOINT, Effects, mean_shares, moments, others, shares
+from tests.objectives.candidates import Kept, preservation
 from tests.objectives.reference import share
 
 CLOSE = 2e-3
@@ -45,7 +46,7 @@ def orthogonal_effects(sizes: tuple[float, ...] = (0.5, 0.3), own: int = 2, join
     return effects_of(axes.expand(-1, len(asked), -1), asked)
 
 
-def numbers(found: list[Preservation]) -> list[tuple[float, float]]:
+def numbers(found: list[Kept]) -> list[tuple[float, float]]:
     return [(p.own, p.joint) for p in found]
 
 
@@ -193,9 +194,9 @@ def test_without_own_prompts() -> None:
 
 
 def test_the_mean_of_what_was_measured() -> None:
-    assert Preservation(0.2, 0.6, 0).mean == pytest.approx(0.4)
-    with pytest.raises(ValueError, match="no prompt asks for this source"):
-        Preservation(math.nan, math.nan, 0).mean  # noqa: B018
+    own, joint = torch.tensor([[0.2, 0.3], [math.nan, 0.0]]), torch.tensor([[0.6, math.nan], [0.5, 1.0]])
+    torch.testing.assert_close(mean_shares(own, joint), torch.tensor([[0.4, 0.3], [0.5, 0.5]]))
+    assert math.isnan(mean_shares(torch.tensor(math.nan), torch.tensor(math.nan)))
 
 
 @pytest.mark.parametrize("amount", [0.0, 0.4, 1.0])

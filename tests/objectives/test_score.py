@@ -1,4 +1,4 @@
-"""The score: what is kept of the sources, the weakest first, discounted for damage."""
+"""The score: what is kept of the sources, the weakest first, times the factors of the objectives."""
 
 from __future__ import annotations
 
@@ -10,54 +10,88 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import gmean
 
-from objectives import JOINT, Effects, Preservation, preservation, score
+from objectives import JOINT, Effects, Outcome, combined_shares, score, soundness
+from tests.objectives.candidates import preservation
 
 SHARE, CLOSE = st.floats(0.001, 1), 1e-9
 
 
-def sources(*kept: float) -> list[Preservation]:
-    return [Preservation(share, share, 0.0) for share in kept]
+def shares(*kept: float) -> Outcome:
+    return Outcome(shares=torch.tensor(kept, dtype=torch.float64))
+
+
+def scored(kept: list[float], artifacts: float) -> float:
+    """The score of a merge that keeps these shares, at an artifact level."""
+    damage = Outcome(factor=torch.tensor(soundness(artifacts), dtype=torch.float64))
+    return float(score({"preservation": shares(*kept), "artifacts": damage}))
 
 
 @given(st.lists(SHARE, min_size=2, max_size=5))
 def test_it_lies_between_the_weakest_source_and_the_geometric_mean(kept: list[float]) -> None:
-    found, mean = score(sources(*kept), 0), gmean(kept)
+    found, mean = scored(kept, 0), gmean(kept)
     assert found == pytest.approx(math.sqrt(min(kept) * mean))
     assert min(kept) - CLOSE <= found <= mean + CLOSE
 
 
 def test_equal_shares_are_the_score() -> None:
-    assert score(sources(0.6, 0.6, 0.6), 0) == pytest.approx(0.6)
+    assert scored([0.6, 0.6, 0.6], 0) == pytest.approx(0.6)
 
 
 def test_a_lost_source_leaves_nothing() -> None:
-    assert score(sources(1.0, 0.0, 1.0), 0) == 0
+    assert scored([1.0, 0.0, 1.0], 0) == 0
 
 
 def test_the_weakest_cannot_be_sacrificed() -> None:
-    assert score(sources(0.5, 0.5), 0) > score(sources(0.35, 1.0), 0)
-    assert score(sources(0.5, 0.6), 0) > score(sources(0.45, 0.7), 0), "a mean would be the other way round"
-
-
-def test_own_and_joint_prompts_count_alike() -> None:
-    assert score([Preservation(1.0, 0.2, 0.0), Preservation(0.4, 0.8, 0.0)], 0) == pytest.approx(0.6)
+    assert scored([0.5, 0.5], 0) > scored([0.35, 1.0], 0)
+    assert scored([0.5, 0.6], 0) > scored([0.45, 0.7], 0), "a mean would be the other way round"
 
 
 @given(st.lists(st.floats(0.01, 1), min_size=2, max_size=5), st.floats(0, 5), st.floats(0.01, 5))
 def test_artifacts_lower_it_from_the_first_on(kept: list[float], some: float, more: float) -> None:
-    assert 0 < score(sources(*kept), some + more) < score(sources(*kept), some) <= score(sources(*kept), 0)
+    assert 0 < scored(kept, some + more) < scored(kept, some) <= scored(kept, 0)
 
 
 def test_damage_of_level_8_halves_it() -> None:
-    assert score(sources(0.8, 0.8), 8.0) == pytest.approx(0.4)
+    assert scored([0.8, 0.8], 8.0) == pytest.approx(0.4)
 
 
 def test_a_sound_merge_that_keeps_nothing_is_not_better_than_a_damaged_one_that_keeps_something() -> None:
-    assert score(sources(0.0, 0.9), 0.0) < score(sources(0.1, 0.1), 1.5)
+    assert scored([0.0, 0.9], 0.0) < scored([0.1, 0.1], 1.5)
 
 
 def test_a_merge_that_changes_nothing_scores_0() -> None:
     base = torch.nn.functional.normalize(torch.randn(6, 16, generator=torch.Generator().manual_seed(0)), dim=1)
     alone = torch.nn.functional.normalize(torch.randn(2, 6, 16, generator=torch.Generator().manual_seed(1)), dim=2)
     effects = Effects(base, alone, torch.tensor([0, 0, 1, 1, JOINT, JOINT]))
-    assert score(preservation(base, effects), 0.0) == 0
+    assert scored([kept.mean for kept in preservation(base, effects)], 0.0) == 0
+
+
+@given(st.lists(st.tuples(SHARE, SHARE, SHARE), min_size=2, max_size=5), st.lists(st.floats(0.01, 1), max_size=4))
+def test_several_objectives(kept: list[tuple[float, float, float]], factors: list[float]) -> None:
+    found = {str(i): shares(*each) for i, each in enumerate(zip(*kept, strict=True))}
+    found |= {f"factor {i}": Outcome(factor=torch.tensor(factor, dtype=torch.float64)) for i, factor in enumerate(factors)}
+    means = [gmean(each) for each in kept]
+    assert combined_shares(found).tolist() == pytest.approx(means)
+    assert float(score(found)) == pytest.approx(math.sqrt(min(means) * gmean(means)) * math.prod(factors))
+
+
+def test_resamples_are_scored_one_by_one() -> None:
+    kept, factor = torch.rand(5, 3, dtype=torch.float64), torch.rand(5, dtype=torch.float64)
+    fixed = Outcome(factor=torch.tensor(0.5, dtype=torch.float64))
+    found = score({"kept": Outcome(shares=kept), "lone": Outcome(shares=kept[0]), "each": Outcome(factor=factor), "all": fixed})
+    wanted = [
+        float(score({"kept": Outcome(shares=k), "lone": Outcome(shares=kept[0]), "each": Outcome(factor=f)})) / 2
+        for k, f in zip(kept, factor, strict=True)
+    ]
+    assert found.tolist() == pytest.approx(wanted)
+
+
+def test_what_is_no_score() -> None:
+    with pytest.raises(ValueError, match=r"^no objective measures what is kept of each source: artifacts$"):
+        score({"artifacts": Outcome(factor=torch.tensor(1.0))})
+    with pytest.raises(ValueError, match=r"^no objective measures what is kept of each source: the table is empty$"):
+        score({})
+    for factor in (0.0, 1.5):
+        with pytest.raises(ValueError, match=rf"^the objective bonus has a factor outside \(0, 1\]: \[1.0, {factor}\]$"):
+            score({"kept": shares(0.5), "bonus": Outcome(factor=torch.tensor([1.0, factor]))})
+    assert math.isnan(scored([0.5, math.nan], 0.0))

@@ -58,7 +58,7 @@ def test_a_run_ships_a_better_merge_than_the_naive_one_in_seconds(files: list[st
     assert load_adapter(study.best).modules.keys() == LINEAR.keys()
     verdict = study.summary.verdict
     assert verdict is not None
-    assert verdict.rows[verdict.shipped_label].score > verdict.rows[NAIVE].score
+    assert verdict.rows[verdict.shipped_label].weakest > verdict.rows[NAIVE].weakest
     scores = {t.label or str(t.number): t.evaluation.score for t in study.trials if t.evaluation}
     assert max(scores.values()) > scores[NAIVE] > max(scores["a alone"], scores["b alone"])
     assert not study.summary.warnings
@@ -99,7 +99,8 @@ def test_the_fingerprint_knows_everything_but_the_latency(files: list[str], tmp_
         bench = prepare(Config.of(**options(files, tmp_path, base)), Silent())
         prompts = search_prompts(bench.config, bench.sources)
         renderer = bench.renderer
-        contexts.append(evaluation_context(bench.base, prompts, renderer.settings, bench.embedder.name, renderer.precision))
+        named = renderer.settings, bench.embedder.name, renderer.precision
+        contexts.append(evaluation_context(bench.base, prompts, *named, objectives=bench.objectives))
     assert contexts[0] == contexts[1] == contexts[2]
     assert len({str(context) for context in contexts}) == 3
     assert contexts[0]["embedder"] == "fake:"

@@ -121,7 +121,7 @@ def test_the_card_tells_scores_and_recipe_and_no_folder_of_this_machine(study: S
         name = "this file" if label == study.summary.verdict.shipped_label else label
         line = next(line for line in card.splitlines() if line.startswith(f"| {name} |"))
         shares = " | ".join(f"{row.sources[source]:.3f}" for source in study.summary.names)
-        assert line == f"| {name} | {row.score:.3f} | {row.ci_low:.3f} … {row.ci_high:.3f} | {shares} | {row.artifacts:.3f} |"
+        assert line == f"| {name} | {row.weakest:.3f} | {row.ci_low:.3f} … {row.ci_high:.3f} | {shares} | {row.artifacts:.3f} |"
     assert str(studio.folder) not in card
 
 

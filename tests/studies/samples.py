@@ -158,7 +158,7 @@ def sample(
 def _verdict(names: tuple[str, ...], hostile: str) -> Verdict:
     def row(score: float, half: float) -> ConfirmedScore:
         kept = {n: score + 0.07 * i for i, n in enumerate(names)}
-        return ConfirmedScore(score=score, ci_low=score - half, ci_high=score + half, sources=kept)
+        return ConfirmedScore(weakest=score, ci_low=score - half, ci_high=score + half, sources=kept)
 
     rows = {"best": row(0.62, 0.05), "naive": row(0.43, 0.06), "stack": row(0.38, 0.08)}
     rows |= {f"{n} alone": row(0.02 - 0.03 * i, 0.03) for i, n in enumerate(names)}

@@ -80,7 +80,7 @@ def test_a_verdict_has_the_row_that_it_ships(tmp_path: Path) -> None:
 
 def test_an_interval_does_not_end_before_it_begins() -> None:
     with pytest.raises(ValidationError, match=r"ends at 0\.1 before it begins at 0\.2"):
-        ConfirmedScore(score=0.5, ci_low=0.2, ci_high=0.1)
+        ConfirmedScore(weakest=0.5, ci_low=0.2, ci_high=0.1)
 
 
 def test_reading_what_is_no_summary(tmp_path: Path) -> None:

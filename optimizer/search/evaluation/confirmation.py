@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from objectives import Interval, Moments, balance, bootstrap, interval, kept, moments, probability_better, soundness
+from objectives import Interval, Measurements, Scorer, combined_shares, interval, probability_better, resamples, score
 from optimizer.errors import NoFeasibleMerge, TrialError
 from optimizer.merging import Recipe
 from optimizer.rendering.candidates.candidate import Candidate
 from optimizer.search.evaluation.evaluator import Evaluator
+from optimizer.search.evaluation.record_fields import artifact_level, further_metrics
 from optimizer.search.labels import NAIVE, STACK, alone_label, is_alone
 from optimizer.search.observer import Observer
 from studies.records import TrialRecord
 
 # A winner must beat a simpler recipe in at least this fraction of the bootstrap resamples; else the difference counts as noise.
 CONFIDENCE = 0.95
+_RESAMPLES = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +32,7 @@ class Entry:
         recipe: recipe of the merge; None for a source alone.
         candidate: rendered candidate, with weights as exported; None for a source alone.
         images: pictures on the confirmation prompts, uint8, (n, 3, height, width).
-        moments: sufficient statistics for the bootstrap.
-        artifacts: artifact level; 0 for a source alone, because its pictures define the reference range.
+        measurements: measurements by all objectives.
     """
 
     label: str
@@ -40,8 +40,7 @@ class Entry:
     recipe: Recipe | None = None
     candidate: Candidate | None = None
     images: Tensor
-    moments: Moments
-    artifacts: float = 0.0
+    measurements: Measurements
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,17 +48,20 @@ class Contender(Entry):
     """A candidate with confirmed scores.
 
     Attributes:
+        score: score by which contenders are ranked, computed as in the search.
+        samples: score in every bootstrap resample of the prompts, float64, (r,).
         weakest: share of the weakest source, with its bootstrap interval.
         each: share of every source.
+        artifacts: artifact level; NaN if no objective measures it.
+        metrics: values of all objectives besides preservation and artifacts.
     """
 
+    score: float
+    samples: Tensor
     weakest: Interval
     each: dict[str, float]
-
-    @property
-    def score(self) -> float:
-        """Score by which contenders are ranked, computed as in the search."""
-        return float(balance(torch.tensor(list(self.each.values()), dtype=torch.float64))) * soundness(self.artifacts)
+    artifacts: float
+    metrics: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -122,32 +124,29 @@ def confirm(records: Sequence[TrialRecord], evaluator: Evaluator, *, count: int,
     raw = [entry for record in chosen if (entry := _render(record, evaluator, observer))]
     if not raw:
         raise NoFeasibleMerge("no finalist could be rendered on fresh prompts", remedy="lower the weights, or render in fp32")
+    baselines = evaluator.render_baselines()
     raw += _alone(evaluator)
-    samples = bootstrap([entry.moments for entry in raw], seed=seed)
-    contenders = [_contender(entry, row, evaluator) for entry, row in zip(raw, samples, strict=True)]
-    merges = [i for i, c in enumerate(contenders) if c.recipe is not None]
-    leader, shipped = (merges[i] for i in decide(contenders[: len(merges)], samples[: len(merges)]))
+    counts, names = resamples(evaluator.asked, count=_RESAMPLES, seed=seed), [s.name for s in evaluator.sources]
+    contenders = [_contender(entry, baselines.scorer, counts, names) for entry in raw]
+    leader, shipped = decide([c for c in contenders if c.recipe is not None])
     ordered = sorted(contenders, key=lambda c: (c.recipe is None, -c.score))
-    return Confirmation(contenders[shipped], contenders[leader], tuple(ordered), evaluator.baselines.base)
+    return Confirmation(shipped, leader, tuple(ordered), baselines.base)
 
 
-def decide(contenders: Sequence[Contender], samples: Tensor) -> tuple[int, int]:
-    """Returns the indices of the leader and of the merge to export.
+def decide(merges: Sequence[Contender]) -> tuple[Contender, Contender]:
+    """Returns the leader and the merge to export.
 
     If the stack or the naive merge is within noise of the leader, it is exported instead; if both are, the one with the better score.
 
     Args:
-        contenders: the confirmed merges.
-        samples: share of every source in every resample, (contenders, resamples, sources).
+        merges: the confirmed merges, with scores over the same resamples.
     """
-    value = [c.score for c in contenders]
-    scored = balance(samples) * torch.tensor([soundness(c.artifacts) for c in contenders])[:, None]
-    leader = max(range(len(value)), key=value.__getitem__)
-    simple = [i for i, c in enumerate(contenders) if c.label in (STACK, NAIVE)]
-    if leader in simple:
+    leader = max(merges, key=lambda c: c.score)
+    simple = [c for c in merges if c.label in (STACK, NAIVE)]
+    if any(c is leader for c in simple):
         return leader, leader
-    close = [i for i in simple if probability_better(scored[leader], scored[i]) < CONFIDENCE]
-    return leader, max(close, key=value.__getitem__, default=leader)
+    close = [c for c in simple if probability_better(leader.samples, c.samples) < CONFIDENCE]
+    return leader, max(close, key=lambda c: c.score, default=leader)
 
 
 def _render(record: TrialRecord, evaluator: Evaluator, observer: Observer) -> Entry | None:
@@ -165,21 +164,29 @@ def _render(record: TrialRecord, evaluator: Evaluator, observer: Observer) -> En
         recipe=recipe,
         candidate=measured.candidate,
         images=measured.images,
-        moments=measured.moments,
-        artifacts=measured.evaluation.artifacts,
+        measurements=measured.measurements,
     )
 
 
 def _alone(evaluator: Evaluator) -> list[Entry]:
-    found = evaluator.baselines
+    found = evaluator.render_baselines()
     return [
-        Entry(label=alone_label(s.name), images=images, moments=moments(found.effects.alone[k], found.effects))
-        for k, (s, images) in enumerate(zip(evaluator.sources, found.alone, strict=True))
+        Entry(label=alone_label(s.name), images=images, measurements=measurements)
+        for s, images, measurements in zip(evaluator.sources, found.alone, found.measurements, strict=True)
     ]
 
 
-def _contender(entry: Entry, samples: Tensor, evaluator: Evaluator) -> Contender:
-    found = kept(entry.moments)
-    each = {s.name: float(share) for s, share in zip(evaluator.sources, found, strict=True)}
-    weakest = interval(float(found.amin()), samples.amin(dim=-1))
-    return Contender(**vars(entry), weakest=weakest, each=each)
+def _contender(entry: Entry, scorer: Scorer, counts: Tensor, names: Sequence[str]) -> Contender:
+    """Scores an entry on all prompts and on every resample; ``counts`` are those of the resamples, (r, n)."""
+    outcomes, resampled = scorer.compare(entry.measurements), scorer.compare(entry.measurements, counts)
+    shares = combined_shares(outcomes)
+    weakest = combined_shares(resampled).amin(dim=-1).broadcast_to(len(counts))
+    return Contender(
+        **vars(entry),
+        score=float(score(outcomes)),
+        samples=score(resampled).broadcast_to(len(counts)),
+        weakest=interval(float(shares.amin()), weakest),
+        each=dict(zip(names, shares.tolist(), strict=True)),
+        artifacts=artifact_level(outcomes),
+        metrics=further_metrics(outcomes, names),
+    )

@@ -4,39 +4,42 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from objectives import JOINT, AnyEmbedder, Effects, Envelope, Moments, artifact_level, envelope, moments, others, preservation, score
+from objectives import JOINT, AnyObjective, Baselines, Measurements, Pictures, Scorer, needed_features, score
 from optimizer.errors import TrialError
 from optimizer.merging import Recipe
 from optimizer.rendering import AnyRenderer, PromptSet
 from optimizer.rendering.candidates.candidate import Candidate
 from optimizer.rendering.memory.oom import Note
+from optimizer.search.evaluation.record_fields import artifact_level, metrics, source_scores
 from optimizer.search.sources.source import Ensemble, Mixer, Source
-from studies.records import Evaluation, SourceScore
+from studies.records import Evaluation
 
 Tick = Callable[[int], None]
+Extractor = Callable[[Tensor], Tensor]
+"""Function that computes a feature of pictures: uint8 (n, 3, height, width) → (n, ...)."""
 
 
 @dataclass(frozen=True)
-class Baselines:
-    """Pictures of the base and of each source alone, with their embeddings and statistics.
+class RenderedBaselines:
+    """Pictures of the base and of each source alone, with everything that candidates are scored by.
 
     Attributes:
         base: pictures of the base, uint8, (n, 3, height, width); None if effects are measured against the other sources.
         alone: pictures of each source alone, uint8, (n, 3, height, width).
-        effects: embeddings of the baselines.
-        envelope: range of the baselines' picture statistics.
+        scorer: objectives with their references on these pictures.
+        measurements: measurements of each source alone.
     """
 
     base: Tensor | None
     alone: tuple[Tensor, ...]
-    effects: Effects
-    envelope: Envelope
+    scorer: Scorer
+    measurements: tuple[Measurements, ...]
 
 
 @dataclass(frozen=True)
@@ -46,13 +49,13 @@ class Measured:
     Attributes:
         evaluation: evaluation record.
         images: pictures, uint8, (n, 3, height, width).
-        moments: sufficient statistics for the bootstrap.
+        measurements: measurements by all objectives, which the bootstrap resamples.
         candidate: rendered candidate, rounded to the dtype of the exported file.
     """
 
     evaluation: Evaluation
     images: Tensor
-    moments: Moments
+    measurements: Measurements
     candidate: Candidate
 
 
@@ -63,7 +66,8 @@ class Evaluator:
     Attributes:
         ensemble: sources of the run.
         renderer: renderer of the pictures.
-        embedder: embedder of the pictures.
+        extractors: feature name → function that computes it; contains every feature that the objectives need.
+        objectives: objectives that the score is made of.
         prompts: prompts that every candidate is rendered on.
         tick: callback that receives the number of finished pictures.
         note: callback that receives a message if the sources do not fit on the GPU together.
@@ -71,12 +75,13 @@ class Evaluator:
 
     ensemble: Ensemble
     renderer: AnyRenderer
-    embedder: AnyEmbedder
+    extractors: Mapping[str, Extractor]
+    objectives: Sequence[AnyObjective]
     prompts: PromptSet
     tick: Tick | None = None
     note: Note | None = None
-    _baselines: Baselines | None = field(default=None, init=False)
-    _own_mixer: Mixer | None = field(default=None, init=False)
+    _baselines: RenderedBaselines | None = field(default=None, init=False)
+    _mixer: Mixer | None = field(default=None, init=False)
 
     @property
     def sources(self) -> Sequence[Source]:
@@ -84,32 +89,49 @@ class Evaluator:
         return self.ensemble.sources
 
     @property
-    def _mixer(self) -> Mixer:
-        """Mixer, created on first use, because it may hold the sources on the renderer's device."""
-        if self._own_mixer is None:
-            self._own_mixer = self.ensemble.mixer(self.renderer.device, self.note)
-        return self._own_mixer
+    def asked(self) -> Tensor:
+        """Index of the source that each prompt asks for, or ``JOINT`` for all of them, int64, (n,)."""
+        return torch.tensor([JOINT if p.source is None else p.source for p in self.prompts.prompts])
 
     @property
-    def rendered(self) -> bool:
+    def has_baselines(self) -> bool:
         """Whether the baselines are already rendered."""
         return self._baselines is not None
 
-    @property
-    def baselines(self) -> Baselines:
-        """Baselines, rendered on first use."""
+    def render_baselines(self) -> RenderedBaselines:
+        """Renders and measures the base and each source alone; further calls return the same baselines.
+
+        Raises:
+            TrialError: one of them cannot be rendered.
+        """
         if self._baselines is None:
-            base = self._drawn("the base", None) if self.ensemble.based else None
-            alone = tuple(self._drawn(f"{s.name} alone", self._mixer.alone(k)) for k, s in enumerate(self.sources))
-            shown = alone if base is None else (base, *alone)
-            self._baselines = Baselines(base, alone, self._effects(base, alone), envelope(list(shown), self.renderer.device))
+            base = self._render_baseline("the base", None) if self.ensemble.based else None
+            alone = tuple(self._render_baseline(f"{s.name} alone", self._load_mixer().alone(k)) for k, s in enumerate(self.sources))
+            self._baselines = self._measure_baselines(base, alone)
         return self._baselines
 
-    def _effects(self, base: Tensor | None, alone: Sequence[Tensor]) -> Effects:
-        """Returns the effects, measured from the base's embeddings; without a base, from the mean embedding of the other sources."""
-        asked = torch.tensor([JOINT if p.source is None else p.source for p in self.prompts.prompts])
-        seen = torch.stack([self.embedder(images) for images in alone])
-        return Effects(others(seen, asked) if base is None else self.embedder(base), seen, asked)
+    def _measure_baselines(self, base: Tensor | None, alone: Sequence[Tensor]) -> RenderedBaselines:
+        """Computes the references, and measures each source alone now, so that the features of the baselines need not stay in memory."""
+        zero = None if base is None else self._extract(base)
+        pictures = tuple(self._extract(images) for images in alone)
+        scorer = Scorer.from_baselines(self.objectives, Baselines(zero, pictures, self.asked, self._texts()))
+        return RenderedBaselines(base, tuple(alone), scorer, tuple(scorer.measure(each) for each in pictures))
+
+    def _texts(self) -> Tensor:
+        """Returns the index of each prompt's text, in order of first appearance, int64, (n,)."""
+        indices = {text: index for index, text in enumerate(dict.fromkeys(p.text for p in self.prompts.prompts))}
+        return torch.tensor([indices[p.text] for p in self.prompts.prompts])
+
+    def _extract(self, images: Tensor) -> Pictures:
+        """Computes the features that the objectives need."""
+        features = {name: self.extractors[name](images) for name in sorted(needed_features(self.objectives))}
+        return Pictures(images, features, self.renderer.device)
+
+    def _load_mixer(self) -> Mixer:
+        """Creates the mixer by the first call, because it may hold the sources on the renderer's device."""
+        if self._mixer is None:
+            self._mixer = self.ensemble.mixer(self.renderer.device, self.note)
+        return self._mixer
 
     def evaluate(self, recipe: Recipe) -> Measured:
         """Merges, renders and scores one recipe.
@@ -119,29 +141,25 @@ class Evaluator:
             TrialError: the pictures or their score are not finite.
         """
         begun = time.perf_counter()
-        baselines = self.baselines
-        mixed = self._mixer.mixed(recipe)
+        scorer = self.render_baselines().scorer
+        mixed = self._load_mixer().mixed(recipe)
         merge_seconds = time.perf_counter() - begun
         images = self._render(mixed.candidate)
         render_seconds = time.perf_counter() - begun - merge_seconds
         begun_scoring = time.perf_counter()
-        vectors = self.embedder(images)
-        shares = preservation(vectors, baselines.effects)
-        artifacts, parts = artifact_level(images, baselines.envelope, self.renderer.device)
-        value = score(shares, artifacts)
+        measurements = scorer.measure(self._extract(images))
+        outcomes, names = scorer.compare(measurements), [s.name for s in self.sources]
+        value = float(score(outcomes))
         if not math.isfinite(value):
             raise TrialError(f"the score is {value}", remedy="look at the pictures of the sources alone")
         evaluation = Evaluation(
             recipe=recipe.data(),
             recipe_hash=recipe.hash,
             score=value,
-            sources={
-                s.name: SourceScore(preservation=p.mean, own=p.own, joint=p.joint, leakage=p.leakage)
-                for s, p in zip(self.sources, shares, strict=True)
-            },
-            artifacts=artifacts,
+            sources=source_scores(outcomes, names),
+            artifacts=artifact_level(outcomes),
             metrics={
-                **{f"artifact_{name}": value for name, value in parts.items()},
+                **metrics(outcomes, names),
                 "relative_error": mixed.error,
                 "seconds_merge": merge_seconds,
                 "seconds_render": render_seconds,
@@ -149,10 +167,10 @@ class Evaluator:
             },
             seconds=time.perf_counter() - begun,
         )
-        return Measured(evaluation, images, moments(vectors, baselines.effects), mixed.candidate)
+        return Measured(evaluation, images, measurements, mixed.candidate)
 
-    def _drawn(self, what: str, candidate: Candidate | None) -> Tensor:
-        """Returns pictures of a required baseline; the error names it if it cannot be rendered."""
+    def _render_baseline(self, what: str, candidate: Candidate | None) -> Tensor:
+        """Renders a baseline, which is required; the error names it if it cannot be rendered."""
         try:
             return self._render(candidate)
         except TrialError as error:

@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 import torch
 
+from objectives import AnyObjective
 from optimizer.adapters.files.base_location import located
 from optimizer.adapters.files.digest import digest_file
 from optimizer.errors import StudyError
@@ -21,8 +22,10 @@ from optimizer.search.config import PARTS, Config
 from optimizer.search.proposals.space import SearchSpace
 from optimizer.search.sources.source import Source
 
-# Increase whenever identical pictures would be scored differently.
+# Increase whenever the values of the objectives would be combined into another score.
 SCORER = 1
+# Objectives, with their versions, of evaluations whose keys do not list the objectives.
+_STANDARD: Mapping[str, int] = MappingProxyType({"preservation": 1, "artifacts": 1})
 _SLICES = ("vae_slicing", "attention_slicing")
 NO_PARTS: Mapping[str, str] = MappingProxyType({})
 # Increase whenever prompts with weights, or longer than CLIP's context, are rendered differently.
@@ -39,6 +42,7 @@ def evaluation_context(
     precision: str,
     parts: Mapping[str, str] = NO_PARTS,
     *,
+    objectives: Sequence[AnyObjective],
     special: bool = False,
     based: bool = True,
 ) -> dict[str, object]:
@@ -51,6 +55,7 @@ def evaluation_context(
         embedder: name of the embedder.
         precision: numeric precision of the renderer.
         parts: locations of the models that replace parts of the base, by part name.
+        objectives: objectives that the score is made of.
         special: whether a prompt has weights or is longer than CLIP's context. Evaluations of plain prompts keep the key of earlier
             versions, because their rendering has not changed.
         based: whether effects are measured against the base's pictures, instead of those of the other sources.
@@ -59,7 +64,7 @@ def evaluation_context(
     other |= {"emphasis": EMPHASIS} if special else {}
     other |= {} if based else {"zero": "the other sources"}
     return {
-        "scorer": SCORER,
+        "scorer": _scorer(objectives),
         "base": FakeSpec.of(base).identity if is_fake(base) else folder_fingerprint(located(base)),
         "prompts": [[p.text, p.seed, -1 if p.source is None else p.source] for p in prompts.prompts],
         "steps": settings.steps,
@@ -86,9 +91,25 @@ def study_inputs(context: Mapping[str, object], sources: Sequence[Source], space
     return inputs | {
         "search space": _digest(space.described()),
         "rendering": _digest([context[name] for name in drawn if name in context]),
-        "scorer": f"version {context['scorer']}",
+        "scorer": _scorer_text(context["scorer"]),
         "libraries": _versions(context["libraries"]),
     }
+
+
+def _scorer(objectives: Sequence[AnyObjective]) -> int | dict[str, object]:
+    """Returns the scorer's part of an evaluation's key: its version, and the objectives unless they are the standard ones."""
+    found = {objective.name: objective.version for objective in objectives}
+    return SCORER if found == _STANDARD else {"version": SCORER, "objectives": found}
+
+
+def _scorer_text(scorer: object) -> str:
+    """Returns the scorer's part of the key as text, which names the objectives that are not the standard ones."""
+    if not isinstance(scorer, dict):
+        return f"version {scorer}"
+    found = scorer["objectives"]
+    parts = [f"version {scorer['version']}"]
+    parts += [f"with the objective {name} version {number}" for name, number in found.items() if _STANDARD.get(name) != number]
+    return ", ".join([*parts, *(f"without the objective {name}" for name in _STANDARD if name not in found)])
 
 
 def _versions(libraries: object) -> str:

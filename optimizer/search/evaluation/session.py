@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
-from objectives import AnyEmbedder, EmbedderError, load_embedder
+from objectives import EMBEDDINGS, AnyEmbedder, AnyObjective, EmbedderError, check_objectives, load_embedder, table
 from optimizer.errors import UsageError
 from optimizer.rendering import AnyRenderer, Loading, PromptSet, RenderSettings, draft_renderer, load_renderer
 from optimizer.rendering.fake_spec import is_fake
@@ -22,7 +22,7 @@ EMBEDDER, FAKE_EMBEDDER = "ViT-B-32/laion2b_s34b_b79k", "fake:"
 
 
 @dataclass(frozen=True)
-class Bench:
+class Session:
     """Objects that all evaluations of a run share, loaded once.
 
     Attributes:
@@ -32,6 +32,7 @@ class Bench:
         draft: renderer for the search; identical to ``renderer``, or with a tiny decoder.
         embedder: embedder of the pictures.
         base: location of the base model.
+        objectives: objectives that the score is made of.
     """
 
     config: Config
@@ -40,11 +41,20 @@ class Bench:
     draft: AnyRenderer
     embedder: AnyEmbedder
     base: str
+    objectives: tuple[AnyObjective, ...]
 
     def evaluator(self, prompts: PromptSet, observer: Observer, *, final: bool = False) -> Evaluator:
         """Returns an evaluator on these prompts that reports pictures to the observer; ``final`` selects the full renderer."""
         renderer, count = self.renderer if final else self.draft, len(prompts)
-        return Evaluator(self.ensemble, renderer, self.embedder, prompts, lambda done: observer.pictures(done, count), observer.note)
+        return Evaluator(
+            ensemble=self.ensemble,
+            renderer=renderer,
+            extractors={EMBEDDINGS: self.embedder},
+            objectives=self.objectives,
+            prompts=prompts,
+            tick=lambda done: observer.pictures(done, count),
+            note=observer.note,
+        )
 
     def space(self, budget: int) -> SearchSpace:
         """Returns the search space of a study with this budget."""
@@ -56,12 +66,14 @@ class Bench:
         return self.ensemble.sources
 
 
-def prepare(config: Config, observer: Observer) -> Bench:
+def prepare(config: Config, observer: Observer) -> Session:
     """Loads and checks everything that a run needs, before anything is written; the observer receives notes about memory limits.
 
     Raises:
         UsageError: a source, the base, the embedder or a method cannot be used, or they are incompatible.
     """
+    objectives = table.OBJECTIVES
+    check_objectives(objectives, [EMBEDDINGS])
     known_methods(config.methods, len(config.sources))
     loaded = load_models(config) if config.whole else LoraEnsemble(load_loras(config), config)
     base = config.drawn_with or str(demo_base())
@@ -69,16 +81,16 @@ def prepare(config: Config, observer: Observer) -> Bench:
     draft = draft_renderer(renderer, config.decoder)
     ensemble = loaded.fitted(renderer)
     try:
-        embedder = load_embedder(_eye(config), device=str(renderer.device))
+        embedder = load_embedder(_embedder_name(config), device=str(renderer.device))
     except EmbedderError as error:
         raise UsageError(str(error), where="--embedder") from error
-    return Bench(config, ensemble, renderer, draft, embedder, base)
+    return Session(config, ensemble, renderer, draft, embedder, base, objectives)
 
 
-def _eye(config: Config) -> str:
+def _embedder_name(config: Config) -> str:
     """Returns the embedder option, or the default embedder for the base."""
-    suited = FAKE_EMBEDDER if is_fake(config.base) else EMBEDDER if config.drawn_with else str(demo_embedder())
-    return config.embedder or suited
+    default = FAKE_EMBEDDER if is_fake(config.base) else EMBEDDER if config.drawn_with else str(demo_embedder())
+    return config.embedder or default
 
 
 def _loading(config: Config) -> Loading:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import shlex
 from collections.abc import Sequence
@@ -86,9 +87,16 @@ def summarise(story: Story, directory: StudyDirectory) -> StudySummary:
 
 
 def verdict(found: Confirmation) -> Verdict:
-    """Returns the finding as one sentence, with the confirmed scores."""
+    """Returns the finding as one sentence, with the confirmed values."""
     rows = {
-        c.label: ConfirmedScore(score=c.weakest.value, ci_low=c.weakest.low, ci_high=c.weakest.high, sources=c.each, artifacts=c.artifacts)
+        c.label: ConfirmedScore(
+            weakest=c.weakest.value,
+            ci_low=c.weakest.low,
+            ci_high=c.weakest.high,
+            sources=c.each,
+            artifacts=None if math.isnan(c.artifacts) else c.artifacts,
+            metrics=c.metrics,
+        )
         for c in found.contenders
     }
     by_label = {c.label: c for c in found.contenders}
@@ -122,7 +130,9 @@ def _sentence(found: Confirmation, naive: Contender | None, stack: Contender | N
     if shipped is not found.leader:
         return f"{kept}{against}; {found.leader.label} was ahead, but within noise, so the simpler {shipped.label} is shipped."
     better = " and the ".join(name for c, name in others if c.weakest.value > shipped.weakest.value)
-    why = f"; it shows more of the other sources or less damage than the {better}" if better else ""
+    objectives = dict.fromkeys(metric.partition(":")[0] for metric in shipped.metrics)
+    reasons = " or ".join(["more of the other sources", "less damage", *(f"a better {name}" for name in objectives)])
+    why = f"; it shows {reasons} than the {better}" if better else ""
     return f"{kept}{against}{why}, on prompts and seeds that the search never saw."
 
 

@@ -9,7 +9,7 @@ from optimizer.errors import StudyError
 from optimizer.rendering import PromptSet
 from optimizer.search.config import PARTS, Config
 from optimizer.search.evaluation.fingerprint import check_same_inputs, evaluation_context, study_inputs
-from optimizer.search.evaluation.session import Bench
+from optimizer.search.evaluation.session import Session
 from optimizer.search.images.retention import Gallery
 from optimizer.search.observer import Observer
 from optimizer.search.trials.ledger import Ledger, begin, budget_of, inputs_of
@@ -27,7 +27,7 @@ from studies.trial_log import TrialLog
 
 @contextmanager
 def open_ledger(
-    bench: Bench, prompts: PromptSet, directory: StudyDirectory, observer: Observer, *, joining: bool = False, fork: str = ""
+    bench: Session, prompts: PromptSet, directory: StudyDirectory, observer: Observer, *, joining: bool = False, fork: str = ""
 ) -> Iterator[Ledger]:
     """Yields the study's ledger, with this process registered as a worker while the block runs.
 
@@ -44,10 +44,18 @@ def open_ledger(
         UsageError: a prompt is longer than the base model accepts.
     """
     config = bench.config
-    renderer, eye, parts = bench.renderer, bench.embedder.name, {part: getattr(config, part) for part in PARTS}
-    special = renderer.special(prompts.prompts)
-    based = bench.ensemble.based
-    context = evaluation_context(bench.base, prompts, renderer.settings, eye, renderer.precision, parts, special=special, based=based)
+    renderer = bench.renderer
+    context = evaluation_context(
+        bench.base,
+        prompts,
+        renderer.settings,
+        bench.embedder.name,
+        renderer.precision,
+        {part: getattr(config, part) for part in PARTS},
+        objectives=bench.objectives,
+        special=renderer.special(prompts.prompts),
+        based=bench.ensemble.based,
+    )
     shared, store = open_shared(config, directory, create=not joining), open_store_of(config, directory)
     try:
         patience = Patience(observer)

@@ -17,8 +17,9 @@ METRIC = "score"
 _NOTE_LENGTH = 2045
 _STUDY_NOTE = """Each trial is one merge of the sources.
 
-The **score** is how much the merge keeps of the source that it keeps least of, less what it damages the pictures:
-0 is the base model, 1 is that source alone. Trials with a label are the baselines and recipes that people try first.
+The **score** is √(smallest share × geometric mean of the shares) × a factor of at most 1 for image damage. The shares are those that the
+merge keeps of each source: 0 is the base model, 1 is that source alone. A merge that loses a source scores 0.
+Trials with a label are the baselines and recipes that people try first.
 """
 
 

@@ -2,40 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from torch import Tensor
 
-from objectives import Interval, Moments
+from objectives import Interval
 from optimizer import Recipe
 from optimizer.search.evaluation.confirmation import Confirmation, Contender, decide, finalists
 from optimizer.search.labels import NAIVE, STACK
 from optimizer.search.results.summary import verdict
 from tests.search.runs import record
 
-NOTHING = Moments(torch.zeros(1, 2, 2), torch.zeros(1, 2), torch.zeros(1))
 PICTURES = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
 
 
-def contender(label: str, value: float, alone: bool = False) -> Contender:
+def contender(
+    label: str, value: float, alone: bool = False, samples: Tensor | None = None, metrics: dict[str, float] | None = None
+) -> Contender:
     recipe = None if alone else Recipe(method="linear", weights=(value, 1.0))
     return Contender(
         label=label,
         number=None if alone else 5,
         recipe=recipe,
         images=PICTURES,
-        moments=NOTHING,
+        measurements={},
+        score=value,
+        samples=torch.full((1,), value) if samples is None else samples,
         weakest=Interval(value, value - 0.1, value + 0.1),
         each={"a": value, "b": value},
+        artifacts=0.0,
+        metrics=metrics or {},
     )
 
 
 def samples(*means: float, noise: float = 0.05) -> Tensor:
-    """Resamples of two equal shares around each mean, with independent noise."""
-    drawn = torch.tensor(means)[:, None] + noise * torch.randn(len(means), 2000, generator=torch.Generator().manual_seed(1))
-    return drawn[..., None].expand(-1, -1, 2)
+    """Scores in resamples, with independent noise around each mean, (means, resamples)."""
+    return torch.tensor(means)[:, None] + noise * torch.randn(len(means), 2000, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.mark.parametrize(
@@ -50,19 +52,16 @@ def samples(*means: float, noise: float = 0.05) -> Tensor:
     ],
 )
 def test_the_simpler_merge_is_shipped_within_noise(labels: list[str], means: tuple[float, ...], leader: int, shipped: int) -> None:
-    contenders = [contender(label, mean) for label, mean in zip(labels, means, strict=True)]
-    assert decide(contenders, samples(*means)) == (leader, shipped)
-
-
-def test_damage_counts_as_in_the_search() -> None:
-    burned, clean = replace(contender("trial 9", 0.9), artifacts=2.0), contender("trial 4", 0.8)
-    assert decide([burned, clean], samples(0.9, 0.8)) == (1, 1)
-    assert decide([clean, replace(contender(STACK, 0.8), artifacts=2.0)], samples(0.8, 0.8)) == (0, 0)
+    drawn = samples(*means)
+    contenders = [contender(label, mean, samples=row) for label, mean, row in zip(labels, means, drawn, strict=True)]
+    found = decide(contenders)
+    assert (found[0] is contenders[leader], found[1] is contenders[shipped]) == (True, True)
 
 
 def test_equal_merges_are_within_noise() -> None:
-    same = samples(0.7)
-    assert decide([contender("trial 9", 0.7), contender(STACK, 0.7)], torch.cat([same, same])) == (0, 1)
+    same = samples(0.7)[0]
+    leading, stack = contender("trial 9", 0.7, samples=same), contender(STACK, 0.7, samples=same)
+    assert [found.label for found in decide([leading, stack])] == ["trial 9", STACK]
 
 
 def confirmation(shipped: str, leader: str) -> Confirmation:
@@ -87,6 +86,13 @@ def test_the_sentence_says_what_was_shipped_and_why() -> None:
         "The merge keeps 30% of its weakest source (20% to 40%), against 60% for the naive merge; "
         "it shows more of the other sources or less damage than the naive merge, on prompts and seeds that the search never saw."
     )
+
+
+def test_further_objectives_are_named_in_the_sentence() -> None:
+    shipped, naive = contender("trial 9", 0.3, metrics={"brightness:distance": 0.1, "brightness:factor": 0.9}), contender(NAIVE, 0.6)
+    found = verdict(Confirmation(shipped, shipped, (shipped, naive), PICTURES))
+    assert "; it shows more of the other sources or less damage or a better brightness than the naive merge, on" in found.sentence
+    assert found.metrics == ("brightness:distance", "brightness:factor")
 
 
 def test_finalists_are_the_best_distinct_merges_and_the_simple_ones() -> None:

@@ -1,0 +1,67 @@
+"""Conversion of the outcomes of objectives to the fields of records.
+
+Records have fields for the values of the objectives ``preservation`` and ``artifacts``; a table without one of these leaves NaN in its
+fields. Values of all other objectives are metrics, named ``OBJECTIVE:VALUE``, or ``OBJECTIVE:VALUE:SOURCE`` for a value of one source.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from objectives import ArtifactObjective, Outcome, Outcomes, PreservationObjective, combined_shares
+from studies.records import SourceScore
+
+_PRESERVATION, _ARTIFACTS = PreservationObjective.name, ArtifactObjective.name
+_LEVEL = "level"
+_NOTHING = Outcome()
+
+
+def source_scores(outcomes: Outcomes, names: Sequence[str]) -> dict[str, SourceScore]:
+    """Returns the scores of each source by its name.
+
+    Args:
+        outcomes: outcomes over all prompts.
+        names: names of the sources, in order.
+    """
+    found = outcomes.get(_PRESERVATION, _NOTHING).by_source
+    kept = combined_shares(outcomes).tolist()
+    own, joint, leakage = (found[name].tolist() if name in found else [math.nan] * len(names) for name in ("own", "joint", "leakage"))
+    return {name: SourceScore(preservation=kept[k], own=own[k], joint=joint[k], leakage=leakage[k]) for k, name in enumerate(names)}
+
+
+def artifact_level(outcomes: Outcomes) -> float:
+    """Returns the artifact level; NaN if no objective measures it."""
+    return float(outcomes.get(_ARTIFACTS, _NOTHING).values.get(_LEVEL, math.nan))
+
+
+def metrics(outcomes: Outcomes, names: Sequence[str]) -> dict[str, float]:
+    """Returns the values that records have no fields for: the parts of the artifact level, and all values of further objectives.
+
+    Args:
+        outcomes: outcomes over all prompts.
+        names: names of the sources, in order.
+    """
+    parts = outcomes.get(_ARTIFACTS, _NOTHING).values.items()
+    return {f"artifact_{name}": float(value) for name, value in parts if name != _LEVEL} | further_metrics(outcomes, names)
+
+
+def further_metrics(outcomes: Outcomes, names: Sequence[str]) -> dict[str, float]:
+    """Returns the values of all objectives besides ``preservation`` and ``artifacts``.
+
+    Args:
+        outcomes: outcomes over all prompts.
+        names: names of the sources, in order.
+    """
+    further = ((objective, outcome) for objective, outcome in outcomes.items() if objective not in (_PRESERVATION, _ARTIFACTS))
+    return {f"{objective}:{name}": value for objective, outcome in further for name, value in _named_values(outcome, names)}
+
+
+def _named_values(outcome: Outcome, names: Sequence[str]) -> Iterator[tuple[str, float]]:
+    for name, value in outcome.values.items():
+        yield name, float(value)
+    by_source = {**outcome.by_source, **({} if outcome.shares is None else {"share": outcome.shares})}
+    for name, values in by_source.items():
+        yield from ((f"{name}:{source}", value) for source, value in zip(names, values.tolist(), strict=True))
+    if outcome.factor is not None:
+        yield "factor", float(outcome.factor)

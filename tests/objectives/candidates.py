@@ -1,0 +1,38 @@
+"""What the objective of preservation says of embeddings, and bootstrap samples of what is kept."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from objectives import EMBEDDINGS, Effects, Moments, Pictures, PreservationObjective, mean_shares, resamples, shares
+
+
+class Kept(NamedTuple):
+    """What a candidate keeps of one source."""
+
+    own: float
+    joint: float
+    leakage: float
+    mean: float
+
+
+def preservation(merged: Tensor, effects: Effects) -> list[Kept]:
+    """What a candidate with these embeddings, (n, d), keeps of every source."""
+    objective = PreservationObjective()
+    pictures = Pictures(torch.zeros(len(merged), 3, 1, 1, dtype=torch.uint8), {EMBEDDINGS: merged})
+    found = objective.compare(objective.measure(pictures, effects), effects)
+    assert found.shares is not None
+    return [Kept(*numbers) for numbers in torch.stack([*found.by_source.values(), found.shares]).T.tolist()]
+
+
+def kept(reduced: Moments, counts: Tensor | None = None) -> Tensor:
+    """The mean of own and joint shares over every resample, (..., k)."""
+    return mean_shares(*shares(reduced, counts))
+
+
+def bootstrap(reduced: Moments, *, count: int, seed: int = 0) -> Tensor:
+    """What is kept of every source in every resample, (count, k)."""
+    return kept(reduced, resamples(reduced.asked, count=count, seed=seed))
