@@ -33,6 +33,10 @@ def load_embedder(spec: str | Path, *, device: str = "cpu") -> AnyEmbedder:
 
     Raises:
         EmbedderError: the model is not found, or needs a download that is not possible.
+
+    Example:
+        >>> load_embedder("fake:").name
+        'fake:'
     """
     if not str(spec).startswith(FAKE):
         # Imported here because open_clip takes seconds to import and the fake embedder does not need it.

@@ -16,6 +16,11 @@ class FakeEmbedder:
 
     Attributes:
         name: the constant ``fake:``.
+
+    Example:
+        >>> black = torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
+        >>> FakeEmbedder()(black).shape
+        torch.Size([2, 64])
     """
 
     name = FAKE

@@ -167,11 +167,12 @@ def _summary(study: StudyDirectory) -> StudySummary:
 def _tell(summary: StudySummary, directory: Path, best: Path | None) -> None:
     console = Console(highlight=False)
     if summary.verdict:
-        table = Table("model", "weakest source", "95 % interval", *summary.names, "artifacts", *summary.verdict.metrics)
+        factors = [metric for metric in summary.verdict.metrics if metric.endswith(":factor")]
+        table = Table("model", "weakest source", "95 % interval", *summary.names, "artifacts", *factors)
         for label, row in summary.verdict.rows.items():
             shown = f"{label} ◂" if label == summary.verdict.shipped_label else label
             each = [f"{row.sources[name]:.2f}" for name in summary.names]
-            further = [f"{row.metrics[name]:.2f}" if name in row.metrics else "–" for name in summary.verdict.metrics]
+            further = [f"{row.metrics[name]:.2f}" if name in row.metrics else "–" for name in factors]
             damage = "–" if row.artifacts is None else f"{row.artifacts:.2f}"
             table.add_row(shown, f"{row.weakest:.2f}", f"{row.ci_low:.2f} – {row.ci_high:.2f}", *each, damage, *further)
         console.print(table)

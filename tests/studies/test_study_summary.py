@@ -83,6 +83,18 @@ def test_an_interval_does_not_end_before_it_begins() -> None:
         ConfirmedScore(weakest=0.5, ci_low=0.2, ci_high=0.1)
 
 
+def test_the_weakest_share_is_read_under_its_earlier_name(tmp_path: Path) -> None:
+    summary = sample(tmp_path, size=8)
+    assert summary.verdict is not None
+    data = json.loads(save_summary(summary, tmp_path).read_text())
+    for row in data["verdict"]["rows"].values():
+        row["score"] = row.pop("weakest")
+        del row["metrics"]
+    (tmp_path / "summary.json").write_text(json.dumps(data))
+    assert load_summary(tmp_path) == summary
+    assert {"weakest", "metrics"} <= summary.verdict.model_dump()["rows"]["best"].keys()
+
+
 def test_reading_what_is_no_summary(tmp_path: Path) -> None:
     with pytest.raises(StudyDirectoryError, match=r"summary\.json: cannot be read \(No such file or directory\) — resume the study"):
         load_summary(tmp_path)

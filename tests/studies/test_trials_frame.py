@@ -42,12 +42,25 @@ def test_columns_are_pinned() -> None:
     ]
 
 
+def test_values_of_further_objectives_are_the_last_columns() -> None:
+    first, second = record(3), record(4)
+    assert first.evaluation
+    assert second.evaluation
+    metrics = {"artifact_flat": 0.0, "seconds_render": 2.0, "novelty:ratio": 1.5, "novelty:share:hero": 0.5}
+    first = first.model_copy(update={"evaluation": first.evaluation.model_copy(update={"metrics": metrics})})
+    frame = trials_frame([*RECORDS, first, second])
+    assert list(frame.columns)[-3:] == ["block:style:MID", "metric:novelty:ratio", "metric:novelty:share:hero"]
+    assert frame["metric:novelty:ratio"].dtype == "float64"
+    assert frame["metric:novelty:ratio"].tolist()[3] == 1.5
+    assert frame["metric:novelty:ratio"].isna().tolist() == [True, True, True, False, True]
+
+
 def test_every_column_is_documented_with_its_type() -> None:
     text = frames.__doc__ or ""
     table = {line.split()[0]: line.split()[1] for line in text.splitlines() if len(line.split()) > 2 and not line.startswith("=")}
     assert {name: table[name] for name in frames.COLUMNS} == dict(frames.COLUMNS)
     assert all(table[f"{name}:<source>"] == "float64" for name in frames.SOURCE_COLUMNS)
-    assert table["block:<source>:<block>"] == "float64"
+    assert table["block:<source>:<block>"] == table["metric:<objective>:<name>"] == "float64"
 
 
 def test_types() -> None:
