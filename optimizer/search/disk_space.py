@@ -40,11 +40,11 @@ class Need:
         return int(1.1 * (self.pictures + self.sheets + self.records + self.export)) + _SLACK
 
 
-def check_space(bench: Session, prompts: PromptSet, unseen: PromptSet, directory: StudyDirectory) -> str:
+def check_space(session: Session, prompts: PromptSet, unseen: PromptSet, directory: StudyDirectory) -> str:
     """Returns a line that states the required and the available disk space.
 
     Args:
-        bench: session of the run.
+        session: evaluation session of the run.
         prompts: prompts of the search.
         unseen: prompts of the confirmation.
         directory: study directory; it need not exist.
@@ -52,7 +52,7 @@ def check_space(bench: Session, prompts: PromptSet, unseen: PromptSet, directory
     Raises:
         UsageError: the required space exceeds the available space.
     """
-    needed = need(bench, prompts, unseen, directory).total
+    needed = need(session, prompts, unseen, directory).total
     left = max(needed - _written(directory), _SLACK)
     free = shutil.disk_usage(_existing(directory.path)).free
     if free < left:
@@ -61,25 +61,25 @@ def check_space(bench: Session, prompts: PromptSet, unseen: PromptSet, directory
     return f"this run needs about {amount(left)} of disk, {amount(free)} are free"
 
 
-def need(bench: Session, prompts: PromptSet, unseen: PromptSet, directory: StudyDirectory) -> Need:
+def need(session: Session, prompts: PromptSet, unseen: PromptSet, directory: StudyDirectory) -> Need:
     """Returns what a run writes from start to end; with a database, only what it writes on this machine."""
-    config, sources = bench.config, len(bench.sources)
+    config, sources = session.config, len(session.sources)
     baselines = sources + 2
     kept = {"all": baselines + config.budget, "best": baselines + config.finalists + config.workers, "none": 0}[config.keep_images]
     searched = 0 if config.storage else (1 + sources + kept) * len(prompts)
     confirmed = (1 + sources + 4) * len(unseen)
     trials = baselines + config.budget
-    sheets = 0 if config.storage or config.keep_images == "none" else trials * min(_SHEET, len(prompts) * _picture(bench, directory))
-    pictures = (searched + confirmed) * _picture(bench, directory)
-    return Need(pictures, sheets, trials * _RECORD, bench.ensemble.export_bytes(bench.space(config.budget)))
+    sheets = 0 if config.storage or config.keep_images == "none" else trials * min(_SHEET, len(prompts) * _picture(session, directory))
+    pictures = (searched + confirmed) * _picture(session, directory)
+    return Need(pictures, sheets, trials * _RECORD, session.ensemble.export_bytes(session.space(config.budget)))
 
 
-def _picture(bench: Session, directory: StudyDirectory) -> int:
+def _picture(session: Session, directory: StudyDirectory) -> int:
     """Returns the size of a picture in bytes: measured on an existing picture of the study, else estimated."""
     first = next(iter(sorted((directory.images / "baselines").glob("*/000.png"))), None)
     if first is not None:
         return first.stat().st_size
-    height, width = bench.renderer.picture_size
+    height, width = session.renderer.picture_size
     return int(height * width * 3 * _PNG)
 
 

@@ -78,32 +78,32 @@ def run(config: Config, observer: Observer) -> Study:
     """Runs or resumes the study of a configuration. Raises the exceptions of ``optimize``."""
     quiet()
     config, origin = forked(config.checked().resolved())
-    bench = prepare(config, observer)
-    for line in bench.ensemble.remarks():
+    session = prepare(config, observer)
+    for line in session.ensemble.remarks():
         observer.note(f"warning: {line}")
-    prompts, unseen = search_prompts(config, bench.sources), confirmation_prompts(config, bench.sources)
-    bench.renderer.special(unseen.prompts)  # fails now, not after the search, if a confirmation prompt cannot be rendered
-    room = check_space(bench, prompts, unseen, StudyDirectory(config.out))
+    prompts, unseen = search_prompts(config, session.sources), confirmation_prompts(config, session.sources)
+    session.renderer.special(unseen.prompts)  # fails now, not after the search, if a confirmation prompt cannot be rendered
+    room = check_space(session, prompts, unseen, StudyDirectory(config.out))
     directory, name = _created(config), origin.name if origin else ""
-    with alone_in(directory), open_ledger(bench, prompts, directory, observer, fork=name) as ledger:
+    with alone_in(directory), open_ledger(session, prompts, directory, observer, fork=name) as ledger:
         if finished := _finished(config, ledger, directory):
             return finished
-        if bench.renderer.plan:
-            observer.note(bench.renderer.plan)
-            observer.note(_drawing(bench.renderer))
+        if session.renderer.plan:
+            observer.note(session.renderer.plan)
+            observer.note(_drawing(session.renderer))
         observer.note(room)
         if origin and not directory.is_study:
-            observer.note(_taken_over(origin, bench, ledger))
+            observer.note(_taken_over(origin, session, ledger))
         write_text(directory.settings, config.to_yaml())
         confirmation, complete = None, False
         try:
-            complete = _search(bench, prompts, ledger, directory, observer)
+            complete = _search(session, prompts, ledger, directory, observer)
             if finalists(ledger.records(), 1):
-                evaluator = bench.evaluator(unseen, observer, final=True)
+                evaluator = session.evaluator(unseen, observer, final=True)
                 confirmation = confirm(ledger.records(), evaluator, count=config.finalists, seed=config.seed, observer=observer)
         except Stopped:
             observer.note("stopped; everything finished is on disk")
-        study = _closed(bench, ledger, directory, unseen, confirmation, complete)
+        study = _closed(session, ledger, directory, unseen, confirmation, complete)
     if complete and not finalists(study.trials, 1):
         reason = next((t.error for t in reversed(study.trials) if t.error), "")
         raise NoFeasibleMerge(f"no merge can be used; the last failure: {reason}", where=directory.path, remedy="see report.html")
@@ -116,8 +116,8 @@ def _drawing(renderer: AnyRenderer) -> str:
     return f"pictures: {width} × {height}, {settings.steps} steps, guidance {settings.guidance:g}, up to {settings.batch} at once"
 
 
-def _taken_over(origin: Origin, bench: Session, ledger: Ledger) -> str:
-    space = bench.space(ledger.planned_budget)
+def _taken_over(origin: Origin, session: Session, ledger: Ledger) -> str:
+    space = session.space(ledger.planned_budget)
     return take_over(origin, ledger, space, first_trials(space, ledger.planned_budget))
 
 
@@ -143,32 +143,32 @@ def _finished(config: Config, ledger: Ledger, directory: StudyDirectory) -> Stud
     return Study(directory.path, summary, best, complete=True) if same and best.exists() and directory.report.is_file() else None
 
 
-def _search(bench: Session, prompts: PromptSet, ledger: Ledger, directory: StudyDirectory, observer: Observer) -> bool:
-    config, space = bench.config, bench.space(ledger.planned_budget)
+def _search(session: Session, prompts: PromptSet, ledger: Ledger, directory: StudyDirectory, observer: Observer) -> bool:
+    config, space = session.config, session.space(ledger.planned_budget)
     observer.note(space.summary())
     begin_search(ledger, space, config.budget)
     deadline = time.monotonic() + config.timeout if config.timeout else None
     with Crew(config, directory.path, observer):
-        return search(ledger, space, bench.evaluator(prompts, observer), config, deadline=deadline, observer=observer)
+        return search(ledger, space, session.evaluator(prompts, observer), config, deadline=deadline, observer=observer)
 
 
 def _closed(
-    bench: Session, ledger: Ledger, directory: StudyDirectory, unseen: PromptSet, confirmation: Confirmation | None, complete: bool
+    session: Session, ledger: Ledger, directory: StudyDirectory, unseen: PromptSet, confirmation: Confirmation | None, complete: bool
 ) -> Study:
     """Exports the winner and writes tables, summary and report, which are written even if the export fails."""
     records = ledger.records()
-    write_tables(records, directory, [s.name for s in bench.sources])
+    write_tables(records, directory, [s.name for s in session.sources])
     story = Story(
-        config=bench.config,
-        sources=bench.sources,
+        config=session.config,
+        sources=session.sources,
         records=records,
         prompts=unseen,
         confirmation=confirmation,
         exported="",
-        device=str(bench.renderer.device),
+        device=str(session.renderer.device),
         created=_began(ledger),
         finished=None,
-        warnings=(*bench.ensemble.remarks(), *(warning for r in records if (warning := _warning(r)))),
+        warnings=(*session.ensemble.remarks(), *(warning for r in records if (warning := _warning(r)))),
         imported=ledger.imported,
     )
     try:

@@ -34,9 +34,9 @@ def work(config: Config, observer: Observer) -> int:
             config = Patience(observer)(lambda: fetched(own, shared.study, store))
         finally:
             shared.close()
-    bench = prepare(config, observer)
-    prompts = search_prompts(config, bench.sources)
-    with open_ledger(bench, prompts, directory, observer, joining=True) as ledger:
-        space, evaluator = bench.space(ledger.planned_budget), bench.evaluator(prompts, observer)
+    session = prepare(config, observer)
+    prompts = search_prompts(config, session.sources)
+    with open_ledger(session, prompts, directory, observer, joining=True) as ledger:
+        space, evaluator = session.space(ledger.planned_budget), session.evaluator(prompts, observer)
         search(ledger, space, evaluator, config, deadline=None, observer=observer)
         return ledger.presence.member.finished

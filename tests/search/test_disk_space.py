@@ -65,17 +65,19 @@ def test_what_is_written_is_less_than_what_was_said(options: dict[str, Any]) -> 
 
 def needed(options: dict[str, Any], directory: Path) -> int:
     config = Config.of(**options)
-    bench = prepare(config, Silent())
-    return need(bench, search_prompts(config, bench.sources), confirmation_prompts(config, bench.sources), StudyDirectory(directory)).total
+    session = prepare(config, Silent())
+    return need(
+        session, search_prompts(config, session.sources), confirmation_prompts(config, session.sources), StudyDirectory(directory)
+    ).total
 
 
 def test_pictures_are_counted_by_what_is_kept(options: dict[str, Any], tmp_path: Path) -> None:
     def pictures(**changes: Any) -> float:
         config = Config.of(**options | {"budget": 100, "finalists": 3} | changes)
-        bench = prepare(config, Silent())
-        prompts, unseen = search_prompts(config, bench.sources), confirmation_prompts(config, bench.sources)
+        session = prepare(config, Silent())
+        prompts, unseen = search_prompts(config, session.sources), confirmation_prompts(config, session.sources)
         assert len(prompts) == 3
-        found = need(bench, prompts, unseen, StudyDirectory(tmp_path / "none")).pictures / int(64 * 64 * 3 * 0.7)
+        found = need(session, prompts, unseen, StudyDirectory(tmp_path / "none")).pictures / int(64 * 64 * 3 * 0.7)
         return found - 7 * len(unseen)
 
     assert pictures(keep_images="all") == 3 * (3 + 4 + 100)

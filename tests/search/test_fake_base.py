@@ -96,11 +96,11 @@ def test_a_slower_base_is_the_same_study(files: list[str], tmp_path: Path, monke
 def test_the_fingerprint_knows_everything_but_the_latency(files: list[str], tmp_path: Path) -> None:
     contexts = []
     for base in ("fake:", "fake:latency=3", "fake:size=16&latency=0.1", "fake:size=8", "fake:oom=0.1"):
-        bench = prepare(Config.of(**options(files, tmp_path, base)), Silent())
-        prompts = search_prompts(bench.config, bench.sources)
-        renderer = bench.renderer
-        named = renderer.settings, bench.embedder.name, renderer.precision
-        contexts.append(evaluation_context(bench.base, prompts, *named, objectives=bench.objectives))
+        session = prepare(Config.of(**options(files, tmp_path, base)), Silent())
+        prompts = search_prompts(session.config, session.sources)
+        renderer = session.renderer
+        named = renderer.settings, session.embedder.name, renderer.precision
+        contexts.append(evaluation_context(session.base, prompts, *named, objectives=session.objectives))
     assert contexts[0] == contexts[1] == contexts[2]
     assert len({str(context) for context in contexts}) == 3
     assert contexts[0]["embedder"] == "fake:"

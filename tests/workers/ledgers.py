@@ -94,9 +94,9 @@ class Fresh:
 
     def __init__(self, job: Job) -> None:
         options = {"own": 1, "joint": 1, "confirm": 1, "finalists": 1, "out": job.out, "seed": job.seed, "budget": job.budget}
-        bench = prepare(Config.of(sources=job.sources, base="fake:size=4&fail=0.1", **options), Silent())
-        self._evaluator = bench.evaluator(search_prompts(bench.config, bench.sources), Silent())
-        self._space = bench.space(job.budget)
+        session = prepare(Config.of(sources=job.sources, base="fake:size=4&fail=0.1", **options), Silent())
+        self._evaluator = session.evaluator(search_prompts(session.config, session.sources), Silent())
+        self._space = session.space(job.budget)
         self._cache = EvaluationCache(FolderStore(Path(job.artifacts) if job.storage else job.out))
 
     def kept(self, trial: optuna.trial.FrozenTrial) -> bool:

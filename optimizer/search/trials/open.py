@@ -27,12 +27,12 @@ from studies.trial_log import TrialLog
 
 @contextmanager
 def open_ledger(
-    bench: Session, prompts: PromptSet, directory: StudyDirectory, observer: Observer, *, joining: bool = False, fork: str = ""
+    session: Session, prompts: PromptSet, directory: StudyDirectory, observer: Observer, *, joining: bool = False, fork: str = ""
 ) -> Iterator[Ledger]:
     """Yields the study's ledger, with this process registered as a worker while the block runs.
 
     Args:
-        bench: session of the run.
+        session: evaluation session of the run.
         prompts: prompts of the search.
         directory: directory of the study or of its report.
         observer: receives a note when the storage is unavailable.
@@ -43,30 +43,30 @@ def open_ledger(
         StudyError: the study cannot be opened, or was started with other inputs.
         UsageError: a prompt is longer than the base model accepts.
     """
-    config = bench.config
-    renderer = bench.renderer
+    config = session.config
+    renderer = session.renderer
     context = evaluation_context(
-        bench.base,
+        session.base,
         prompts,
         renderer.settings,
-        bench.embedder.name,
+        session.embedder.name,
         renderer.precision,
         {part: getattr(config, part) for part in PARTS},
-        objectives=bench.objectives,
+        objectives=session.objectives,
         special=renderer.special(prompts.prompts),
-        based=bench.ensemble.based,
+        based=session.ensemble.based,
     )
     shared, store = open_shared(config, directory, create=not joining), open_store_of(config, directory)
     try:
         patience = Patience(observer)
         budget = patience(lambda: budget_of(shared.study, config.budget))
-        inputs = study_inputs(context, bench.sources, bench.space(budget))
+        inputs = study_inputs(context, session.sources, session.space(budget))
         begun = patience(lambda: inputs_of(shared.study))
         check_same_inputs(begun, inputs, "--study" if joining and config.storage else directory.path)
         if not joining:
             patience(lambda: begin(shared.study, TrialLog(store), budget=config.budget, inputs=inputs, fork=fork))
         if config.storage and not joining:
-            patience(lambda: send(config, bench.sources, shared.study, store))
+            patience(lambda: send(config, session.sources, shared.study, store))
         member = newcomer()
         claims = Claims(shared.study, shared.gate, shared.roster, member.name)
         with Presence(shared.roster, member, BEAT).shown(patience) as presence:
