@@ -105,7 +105,7 @@ def load_open_clip(spec: str | Path, *, device: str = "cpu") -> Embedder:
     Raises:
         EmbedderError: the model is not found, or needs a download that is not possible.
     """
-    name, pretrained = _resolved(str(spec))
+    name, pretrained = _model_and_weights(str(spec))
     try:
         model = open_clip.create_model(name, pretrained=pretrained, device=device, require_pretrained=True)
     except Exception as error:  # open_clip raises whatever the hub client, the network or the config parser raise
@@ -114,7 +114,7 @@ def load_open_clip(spec: str | Path, *, device: str = "cpu") -> Embedder:
     return Embedder(model, str(spec))
 
 
-def _resolved(spec: str) -> tuple[str, str | None]:
+def _model_and_weights(spec: str) -> tuple[str, str | None]:
     """Returns the open_clip model name and the tag of its pretrained weights."""
     if Path(spec).is_dir():
         if not (Path(spec) / _CONFIG).is_file():

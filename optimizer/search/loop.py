@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial
 from optimizer.errors import NoFeasibleMerge, StudyError, TrialError
 from optimizer.search.config import Config
 from optimizer.search.evaluation.evaluator import Evaluator
-from optimizer.search.evaluation.heap import tidy
+from optimizer.search.evaluation.heap import trim_heap
 from optimizer.search.images.png import save_images
 from optimizer.search.observer import Observer, Stopped
 from optimizer.search.proposals.ask import proposed
@@ -83,7 +83,7 @@ def search(ledger: Ledger, space: SearchSpace, evaluator: Evaluator, config: Con
             ledger.give_back(trial)
             raise
         ledger.presence.count(pictures=len(evaluator.prompts), finished=1, failed=int(record.evaluation is None))
-        tidy()
+        trim_heap()
     _tell_news(ledger, Turn(Idle.WAIT), observer, told)
     return False
 

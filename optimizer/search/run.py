@@ -21,8 +21,8 @@ from optimizer.search.loop import begin_search, first_trials, search
 from optimizer.search.observer import Observer, Silent, Stopped
 from optimizer.search.proposals.initial_trials import idle_warning
 from optimizer.search.proposals.sampler import quiet
-from optimizer.search.results.export import ship
-from optimizer.search.results.summary import Story, command_line, summarise
+from optimizer.search.results.export import export_winner
+from optimizer.search.results.summary import SummaryInputs, command_line, summarise
 from optimizer.search.trials.fork import Origin, forked, take_over
 from optimizer.search.trials.ledger import Ledger, alone_in
 from optimizer.search.trials.open import open_ledger
@@ -158,7 +158,7 @@ def _closed(
     """Exports the winner and writes tables, summary and report, which are written even if the export fails."""
     records = ledger.records()
     write_tables(records, directory, [s.name for s in session.sources])
-    story = Story(
+    inputs = SummaryInputs(
         config=session.config,
         sources=session.sources,
         records=records,
@@ -172,21 +172,21 @@ def _closed(
         imported=ledger.imported,
     )
     try:
-        best = ship(story, directory) if confirmation else None
+        best = export_winner(inputs, directory) if confirmation else None
     except OptimizerError as error:
-        _report(replace(story, warnings=(*story.warnings, f"the export failed: {error}")), directory)
+        _report(replace(inputs, warnings=(*inputs.warnings, f"the export failed: {error}")), directory)
         raise
     name = best.relative_to(directory.path).as_posix() if best else ""
     finished = datetime.now(UTC) if best and complete else None
-    return Study(directory.path, _report(replace(story, exported=name, finished=finished), directory), best, complete)
+    return Study(directory.path, _report(replace(inputs, exported=name, finished=finished), directory), best, complete)
 
 
 def _warning(record: TrialRecord) -> str:
     return f"trial {record.number} failed: {record.error}" if record.evaluation is None else idle_warning(record)
 
 
-def _report(story: Story, directory: StudyDirectory) -> StudySummary:
-    summary = summarise(story, directory)
+def _report(inputs: SummaryInputs, directory: StudyDirectory) -> StudySummary:
+    summary = summarise(inputs, directory)
     save_summary(summary, directory)
     write_report(summary, directory)
     return summary

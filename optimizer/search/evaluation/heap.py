@@ -7,7 +7,7 @@ import sys
 from functools import cache
 
 
-def tidy() -> None:
+def trim_heap() -> None:
     """Returns freed heap memory to the operating system, if the C library supports it (glibc's ``malloc_trim``).
 
     The Gaussian process allocates matrices of growing sizes, which fragments the heap by about a quarter of a megabyte per trial.

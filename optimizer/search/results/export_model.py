@@ -15,7 +15,7 @@ from optimizer.merging.models import Blend, account, account_place, account_text
 from studies.atomic import write_text
 
 
-def ship_model(blend: Blend, best: Path, name: str) -> Path:
+def export_model(blend: Blend, best: Path, name: str) -> Path:
     """Writes the model that was rendered with, and verifies the written tensors.
 
     A model that was written before, from the same models and recipe, is not written again; any other model gets a new version number.
@@ -46,12 +46,12 @@ def _place(blend: Blend, best: Path, stem: str) -> tuple[Path, bool]:
         place = best / f"{stem}_v{version}{blend.first.suffix}"
         if not place.exists():
             return place, False
-        if _told(place) == account(blend.job):
+        if _read_account(place) == account(blend.job):
             return place, True
     raise AssertionError("there are always more numbers")
 
 
-def _told(place: Path) -> object:
+def _read_account(place: Path) -> object:
     """Returns the ``merge.yaml`` content of an existing model, or None if the model is incomplete."""
     try:
         return yaml.safe_load(account_place(place).read_text(encoding="utf-8"))

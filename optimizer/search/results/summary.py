@@ -26,7 +26,7 @@ _LIBRARIES = ("torch", "diffusers", "peft", "open-clip-torch", "optuna", "torchm
 
 
 @dataclass(frozen=True)
-class Story:
+class SummaryInputs:
     """Inputs of a study summary.
 
     Attributes:
@@ -56,33 +56,33 @@ class Story:
     imported: int = 0
 
 
-def summarise(story: Story, directory: StudyDirectory) -> StudySummary:
+def summarise(inputs: SummaryInputs, directory: StudyDirectory) -> StudySummary:
     """Returns the summary, and saves the confirmation pictures that it refers to."""
-    confirmed = story.confirmation
-    names = [s.name for s in story.sources]
-    complete = [r for r in story.records if r.evaluation is not None and not is_alone(r.label)]
+    confirmed = inputs.confirmation
+    names = [s.name for s in inputs.sources]
+    complete = [r for r in inputs.records if r.evaluation is not None and not is_alone(r.label)]
     ahead = max(complete, key=lambda r: r.evaluation.score if r.evaluation else 0.0, default=None)
     return StudySummary(
         title=" + ".join(names),
         version=version("multilora-optimizer"),
-        created=story.created,
-        finished=story.finished,
-        kind=story.config.kind,
-        base=story.config.base or ("" if story.config.whole else DEMO_BASE),
-        sources=tuple(_source(s) for s in story.sources),
-        prompts=_prompts(story.prompts, names) if confirmed else (),
+        created=inputs.created,
+        finished=inputs.finished,
+        kind=inputs.config.kind,
+        base=inputs.config.base or ("" if inputs.config.whole else DEMO_BASE),
+        sources=tuple(_source(s) for s in inputs.sources),
+        prompts=_prompts(inputs.prompts, names) if confirmed else (),
         columns=_columns(confirmed, directory) if confirmed else (),
-        trials=tuple(story.records),
-        baselines=len(story.sources) + len((NAIVE,) if story.config.interpolates else (STACK, NAIVE)),
-        budget=story.config.budget + story.imported,
+        trials=tuple(inputs.records),
+        baselines=len(inputs.sources) + len((NAIVE,) if inputs.config.interpolates else (STACK, NAIVE)),
+        budget=inputs.config.budget + inputs.imported,
         best_number=confirmed.shipped.number if confirmed else ahead.number if ahead else None,
         verdict=verdict(confirmed) if confirmed else None,
-        file=story.exported,
-        comfyui_only=story.config.dialect == "comfyui",
-        environment=_environment(story.device),
-        command=command_line(story.config),
-        resume_command="" if story.finished else f"optimize resume {shlex.quote(str(story.config.out))}",
-        warnings=story.warnings,
+        file=inputs.exported,
+        comfyui_only=inputs.config.dialect == "comfyui",
+        environment=_environment(inputs.device),
+        command=command_line(inputs.config),
+        resume_command="" if inputs.finished else f"optimize resume {shlex.quote(str(inputs.config.out))}",
+        warnings=inputs.warnings,
     )
 
 

@@ -28,7 +28,7 @@ from optimizer.search.config import Config
 from optimizer.search.loop import first_trials
 from optimizer.search.proposals.initial_trials import baselines
 from optimizer.search.proposals.space import SearchSpace, space_of_models
-from optimizer.search.results.export_model import ship_model
+from optimizer.search.results.export_model import export_model
 from optimizer.search.sources.full_models import load_models
 from studies.demo.world import demo_embedder
 from tests.checkpoints.test_single_file_models import xl
@@ -160,17 +160,17 @@ def test_a_written_model_is_read_back_and_not_written_twice(tmp_path: Path, monk
     a, b, _ = models(tmp_path)
     ensemble = load_models(Config.of(**options(tmp_path, [a, b])))
     blend = ensemble.blend(Recipe(method="linear", weights=(0.75, 0.25)))
-    first = ship_model(blend, tmp_path / "best", "a-b_linear_0.75-0.25_v1.safetensors")
+    first = export_model(blend, tmp_path / "best", "a-b_linear_0.75-0.25_v1.safetensors")
     assert first.name == "a-b_linear_0.75-0.25_v1"
     before = (first / "unet/diffusion_pytorch_model.safetensors").stat().st_mtime_ns
-    assert ship_model(blend, tmp_path / "best", "a-b_linear_0.75-0.25_v1.safetensors") == first
+    assert export_model(blend, tmp_path / "best", "a-b_linear_0.75-0.25_v1.safetensors") == first
     assert (first / "unet/diffusion_pytorch_model.safetensors").stat().st_mtime_ns == before
     other = ensemble.blend(Recipe(method="linear", weights=(0.75, 0.25), blocks=({}, {"OUT": 0.5})))
-    assert ship_model(other, tmp_path / "best", "a-b_linear_0.75-0.25_v1.safetensors").name == "a-b_linear_0.75-0.25_v2"
+    assert export_model(other, tmp_path / "best", "a-b_linear_0.75-0.25_v1.safetensors").name == "a-b_linear_0.75-0.25_v2"
     read = Blend.read
     monkeypatch.setattr(Blend, "read", lambda self, part, name: read(self, part, name) * 2)
     with pytest.raises(ExportError, match=r"_v1: .*, read back, is not what was drawn with — check the disk"):
-        ship_model(blend, tmp_path / "best", "a-b_linear_0.75-0.25_v1.safetensors")
+        export_model(blend, tmp_path / "best", "a-b_linear_0.75-0.25_v1.safetensors")
 
 
 def test_what_makes_no_sense_for_models_is_refused_in_a_line(tmp_path: Path) -> None:
