@@ -39,7 +39,7 @@ def merge_facts(job: MergePlan, found: Written) -> dict[str, Any]:
         "total": asdict(found.report.total),
         "by_module": {path: asdict(fidelity) for path, fidelity in found.report.modules.items()},
         "prune_curve": [asdict(point) for point in found.curve],
-    }
+    } | ({"router": str(found.router)} if found.router else {})
 
 
 def print_merge(job: MergePlan, found: Written, console: Console) -> None:
@@ -60,7 +60,12 @@ def print_merge(job: MergePlan, found: Written, console: Console) -> None:
         f"cosine to the plain sum {total.cosine_sum:.2f}",
         soft_wrap=True,
     )
-    for name, path in (("LoRA", found.check.path), ("recipe", found.recipe), ("card", found.card)):
+    for name, path in (
+        ("LoRA", found.check.path),
+        ("recipe", found.recipe),
+        *([("router", found.router)] if found.router else []),
+        ("card", found.card),
+    ):
         console.print(Text(f"{name:<7} {path}" + (f"  ({size})" if name == "LoRA" else "")), soft_wrap=True)
 
 

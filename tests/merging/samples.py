@@ -10,7 +10,7 @@ from torch import Tensor
 
 from optimizer.adapters.adapter import Adapter
 from optimizer.adapters.factors import Factors
-from optimizer.merging import Recipe
+from optimizer.merging import METHODS, Recipe
 
 SHAPES: dict[str, tuple[int, ...]] = {
     "text_encoder.text_model.encoder.layers.0.mlp.fc1": (20, 12),
@@ -20,6 +20,9 @@ SHAPES: dict[str, tuple[int, ...]] = {
     "unet.up_blocks.1.attentions.2.transformer_blocks.0.ff.net.2": (12, 24),
 }
 PATHS = tuple(SHAPES)
+
+UNCALIBRATED = {name: method for name, method in METHODS.items() if not method.calibrated}
+"""Methods that need nothing but the sources: all but those that apply a router."""
 
 # Settings under which every method keeps everything of a single source, and settings under which it loses something.
 NEUTRAL: dict[str, dict[str, object]] = {
