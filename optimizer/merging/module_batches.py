@@ -98,7 +98,8 @@ def stacks(adapters: Sequence[Adapter], device: str | torch.device = "cpu", rout
 
 
 def _routed(terms: Sequence[LowRank], paths: Sequence[str], router: Router) -> list[LowRank]:
-    downs = router.routed(paths, torch.cat([term.down for term in terms], dim=1)).split([term.rank for term in terms], dim=1)
+    whole = router.routed(paths, torch.cat([term.down for term in terms], dim=1))
+    downs = torch.split(whole, [term.rank for term in terms], dim=1)
     return [LowRank(term.up, down) for term, down in zip(terms, downs, strict=True)]
 
 

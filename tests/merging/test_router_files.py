@@ -16,12 +16,11 @@ from safetensors.torch import load_file, save_file
 from optimizer.adapters.files.container import serialise
 from optimizer.errors import AdapterError, RecipeError
 from optimizer.merging import Router, load_router, router_path, save_router
-from tests.merging.samples import PATHS, make_adapter
-from tests.merging.test_router import random_router, sources
+from tests.merging.samples import PATHS, make_adapter, random_router, uneven_sources
 
 
 def test_a_router_survives_being_written(tmp_path: Path) -> None:
-    for found in (random_router(sources()), Router.alone(sources(), 1)):
+    for found in (random_router(uneven_sources()), Router.alone(uneven_sources(), 1)):
         path = save_router(found, tmp_path / "study" / "routers")
         assert path == router_path(tmp_path / "study" / "routers", found.hash)
         assert path.stem == hashlib.sha256(path.read_bytes()).hexdigest() == found.hash
@@ -33,13 +32,13 @@ def test_a_router_survives_being_written(tmp_path: Path) -> None:
 
 
 def test_other_readers_of_safetensors_see_the_matrices(tmp_path: Path) -> None:
-    found = random_router(sources())
+    found = random_router(uneven_sources())
     assert all(torch.equal(tensor, found.matrices[path]) for path, tensor in load_file(save_router(found, tmp_path)).items())
 
 
 def test_every_process_writes_the_same_bytes(tmp_path: Path) -> None:
-    found = random_router(sources())
-    code = "from tests.merging.test_router import *; print(random_router(sources()).hash)"
+    found = random_router(uneven_sources())
+    code = "from tests.merging.samples import random_router, uneven_sources; print(random_router(uneven_sources()).hash)"
     for seed in ("1", "2"):
         environment = {**os.environ, "PYTHONHASHSEED": seed}
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=Path(__file__).parents[2])
@@ -60,18 +59,16 @@ def refusal(path: Path) -> str:
 
 
 def test_a_changed_file_is_refused(tmp_path: Path) -> None:
-    path = save_router(random_router(sources()), tmp_path)
+    path = save_router(random_router(uneven_sources()), tmp_path)
     data = bytearray(path.read_bytes())
     data[-5] ^= 1
     path.write_bytes(data)
     changed = hashlib.sha256(data).hexdigest()
-    assert refusal(path) == (
-        f"{path}: damaged or renamed: the content has SHA-256 {changed} — restore the file, or solve the router again"
-    )
+    assert refusal(path) == (f"{path}: damaged or renamed: the content has SHA-256 {changed} — restore the file, or solve the router again")
 
 
 def test_a_file_that_is_cut_off_or_missing_is_refused(tmp_path: Path) -> None:
-    path = save_router(random_router(sources()), tmp_path)
+    path = save_router(random_router(uneven_sources()), tmp_path)
     path.write_bytes(path.read_bytes()[:-8])
     assert refusal(path).startswith(f"{path}: cut off or damaged: the header asks for ")
     path.write_bytes(b"nothing of the kind")
@@ -111,4 +108,4 @@ def test_a_header_that_does_not_fit_is_refused(tmp_path: Path, told: object, mes
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(AdapterError, match=rf"^{tmp_path}/file/routers: cannot be made: .* — check the folder's permissions"):
-        save_router(Router.identity(sources()), tmp_path / "file" / "routers")
+        save_router(Router.identity(uneven_sources()), tmp_path / "file" / "routers")

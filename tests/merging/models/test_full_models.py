@@ -105,6 +105,13 @@ def test_changes_of_a_base_merge_by_every_method(folders: list[Path], tmp_path: 
     assert not torch.equal(found[bias], base[bias])
 
 
+def test_models_have_no_router(folders: list[Path]) -> None:
+    recipe = Recipe(method="routed", weights=(0.7, 0.5), calibration="ab" * 32)
+    job = Job((Folder(folders[1]), Folder(folders[2])), base=Folder(folders[0]), recipe=recipe)
+    with pytest.raises(RecipeError, match=r"^recipe: calibration: a router applies to the factors of LoRAs, .* — use another method"):
+        Blend(job)
+
+
 def test_the_result_is_a_whole_pipeline_that_draws(tmp_path: Path) -> None:
     for seed, name in enumerate(NAMES[:2]):
         tuned(tiny_xl_pipeline(), seed + 1).save_pretrained(tmp_path / name)

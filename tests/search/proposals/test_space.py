@@ -15,6 +15,7 @@ from optimizer.errors import UsageError
 from optimizer.jobs.merge_options import MergeOptions
 from optimizer.jobs.merge_plan import plan
 from optimizer.merging import METHODS, block_map, block_weight, shared_modules
+from optimizer.search.config import Config
 from optimizer.search.labels import is_alone
 from optimizer.search.loop import first_trials
 from optimizer.search.proposals.initial_trials import baselines, defaults
@@ -122,6 +123,16 @@ def test_an_unknown_method_is_named(adapters: list[Adapter]) -> None:
     with pytest.raises(UsageError) as caught:
         space(adapters, 3, ("ties", "tise"))
     assert str(caught.value) == f"--methods: there is no merge method 'tise' — choose from {', '.join(UNCALIBRATED)}"
+
+
+def test_a_method_that_applies_a_router_is_not_searched(adapters: list[Adapter]) -> None:
+    with pytest.raises(UsageError) as caught:
+        space(adapters, 3, ("ties", "routed"))
+    assert str(caught.value) == (
+        "--methods: the method 'routed' applies a router that was solved before, and a search has none — "
+        f"choose from {', '.join(UNCALIBRATED)}"
+    )
+    assert "routed" not in Config.of().methods
 
 
 def test_a_method_for_two_sources_is_refused_for_three(studio: Studio) -> None:
