@@ -89,7 +89,7 @@ def plan(file: Path | None, options: MergeOptions, routers: Iterable[Router] = (
         specs=specs,
         recipe=recipe,
         dialect=options.dialect or (told.setup.dialect if told else "kohya"),
-        path=_path(options, [s.name for s in sources], recipe),
+        path=output_path(options, [s.name for s in sources], recipe),
         warnings=tuple(_warnings(sources, recipe, suggested=not options.weights and not (told and "weights" in told.fields))),
         routers=_router(recipe.calibration, told.folder if told else Path(), routers) if recipe.calibration else (),
     )
@@ -167,7 +167,12 @@ def _ranked(recipe: Recipe, adapters: Sequence[Adapter]) -> Recipe:
     return recipe.replaced(rank=default_rank(recipe.method, sum_of_ranks(adapters)))
 
 
-def _path(options: MergeOptions, names: Sequence[str], recipe: Recipe) -> Path:
+def output_path(options: MergeOptions, names: Sequence[str], recipe: Recipe) -> Path:
+    """Returns the path of the file to write: the one that ``--out`` names, or one named after sources, method and weights.
+
+    Raises:
+        UsageError: ``--out`` is neither a safetensors file's name nor a directory, or its directory does not exist.
+    """
     out = options.out or Path()
     if out.suffix.lower() != _SUFFIX:
         if not out.is_dir():

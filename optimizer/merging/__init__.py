@@ -22,7 +22,7 @@ from optimizer.merging.recipe import DTYPES, BlockWeights, Recipe
 from optimizer.merging.report import Fidelity, MergeReport, merge_report
 from optimizer.merging.router import Router
 from optimizer.merging.router_files import ROUTERS, load_router, router_path, save_router
-from optimizer.merging.soup import Soup, greedy_soup
+from optimizer.merging.soup import Soup, greedy_soup, is_weighted_sum, mean_recipe
 
 __all__ = [
     "BLOCK_MAPS",
@@ -54,8 +54,10 @@ __all__ = [
     "default_rank",
     "digest",
     "greedy_soup",
+    "is_weighted_sum",
     "load_router",
     "low_rank",
+    "mean_recipe",
     "merge",
     "merge_report",
     "prune_curve",
