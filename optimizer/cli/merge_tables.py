@@ -96,7 +96,8 @@ def print_soup(made: StudySoup, console: Console) -> None:
         table.add_row(Text(contender.label), *(f"{value:.3f}" for value in values))
     console.print(table)
     if (better := made.confirmation.shipped.label) != SOUP:
-        console.print(f"the soup is not better than {better} on fresh prompts, or within noise of it: {better} is the safer choice")
+        told = f"the soup is not better than {better} on fresh prompts, or within noise of it: {better} is the safer choice"
+        console.print(told, soft_wrap=True, markup=False)
 
 
 def _sources(job: MergePlan, found: Written) -> Table:
