@@ -69,6 +69,8 @@ def every_method(adapters: Sequence[Adapter], rank: int) -> None:
     """One line a method."""
     print(f"\n{'method':<18}{'cost':<10}{'merge':>9}{'error':>10}")
     for name, method in METHODS.items():
+        if method.calibrated:
+            continue
         sources = adapters[: method.most or None]
         recipe = recipe_of(name, rank, len(sources))
         took, merged = timed(lambda s=sources, r=recipe: merge(s, r), ROUNDS)  # type: ignore[misc]

@@ -31,13 +31,14 @@ REPORT = ("neon+hat", "mosaic+hat", "pencil+octopus", "robot+octopus")
 SETS = {"choose": CHOOSE, "report": REPORT}
 CONTROL = "(noise as second)"
 WEIGHTS = (0.7, 1.0, 1.4)
+_KNOWN = [name for name, method in METHODS.items() if not method.calibrated]
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.methods", description=__doc__)
     parser.add_argument("--pairs", nargs="+", default=["choose"], help=f"{' or '.join(SETS)}, or names like {CHOOSE[0]}")
-    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS), help="beside linear, which is always first")
+    parser.add_argument("--methods", nargs="+", choices=_KNOWN, default=_KNOWN, help="beside linear, which is always first")
     parser.add_argument("--each", type=int, default=6, help="prompts of each kind: each source's own, and joint ones")
     parser.add_argument("--weights", nargs="+", type=float, default=WEIGHTS)
     parser.add_argument("--threads", type=int, default=2)

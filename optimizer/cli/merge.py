@@ -21,12 +21,14 @@ _DEFAULTS = MergeOptions.model_validate({})
 
 
 def merge(recipe: Path | None = None, /, *, options: Annotated[MergeOptions, Parameter(name="*")] = _DEFAULTS) -> int:
-    """Merge LoRAs as you say, or as a recipe says, into one file; or full models, with --kind model.
+    """Merge LoRAs as you say, or as a recipe says, into one file; or full models, with --kind model; or, with --method soup, the best
+    merges of a study.
 
     Beside the file its recipe (.yaml) and a model card (.md) are written; of models what says how they were made (merge.yaml).
 
     Args:
-        recipe: a recipe (YAML, JSON) or a merged LoRA, which holds its own; options change it. Or the merge.yaml of a merged model.
+        recipe: a recipe (YAML, JSON) or a merged LoRA, which holds its own; options change it. Or the merge.yaml of a merged model. With
+            --method soup a study's directory.
     """
     errors = Console(stderr=True, highlight=False)
     hush(errors)
@@ -36,6 +38,8 @@ def merge(recipe: Path | None = None, /, *, options: Annotated[MergeOptions, Par
         return merge_full(recipe, options, errors)
     if options.alpha is not None:
         raise UsageError("LoRAs have no alpha to merge at", where="--alpha", remedy="give --weights, or --kind model")
+    if options.method == "soup":
+        return _soup(recipe, options, errors)
     with errors.status("reading…") if errors.is_terminal else nullcontext():
         from optimizer.cli.merge_tables import merge_facts, print_merge
         from optimizer.jobs.merge_plan import plan
@@ -52,6 +56,31 @@ def merge(recipe: Path | None = None, /, *, options: Annotated[MergeOptions, Par
         print(json.dumps(merge_facts(job, found), allow_nan=False))
     else:
         print_merge(job, found, Console(highlight=False))
+    return 0
+
+
+def _soup(study: Path | None, options: MergeOptions, errors: Console) -> int:
+    if study is None:
+        remedy = "name the study's directory, or use the method 'model_soup', the mean of the sources"
+        raise UsageError("a soup is made of the trials of a study", where="--method soup", remedy=remedy)
+    with errors.status("loading…") if errors.is_terminal else nullcontext():
+        from optimizer.cli.display import Display
+        from optimizer.cli.merge_tables import merge_facts, print_merge, print_soup, soup_facts
+        from optimizer.jobs.merge_write import written
+        from optimizer.jobs.study_soup import study_soup
+        from optimizer.search.observer import Stopped
+    display = Display(errors)
+    with display.watching():
+        try:
+            made = study_soup(study, options, display)
+        except Stopped:
+            return 128 + (display.stopping or 0)
+    found = written(made.plan, options)
+    if options.json_:
+        print(json.dumps(merge_facts(made.plan, found) | soup_facts(made), allow_nan=False))
+    else:
+        print_soup(made, Console(highlight=False))
+        print_merge(made.plan, found, Console(highlight=False))
     return 0
 
 

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from optimizer.jobs.merge_plan import MergePlan
 from optimizer.jobs.merge_write import Written
+from optimizer.jobs.study_soup import SOUP, StudySoup
 from optimizer.merging import Fidelity, block_map
 
 _NOTES = (
@@ -39,7 +40,7 @@ def merge_facts(job: MergePlan, found: Written) -> dict[str, Any]:
         "total": asdict(found.report.total),
         "by_module": {path: asdict(fidelity) for path, fidelity in found.report.modules.items()},
         "prune_curve": [asdict(point) for point in found.curve],
-    }
+    } | ({"router": str(found.router)} if found.router else {})
 
 
 def print_merge(job: MergePlan, found: Written, console: Console) -> None:
@@ -60,8 +61,43 @@ def print_merge(job: MergePlan, found: Written, console: Console) -> None:
         f"cosine to the plain sum {total.cosine_sum:.2f}",
         soft_wrap=True,
     )
-    for name, path in (("LoRA", found.check.path), ("recipe", found.recipe), ("card", found.card)):
+    for name, path in (
+        ("LoRA", found.check.path),
+        ("recipe", found.recipe),
+        *([("router", found.router)] if found.router else []),
+        ("card", found.card),
+    ):
         console.print(Text(f"{name:<7} {path}" + (f"  ({size})" if name == "LoRA" else "")), soft_wrap=True)
+
+
+def soup_facts(made: StudySoup) -> dict[str, Any]:
+    """What a soup is made of and how it compares, as JSON-ready data."""
+    return {
+        "soup": {
+            "tried": list(made.trials),
+            "chosen": [made.trials[i] for i in made.soup.chosen],
+            "score": made.soup.score,
+            "score_of_best": made.soup.first,
+            "confirmed": {c.label: c.score for c in made.confirmation.contenders},
+            "preferred": made.confirmation.shipped.label,
+        }
+    }
+
+
+def print_soup(made: StudySoup, console: Console) -> None:
+    """What a soup is made of, and how it compares on prompts that neither the search nor the soup were chosen on."""
+    chosen = ", ".join(made.trials[i] for i in made.soup.chosen)
+    gain = f"score {made.soup.score:.3f}; {made.trials[0]}, the best of them, {made.soup.first:.3f}"
+    console.print(f"soup of {chosen} (of {len(made.trials)} tried): {gain}", soft_wrap=True, markup=False)
+    table = _table("on fresh prompts", "score", "weakest source", "from", "to", text=1)
+    for contender in made.confirmation.contenders:
+        weakest = contender.weakest
+        values = (contender.score, weakest.value, weakest.low, weakest.high)
+        table.add_row(Text(contender.label), *(f"{value:.3f}" for value in values))
+    console.print(table)
+    if (better := made.confirmation.shipped.label) != SOUP:
+        told = f"the soup is not better than {better} on fresh prompts, or within noise of it: {better} is the safer choice"
+        console.print(told, soft_wrap=True, markup=False)
 
 
 def _sources(job: MergePlan, found: Written) -> Table:

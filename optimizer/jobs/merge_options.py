@@ -44,7 +44,9 @@ class MergeOptions(BaseModel):
         "lora", description="What the sources are; models are diffusers folders or single files of one family."
     )
     alpha: float | None = Field(None, description="Of models: how far from the first to the second, or how much of a difference to add.")
-    method: str | None = Field(None, description="Merge method, see docs/methods.md; linear where not given.")
+    method: str | None = Field(
+        None, description="Merge method, see docs/methods.md; linear where not given. soup: the mean of the best merges of a study."
+    )
     blocks: tuple[str, ...] = Field(
         (),
         description="Block weights of each source: a preset, names (IN=0.5,TE=0) or a list of LBW, kohya or Inspire; or a YAML file. "

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from optimizer.adapters import Adapter, Dialect, clean_name
-from optimizer.errors import UsageError
+from optimizer.errors import RecipeError, UsageError
 from optimizer.export import file_name, next_free
 from optimizer.jobs.merge_options import MergeOptions
 from optimizer.jobs.replay import Told, read_told, sources_of
-from optimizer.merging import METHODS, Recipe, common_base, default_rank, read_blocks, read_blocks_file, sum_of_ranks
+from optimizer.merging import (
+    METHODS,
+    ROUTERS,
+    Recipe,
+    Router,
+    common_base,
+    default_rank,
+    load_router,
+    read_blocks,
+    read_blocks_file,
+    router_path,
+    sum_of_ranks,
+)
 from optimizer.search.config import Config, check_count
 from optimizer.search.sources.loras import LoraSource, load_loras, remarks
 
@@ -36,6 +48,7 @@ class MergePlan:
         dialect: key format of the output file.
         path: path of the output file.
         warnings: warnings for the user, one line each.
+        routers: router that the recipe names as its calibration; empty if it names none.
     """
 
     sources: tuple[LoraSource, ...]
@@ -44,6 +57,7 @@ class MergePlan:
     dialect: Dialect
     path: Path
     warnings: tuple[str, ...]
+    routers: tuple[Router, ...] = ()
 
     @property
     def adapters(self) -> list[Adapter]:
@@ -51,16 +65,19 @@ class MergePlan:
         return [source.adapter for source in self.sources]
 
 
-def plan(file: Path | None, options: MergeOptions) -> MergePlan:
+def plan(file: Path | None, options: MergeOptions, routers: Iterable[Router] = ()) -> MergePlan:
     """Reads the sources and resolves all options that were not given.
+
+    The router of a recipe that names a calibration is one of those given, or the file ``routers/HASH.safetensors`` beside the recipe.
 
     Args:
         file: a recipe, or a merged LoRA that contains one; the options override its values.
         options: command line options.
+        routers: routers that the recipe may name.
 
     Raises:
         UsageError: an option is invalid, or a source cannot be used.
-        RecipeError: the recipe is invalid, or does not fit the sources.
+        RecipeError: the recipe is invalid, or does not fit the sources, or its router is missing or damaged.
     """
     told = read_told(file) if file else None
     specs = sources_of(told, options.sources) if told else options.sources
@@ -72,9 +89,20 @@ def plan(file: Path | None, options: MergeOptions) -> MergePlan:
         specs=specs,
         recipe=recipe,
         dialect=options.dialect or (told.setup.dialect if told else "kohya"),
-        path=_path(options, [s.name for s in sources], recipe),
+        path=output_path(options, [s.name for s in sources], recipe),
         warnings=tuple(_warnings(sources, recipe, suggested=not options.weights and not (told and "weights" in told.fields))),
+        routers=_router(recipe.calibration, told.folder if told else Path(), routers) if recipe.calibration else (),
     )
+
+
+def _router(calibration: str, folder: Path, given: Iterable[Router]) -> tuple[Router]:
+    for router in given:
+        if router.hash == calibration:
+            return (router,)
+    path = router_path(folder / ROUTERS, calibration)
+    if not path.is_file():
+        raise RecipeError("the router that the recipe names is missing", where=path, remedy="copy it there, from beside the first recipe")
+    return (load_router(path),)
 
 
 def suggestion(count: int) -> float:
@@ -139,7 +167,12 @@ def _ranked(recipe: Recipe, adapters: Sequence[Adapter]) -> Recipe:
     return recipe.replaced(rank=default_rank(recipe.method, sum_of_ranks(adapters)))
 
 
-def _path(options: MergeOptions, names: Sequence[str], recipe: Recipe) -> Path:
+def output_path(options: MergeOptions, names: Sequence[str], recipe: Recipe) -> Path:
+    """Returns the path of the file to write: the one that ``--out`` names, or one named after sources, method and weights.
+
+    Raises:
+        UsageError: ``--out`` is neither a safetensors file's name nor a directory, or its directory does not exist.
+    """
     out = options.out or Path()
     if out.suffix.lower() != _SUFFIX:
         if not out.is_dir():

@@ -26,7 +26,7 @@ from optimizer.export import (
 )
 from optimizer.jobs.merge_options import MergeOptions
 from optimizer.jobs.merge_plan import BESIDE, MergePlan
-from optimizer.merging import DTYPES, MergeReport, Pruned, merge, merge_report, prune_curve
+from optimizer.merging import DTYPES, ROUTERS, MergeReport, Pruned, merge, merge_report, prune_curve, save_router
 from studies.atomic import write_text
 from studies.demo.world import PREFIX
 
@@ -43,6 +43,7 @@ class Written:
         recipe, card: paths of the recipe file and the model card beside the output file.
         report: merge report.
         curve: file size savings at other pruning shares; empty if nothing was pruned.
+        router: path of the recipe's router beside the output file; None if the recipe names no calibration.
     """
 
     merged: Adapter
@@ -51,10 +52,13 @@ class Written:
     card: Path
     report: MergeReport
     curve: tuple[Pruned, ...]
+    router: Path | None = None
 
 
 def written(job: MergePlan, options: MergeOptions) -> Written:
     """Merges, writes the output file, verifies it by reading it back, and writes the recipe and the model card to the same folder.
+
+    The router of a recipe that names a calibration is written to ``routers/`` there, so that the recipe can be replayed.
 
     Raises:
         RecipeError: no module is left to merge, or the requested size cannot be reached.
@@ -62,7 +66,7 @@ def written(job: MergePlan, options: MergeOptions) -> Written:
         ExportError: the file, read back, differs from the merge.
     """
     device = options.device if options.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    merged = merge(job.adapters, job.recipe, device=device)
+    merged = merge(job.adapters, job.recipe, device=device, routers=job.routers)
     origins = [source.origin for source in job.sources]
     export_adapter(merged, job.path, dialect=job.dialect, dtype=DTYPES[job.recipe.dtype], metadata=merge_metadata(job.recipe, origins))
     check = verify_export(job.path, merged)
@@ -73,8 +77,9 @@ def written(job: MergePlan, options: MergeOptions) -> Written:
         check=check,
         recipe=recipe,
         card=write_card(_card(job, merged.base, options.base), job.path.parent, job.path.with_suffix(BESIDE[1]).name),
-        report=merge_report(job.adapters, job.recipe, merged, device=device),
+        report=merge_report(job.adapters, job.recipe, merged, device=device, routers=job.routers),
         curve=tuple(_curve(job, device)) if job.recipe.prune else (),
+        router=next((save_router(router, job.path.parent / ROUTERS) for router in job.routers), None),
     )
 
 
@@ -113,5 +118,5 @@ def _card(job: MergePlan, family: str, base: str) -> ModelCard:
 
 def _curve(job: MergePlan, device: str) -> list[Pruned]:
     """Returns the savings at several shares of pruned energy, including the plan's own, before any other size bound is applied."""
-    whole = merge(job.adapters, job.recipe.replaced(prune=0.0, target_mb=None, rank_energy=None), device=device)
+    whole = merge(job.adapters, job.recipe.replaced(prune=0.0, target_mb=None, rank_energy=None), device=device, routers=job.routers)
     return prune_curve(whole, sorted({*_SHARES, job.recipe.prune}))

@@ -114,6 +114,9 @@ def _over(base: Model, models: tuple[Model, ...], options: MergeOptions) -> Job:
         raise UsageError(f"{method} takes --weights", where="--alpha", remedy="give one weight a model, or leave --base out")
     if METHODS[method].rank == "required":
         raise UsageError(f"{method} cuts LoRAs to a rank, which models do not have", where="--method", remedy="choose linear")
+    if METHODS[method].calibrated:
+        problem = f"{method} applies a router to the factors of LoRAs, which models do not have"
+        raise UsageError(problem, where="--method", remedy="choose linear")
     fields: dict[str, Any] = {p.name: p.default for p in METHODS[method].parameters}
     fields |= {name: value for name, value in options.fields().items() if name not in ("method", "dtype")}
     recipe = Recipe(method=method, weights=_weights(models, options), blocks=_blocks(models, options), **fields)

@@ -12,20 +12,24 @@ from optimizer.merging.blocks.files import read_blocks_file
 from optimizer.merging.blocks.maps import BLOCK_MAPS, BlockMap, block_map, block_of, block_weight
 from optimizer.merging.blocks.presets import BLOCK_PRESETS, block_preset_names
 from optimizer.merging.blocks.strings import read_blocks
+from optimizer.merging.common_base import common_base
 from optimizer.merging.default_rank import default_rank, sum_of_ranks
 from optimizer.merging.digest import digest
-from optimizer.merging.merge import Merged, Merger, common_base, merge, shared_modules
+from optimizer.merging.merge import Merged, Merger, merge, shared_modules
 from optimizer.merging.methods import METHODS, MergeFunction, Method, Parameter
 from optimizer.merging.rank_allocation import Pruned, prune_curve
 from optimizer.merging.recipe import DTYPES, BlockWeights, Recipe
 from optimizer.merging.report import Fidelity, MergeReport, merge_report
-from optimizer.merging.soup import Soup, greedy_soup
+from optimizer.merging.router import Router
+from optimizer.merging.router_files import ROUTERS, load_router, router_path, save_router
+from optimizer.merging.soup import Soup, greedy_soup, is_weighted_sum, mean_recipe
 
 __all__ = [
     "BLOCK_MAPS",
     "BLOCK_PRESETS",
     "DTYPES",
     "METHODS",
+    "ROUTERS",
     "BlockMap",
     "BlockWeights",
     "Change",
@@ -40,6 +44,7 @@ __all__ = [
     "Parameter",
     "Pruned",
     "Recipe",
+    "Router",
     "Soup",
     "block_map",
     "block_of",
@@ -49,12 +54,17 @@ __all__ = [
     "default_rank",
     "digest",
     "greedy_soup",
+    "is_weighted_sum",
+    "load_router",
     "low_rank",
+    "mean_recipe",
     "merge",
     "merge_report",
     "prune_curve",
     "read_blocks",
     "read_blocks_file",
+    "router_path",
+    "save_router",
     "shared_modules",
     "spectrum",
     "sum_of_ranks",

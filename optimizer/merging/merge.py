@@ -18,10 +18,12 @@ from optimizer.merging.algebra.deltas import Deltas
 from optimizer.merging.algebra.lowrank import Change, LowRank, inner, unstacked
 from optimizer.merging.algebra.svd_retry import Computed, LinAlgError, retried
 from optimizer.merging.blocks.maps import block_weight, check_block_names
+from optimizer.merging.common_base import common_base
 from optimizer.merging.methods.weighted_sum import weighted_sum
 from optimizer.merging.module_batches import Stack, stacks
 from optimizer.merging.rank_allocation import Spectrum, allotted, rank_within
 from optimizer.merging.recipe import Recipe
+from optimizer.merging.router import Router
 from optimizer.merging.router_sums import Sums
 
 _ROUNDING = 1e-3
@@ -48,15 +50,18 @@ class Merger:
         device: device that computes and holds the results.
         keep: whether to keep the stacks in memory. If False, each stack is built when needed, and a merge needs no more memory than its
             largest module.
+        routers: routers that recipes may name as their calibration. The sources as the last one leaves them are kept, too.
 
     Raises:
         RecipeError: the sources were made for different base models.
     """
 
-    def __init__(self, adapters: Sequence[Adapter], device: str | torch.device = "cpu", *, keep: bool = True) -> None:
+    def __init__(
+        self, adapters: Sequence[Adapter], device: str | torch.device = "cpu", *, keep: bool = True, routers: Iterable[Router] = ()
+    ) -> None:
         self.adapters, self.device, self.base = tuple(adapters), device, common_base(adapters)
-        self._kept = tuple(stacks(adapters, device)) if keep else None
-        self._prepared: dict[torch.dtype, Sums] = {}
+        self._routers = {router.hash: router for router in routers}
+        self._kept: dict[str | None, _Kept] | None = {None: _Kept(stacks(adapters, device))} if keep else None
 
     def merge(self, recipe: Recipe, *, dtype: torch.dtype = torch.float32) -> Adapter:
         """Returns the merged adapter, as the function ``merge`` does.
@@ -74,10 +79,8 @@ class Merger:
         The error costs almost nothing: the kept part of ΔW is orthogonal to the lost part, so the two energies suffice.
         """
         plain = recipe.method_record.function is weighted_sum and recipe.rank is None and not recipe.sized
-        if plain and self._kept:
-            sums = self._sums(self._kept, dtype)
-            if sums.allows(recipe):
-                return Merged(self._adapter(self._summed(sums, self._bound(recipe))), 0.0)
+        if plain and (sums := self._sums(recipe, dtype)) and sums.allows(recipe):
+            return Merged(self._adapter(self._summed(sums, self._bound(recipe))), 0.0)
         modules: dict[str, Factors] = {}
         whole, kept = 0.0, 0.0
         spectra: dict[str, Spectrum] = {}
@@ -108,10 +111,9 @@ class Merger:
     def _adapter(self, modules: dict[str, Factors]) -> Adapter:
         return Adapter(name="-".join(a.name for a in self.adapters), modules=dict(sorted(modules.items())), base=self.base)
 
-    def _sums(self, kept: Sequence[Stack], dtype: torch.dtype) -> Sums:
-        if dtype not in self._prepared:
-            self._prepared[dtype] = Sums(kept, dtype)
-        return self._prepared[dtype]
+    def _sums(self, recipe: Recipe, dtype: torch.dtype) -> Sums | None:
+        kept = self._kept_for(recipe)
+        return kept.sums(dtype) if kept and kept.stacks else None
 
     def _summed(self, sums: Sums, bound: Recipe) -> dict[str, Factors]:
         factors = (lambda stack: self._block_factors(bound, stack).to(self.device)) if bound.blocks else None
@@ -126,19 +128,45 @@ class Merger:
     def deltas(self, recipe: Recipe) -> Iterator[tuple[tuple[int, ...], Deltas]]:
         """Yields the shape of the modules and the input of the recipe's method, stack by stack.
 
-        Modules where every source has weight 0 are left out.
+        Modules where every source has weight 0 are left out. If the recipe names a calibration, the deltas are what its router makes of
+        the sources.
 
         Raises:
-            RecipeError: the recipe does not match the sources.
+            RecipeError: the recipe does not match the sources, or its router was not given or was made for others.
         """
         bound = self._bound(recipe)
-        for stack in self.stacks():
+        for stack in self.stacks(bound):
             for deltas in stack.deltas(self.weights(bound, stack), bound.sources):
                 yield stack.shape, deltas
 
-    def stacks(self) -> Iterable[Stack]:
-        """Returns all modules of all sources as stacks."""
-        return stacks(self.adapters, self.device) if self._kept is None else self._kept
+    def stacks(self, recipe: Recipe | None = None) -> Iterable[Stack]:
+        """Returns all modules of all sources as stacks; for a recipe that names a calibration, as its router leaves the sources.
+
+        Raises:
+            RecipeError: the recipe's router was not given, or was made for other sources.
+        """
+        kept = self._kept_for(recipe)
+        return kept.stacks if kept else stacks(self.adapters, self.device, self._router(recipe))
+
+    def _kept_for(self, recipe: Recipe | None) -> _Kept | None:
+        if self._kept is None:
+            return None
+        calibration = recipe.calibration if recipe else None
+        if calibration not in self._kept:
+            self._kept = {None: self._kept[None]}  # frees the memory of the last router's stacks first
+            self._kept[calibration] = _Kept(stacks(self.adapters, self.device, self._router(recipe)))
+        return self._kept[calibration]
+
+    def _router(self, recipe: Recipe | None) -> Router | None:
+        if recipe is None or recipe.calibration is None:
+            return None
+        if recipe.calibration not in self._routers:
+            raise RecipeError(
+                f"the router {recipe.calibration} was not given",
+                where="recipe: calibration",
+                remedy="load it with load_router, and give it with routers=[…]",
+            )
+        return self._routers[recipe.calibration]
 
     def weights(self, recipe: Recipe, stack: Stack) -> Tensor:
         """Returns the weight of every source at every module of a stack, (N, b), fp32."""
@@ -153,7 +181,19 @@ class Merger:
         return torch.tensor([[block_weight(path, blocks, self.base) for path in stack.paths] for blocks in recipe.blocks])
 
 
-def merge(adapters: Sequence[Adapter], recipe: Recipe, *, device: str | torch.device = "cpu") -> Adapter:
+class _Kept:
+    """Stacks that stay in memory, and the weighted sums of each dtype that were prepared from them."""
+
+    def __init__(self, found: Iterable[Stack]) -> None:
+        self.stacks, self._prepared = tuple(found), dict[torch.dtype, Sums]()
+
+    def sums(self, dtype: torch.dtype) -> Sums:
+        if dtype not in self._prepared:
+            self._prepared[dtype] = Sums(self.stacks, dtype)
+        return self._prepared[dtype]
+
+
+def merge(adapters: Sequence[Adapter], recipe: Recipe, *, device: str | torch.device = "cpu", routers: Iterable[Router] = ()) -> Adapter:
     """Merges the sources according to a recipe.
 
     Every module that any source changes is merged; a source that lacks a module contributes nothing there. A module is left out if the
@@ -163,35 +203,21 @@ def merge(adapters: Sequence[Adapter], recipe: Recipe, *, device: str | torch.de
         adapters: sources, in the order of the recipe's weights.
         recipe: description of the merge; if it names sources, they must be these.
         device: device that computes and holds the result.
+        routers: routers, of which the recipe's calibration names one; needed only by a recipe that names a calibration.
 
     Returns:
         The merged adapter in fp32, each module's alpha equal to its rank (scale 1), so that it is used at strength 1.0.
 
     Raises:
-        RecipeError: the recipe does not match the sources, or every module's weight is 0.
+        RecipeError: the recipe does not match the sources, its router was not given, or every module's weight is 0.
     """
-    return Merger(adapters, device, keep=False).merge(recipe)
+    return Merger(adapters, device, keep=False, routers=routers).merge(recipe)
 
 
 def shared_modules(adapters: Sequence[Adapter]) -> tuple[str, ...]:
     """Returns the module paths that every adapter changes, sorted; empty if there is none."""
     common = set(adapters[0].modules).intersection(*(a.modules for a in adapters[1:])) if adapters else set()
     return tuple(sorted(common))
-
-
-def common_base(adapters: Sequence[Adapter]) -> str:
-    """Returns the base model family shared by all adapters; ``unknown`` is compatible with any family.
-
-    Raises:
-        RecipeError: the adapters were made for different families.
-    """
-    known = [(a.name, a.base) for a in adapters if a.base != "unknown"]
-    if len({base for _, base in known}) > 1:
-        listed = ", ".join(f"{name}: {base}" for name, base in known)
-        raise RecipeError(
-            f"the sources were trained on different base models ({listed})", where="sources", remedy="merge sources of one base model"
-        )
-    return known[0][1] if known else "unknown"
 
 
 def _merged(deltas: Deltas, recipe: Recipe) -> Computed:

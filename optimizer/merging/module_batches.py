@@ -15,6 +15,7 @@ from optimizer.adapters.shapes import bare
 from optimizer.errors import RecipeError
 from optimizer.merging.algebra.deltas import Deltas
 from optimizer.merging.algebra.lowrank import LowRank
+from optimizer.merging.router import Router
 
 # Most ΔW entries per stack. On a CPU (small caches) the limit is _FEW or the largest module, whichever is greater; on a GPU it is _MANY.
 _FEW, _MANY = 2**20, 2**26
@@ -71,12 +72,16 @@ class Stack:
         return Deltas(self.paths, self.terms, weights.to(device), tuple(sources[i] for i in self.members), every.to(device))
 
 
-def stacks(adapters: Sequence[Adapter], device: str | torch.device = "cpu") -> Iterator[Stack]:
+def stacks(adapters: Sequence[Adapter], device: str | torch.device = "cpu", router: Router | None = None) -> Iterator[Stack]:
     """Yields all modules of all adapters as stacks, in fp32 on a device; one stack is built at a time.
 
+    With a router the terms are what it makes of the sources: upᵢ · (R · down_cat)ᵢ, which add up to up_cat · R · down_cat.
+
     Raises:
-        RecipeError: adapters disagree on the shape of a weight.
+        RecipeError: adapters disagree on the shape of a weight, or the router was made for others.
     """
+    if router:
+        router.check(adapters)
     groups: dict[tuple[tuple[int, ...], tuple[int, ...]], list[str]] = {}
     for path in sorted({path for a in adapters for path in a.modules}):
         ranks = tuple(a.modules[path].rank if path in a.modules else 0 for a in adapters)
@@ -88,18 +93,30 @@ def stacks(adapters: Sequence[Adapter], device: str | torch.device = "cpu") -> I
         step = max(1, limit // math.prod(shape))
         for start in range(0, len(paths), step):
             part = tuple(paths[start : start + step])
-            yield Stack(part, shape, members, tuple(_stacked([adapters[i].modules[path] for path in part], device) for i in members))
+            terms = [_stacked([adapters[i].modules[path] for path in part], device) for i in members]
+            yield Stack(part, shape, members, tuple(map(_balanced, _routed(terms, part, router) if router else terms)))
+
+
+def _routed(terms: Sequence[LowRank], paths: Sequence[str], router: Router) -> list[LowRank]:
+    whole = router.routed(paths, torch.cat([term.down for term in terms], dim=1))
+    downs = torch.split(whole, [term.rank for term in terms], dim=1)
+    return [LowRank(term.up, down) for term, down in zip(terms, downs, strict=True)]
 
 
 def _stacked(factors: Sequence[Factors], device: str | torch.device) -> LowRank:
-    """Returns the stacked factors in fp32, with the scale in ``down`` and each column of ``up`` about as large as its row of ``down``.
+    """Returns the stacked factors in fp32, with the scale in ``down``."""
+    up = torch.stack([f.up.detach() for f in factors]).to(device, torch.float32)
+    down = torch.stack([f.down.detach() for f in factors]).to(device, torch.float32)
+    return LowRank(up, down * torch.tensor([f.scale for f in factors], dtype=torch.float32, device=up.device)[:, None, None])
+
+
+def _balanced(term: LowRank) -> LowRank:
+    """Returns the factors with each column of ``up`` about as large as its row of ``down``.
 
     The columns are scaled by powers of two, so the product is unchanged bit for bit. This keeps both factors in the range where half
     precision has its full number of digits.
     """
-    up = torch.stack([f.up.detach() for f in factors]).to(device, torch.float32)
-    down = torch.stack([f.down.detach() for f in factors]).to(device, torch.float32)
-    down = down * torch.tensor([f.scale for f in factors], dtype=torch.float32, device=up.device)[:, None, None]
+    up, down = term.up, term.down
     ratio = torch.linalg.vector_norm(down, dim=2) / torch.linalg.vector_norm(up, dim=1)
     ratio = torch.where(torch.isfinite(ratio) & (ratio > 0), ratio, torch.ones_like(ratio))
     power = torch.exp2(torch.round(torch.log2(ratio) / 2))

@@ -91,6 +91,7 @@ class Recipe(BaseModel):
             number are kept. (``diffusers`` files of SD 3 and FLUX.1 are smaller: they need no zeros for fused projections.)
         dtype: dtype of the written file; the merge itself computes in fp32.
         seed: seed of the random masks, ≥ 0.
+        calibration: SHA-256 of the router that a merge solved on the live model applies; only ``routed`` has one, and needs it.
 
     Raises:
         RecipeError: a field is invalid; raised on construction, names field, value and remedy.
@@ -126,6 +127,7 @@ class Recipe(BaseModel):
     target_mb: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     dtype: Literal["fp16", "bf16", "fp32"] = "fp16"
     seed: int = Field(default=0, ge=0)
+    calibration: Sha256 | None = None
 
     if not TYPE_CHECKING:
 
@@ -153,6 +155,7 @@ class Recipe(BaseModel):
         for i, blocks in enumerate(self.blocks):
             check_block_names(blocks, where=f"recipe: blocks.{i}")
         _check_unread(self, method)
+        _check_calibration(self, method)
         _check_size(self, method)
         _check_count(self, method)
         return self
@@ -191,6 +194,8 @@ class Recipe(BaseModel):
         unread |= {name for name in _SIZES if not getattr(self, name)}
         if self.method_record.rank == "forbidden":
             unread.add("rank")
+        if self.calibration is None:
+            unread.add("calibration")
         return self.model_dump(mode="json", exclude=unread)
 
     def replaced(self, **changes: Any) -> Recipe:
@@ -273,6 +278,21 @@ def _check_unread(recipe: Recipe, method: Method) -> None:
                 where=f"recipe: {name}",
                 remedy=f"leave it out; {method.name!r} reads: {read}",
             )
+
+
+def _check_calibration(recipe: Recipe, method: Method) -> None:
+    if recipe.calibration and not method.calibrated:
+        raise RecipeError(
+            f"the method {method.name!r} does not read calibration (got {recipe.calibration!r})",
+            where="recipe: calibration",
+            remedy="leave it out, or use a method that applies a router: " + ", ".join(m.name for m in METHODS.values() if m.calibrated),
+        )
+    if method.calibrated and not recipe.calibration:
+        raise RecipeError(
+            f"the method {method.name!r} needs a calibration",
+            where="recipe: calibration",
+            remedy="give the SHA-256 of a router, the name of its file, or use the method 'linear', whose router is the identity",
+        )
 
 
 def _check_size(recipe: Recipe, method: Method) -> None:

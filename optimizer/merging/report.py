@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -12,9 +12,11 @@ from torch import Tensor
 from optimizer.adapters.adapter import Adapter
 from optimizer.merging.algebra.lowrank import LowRank, concatenated, distance, inner
 from optimizer.merging.blocks.maps import block_of, family_of
-from optimizer.merging.merge import Merger, common_base
+from optimizer.merging.common_base import common_base
+from optimizer.merging.merge import Merger
 from optimizer.merging.module_batches import Stack
 from optimizer.merging.recipe import Recipe
+from optimizer.merging.router import Router
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,14 @@ class _Products:
 
 
 @torch.no_grad()
-def merge_report(adapters: Sequence[Adapter], recipe: Recipe, merged: Adapter, *, device: str | torch.device = "cpu") -> MergeReport:
+def merge_report(
+    adapters: Sequence[Adapter],
+    recipe: Recipe,
+    merged: Adapter,
+    *,
+    device: str | torch.device = "cpu",
+    routers: Iterable[Router] = (),
+) -> MergeReport:
     """Compares a merged adapter with the exact result of its recipe.
 
     ``merged`` may be the result of ``merge`` or an adapter read from a file; a module that it lacks counts as zero. No dense matrix is
@@ -83,11 +92,11 @@ def merge_report(adapters: Sequence[Adapter], recipe: Recipe, merged: Adapter, *
     Raises:
         RecipeError: the recipe does not match the sources.
     """
-    merger = Merger(adapters, device, keep=False)
+    merger = Merger(adapters, device, keep=False, routers=routers)
     bound = recipe.bound_to(adapters)
     products: dict[str, _Products] = {}
-    for stack in merger.stacks():
-        products |= _compared(stack, merger.weights(bound, stack), bound, merged)
+    for stack, routed in zip(merger.stacks(), merger.stacks(bound), strict=True):
+        products |= _compared(stack, routed, merger.weights(bound, stack), bound, merged)
     for path in merged.modules.keys() - products.keys():
         own, none = merged.modules[path].norm() ** 2, (0.0,) * len(adapters)
         products[path] = _Products(merged=own, lost=own, sources=none, merged_sources=none)
@@ -98,11 +107,11 @@ def merge_report(adapters: Sequence[Adapter], recipe: Recipe, merged: Adapter, *
     )
 
 
-def _compared(stack: Stack, weights: Tensor, recipe: Recipe, merged: Adapter) -> dict[str, _Products]:
-    """Returns the inner products of every module of a stack."""
+def _compared(stack: Stack, routed: Stack, weights: Tensor, recipe: Recipe, merged: Adapter) -> dict[str, _Products]:
+    """Returns the inner products of every module of a stack, which the recipe's router turns into ``routed``."""
     found = _gathered(merged, stack)
     plain = concatenated(stack.terms, weights[list(stack.members)].to(found.up.device))
-    ideals = _ideal_products(stack, weights, recipe, found)
+    ideals = _ideal_products(routed, weights, recipe, found)
     count = len(recipe.weights)
     own, along = torch.zeros(2, count, len(stack.paths), dtype=torch.float64)
     for index, term in zip(stack.members, stack.terms, strict=True):

@@ -27,8 +27,10 @@ from optimizer.adapters import (
 )
 from optimizer.errors import BaseModelError
 from optimizer.export.verify import distance
+from optimizer.merging import Recipe, merge
 from tests.files import diffusers_file, kohya_file, lycoris_file, random_parts
 from tests.formats import VERSIONS
+from tests.merging.samples import random_router
 from tests.tiny import tiny_flux_pipeline, tiny_pipeline, tiny_qwen_pipeline, tiny_sd3_pipeline, tiny_shapes, tiny_xl_pipeline
 
 SINGLE = "transformer.single_transformer_blocks.0"
@@ -95,6 +97,19 @@ def test_every_module_of_transformers(tmp_path: Path, family: str, dialect: Dial
     assert source.base == family
     written = save_adapter(source, tmp_path / "b.safetensors", dialect, dtype)
     assert_diffusers_applies(written, source, pipeline, tolerance)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
+@pytest.mark.parametrize("dialect", ["kohya", "diffusers"])
+def test_a_merge_by_a_full_router(tmp_path: Path, dialect: Dialect, dtype: torch.dtype, tolerance: float) -> None:
+    pair = [
+        load_adapter(kohya_file(tmp_path / "a.safetensors", random_parts(tiny_shapes(), *MIXED)).path),
+        load_adapter(diffusers_file(tmp_path / "b.safetensors", random_parts(tiny_shapes(), MIXED[0], seed=2)).path),
+    ]
+    router = random_router(pair)
+    merged = replace(merge(pair, Recipe(method="routed", weights=(0.7, 0.9), calibration=router.hash), routers=[router]), base="sd1")
+    assert set(merged.modules) == set(pair[0].modules) | set(pair[1].modules)
+    assert_diffusers_applies(save_adapter(merged, tmp_path / "c.safetensors", dialect, dtype), merged, tolerance=tolerance)
 
 
 def true_flux() -> FluxPipeline:

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,11 @@ from optimizer import Recipe, load_adapter
 from optimizer import merge as merge_adapters
 from optimizer.cli.main import execute
 from optimizer.jobs.merge_options import MergeOptions
-from optimizer.jobs.merge_plan import suggestion
-from optimizer.merging import METHODS
+from optimizer.jobs.merge_plan import plan, suggestion
+from optimizer.merging import METHODS, Router, save_router
 from studies.demo.world import demo_sources
 from tests.files import diffusers_file, kohya_file, random_parts
-from tests.merging.samples import relative_error
+from tests.merging.samples import UNCALIBRATED, relative_error
 
 PAIR = ["--sources", "demo:neon", "demo:octopus"]
 
@@ -234,10 +235,10 @@ def test_the_card_tells_how_to_load_it_and_no_folder_of_this_machine(folder: Pat
 
 def test_every_method_has_its_options(capsys: pytest.CaptureFixture[str]) -> None:
     assert {p.name for method in METHODS.values() for p in method.parameters} <= set(MergeOptions.model_fields)
-    assert set(Recipe.model_fields) <= set(MergeOptions.model_fields)
+    assert set(Recipe.model_fields) - {"calibration"} <= set(MergeOptions.model_fields)
 
 
-@pytest.mark.parametrize("method", list(METHODS))
+@pytest.mark.parametrize("method", UNCALIBRATED)
 def test_every_method_merges_the_demo_sources(folder: Path, method: str, capsys: pytest.CaptureFixture[str]) -> None:
     rank = ["--rank", "8"] if method == "svd" else []
     found = facts([*PAIR, "--weights", "0.7", "0.7", "--method", method, *rank], capsys)
@@ -287,6 +288,60 @@ def test_what_holds_no_recipe_is_refused(folder: Path, capsys: pytest.CaptureFix
     assert refusal(["a.yaml"], capsys) == "a.yaml: holds no recipe — start with 'method: …' and 'weights: …'"
     (folder / "a.yaml").write_text("method: linear\nweights: [1, 1]\nsetup: {dialect: klingon}\n")
     assert refusal(["a.yaml"], capsys).startswith("a.yaml: setup.dialect: got 'klingon' — ")
+
+
+@pytest.fixture
+def solved(folder: Path) -> tuple[Router, Path]:
+    """A full router of two demo sources, and a recipe in a folder of its own that names it."""
+    pair = [load_adapter(demo_sources()[name].path) for name in ("neon", "octopus")]
+    generator = torch.Generator().manual_seed(1)
+    plain = Router.identity(pair)
+    noise = {path: torch.diag(m) + 0.1 * torch.randn(len(m), len(m), generator=generator) for path, m in plain.matrices.items()}
+    router = replace(plain, matrices=noise)
+    place = folder.parent / "first"
+    save_router(router, place / "routers")
+    told = Recipe(method="routed", weights=(0.8, 0.6), calibration=router.hash, dtype="fp32").to_yaml()
+    (place / "recipe.yaml").write_text(told + "setup:\n  files: ['demo:neon', 'demo:octopus']\n")
+    return router, place / "recipe.yaml"
+
+
+def test_a_recipe_that_names_a_router_merges_by_it_and_replays(
+    folder: Path, solved: tuple[Router, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    router, recipe = solved
+    found = facts([recipe], capsys)
+    pair = [load_adapter(demo_sources()[name].path) for name in ("neon", "octopus")]
+    merged, read = merge_adapters(pair, Recipe.from_data(found["merge"]), routers=[router]), load_adapter(found["file"])
+    plain = merge_adapters(pair, Recipe(method="linear", weights=(0.8, 0.6)))
+    for path, factors in merged.modules.items():
+        assert relative_error(read.modules[path].delta(), factors.delta()) < 1e-5
+        assert relative_error(factors.delta(), plain.modules[path].delta()) > 0.01
+    assert found["total"]["error"] < 1e-5
+    assert Path(found["router"]) == Path("routers") / f"{router.hash}.safetensors"
+    assert facts([found["recipe"]], capsys)["sha256"] == facts([found["file"]], capsys)["sha256"] == found["sha256"]
+    out, _ = told([found["recipe"]], capsys)
+    assert f"router  routers/{router.hash}.safetensors\n" in out
+    assert "router" not in facts(PAIR, capsys)
+
+
+def test_a_router_that_is_missing_or_damaged_is_refused(
+    folder: Path, solved: tuple[Router, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    router, recipe = solved
+    path = recipe.parent / "routers" / f"{router.hash}.safetensors"
+    data = path.read_bytes()
+    path.write_bytes(data[:-4])
+    assert refusal([recipe], capsys).startswith(f"{path}: cut off or damaged: ")
+    path.unlink()
+    message = "the router that the recipe names is missing — copy it there, from beside the first recipe"
+    assert refusal([recipe], capsys) == f"{path}: {message}"
+    assert plan(recipe, MergeOptions(), [Router.identity([]), router]).routers == (router,)
+    assert facts([recipe, "--method", "linear"], capsys)["merge"].get("calibration") is None
+    assert list(folder.glob("routers/*")) == []
+
+
+def test_a_method_that_applies_a_router_is_refused_without_one(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert refusal([*PAIR, "--method", "routed"], capsys).startswith("recipe: calibration: the method 'routed' needs a calibration — ")
 
 
 def test_a_source_that_is_gone_is_named(folder: Path, loras: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -58,6 +58,10 @@ def test_changes_of_a_base_and_json(here: Path, capsys: pytest.CaptureFixture[st
         (["--out", "x.safetensors"], "--out x.safetensors: the first model is a folder, and so will be the result — name a folder, or a"),
         (["--base", "base-1.0", "--alpha", "0.5"], "--alpha: linear takes --weights — give one weight a model, or leave --base out"),
         (["--base", "base-1.0", "--weights", "1"], "--weights: 1 given for 2 models — give one a model"),
+        (
+            ["--base", "base-1.0", "--method", "routed"],
+            "--method: routed applies a router to the factors of LoRAs, which models do not have",
+        ),
         (["--base", "base-1.0", "--method", "svd"], "--method: svd cuts LoRAs to a rank, which models do not have — choose linear"),
     ],
 )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from optimizer.adapters.adapter import Adapter
 from optimizer.adapters.factors import Factors
-from optimizer.merging import Recipe
+from optimizer.merging import METHODS, Recipe, Router
 
 SHAPES: dict[str, tuple[int, ...]] = {
     "text_encoder.text_model.encoder.layers.0.mlp.fc1": (20, 12),
@@ -20,6 +21,9 @@ SHAPES: dict[str, tuple[int, ...]] = {
     "unet.up_blocks.1.attentions.2.transformer_blocks.0.ff.net.2": (12, 24),
 }
 PATHS = tuple(SHAPES)
+
+UNCALIBRATED = {name: method for name, method in METHODS.items() if not method.calibrated}
+"""Methods that need nothing but the sources: all but those that apply a router."""
 
 # Settings under which every method keeps everything of a single source, and settings under which it loses something.
 NEUTRAL: dict[str, dict[str, object]] = {
@@ -83,6 +87,23 @@ def make_adapter(
         out, fan_in = shapes[path][0], int(torch.tensor(shapes[path][1:]).prod())
         modules[path] = Factors(up=draw(out, rank), down=draw(rank, fan_in), alpha=alpha, shape=shapes[path])
     return Adapter(name=f"lora{seed}", modules=modules, base=base, sha256=hashlib.sha256(f"{seed}".encode()).hexdigest())
+
+
+def uneven_sources(seed: int = 1) -> list[Adapter]:
+    """Three sources of different ranks and alphas; the second lacks the first module, the third the last two."""
+    return [
+        make_adapter(seed, 3, 2.0),
+        make_adapter(seed + 1, 2, 5.0, paths=PATHS[1:]),
+        make_adapter(seed + 2, 4, 1.0, paths=PATHS[:3]),
+    ]
+
+
+def random_router(adapters: Sequence[Adapter], seed: int = 7) -> Router:
+    """A router whose entries are all different from 0."""
+    generator = torch.Generator().manual_seed(seed)
+    plain = Router.identity(adapters)
+    full = {path: torch.randn(len(matrix), len(matrix), generator=generator) for path, matrix in plain.matrices.items()}
+    return replace(plain, matrices=full)
 
 
 def recipe(settings: dict[str, object], *weights: float, **more: object) -> Recipe:

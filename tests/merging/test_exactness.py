@@ -16,7 +16,7 @@ from optimizer.adapters.factors import Factors
 from optimizer.errors import RecipeError
 from optimizer.merging import METHODS, Recipe, merge
 from tests.files import CONVOLUTION, LINEAR, TEXT, Made, diffusers_file, kohya_file, random_parts
-from tests.merging.samples import LOSSY, NEUTRAL, PATHS, assert_same_change, make_adapter, recipe, relative_error
+from tests.merging.samples import LOSSY, NEUTRAL, PATHS, UNCALIBRATED, assert_same_change, make_adapter, recipe, relative_error
 
 few = settings(max_examples=15, deadline=None, derandomize=True)
 seeds = st.integers(0, 10_000)
@@ -68,7 +68,7 @@ def test_the_written_merge_read_back_is_the_weighted_sum(
         assert relative_error(written.modules[path].delta().reshape(delta.shape), delta) <= tolerance, path
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", UNCALIBRATED)
 @pytest.mark.parametrize("factor", ["up", "down"])
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 def test_a_value_that_is_not_finite_is_refused_by_the_module_it_is_in(method: str, factor: str, value: float) -> None:

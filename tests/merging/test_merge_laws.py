@@ -12,20 +12,20 @@ from hypothesis import strategies as st
 from optimizer.adapters.adapter import Adapter
 from optimizer.adapters.factors import Factors
 from optimizer.merging import METHODS, merge, shared_modules
-from tests.merging.samples import LOSSY, NEUTRAL, PATHS, assert_same_change, make_adapter, recipe, relative_error
+from tests.merging.samples import LOSSY, NEUTRAL, PATHS, UNCALIBRATED, assert_same_change, make_adapter, recipe, relative_error
 
 seeds = st.integers(0, 10_000)
 ranks = st.integers(1, 5)
 alphas = st.floats(0.25, 16).map(lambda x: round(x, 3))
 weights = st.floats(0.1, 2).flatmap(lambda x: st.sampled_from([round(x, 2), -round(x, 2)]))
-every_method = pytest.mark.parametrize("method", list(METHODS))
+every_method = pytest.mark.parametrize("method", list(UNCALIBRATED))
 every_setting = pytest.mark.parametrize("setting", LOSSY, ids=lambda s: "-".join(str(v) for v in s.values()))
-HOMOGENEOUS = [m.name for m in METHODS.values() if m.homogeneous]
+HOMOGENEOUS = [m.name for m in UNCALIBRATED.values() if m.homogeneous]
 few = settings(max_examples=12, deadline=None)
 
 
 def test_the_tables_of_these_tests_cover_every_method() -> None:
-    assert set(NEUTRAL) == set(METHODS) == {s["method"] for s in LOSSY}
+    assert set(NEUTRAL) == set(UNCALIBRATED) == {s["method"] for s in LOSSY}
 
 
 @every_method
@@ -80,7 +80,7 @@ def test_opposite_weights_give_the_opposite_merge(setting: dict[str, object], se
     assert_same_change(merge(sources, recipe(setting, -w, -v)), merge(sources, recipe(setting, w, v)), factor=-1.0, tolerance=2e-5)
 
 
-@pytest.mark.parametrize("method", [m.name for m in METHODS.values() if m.linear])
+@pytest.mark.parametrize("method", [m.name for m in UNCALIBRATED.values() if m.linear])
 @few
 @given(seed=seeds, w=st.tuples(weights, weights), v=st.tuples(weights, weights))
 def test_linear_methods_are_linear_in_the_weights(method: str, seed: int, w: tuple[float, float], v: tuple[float, float]) -> None:
@@ -96,7 +96,7 @@ def test_linear_methods_are_linear_in_the_weights(method: str, seed: int, w: tup
         assert float((whole.modules[path].delta().double() - one - two).norm()) <= 3e-6 * scale
 
 
-@pytest.mark.parametrize("method", [m.name for m in METHODS.values() if m.commutes])
+@pytest.mark.parametrize("method", [m.name for m in UNCALIBRATED.values() if m.commutes])
 @few
 @given(seed=seeds, order=st.permutations([0, 1, 2]))
 def test_the_order_of_the_sources_does_not_matter(method: str, seed: int, order: list[int]) -> None:

@@ -10,8 +10,8 @@ import torch
 from optimizer.adapters.adapter import Adapter
 from optimizer.adapters.factors import Factors
 from optimizer.errors import RecipeError
-from optimizer.merging import METHODS, Recipe, merge, shared_modules
-from tests.merging.samples import NEUTRAL, PATHS, make_adapter, recipe
+from optimizer.merging import Recipe, merge, shared_modules
+from tests.merging.samples import NEUTRAL, PATHS, UNCALIBRATED, make_adapter, recipe
 
 LINEAR = Recipe(method="linear", weights=(1.0, 1.0))
 
@@ -34,7 +34,7 @@ def test_different_shapes_are_refused() -> None:
         merge([make_adapter(1), other], LINEAR)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", UNCALIBRATED)
 def test_a_matrix_goes_with_a_1_by_1_convolution(method: str) -> None:
     """LyCORIS stores the one for the other; the merge is the convolution, in either order."""
     matrix, other = make_adapter(1), make_adapter(2)
@@ -57,7 +57,7 @@ def test_different_shapes_are_refused_even_among_sources_of_one_name() -> None:
         merge([replace(one, base="sdxl"), twin], LINEAR)
 
 
-@pytest.mark.parametrize("method", list(METHODS))
+@pytest.mark.parametrize("method", UNCALIBRATED)
 def test_values_that_are_not_finite_are_refused_by_module(method: str) -> None:
     source = make_adapter(1)
     broken = source.modules[PATHS[2]].up.clone()

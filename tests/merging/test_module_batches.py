@@ -13,7 +13,7 @@ from optimizer.adapters.adapter import Adapter
 from optimizer.merging import METHODS, Merger, merge
 from optimizer.merging import module_batches as module_of_stacks
 from optimizer.merging.module_batches import stacks
-from tests.merging.samples import LOSSY, PATHS, assert_same_change, make_adapter, recipe
+from tests.merging.samples import LOSSY, PATHS, UNCALIBRATED, assert_same_change, make_adapter, recipe
 
 every_setting = pytest.mark.parametrize("setting", LOSSY, ids=lambda s: "-".join(str(v) for v in s.values()))
 BLOCKS = {"IN04": "down_blocks.1.attentions.0", "IN05": "down_blocks.1.attentions.1", "IN07": "down_blocks.2.attentions.0"}
@@ -55,7 +55,7 @@ def test_a_merger_that_keeps_its_stacks_merges_again_and_again_as_merge_does(set
     assert all(torch.equal(a, b) for a, b in zip(before, (t.up for s in merger.stacks() for t in s.terms), strict=True))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", UNCALIBRATED)
 def test_modules_of_one_stack_with_different_live_sources_come_apart_rightly(method: str, pair: list[Adapter]) -> None:
     """The first source is off in one block, the second in another, both in the third."""
     setting = {"method": method, **({"rank": 3} if METHODS[method].rank == "required" else {})}

@@ -59,6 +59,8 @@ def recipes(draw: st.DrawFn) -> Recipe:
         fields["blocks"] = tuple(draw(blocks) for _ in range(count))
     fields["dtype"] = draw(st.sampled_from(["fp16", "bf16", "fp32"]))
     fields["seed"] = draw(st.integers(0, 2**63))
+    if method.calibrated:
+        fields["calibration"] = f"{draw(st.integers(0, 2**256 - 1)):064x}"
     return Recipe(method=method.name, **fields)
 
 
@@ -85,6 +87,15 @@ def test_hashes_differ_exactly_where_recipes_do(a: Recipe, b: Recipe) -> None:
 def test_the_hash_of_a_recipe_never_changes() -> None:
     recipe = Recipe(method="ties", weights=(0.7, -0.5), blocks=({"IN": 0.5}, {}), density=0.4, rank=32, seed=1)
     assert recipe.hash == "56d8a1e5d7610e2d8813da2a45359c03fa9575e7380c685b26a6e18c40eca9d0"
+
+
+def test_a_calibration_is_part_of_the_recipe_only_where_there_is_one() -> None:
+    plain = Recipe(method="linear", weights=(1.0, 0.5))
+    assert "calibration" not in plain.data()
+    assert plain.hash == "398db6d079767503591bc63916458bbcb3366ee4e221cd3ff37445a3c01d00bd"
+    routed = Recipe(method="routed", weights=(1.0, 0.5), calibration="ab" * 32)
+    assert routed.data()["calibration"] == "ab" * 32
+    assert routed.hash != routed.replaced(calibration="cd" * 32).hash
 
 
 def test_the_text_reads_well_and_names_only_what_the_method_reads() -> None:
@@ -142,6 +153,12 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"method": "slerp", "weights": (1, 1, 1)}, r"recipe: weights: the method 'slerp' merges at most 2 sources \(got 3\) — leave sources"),
     ({"method": "add_difference", "weights": (1,) * 4}, r"recipe: weights: the method 'add_difference' merges at most 3 sources"),
     ({"method": "svd"}, r"recipe: rank: the method 'svd' needs an output rank — give a rank, or use the method 'linear'"),
+    (
+        {"calibration": "ab" * 32},
+        r"recipe: calibration: the method 'ties' does not read calibration \(got '(ab){32}'\) — leave it out, .* router: routed",
+    ),
+    ({"method": "routed"}, r"recipe: calibration: the method 'routed' needs a calibration — give the SHA-256 of a router"),
+    ({"method": "routed", "calibration": "abc"}, r"recipe: calibration: got 'abc' — string should match pattern"),
     ({"method": "linear", "density": 0.5}, r"recipe: density: the method 'linear' does not read density \(got 0\.5\) — leave it out"),
 ]
 

@@ -100,6 +100,7 @@ class Method:
         seeded: whether the method draws random numbers.
         signs: sign that the method applies to each source's weight; empty means + for all.
         most: maximum number of sources; 0 means any number.
+        calibrated: whether the recipe names a calibration, whose router is applied to the sources before the function is called.
         reproduces: tools that give an equal ΔW, with the settings needed in that tool and in the recipe.
     """
 
@@ -116,6 +117,7 @@ class Method:
     seeded: bool = False
     signs: tuple[int, ...] = ()
     most: int = 0
+    calibrated: bool = False
     reproduces: tuple[str, ...] = ()
 
     def reads(self, field: str) -> bool:

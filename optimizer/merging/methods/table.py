@@ -248,6 +248,16 @@ _TABLE = (
         cost="core",
         commutes=False,
     ),
+    Method(
+        "routed",
+        weighted_sum,
+        "SSR-Merge, arXiv 2606.10617, with the router that the recipe's calibration names",
+        "Σ wᵢ·upᵢ·(R·down)ᵢ",
+        cost="factors",
+        linear=True,
+        commutes=False,
+        calibrated=True,
+    ),
 )
 
 METHODS: dict[str, Method] = {method.name: method for method in _TABLE}

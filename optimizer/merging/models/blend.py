@@ -10,7 +10,7 @@ from torch import Tensor
 
 from optimizer.checkpoints.model import Model
 from optimizer.checkpoints.streaming import DTYPES
-from optimizer.errors import BaseModelError
+from optimizer.errors import BaseModelError, RecipeError
 from optimizer.merging.algebra.deltas import Deltas
 from optimizer.merging.algebra.lowrank import LowRank
 from optimizer.merging.blocks.maps import block_weight, check_block_names
@@ -54,7 +54,8 @@ class Blend:
         apart: tensors that are missing or differ in shape in some model → one-line description; they come from the first model.
 
     Raises:
-        RecipeError: the number of models does not match the formula, α is out of range, or a block name is unknown.
+        RecipeError: the number of models does not match the formula, α is out of range, a block name is unknown, or the recipe names a
+            calibration.
         BaseModelError: the models are incompatible and ``force`` is not set.
     """
 
@@ -123,6 +124,12 @@ def _as_term(matrix: Tensor) -> LowRank:
 
 def _check(job: Job, family: str) -> None:
     if job.recipe:
+        if job.recipe.calibration:
+            raise RecipeError(
+                "a router applies to the factors of LoRAs, which full models do not have",
+                where="recipe: calibration",
+                remedy="use another method, such as 'linear'",
+            )
         for i, names in enumerate(job.recipe.blocks):
             check_block_names(names, where=f"recipe: blocks.{i}", base=family)
     if job.formula:

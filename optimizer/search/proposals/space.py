@@ -147,12 +147,15 @@ def known_methods(methods: Sequence[str], count: int) -> Sequence[str]:
     """Returns the methods, if all exist and can merge this many sources.
 
     Raises:
-        UsageError: a method does not exist or cannot merge this many sources; the message lists the valid ones.
+        UsageError: a method does not exist, cannot merge this many sources, or needs a calibration; the message lists the valid ones.
     """
-    fitting = [name for name, method in METHODS.items() if count <= (method.most or count)]
+    fitting = [name for name, method in METHODS.items() if not method.calibrated and count <= (method.most or count)]
     for method in methods:
         if method not in METHODS:
             raise UsageError(f"there is no merge method {method!r}", where="--methods", remedy=f"choose from {', '.join(fitting)}")
+        if METHODS[method].calibrated:
+            problem = f"the method {method!r} applies a router that was solved before, and a search has none"
+            raise UsageError(problem, where="--methods", remedy=f"choose from {', '.join(fitting)}")
         if method not in fitting:
             problem = f"the method {method!r} merges at most {METHODS[method].most} sources (got {count})"
             raise UsageError(problem, where="--methods", remedy=f"choose from {', '.join(fitting)}")

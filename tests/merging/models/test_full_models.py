@@ -23,6 +23,7 @@ from optimizer.merging.algebra.deltas import Deltas
 from optimizer.merging.algebra.lowrank import LowRank
 from optimizer.merging.models import FORMULAS, Blend, Job, merge_models
 from optimizer.rendering import Prompt, Renderer, RenderSettings, load_pipeline
+from tests.merging.samples import UNCALIBRATED
 from tests.tiny import tiny_pipeline, tiny_sd3_pipeline, tiny_xl_pipeline
 
 NAMES = ("base-1.0", "anime_v2+x", "real.v3")
@@ -84,7 +85,7 @@ def test_the_ends_of_an_interpolation_are_the_models(folders: list[Path], tmp_pa
                 torch.testing.assert_close(tensor, wanted[key], rtol=0, atol=3e-7)
 
 
-@pytest.mark.parametrize("method", [name for name, m in METHODS.items() if m.rank != "required" and m.most in (0, 2)])
+@pytest.mark.parametrize("method", [name for name, m in UNCALIBRATED.items() if m.rank != "required" and m.most in (0, 2)])
 def test_changes_of_a_base_merge_by_every_method(folders: list[Path], tmp_path: Path, method: str) -> None:
     fields = {p.name: p.default for p in METHODS[method].parameters}
     recipe = Recipe(method=method, weights=(0.7, 0.5), **fields)
@@ -102,6 +103,13 @@ def test_changes_of_a_base_merge_by_every_method(folders: list[Path], tmp_path: 
     assert all(tensor.isfinite().all() for tensor in found.values())
     bias = "unet.conv_in.bias"
     assert not torch.equal(found[bias], base[bias])
+
+
+def test_models_have_no_router(folders: list[Path]) -> None:
+    recipe = Recipe(method="routed", weights=(0.7, 0.5), calibration="ab" * 32)
+    job = Job((Folder(folders[1]), Folder(folders[2])), base=Folder(folders[0]), recipe=recipe)
+    with pytest.raises(RecipeError, match=r"^recipe: calibration: a router applies to the factors of LoRAs, .* — use another method"):
+        Blend(job)
 
 
 def test_the_result_is_a_whole_pipeline_that_draws(tmp_path: Path) -> None:

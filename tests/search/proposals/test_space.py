@@ -15,14 +15,16 @@ from optimizer.errors import UsageError
 from optimizer.jobs.merge_options import MergeOptions
 from optimizer.jobs.merge_plan import plan
 from optimizer.merging import METHODS, block_map, block_weight, shared_modules
+from optimizer.search.config import Config
 from optimizer.search.labels import is_alone
 from optimizer.search.loop import first_trials
 from optimizer.search.proposals.initial_trials import baselines, defaults
 from optimizer.search.proposals.sampler import sampler_for
 from optimizer.search.proposals.space import SearchSpace, space_for
+from tests.merging.samples import UNCALIBRATED
 from tests.studio import Studio
 
-ALL = tuple(METHODS)
+ALL = tuple(UNCALIBRATED)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +84,7 @@ def test_groups_of_blocks_come_in_the_order_of_the_network() -> None:
     assert space(pair, 30).groups[0] == ("DOUBLE_10-18", "SINGLE_19-37")
 
 
-@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.rank != "required" and method.most != 1])
+@pytest.mark.parametrize("method", [name for name, method in UNCALIBRATED.items() if method.rank != "required" and method.most != 1])
 def test_a_search_and_a_single_merge_write_one_recipe_for_one_merge(studio: Studio, adapters: list[Adapter], method: str) -> None:
     """Their hashes name evaluations: a merge that was scored is found again by who makes it by hand."""
     searched = space(adapters, 50, (method,)).recipe({"method": method, "weight:alba": 0.7, "weight:bruno": 0.5})
@@ -120,7 +122,17 @@ def test_the_weighted_sum_is_always_the_first_method_and_no_method_comes_twice(a
 def test_an_unknown_method_is_named(adapters: list[Adapter]) -> None:
     with pytest.raises(UsageError) as caught:
         space(adapters, 3, ("ties", "tise"))
-    assert str(caught.value) == f"--methods: there is no merge method 'tise' — choose from {', '.join(METHODS)}"
+    assert str(caught.value) == f"--methods: there is no merge method 'tise' — choose from {', '.join(UNCALIBRATED)}"
+
+
+def test_a_method_that_applies_a_router_is_not_searched(adapters: list[Adapter]) -> None:
+    with pytest.raises(UsageError) as caught:
+        space(adapters, 3, ("ties", "routed"))
+    assert str(caught.value) == (
+        "--methods: the method 'routed' applies a router that was solved before, and a search has none — "
+        f"choose from {', '.join(UNCALIBRATED)}"
+    )
+    assert "routed" not in Config.of().methods
 
 
 def test_a_method_for_two_sources_is_refused_for_three(studio: Studio) -> None:
@@ -155,7 +167,7 @@ def test_a_rank_bounds_every_method(adapters: list[Adapter]) -> None:
     assert [found.recipe(weights | {"method": m}).rank for m in found.methods] == [3, 3]
 
 
-@pytest.mark.parametrize("method", ["linear", *[m for m in METHODS if m not in ("linear", "concat", "svd")]])
+@pytest.mark.parametrize("method", ["linear", *[m for m in UNCALIBRATED if m not in ("linear", "concat", "svd")]])
 def test_a_proposal_is_a_valid_recipe_with_every_parameter_of_its_method(adapters: list[Adapter], method: str) -> None:
     found = space(adapters, 50, ALL)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
