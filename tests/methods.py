@@ -115,7 +115,7 @@ def page() -> str:
             "What each method computes, with which settings, and which other tool computes the same. ΔWᵢ is what source i changes at",
             "strength 1, wᵢ its weight times its block weight. A weight may be negative; a source of weight 0 takes no part. Each method",
             "works on ΔW, never on the two factors apart, and each is tested against a second implementation, straight from the formula",
-            "(`tests/merging/references.py`). `python -m tests.methods` makes this page from the table in the code.",
+            "(`tests/merging/methods/references.py`). `python -m tests.methods` makes this page from the table in the code.",
             "",
             "The search tries methods, weights and the parameters marked below; a recipe sets them by hand:",
             "",

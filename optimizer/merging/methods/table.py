@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from optimizer.merging.methods.breadcrumbs import breadcrumbs, breadcrumbs_ties
-from optimizer.merging.methods.consensus import consensus
-from optimizer.merging.methods.core import core
-from optimizer.merging.methods.dare import dare_linear, dare_ties
-from optimizer.merging.methods.della import della_linear, della_ties
-from optimizer.merging.methods.iso import iso
-from optimizer.merging.methods.karcher import karcher
-from optimizer.merging.methods.knots import knots, knots_dare
-from optimizer.merging.methods.magnitude import magnitude_prune
+from optimizer.merging.methods.element_wise.breadcrumbs import breadcrumbs, breadcrumbs_ties
+from optimizer.merging.methods.element_wise.consensus import consensus
+from optimizer.merging.methods.element_wise.dare import dare_linear, dare_ties
+from optimizer.merging.methods.element_wise.della import della_linear, della_ties
+from optimizer.merging.methods.element_wise.magnitude import magnitude_prune
+from optimizer.merging.methods.element_wise.ties import ties
 from optimizer.merging.methods.method import Method, Parameter
-from optimizer.merging.methods.orthogonalize import orthogonalize
-from optimizer.merging.methods.slerp import nuslerp, slerp
-from optimizer.merging.methods.ties import ties
-from optimizer.merging.methods.tsv import tsv
+from optimizer.merging.methods.spectral.core import core
+from optimizer.merging.methods.spectral.iso import iso
+from optimizer.merging.methods.spectral.knots import knots, knots_dare
+from optimizer.merging.methods.spectral.orthogonalize import orthogonalize
+from optimizer.merging.methods.spectral.tsv import tsv
+from optimizer.merging.methods.spherical.karcher import karcher
+from optimizer.merging.methods.spherical.slerp import nuslerp, slerp
 from optimizer.merging.methods.weighted_sum import model_soup, weighted_sum
 
 _KEPT = Parameter("density", default=0.4, low=0.1, high=1.0)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from optimizer.merging.algebra.deltas import Deltas
 from optimizer.merging.algebra.tiles import Slabs
-from optimizer.merging.methods.magnitude import trimmed
+from optimizer.merging.methods.element_wise.magnitude import trimmed
 from optimizer.merging.methods.method import Settings
 
 

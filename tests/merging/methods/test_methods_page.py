@@ -15,7 +15,7 @@ PARAMETERS = {p.name: p for m in METHODS.values() for p in m.parameters}
 
 
 def test_the_page_shows_the_table() -> None:
-    written = (Path(__file__).parents[2] / "docs" / "methods.md").read_text("utf-8")
+    written = (Path(__file__).parents[3] / "docs" / "methods.md").read_text("utf-8")
     assert written == page(), "run: python -m tests.methods > docs/methods.md"
 
 

@@ -17,7 +17,7 @@ from optimizer.adapters.adapter import Adapter
 from optimizer.merging import METHODS, Deltas, Recipe, merge
 from optimizer.merging.algebra.lowrank import low_rank
 from optimizer.merging.algebra.tiles import Slabs
-from optimizer.merging.methods.magnitude import trimmed
+from optimizer.merging.methods.element_wise.magnitude import trimmed
 from tests.merging.samples import PATHS, make_adapter, recipe, relative_error
 
 few = settings(max_examples=20, deadline=None)

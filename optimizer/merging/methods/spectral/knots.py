@@ -10,11 +10,11 @@ from torch import Tensor
 from optimizer.merging.algebra.deltas import Deltas
 from optimizer.merging.algebra.lowrank import LowRank
 from optimizer.merging.algebra.tiles import Slabs
-from optimizer.merging.methods.dare import dropped
-from optimizer.merging.methods.magnitude import trimmed
+from optimizer.merging.methods.element_wise.dare import dropped
+from optimizer.merging.methods.element_wise.magnitude import trimmed
+from optimizer.merging.methods.element_wise.ties import agreed
 from optimizer.merging.methods.method import Settings
-from optimizer.merging.methods.sign_convention import oriented
-from optimizer.merging.methods.ties import agreed
+from optimizer.merging.methods.spectral.sign_convention import oriented
 
 
 def knots(deltas: Deltas, settings: Settings, /) -> LowRank:

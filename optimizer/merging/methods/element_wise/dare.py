@@ -8,8 +8,8 @@ from torch import Tensor
 
 from optimizer.merging.algebra.deltas import Deltas
 from optimizer.merging.algebra.tiles import Slabs
+from optimizer.merging.methods.element_wise.ties import agreed
 from optimizer.merging.methods.method import Settings
-from optimizer.merging.methods.ties import agreed
 from optimizer.merging.methods.weighted_sum import summed
 
 

@@ -8,10 +8,10 @@ import torch
 
 from optimizer.merging.algebra.deltas import Deltas
 from optimizer.merging.algebra.lowrank import LowRank, svd
-from optimizer.merging.methods.magnitude import trimmed
+from optimizer.merging.methods.element_wise.magnitude import trimmed
+from optimizer.merging.methods.element_wise.ties import agreed
 from optimizer.merging.methods.method import Settings
-from optimizer.merging.methods.sign_convention import oriented
-from optimizer.merging.methods.ties import agreed
+from optimizer.merging.methods.spectral.sign_convention import oriented
 
 
 def core(deltas: Deltas, settings: Settings, /) -> LowRank:
