@@ -1,4 +1,7 @@
-"""``optimize merge``: one merge, without a search."""
+"""``optimize merge``: one merge, without a search.
+
+The module is imported when the command is, because its options derive from the merge methods, which need torch.
+"""
 
 from __future__ import annotations
 
@@ -20,20 +23,25 @@ if TYPE_CHECKING:
 _DEFAULTS = MergeOptions.model_validate({})
 
 
-def merge(recipe: Path | None = None, /, *, options: Annotated[MergeOptions, Parameter(name="*")] = _DEFAULTS) -> int:
-    """Merge LoRAs as you say, or as a recipe says, into one file; or full models, with --kind model.
-
-    Beside the file its recipe (.yaml) and a model card (.md) are written; of models what says how they were made (merge.yaml).
+def merge(
+    recipe: Path | None = None,
+    /,
+    *,
+    options: Annotated[MergeOptions, Parameter(name="*")] = _DEFAULTS,
+    json_: Annotated[bool, Parameter("--json")] = False,
+) -> int:
+    """Run ``optimize merge``; ``optimizer.cli.main`` has the text that its help begins with.
 
     Args:
         recipe: a recipe (YAML, JSON) or a merged LoRA, which holds its own; options change it. Or the merge.yaml of a merged model.
+        json_: Print JSON for machines, with the report of every module.
     """
     errors = Console(stderr=True, highlight=False)
     hush(errors)
     if options.kind == "model" or _of_models(recipe):
         from optimizer.cli.merge_models import merge_full
 
-        return merge_full(recipe, options, errors)
+        return merge_full(recipe, options, errors, as_json=json_)
     if options.alpha is not None:
         raise UsageError("LoRAs have no alpha to merge at", where="--alpha", remedy="give --weights, or --kind model")
     with errors.status("reading…") if errors.is_terminal else nullcontext():
@@ -48,7 +56,7 @@ def merge(recipe: Path | None = None, /, *, options: Annotated[MergeOptions, Par
     for source, names in zip(job.sources, found.report.idle_blocks, strict=True):
         if names:
             errors.print(f"warning: {source.name}: no module is in {', '.join(names)}", soft_wrap=True, markup=False)
-    if options.json_:
+    if json_:
         print(json.dumps(merge_facts(job, found), allow_nan=False))
     else:
         print_merge(job, found, Console(highlight=False))

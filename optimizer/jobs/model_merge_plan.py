@@ -18,7 +18,7 @@ from optimizer.merging import METHODS, Recipe, read_blocks
 from optimizer.merging.models import FORMULAS, Job, check_formula, is_account, job_of
 
 _LORAS = ("rank", "rank_energy", "target_mb", "prune", "dialect", "triggers", "allow_unknown")
-_REPLAYED = ("sources", "base", "kind", "out", "json_", "device")
+_REPLAYED = ("sources", "base", "kind", "out", "device")
 _ROUNDING = 1e-3
 
 
@@ -114,7 +114,7 @@ def _over(base: Model, models: tuple[Model, ...], options: MergeOptions) -> Job:
         raise UsageError(f"{method} takes --weights", where="--alpha", remedy="give one weight a model, or leave --base out")
     if METHODS[method].rank == "required":
         raise UsageError(f"{method} cuts LoRAs to a rank, which models do not have", where="--method", remedy="choose linear")
-    fields: dict[str, Any] = {p.name: p.default for p in METHODS[method].parameters}
+    fields: dict[str, Any] = METHODS[method].starting_values()
     fields |= {name: value for name, value in options.fields().items() if name not in ("method", "dtype")}
     recipe = Recipe(method=method, weights=_weights(models, options), blocks=_blocks(models, options), **fields)
     return Job(models, base=base, recipe=recipe, **_more(options))

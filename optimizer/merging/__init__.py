@@ -7,7 +7,7 @@ Every method works on ΔW = scale · up @ down, never on ``up`` and ``down`` sep
 from __future__ import annotations
 
 from optimizer.merging.algebra.deltas import Deltas
-from optimizer.merging.algebra.lowrank import Change, LowRank, low_rank, spectrum, truncation_error
+from optimizer.merging.algebra.lowrank import Change, LowRank
 from optimizer.merging.blocks.files import read_blocks_file
 from optimizer.merging.blocks.maps import BLOCK_MAPS, BlockMap, block_map, block_of, block_weight
 from optimizer.merging.blocks.presets import BLOCK_PRESETS, block_preset_names
@@ -15,7 +15,7 @@ from optimizer.merging.blocks.strings import read_blocks
 from optimizer.merging.default_rank import default_rank, sum_of_ranks
 from optimizer.merging.digest import digest
 from optimizer.merging.merge import Merged, Merger, common_base, merge, shared_modules
-from optimizer.merging.methods import METHODS, MergeFunction, Method, Parameter
+from optimizer.merging.methods import METHODS, PARAMETERS, MergeFunction, Method, Parameter
 from optimizer.merging.rank_allocation import Pruned, prune_curve
 from optimizer.merging.recipe import DTYPES, BlockWeights, Recipe
 from optimizer.merging.report import Fidelity, MergeReport, merge_report
@@ -26,6 +26,7 @@ __all__ = [
     "BLOCK_PRESETS",
     "DTYPES",
     "METHODS",
+    "PARAMETERS",
     "BlockMap",
     "BlockWeights",
     "Change",
@@ -49,14 +50,11 @@ __all__ = [
     "default_rank",
     "digest",
     "greedy_soup",
-    "low_rank",
     "merge",
     "merge_report",
     "prune_curve",
     "read_blocks",
     "read_blocks_file",
     "shared_modules",
-    "spectrum",
     "sum_of_ranks",
-    "truncation_error",
 ]
