@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -106,16 +107,29 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [str(kohya_file(folder / f"{n}.safetensors", random_parts(LINEAR, rank=2 + i, seed=i)).path) for i, n in enumerate(("a", "b"))]
 
 
-def run(package: Path, *words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def run(package: Path, place: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """Python in a process of its own, with the copy of the package."""
-    found = {**os.environ, "PYTHONPATH": os.pathsep.join((str(package), str(ROOT))), "COLUMNS": "200"}
-    return subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False, cwd=cwd or package, env=found)
-
-
-def optimize(package: Path, *words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    done = run(package, "-m", "optimizer", *words, cwd=cwd)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(package), str(ROOT))), "COLUMNS": "200"}
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False, cwd=place, env=environment)
     assert done.returncode == 0, done.stderr
     return done
+
+
+COMMANDS = """
+import contextlib, io, json, sys
+from optimizer.cli.main import execute
+told = []
+for words in json.loads(sys.argv[1]):
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        assert execute(words) == 0
+    told.append(out.getvalue())
+print(json.dumps(told))
+"""
+
+
+def told(package: Path, place: Path, *commands: list[str]) -> list[str]:
+    """What each command prints on stdout; all run in one process, which imports torch once."""
+    return list(json.loads(run(package, place, "-c", COMMANDS, json.dumps(commands)).stdout))
 
 
 def rounded(matrix: np.ndarray, clip_at: float, levels: int) -> np.ndarray:
@@ -131,6 +145,7 @@ RECIPES = f"""
 import json
 from optimizer import Recipe
 from optimizer.errors import RecipeError
+from tests.methods import page
 
 def message(**fields):
     try:
@@ -146,6 +161,7 @@ print(json.dumps({{
     "again": Recipe.from_yaml(text) == recipe and Recipe.from_json(json.dumps(recipe.data())) == recipe,
     "hashes": [r.hash for r in (recipe, Recipe.from_yaml(text), recipe.replaced(clip_at=0.4), recipe.replaced(levels=9))],
     "ties": Recipe.from_data({TIES!r}).hash,
+    "page": page(),
     "messages": [
         message(method="rounded", clip_at=2),
         message(method="rounded", levels=0),
@@ -156,10 +172,13 @@ print(json.dumps({{
 """
 
 
-def test_a_recipe_holds_checks_hashes_and_writes_the_parameters(package: Path) -> None:
-    done = run(package, "-c", RECIPES)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+@pytest.fixture(scope="module")
+def found(package: Path) -> dict[str, Any]:
+    """What recipes with the method are, and the page of methods."""
+    return dict(json.loads(run(package, package, "-c", RECIPES).stdout))
+
+
+def test_a_recipe_holds_checks_hashes_and_writes_the_parameters(found: dict[str, Any]) -> None:
     assert found["attributes"] == [0.3, 8, "zero"]
     assert found["yaml"] == (
         "method: rounded\nweights:\n- 1.0\n- 0.5\nsources: []\nblocks: []\nclip_at: 0.3\nlevels: 8\ntoward: zero\nrank: null\ndtype: fp16\n"
@@ -180,27 +199,31 @@ def test_a_recipe_holds_checks_hashes_and_writes_the_parameters(package: Path) -
 
 
 def test_the_command_line_merges_by_it_and_lists_its_options(package: Path, files: list[str], tmp_path: Path) -> None:
-    words = ["merge", "--sources", *files, "--weights", "1", "0.5", "--method", "rounded", "--rank", "full", "--dtype", "fp32", "--json"]
-    facts = json.loads(optimize(package, *words, "--clip-at", "0.3", cwd=tmp_path).stdout)
+    sources = ["--sources", *files, "--json"]
+    words = ["--weights", "1", "0.5", "--method", "rounded", "--clip-at", "0.3", "--rank", "full", "--dtype", "fp32"]
+    out = ["--out", "x.safetensors"]
+    once, replayed = ["merge", *sources, *words, *out], ["merge", "x.yaml", *sources, *out, "--force"]
+    first, again, help_text = told(package, tmp_path, once, replayed, ["merge", "--help"])
+    facts = json.loads(first)
     assert {name: facts["merge"][name] for name in ("method", "clip_at", "levels", "toward")} == {
         **{"method": "rounded", "clip_at": 0.3, "levels": 4, "toward": "nearest"}
     }, "what is not given starts where a search does"
-    sources, merged = [load_adapter(file) for file in files], load_adapter(tmp_path / facts["file"])
+    adapters, merged = [load_adapter(file) for file in files], load_adapter(tmp_path / "x.safetensors")
     for path, factors in merged.modules.items():
-        a, b = (rounded(source.modules[path].delta().double().numpy(), 0.3, 4) for source in sources)
+        a, b = (rounded(adapter.modules[path].delta().double().numpy(), 0.3, 4) for adapter in adapters)
         assert relative_error(factors.delta(), torch.from_numpy(a + 0.5 * b)) < 1e-5
-    again = json.loads(optimize(package, "merge", facts["recipe"], "--sources", *files, "--json", cwd=tmp_path).stdout)
-    assert again["sha256"] == facts["sha256"]
-    told = " ".join(optimize(package, "merge", "--help").stdout.split())
-    assert "--clip-at FLOAT Share of the largest entry of a row at which rounding clips the row." in told
-    assert "--levels INT Number of levels on each side of 0." in told
-    assert "--toward CHOICE Where entries between two levels go. [choices: nearest, zero]" in told
+    assert json.loads(again)["sha256"] == facts["sha256"]
+    listed = " ".join(help_text.split())
+    assert "--clip-at FLOAT Share of the largest entry of a row at which rounding clips the row." in listed
+    assert "--levels INT Number of levels on each side of 0." in listed
+    assert "--toward CHOICE Where entries between two levels go. [choices: nearest, zero]" in listed
 
 
 def test_a_search_varies_its_parameters(package: Path, files: list[str], tmp_path: Path) -> None:
     out = tmp_path / "study"
     small = ["--base", "fake:size=4", "--own", "1", "--joint", "1", "--confirm", "1", "--finalists", "1"]
-    done = optimize(package, "--sources", *files, *small, "--budget", "16", "--methods", "rounded", "--out", str(out))
+    words = ["--sources", *files, *small, "--budget", "12", "--sampler", "tpe", "--methods", "rounded", "--out", str(out)]
+    done = run(package, tmp_path, "-m", "optimizer", *words)
     assert "methods linear, rounded; clip_at, levels, toward\n" in done.stderr
     log, cache = TrialLog(FolderStore(out)), EvaluationCache(FolderStore(out))
     recipes = {entry.label or str(entry.number): cache.get(entry.key).recipe for entry in log.entries()}
@@ -216,8 +239,8 @@ def test_a_search_varies_its_parameters(package: Path, files: list[str], tmp_pat
     assert yaml.safe_load((out / "study.yaml").read_text())["methods"] == ["rounded"]
 
 
-def test_the_page_of_methods_lists_it(package: Path) -> None:
-    page = run(package, "-m", "tests.methods").stdout
+def test_the_page_of_methods_lists_it(found: dict[str, Any]) -> None:
+    page = found["page"]
     assert "| `rounded` | Σ wᵢ·round(ΔWᵢ) | `clip_at`, `levels`, `toward` | any | entries | full |" in page
     assert "| `levels` | Number of levels on each side of 0. | ≥ 1 | 8 | 2 to 16 | 4 | `rounded` |" in page
 
