@@ -15,7 +15,10 @@ from rich.console import Console
 
 from optimizer.cli.quiet import hush
 from optimizer.errors import UsageError
-from optimizer.jobs.merge_options import MergeOptions
+
+hush(Console(stderr=True, highlight=False))  # before the next line imports torch, which may warn
+
+from optimizer.jobs.merge_options import MergeOptions  # noqa: E402
 
 if TYPE_CHECKING:
     from optimizer.jobs.merge_plan import MergePlan
