@@ -82,7 +82,7 @@ def every_method(adapters: Sequence[Adapter], rank: int) -> None:
 def recipe_of(name: str, rank: int, count: int = len(WEIGHTS)) -> Recipe:
     """The method at its table's defaults."""
     method = METHODS[name]
-    fields: dict[str, Any] = {p.name: p.default for p in method.parameters}
+    fields: dict[str, Any] = method.starting_values()
     return Recipe(method=name, weights=WEIGHTS[:count], rank=None if method.rank == "forbidden" else rank, **fields)
 
 

@@ -66,7 +66,7 @@ def main() -> None:
 
 def row(method: str, rank: int, files: list[Path], unit: int) -> None:
     """Merge in a fresh process, and print what it needed."""
-    recipe = {"method": method, "weights": _WEIGHTS, "rank": rank, **{p.name: p.default for p in METHODS[method].parameters}}
+    recipe = {"method": method, "weights": _WEIGHTS, "rank": rank, **METHODS[method].starting_values()}
     command = [sys.executable, "-c", _PROGRAM, json.dumps(recipe), *map(str, files)]
     found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     working = found["growth"] - found["result"]

@@ -76,7 +76,7 @@ def read(judge: Judge, sources: Sequence[LoraSource], adapter: Adapter, each: in
 
 def merged_by(method: str, sources: Sequence[LoraSource], weight: float) -> Adapter:
     """The method's merge at equal weights and its default parameters, without a limit on its rank where it needs none."""
-    fields: dict[str, Any] = {p.name: p.default for p in METHODS[method].parameters}
+    fields: dict[str, Any] = METHODS[method].starting_values()
     rank = sum(max(f.rank for f in s.adapter.modules.values()) for s in sources) if METHODS[method].rank == "required" else None
     return merge([s.adapter for s in sources], Recipe(method=method, weights=(weight,) * len(sources), rank=rank, **fields))
 

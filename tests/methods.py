@@ -4,32 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from optimizer.merging import METHODS, Method, Parameter, Recipe
-
-MEANINGS = {
-    "density": "share of the entries of ΔW that each source keeps; for `tsv`, of its singular directions",
-    "epsilon": "DELLA's window: small entries are kept with probability density − ε, large ones with density + ε",
-    "gamma": "share of the largest entries that is dropped",
-    "elect_on": "whether signs are elected on the entries as they are or on the weighted ones",
-    "majority": "whether the sum of the entries decides the sign or the number of sources that have it",
-    "normalise": "what the sum of the agreeing sources is divided by: their number, their weights, or nothing",
-    "rescale": "how survivors make up for what was dropped: divided by the probability, by the L1 norm, or not at all",
-    "mask_scale": "how much larger than a source's own entry the others' may be for it to want the entry (λ of TALL masks)",
-    "quorum": "how many sources have to want an entry",
-    "isotropy": "how flat the spectrum gets: 0 leaves it, 1 makes all singular values equal",
-    "side": "what sources keep apart: the directions they read (input) or write (output)",
-    "strength": "share of the common directions that is taken away",
-    "scale": "factor on the whole merged change",
-}
-ALLOWED = {
-    **dict.fromkeys(("density",), "(0, 1]"),
-    **dict.fromkeys(("epsilon", "gamma"), "[0, 1)"),
-    **dict.fromkeys(("isotropy", "strength"), "[0, 1]"),
-    "mask_scale": "≥ 0",
-    "quorum": "≥ 1",
-    "scale": "> 0",
-}
-"""Of numbers; words allow their choices."""
+from optimizer.merging import METHODS, PARAMETERS, Method, Parameter
 
 COSTS = {
     "factors": "the factors alone: O((m + n)·R), or one product of them",
@@ -115,7 +90,7 @@ def page() -> str:
             "What each method computes, with which settings, and which other tool computes the same. ΔWᵢ is what source i changes at",
             "strength 1, wᵢ its weight times its block weight. A weight may be negative; a source of weight 0 takes no part. Each method",
             "works on ΔW, never on the two factors apart, and each is tested against a second implementation, straight from the formula",
-            "(`tests/merging/references.py`). `python -m tests.methods` makes this page from the table in the code.",
+            "(`tests/merging/methods/references.py`). `python -m tests.methods` makes this page from the table in the code.",
             "",
             "The search tries methods, weights and the parameters marked below; a recipe sets them by hand:",
             "",
@@ -155,7 +130,8 @@ def page() -> str:
             "What a method does not read, a recipe must not set. *Start* is where a search begins.",
             "",
             *_table(
-                ["parameter", "what it does", "allowed", "default", "searched", "start", "read by"], [_parameter(p) for p in _parameters()]
+                ["parameter", "what it does", "allowed", "default", "searched", "start", "read by"],
+                [_parameter(p) for p in PARAMETERS.values()],
             ),
             "",
             "## Sources, and other tools",
@@ -187,11 +163,6 @@ def _methods() -> Iterable[Method]:
     return METHODS.values()
 
 
-def _parameters() -> list[Parameter]:
-    """Each parameter once; methods agree on them."""
-    return list({p: None for m in _methods() for p in m.parameters})
-
-
 def _row(method: Method) -> list[str]:
     names = ", ".join(f"`{p.name}`" for p in method.parameters) or "–"
     count = f"up to {method.most}" if method.most else "any"
@@ -213,16 +184,30 @@ def _parameter(parameter: Parameter) -> list[str]:
     readers = ", ".join(f"`{m.name}`" for m in _methods() if parameter in m.parameters)
     words = ", ".join(map(str, parameter.choices))
     searched = (words or f"{parameter.low:g} to {parameter.high:g}") if parameter.searched else "no"
-    default = Recipe.model_fields[parameter.name].default
     return [
         f"`{parameter.name}`",
-        MEANINGS[parameter.name],
-        ALLOWED.get(parameter.name) or words,
-        f"{default:g}" if isinstance(default, float) else str(default),
+        _cell(parameter.description),
+        allowed(parameter),
+        _value(parameter.default),
         searched,
-        f"{parameter.default:g}" if isinstance(parameter.default, float) else str(parameter.default),
+        _value(parameter.start),
         readers,
     ]
+
+
+def allowed(parameter: Parameter) -> str:
+    """The values that a recipe accepts: an interval, a bound, or words."""
+    if isinstance(parameter.default, str):
+        return ", ".join(map(str, parameter.choices))
+    low, high = (parameter.gt, parameter.ge), (parameter.lt, parameter.le)
+    if high == (None, None):
+        return f"> {low[0]:g}" if low[0] is not None else f"≥ {low[1]:g}" if low[1] is not None else "any number"
+    below = f"({low[0]:g}" if low[0] is not None else f"[{low[1]:g}" if low[1] is not None else "(−∞"
+    return below + (f", {high[0]:g})" if high[0] is not None else f", {high[1]:g}]")
+
+
+def _value(value: float | str) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _reproduced(method: Method) -> str:

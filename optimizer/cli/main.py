@@ -17,7 +17,6 @@ from optimizer.cli.dashboard import dashboard
 from optimizer.cli.extract import extract
 from optimizer.cli.inspect import inspect
 from optimizer.cli.ls import ls
-from optimizer.cli.merge import merge
 from optimizer.cli.repair import repair
 from optimizer.cli.status import status
 from optimizer.errors import OptimizerError, UsageError
@@ -28,6 +27,12 @@ HELP = """Find, unattended, the one merged LoRA that keeps what each of your LoR
 
 --config FILE.yaml holds any of the options; a flag wins over the environment, which wins over the file.
 """
+MERGE = "optimizer.cli.merge:merge"
+MERGE_HELP = """Merge LoRAs as you say, or as a recipe says, into one file; or full models, with --kind model; or, with
+--method soup, the best merges of a study.
+
+Beside the file its recipe (.yaml) and a model card (.md) are written; of models what says how they were made (merge.yaml).
+"""
 _COMMANDS = (
     commands.resume,
     repair,
@@ -36,7 +41,6 @@ _COMMANDS = (
     dashboard,
     commands.report,
     commands.demo,
-    merge,
     extract,
     inspect,
     ls,
@@ -64,6 +68,7 @@ def build_app(options: dict[str, Any] | None = None, source: str = "") -> App:
     app.default(search)
     for command in _COMMANDS:
         app.command(command)
+    app.command(MERGE, help=MERGE_HELP)  # imported when it is run: it needs torch, for which no other help should wait
     return app
 
 

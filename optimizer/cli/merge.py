@@ -1,4 +1,7 @@
-"""``optimize merge``: one merge, without a search."""
+"""``optimize merge``: one merge, without a search.
+
+The module is imported when the command is, because its options derive from the merge methods, which need torch.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,10 @@ from rich.console import Console
 
 from optimizer.cli.quiet import hush
 from optimizer.errors import UsageError
-from optimizer.jobs.merge_options import MergeOptions
+
+hush(Console(stderr=True, highlight=False))  # before the next line imports torch, which may warn
+
+from optimizer.jobs.merge_options import MergeOptions  # noqa: E402
 
 if TYPE_CHECKING:
     from optimizer.jobs.merge_plan import MergePlan
@@ -20,26 +26,30 @@ if TYPE_CHECKING:
 _DEFAULTS = MergeOptions.model_validate({})
 
 
-def merge(recipe: Path | None = None, /, *, options: Annotated[MergeOptions, Parameter(name="*")] = _DEFAULTS) -> int:
-    """Merge LoRAs as you say, or as a recipe says, into one file; or full models, with --kind model; or, with --method soup, the best
-    merges of a study.
-
-    Beside the file its recipe (.yaml) and a model card (.md) are written; of models what says how they were made (merge.yaml).
+def merge(
+    recipe: Path | None = None,
+    /,
+    *,
+    options: Annotated[MergeOptions, Parameter(name="*")] = _DEFAULTS,
+    json_: Annotated[bool, Parameter("--json")] = False,
+) -> int:
+    """Run ``optimize merge``; ``optimizer.cli.main`` has the text that its help begins with.
 
     Args:
         recipe: a recipe (YAML, JSON) or a merged LoRA, which holds its own; options change it. Or the merge.yaml of a merged model. With
             --method soup a study's directory.
+        json_: Print JSON for machines, with the report of every module.
     """
     errors = Console(stderr=True, highlight=False)
     hush(errors)
     if options.kind == "model" or _of_models(recipe):
         from optimizer.cli.merge_models import merge_full
 
-        return merge_full(recipe, options, errors)
+        return merge_full(recipe, options, errors, as_json=json_)
     if options.alpha is not None:
         raise UsageError("LoRAs have no alpha to merge at", where="--alpha", remedy="give --weights, or --kind model")
     if options.method == "soup":
-        return _soup(recipe, options, errors)
+        return _soup(recipe, options, errors, as_json=json_)
     with errors.status("reading…") if errors.is_terminal else nullcontext():
         from optimizer.cli.merge_tables import merge_facts, print_merge
         from optimizer.jobs.merge_plan import plan
@@ -52,14 +62,14 @@ def merge(recipe: Path | None = None, /, *, options: Annotated[MergeOptions, Par
     for source, names in zip(job.sources, found.report.idle_blocks, strict=True):
         if names:
             errors.print(f"warning: {source.name}: no module is in {', '.join(names)}", soft_wrap=True, markup=False)
-    if options.json_:
+    if json_:
         print(json.dumps(merge_facts(job, found), allow_nan=False))
     else:
         print_merge(job, found, Console(highlight=False))
     return 0
 
 
-def _soup(study: Path | None, options: MergeOptions, errors: Console) -> int:
+def _soup(study: Path | None, options: MergeOptions, errors: Console, *, as_json: bool) -> int:
     if study is None:
         remedy = "name the study's directory, or use the method 'model_soup', the mean of the sources"
         raise UsageError("a soup is made of the trials of a study", where="--method soup", remedy=remedy)
@@ -76,7 +86,7 @@ def _soup(study: Path | None, options: MergeOptions, errors: Console) -> int:
         except Stopped:
             return 128 + (display.stopping or 0)
     found = written(made.plan, options)
-    if options.json_:
+    if as_json:
         print(json.dumps(merge_facts(made.plan, found) | soup_facts(made), allow_nan=False))
     else:
         print_soup(made, Console(highlight=False))

@@ -22,7 +22,7 @@ _LISTED = 10
 _LONGEST = 200  # characters of all models' names in that of a file, of which file systems take 255
 
 
-def merge_full(recipe: Path | None, options: MergeOptions, errors: Console) -> int:
+def merge_full(recipe: Path | None, options: MergeOptions, errors: Console, *, as_json: bool) -> int:
     """Merge full models, and say what was done.
 
     Raises:
@@ -36,7 +36,7 @@ def merge_full(recipe: Path | None, options: MergeOptions, errors: Console) -> i
         found = merge_models(job, place, tick=lambda done, total: progress.update(bar, completed=done, total=total))
     facts = _facts(job, found)
     account_place(place).write_text(yaml.safe_dump(facts, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    _tell(job, found, facts, options.json_)
+    _tell(job, found, facts, as_json)
     return 0
 
 

@@ -1,36 +1,22 @@
-"""The options of ``optimize merge``."""
+"""The options of one merge: sources, recipe fields and output, each optional."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from cyclopts import Parameter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from optimizer.errors import UsageError
+from optimizer.merging import PARAMETERS, Recipe
 from optimizer.search.config import Dtype
 
-_NOT_OF_THE_RECIPE = {
-    "sources",
-    "kind",
-    "alpha",
-    "weights",
-    "blocks",
-    "rank",
-    "dialect",
-    "triggers",
-    "out",
-    "base",
-    "allow_unknown",
-    "device",
-    "force",
-    "json_",
-}
+# Recipe fields that are worked out from several options, or that a recipe alone gives.
+_RESOLVED_APART = ("sources", "weights", "blocks", "rank", "calibration")
 
 
-class MergeOptions(BaseModel):
-    """Options of ``optimize merge``; values that are not given come from the recipe, else from the method's defaults."""
+class _Common(BaseModel):
+    """Options that come before the parameters of the methods."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -61,19 +47,23 @@ class MergeOptions(BaseModel):
     prune: float | None = Field(
         None, description="Give up this share of the whole energy, such as 0.01, and print what other shares would save."
     )
-    density: float | None = Field(None, description="Share of entries that each source keeps.")
-    epsilon: float | None = Field(None, description="Half the width of DELLA's window of probabilities.")
-    gamma: float | None = Field(None, description="Share of the largest entries that breadcrumbs drops.")
-    elect_on: Literal["raw", "weighted"] | None = Field(None, description="Entries that elect signs.")
-    majority: Literal["total", "frequency"] | None = Field(None, description="Whether entries or their signs are summed.")
-    normalise: Literal["count", "weight", "none"] | None = Field(None, description="What TIES divides by.")
-    rescale: Literal["inverse", "l1", "none"] | None = Field(None, description="How DARE and DELLA make up for dropped entries.")
-    mask_scale: float | None = Field(None, description="λ of consensus' masks.")
-    quorum: int | None = Field(None, description="How many sources have to want an entry.")
-    isotropy: float | None = Field(None, description="How flat iso makes the spectrum, 0 to 1.")
-    side: Literal["input", "output"] | None = Field(None, description="Directions in which orthogonalize works.")
-    strength: float | None = Field(None, description="Share of common directions that orthogonalize takes away.")
-    scale: float | None = Field(None, description="Factor on the merged change of the TIES family, tsv, iso and consensus.")
+
+
+def _parameter_options() -> dict[str, Any]:
+    """Returns the type and the field of every parameter, in the recipe's order; the recipe checks the bounds."""
+    ordered = [PARAMETERS[name] for name in Recipe.model_fields if name in PARAMETERS]
+    return {p.name: (p.value_type | None, Field(None, description=p.description)) for p in ordered}
+
+
+if TYPE_CHECKING:
+    _Parametrised = _Common
+else:
+    _Parametrised = create_model("_Parametrised", __base__=_Common, **_parameter_options())
+
+
+class MergeOptions(_Parametrised):
+    """Options of one merge, among them every parameter of every method; what is not given comes from the recipe, else from the method."""
+
     seed: int | None = Field(None, description="Seeds random masks.")
     dtype: Dtype | None = Field(None, description="Number format of the file; fp16 where not given.")
     dialect: Literal["kohya", "diffusers", "comfyui"] | None = Field(None, description="Key names of the file; kohya where not given.")
@@ -88,11 +78,11 @@ class MergeOptions(BaseModel):
     allow_unknown: bool = Field(False, description="Leave out tensors of the sources that are not understood, with a warning.")
     device: str = Field("auto", description="Torch device.")
     force: bool = Field(False, description="Write over an existing file; allow more than five sources.")
-    json_: Annotated[bool, Parameter("--json")] = Field(False, description="Print JSON for machines, with the report of every module.")
 
     def fields(self) -> dict[str, Any]:
         """Returns the recipe fields that were given, except weights, blocks and sources."""
-        given = {name: value for name, value in self.model_dump(exclude=_NOT_OF_THE_RECIPE).items() if value is not None}
+        names = (name for name in Recipe.model_fields if name not in _RESOLVED_APART)
+        given = {name: value for name in names if (value := getattr(self, name)) is not None}
         return given | ({} if self.rank is None else {"rank": _rank(self.rank)})
 
 

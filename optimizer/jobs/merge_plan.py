@@ -15,6 +15,7 @@ from optimizer.jobs.merge_options import MergeOptions
 from optimizer.jobs.replay import Told, read_told, sources_of
 from optimizer.merging import (
     METHODS,
+    PARAMETERS,
     ROUTERS,
     Recipe,
     Router,
@@ -33,7 +34,6 @@ BESIDE = (".yaml", ".md")
 """Suffixes of the recipe file and the model card that are written beside a merged file."""
 
 _SUFFIX = ".safetensors"
-_ALWAYS = {"method", "weights", "sources", "blocks", "rank", "rank_energy", "prune", "target_mb", "dtype", "seed"}
 _STEP = 0.05
 
 
@@ -131,8 +131,7 @@ def _recipe(adapters: Sequence[Adapter], told: Told | None, options: MergeOption
     fields = _told_fields(told, options.method) | options.fields()
     fields.setdefault("method", "linear")
     if not told or fields["method"] != told.fields.get("method"):
-        for parameter in METHODS[fields["method"]].parameters if fields["method"] in METHODS else ():
-            fields.setdefault(parameter.name, parameter.default)
+        fields = (METHODS[fields["method"]].starting_values() if fields["method"] in METHODS else {}) | fields
     if options.weights:
         fields["weights"] = options.weights
     fields.setdefault("weights", (suggestion(len(adapters)),) * len(adapters))
@@ -147,7 +146,7 @@ def _told_fields(told: Told | None, method: str | None) -> dict[str, Any]:
         return {}
     if method in (None, told.fields.get("method")):
         return dict(told.fields)
-    return {name: value for name, value in told.fields.items() if name in _ALWAYS}
+    return {name: value for name, value in told.fields.items() if name in Recipe.model_fields and name not in (*PARAMETERS, "calibration")}
 
 
 def _blocks(texts: Sequence[str], adapters: Sequence[Adapter]) -> tuple[dict[str, float], ...]:

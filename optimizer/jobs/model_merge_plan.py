@@ -18,7 +18,7 @@ from optimizer.merging import METHODS, Recipe, read_blocks
 from optimizer.merging.models import FORMULAS, Job, check_formula, is_account, job_of
 
 _LORAS = ("rank", "rank_energy", "target_mb", "prune", "dialect", "triggers", "allow_unknown")
-_REPLAYED = ("sources", "base", "kind", "out", "json_", "device")
+_REPLAYED = ("sources", "base", "kind", "out", "device")
 _ROUNDING = 1e-3
 
 
@@ -117,7 +117,7 @@ def _over(base: Model, models: tuple[Model, ...], options: MergeOptions) -> Job:
     if METHODS[method].calibrated:
         problem = f"{method} applies a router to the factors of LoRAs, which models do not have"
         raise UsageError(problem, where="--method", remedy="choose linear")
-    fields: dict[str, Any] = {p.name: p.default for p in METHODS[method].parameters}
+    fields: dict[str, Any] = METHODS[method].starting_values()
     fields |= {name: value for name, value in options.fields().items() if name not in ("method", "dtype")}
     recipe = Recipe(method=method, weights=_weights(models, options), blocks=_blocks(models, options), **fields)
     return Job(models, base=base, recipe=recipe, **_more(options))

@@ -24,7 +24,7 @@ SOUP = "soup"
 """Name of the method in the command, and of the soup among the merges that it is compared with."""
 
 _MOST = 8  # merges that are tried: each costs the pictures of one trial
-_ALLOWED = ("method", "out", "dialect", "device", "force", "json_")
+_ALLOWED = ("method", "out", "dialect", "device", "force")
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,9 @@ def study_soup(folder: Path, options: MergeOptions, observer: Observer) -> Study
     config = _config(folder, options)
     records = _records(folder)
     tried = _weighted_sums(records, folder)
-    bench = prepare(config, observer)
-    sources = [source for source in bench.sources if isinstance(source, LoraSource)]
-    evaluator = bench.evaluator(search_prompts(config, sources), observer)
+    session = prepare(config, observer)
+    sources = [source for source in session.sources if isinstance(source, LoraSource)]
+    evaluator = session.evaluator(search_prompts(config, sources), observer)
     observer.stage(SOUP, len(tried) + 1 + len(sources))
     found: dict[str, Evaluation] = {}
 
@@ -76,7 +76,7 @@ def study_soup(folder: Path, options: MergeOptions, observer: Observer) -> Study
     made = TrialRecord(number=-1, label=SOUP, evaluation=found[soup.recipe.hash])
     best = max(records, key=lambda record: record.evaluation.score if record.evaluation and not is_alone(record.label) else -1.0)
     compared = [made, best, *(r for r in records if r.label in (STACK, NAIVE) and r is not best)]
-    unseen = bench.evaluator(confirmation_prompts(config, sources), observer, final=True)
+    unseen = session.evaluator(confirmation_prompts(config, sources), observer, final=True)
     plan = MergePlan(
         sources=tuple(sources),
         specs=config.sources,

@@ -7,7 +7,7 @@ Every method works on ΔW = scale · up @ down, never on ``up`` and ``down`` sep
 from __future__ import annotations
 
 from optimizer.merging.algebra.deltas import Deltas
-from optimizer.merging.algebra.lowrank import Change, LowRank, low_rank, spectrum, truncation_error
+from optimizer.merging.algebra.lowrank import Change, LowRank
 from optimizer.merging.blocks.files import read_blocks_file
 from optimizer.merging.blocks.maps import BLOCK_MAPS, BlockMap, block_map, block_of, block_weight
 from optimizer.merging.blocks.presets import BLOCK_PRESETS, block_preset_names
@@ -16,7 +16,7 @@ from optimizer.merging.common_base import common_base
 from optimizer.merging.default_rank import default_rank, sum_of_ranks
 from optimizer.merging.digest import digest
 from optimizer.merging.merge import Merged, Merger, merge, shared_modules
-from optimizer.merging.methods import METHODS, MergeFunction, Method, Parameter
+from optimizer.merging.methods import METHODS, PARAMETERS, MergeFunction, Method, Parameter
 from optimizer.merging.rank_allocation import Pruned, prune_curve
 from optimizer.merging.recipe import DTYPES, BlockWeights, Recipe
 from optimizer.merging.report import Fidelity, MergeReport, merge_report
@@ -29,6 +29,7 @@ __all__ = [
     "BLOCK_PRESETS",
     "DTYPES",
     "METHODS",
+    "PARAMETERS",
     "ROUTERS",
     "BlockMap",
     "BlockWeights",
@@ -56,7 +57,6 @@ __all__ = [
     "greedy_soup",
     "is_weighted_sum",
     "load_router",
-    "low_rank",
     "mean_recipe",
     "merge",
     "merge_report",
@@ -66,7 +66,5 @@ __all__ = [
     "router_path",
     "save_router",
     "shared_modules",
-    "spectrum",
     "sum_of_ranks",
-    "truncation_error",
 ]

@@ -19,6 +19,7 @@ from optimizer.merging.algebra.lowrank import Change, LowRank, inner, unstacked
 from optimizer.merging.algebra.svd_retry import Computed, LinAlgError, retried
 from optimizer.merging.blocks.maps import block_weight, check_block_names
 from optimizer.merging.common_base import common_base
+from optimizer.merging.methods import check_needs
 from optimizer.merging.methods.weighted_sum import weighted_sum
 from optimizer.merging.module_batches import Stack, stacks
 from optimizer.merging.rank_allocation import Spectrum, allotted, rank_within
@@ -77,7 +78,12 @@ class Merger:
         """Returns the merged adapter and its compression error.
 
         The error costs almost nothing: the kept part of ΔW is orthogonal to the lost part, so the two energies suffice.
+
+        Raises:
+            RecipeError: the recipe does not match the sources, its method needs an input that is not available, or every module's
+                weight is 0.
         """
+        check_needs(recipe.method_record)
         plain = recipe.method_record.function is weighted_sum and recipe.rank is None and not recipe.sized
         if plain and (sums := self._sums(recipe, dtype)) and sums.allows(recipe):
             return Merged(self._adapter(self._summed(sums, self._bound(recipe))), 0.0)

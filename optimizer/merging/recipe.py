@@ -9,19 +9,23 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import torch
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, ValidationError, create_model, model_validator
 
 from optimizer.adapters.adapter import Adapter
 from optimizer.errors import RecipeError
 from optimizer.merging.blocks.maps import check_block_names
 from optimizer.merging.digest import digest
-from optimizer.merging.methods import METHODS, ElectOn, Majority, Method, Normalise, Rescale, Side
+from optimizer.merging.methods import METHODS, PARAMETERS, Method
 from optimizer.text import one_line
 
-_OPTIONAL = tuple(dict.fromkeys(p.name for method in METHODS.values() for p in method.parameters))
 _ALTERNATIVES = ("constrained-int", "literal['full']")  # pydantic's union branches of ``rank``, left out of error messages
 _SIZES = ("rank_energy", "prune", "target_mb")
 
+# Recipe files list these parameters in this order; those of later methods follow, in the order of the table.
+_LISTED_FIRST = (
+    *("density", "epsilon", "gamma", "elect_on", "majority", "normalise", "rescale"),
+    *("mask_scale", "quorum", "isotropy", "side", "strength", "scale"),
+)
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 """Dtype names that a recipe accepts for the written file → torch dtypes."""
@@ -55,7 +59,34 @@ Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Rank = Annotated[int, Field(ge=1)] | Literal["full"]
 
 
-class Recipe(BaseModel):
+class _Weighted(BaseModel):
+    """Fields that come before the parameters of the methods."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: str
+    weights: tuple[Finite, ...] = Field(min_length=1)
+    sources: tuple[Sha256, ...] = ()
+    blocks: tuple[Blocks, ...] = ()
+
+
+def _parameter_fields() -> dict[str, Any]:
+    """Returns the type and the field of every parameter, in the order in which recipe files list them."""
+    ordered = [PARAMETERS[name] for name in dict.fromkeys((*_LISTED_FIRST, *PARAMETERS))]
+    return {p.name: (p.value_type, Field(default=p.default, description=p.description, **p.constraints)) for p in ordered}
+
+
+if TYPE_CHECKING:
+
+    class _Parametrised(_Weighted):
+        def __init__(self, *, method: str, weights: Sequence[float], **fields: Any) -> None: ...
+        def __getattr__(self, parameter: str) -> Any: ...
+
+else:
+    _Parametrised = create_model("_Parametrised", __base__=_Weighted, **_parameter_fields())
+
+
+class Recipe(_Parametrised):
     """Description of one merge, as a hashable value.
 
     A field that the method does not read must keep its default, so that equal merges have equal hashes. ``METHODS`` lists the fields
@@ -67,19 +98,7 @@ class Recipe(BaseModel):
         sources: SHA-256 of each source, in the order of the weights; empty until ``bound_to`` fills it.
         blocks: one mapping per source, from a block (``IN04``) or a family of blocks (``IN``) to a factor on the source's weight there;
             an exact name takes precedence over its family, blocks that are not named keep factor 1. Empty: no block weights.
-        density: share of ΔW's entries that each source keeps, in (0, 1]; for ``tsv`` the share of its singular directions.
-        epsilon: half-width of DELLA's window, in [0, 1): entries of a row are kept with probabilities from density − ε to density + ε.
-        gamma: share of ΔW's largest entries that breadcrumbs drops, in [0, 1).
-        elect_on: entries on which TIES elects signs, ``raw`` or ``weighted``.
-        majority: how TIES elects a sign: by the ``total`` of the entries, or by the ``frequency`` of their signs.
-        normalise: divisor in TIES: the ``count`` of agreeing sources, their ``weight``, or ``none``.
-        rescale: how DARE and DELLA compensate for dropped entries: ``inverse`` of the probability, ``l1`` norm, or ``none``.
-        mask_scale: threshold λ of TALL masks, ≥ 0: a source selects an entry where its magnitude is at least λ times the others'.
-        quorum: number of sources that have to select an entry, ≥ 1.
-        isotropy: interpolation in ``iso`` from the unchanged spectrum (0) to a flat one (1).
-        side: side of ΔW on which ``orthogonalize`` projects: the row space (``input``) or the column space (``output``).
-        strength: share of the common directions that ``orthogonalize`` removes, in [0, 1].
-        scale: factor on the whole merged change, the λ of TIES.
+        density, epsilon, …: parameters of the methods, in one field each (``PARAMETERS``).
         rank: maximum rank of the merged factors; ``full`` for lossless dense matrices, stored as ``.diff`` (in diffusers files as a
             LoRA of maximal rank). None keeps the method's exact result: the sum of the sources' ranks for methods that work on
             factors, dense matrices for methods that work on the entries of ΔW. ``concat`` is exact by definition and takes no rank;
@@ -102,25 +121,6 @@ class Recipe(BaseModel):
         True
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    method: str
-    weights: tuple[Finite, ...] = Field(min_length=1)
-    sources: tuple[Sha256, ...] = ()
-    blocks: tuple[Blocks, ...] = ()
-    density: float = Field(default=1.0, gt=0, le=1)
-    epsilon: float = Field(default=0.0, ge=0, lt=1)
-    gamma: float = Field(default=0.0, ge=0, lt=1)
-    elect_on: ElectOn = "raw"
-    majority: Majority = "total"
-    normalise: Normalise = "count"
-    rescale: Rescale = "inverse"
-    mask_scale: float = Field(default=0.4, ge=0, allow_inf_nan=False)
-    quorum: int = Field(default=2, ge=1)
-    isotropy: float = Field(default=1.0, ge=0, le=1)
-    side: Side = "input"
-    strength: float = Field(default=1.0, ge=0, le=1)
-    scale: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     rank: Rank | None = None
     rank_energy: float | None = Field(default=None, gt=0, le=1)
     prune: float = Field(default=0.0, ge=0, lt=1)
@@ -181,16 +181,16 @@ class Recipe(BaseModel):
     def hash(self) -> str:
         """SHA-256 of the recipe's canonical JSON, 64 hex digits.
 
-        An optional field at its default is left out. Defaults never change, so hashes stay valid when a method starts to read another
-        field.
+        A parameter at its default is left out. Defaults never change, so hashes stay valid when a method starts to read another
+        parameter.
         """
-        told = {name: value for name, value in self.data().items() if name not in _OPTIONAL or value != Recipe.model_fields[name].default}
+        told = {name: value for name, value in self.data().items() if name not in PARAMETERS or value != PARAMETERS[name].default}
         canonical = json.dumps(told, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def data(self) -> dict[str, Any]:
         """Returns the recipe as JSON-serialisable data, without the fields that its method does not read."""
-        unread = {name for name in _OPTIONAL if not self.method_record.reads(name)}
+        unread = {name for name in PARAMETERS if not self.method_record.reads(name)}
         unread |= {name for name in _SIZES if not getattr(self, name)}
         if self.method_record.rank == "forbidden":
             unread.add("rank")
@@ -225,10 +225,6 @@ class Recipe(BaseModel):
     def to_yaml(self) -> str:
         """Returns the recipe as YAML text; ``from_yaml`` reads it back exactly."""
         return str(yaml.safe_dump(self.data(), sort_keys=False, allow_unicode=True, width=120))
-
-    def to_json(self) -> str:
-        """Returns the recipe as indented JSON; ``from_json`` reads it back exactly."""
-        return json.dumps(self.data(), indent=2, allow_nan=False)
 
     @classmethod
     def from_data(cls, data: object) -> Recipe:
@@ -269,9 +265,9 @@ def _unreadable(syntax: str, error: Exception) -> RecipeError:
 
 
 def _check_unread(recipe: Recipe, method: Method) -> None:
-    for name in _OPTIONAL:
-        value, default = getattr(recipe, name), Recipe.model_fields[name].default
-        if value != default and not method.reads(name):
+    for name, parameter in PARAMETERS.items():
+        value = getattr(recipe, name)
+        if value != parameter.default and not method.reads(name):
             read = ", ".join(p.name for p in method.parameters) or "none of these"
             raise RecipeError(
                 f"the method {method.name!r} does not read {name} (got {value!r})",

@@ -14,6 +14,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -25,7 +26,8 @@ from optimizer.merging.algebra.lowrank import LowRank
 from optimizer.merging.blocks.maps import block_weight, check_block_names
 from optimizer.merging.common_base import common_base
 from optimizer.merging.digest import digest
-from optimizer.merging.methods import Side
+
+Side = Literal["output", "input"]
 
 FORMAT_VERSION = "1"
 _REMEDY = "solve the router again for these sources"

@@ -90,6 +90,21 @@ def test_from_a_shell(folder: Path) -> None:
     assert (recipe.method, recipe.weights, recipe.density, recipe.rank, recipe.rescale) == ("dare_ties", (0.6, -0.4), 0.5, 16, "inverse")
 
 
+def test_what_torch_warns_of_when_it_is_imported_is_not_told() -> None:
+    program = """
+import importlib.abc, sys, warnings
+class Loud(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            warnings.warn("for developers", FutureWarning)
+sys.meta_path.insert(0, Loud())
+from optimizer.cli.main import execute
+print("torch" in sys.modules, execute(["merge", "--help"]), "torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert (done.stdout.splitlines()[-1], done.stderr) == ("False 0 True", "")
+
+
 def test_the_file_is_the_merge_of_its_recipe(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = facts([*PAIR, "--weights", "0.8", "0.5", "--method", "ties", "--blocks", "OUTD", "IN=0.5,TE=0", "--dtype", "fp32"], capsys)
     sources = [load_adapter(demo_sources()[name].path) for name in ("neon", "octopus")]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from optimizer.adapters.adapter import Adapter
 from optimizer.adapters.factors import Factors
-from optimizer.merging import METHODS, Recipe, Router
+from optimizer.merging import METHODS, LowRank, Recipe, Router
 
 SHAPES: dict[str, tuple[int, ...]] = {
     "text_encoder.text_model.encoder.layers.0.mlp.fc1": (20, 12),
@@ -109,6 +109,11 @@ def random_router(adapters: Sequence[Adapter], seed: int = 7) -> Router:
 def recipe(settings: dict[str, object], *weights: float, **more: object) -> Recipe:
     """A recipe from one of the settings above."""
     return Recipe(weights=weights, **{**settings, **more})  # type: ignore[arg-type]
+
+
+def low_rank(factors: Factors) -> LowRank:
+    """One module's factors as a batch of one, with the scale in ``down``."""
+    return LowRank(factors.up.float()[None], (factors.scale * factors.down.float())[None])
 
 
 def relative_error(found: Tensor, wanted: Tensor) -> float:

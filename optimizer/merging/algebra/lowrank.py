@@ -1,7 +1,7 @@
-"""Low-rank algebra on batches of modules: sums, spectra and inner products, without forming a dense ΔW unless needed.
+"""Low-rank algebra on batches of modules: sums, singular value decompositions and inner products, without forming a dense ΔW unless needed.
 
 For ΔW = up · down of shape (out, fan_in) and rank R, QR of both factors leaves an R × R core with ΔW's singular values.
-A spectrum costs O((out + fan_in) · R²) and is exact, so the error of any truncation is known in advance.
+An SVD costs O((out + fan_in) · R²) and is exact, so the error of any truncation is known in advance.
 All functions work on ``b`` modules of one shape at once.
 """
 
@@ -70,11 +70,6 @@ class Svd:
         return self.sigma > 1e-6 * self.sigma.amax(dim=1, keepdim=True)
 
 
-def low_rank(factors: Factors) -> LowRank:
-    """Returns one module's factors as a batch of one, with the scale in ``down``."""
-    return LowRank(factors.up.float()[None], (factors.scale * factors.down.float())[None])
-
-
 def unstacked(change: LowRank, shape: tuple[int, ...]) -> list[Factors]:
     """Returns the factors of each module, with alpha = rank (scale 1)."""
     alpha = float(change.rank)
@@ -102,25 +97,6 @@ def svd(change: LowRank) -> Svd:
     q_down, r_down = torch.linalg.qr(change.down.mT)
     u, sigma, vh = torch.linalg.svd(r_up @ r_down.mT, full_matrices=False)
     return Svd(q_up @ u, sigma, vh @ q_down.mT)
-
-
-def spectrum(change: Change) -> Tensor:
-    """Returns the singular values of ΔW, descending, (b, min(out, fan_in, rank))."""
-    matrix = change if isinstance(change, Tensor) else _triangle(change.up) @ _triangle(change.down.mT).mT
-    values: Tensor = torch.linalg.svdvals(matrix)
-    return values
-
-
-def truncation_error(singular_values: Tensor, rank: int) -> float:
-    """Returns the relative Frobenius error of one module's best rank approximation: √(Σ_{i > rank} σᵢ² / Σ σᵢ²), in [0, 1].
-
-    Args:
-        singular_values: singular values of the module, (p,), descending.
-        rank: number of components kept.
-    """
-    energy = singular_values.double().square()
-    total = float(energy.sum())
-    return (float(energy[rank:].sum()) / total) ** 0.5 if total else 0.0
 
 
 def inner(a: Change, b: Change) -> Tensor:
@@ -154,8 +130,3 @@ def gram(terms: Sequence[LowRank]) -> Tensor:
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     """Returns the inner product of two matrices, row by row, so that no full double-precision copy is made."""
     return torch.stack([torch.dot(x.double(), y.double()) for x, y in zip(a, b, strict=True)]).sum()
-
-
-def _triangle(matrix: Tensor) -> Tensor:
-    triangle: Tensor = torch.linalg.qr(matrix, mode="r").R
-    return triangle

@@ -1,82 +1,27 @@
-"""Method: the record of a merge method that the search and the merge use."""
+"""Method: the record of a merge method that recipes, merges, search and documentation use."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from optimizer.merging.algebra.deltas import Deltas
 from optimizer.merging.algebra.lowrank import Change
+from optimizer.merging.methods.parameter import Parameter
 
-ElectOn = Literal["raw", "weighted"]
-Majority = Literal["total", "frequency"]
-Normalise = Literal["count", "weight", "none"]
-Rescale = Literal["inverse", "l1", "none"]
-Side = Literal["input", "output"]
 Cost = Literal["factors", "core", "entries"]
-
-
-class Settings(Protocol):
-    """Recipe fields that a method may read; the fields are documented in ``Recipe``."""
-
-    @property
-    def density(self) -> float: ...
-    @property
-    def epsilon(self) -> float: ...
-    @property
-    def gamma(self) -> float: ...
-    @property
-    def elect_on(self) -> ElectOn: ...
-    @property
-    def majority(self) -> Majority: ...
-    @property
-    def normalise(self) -> Normalise: ...
-    @property
-    def rescale(self) -> Rescale: ...
-    @property
-    def mask_scale(self) -> float: ...
-    @property
-    def quorum(self) -> int: ...
-    @property
-    def isotropy(self) -> float: ...
-    @property
-    def side(self) -> Side: ...
-    @property
-    def strength(self) -> float: ...
-    @property
-    def scale(self) -> float: ...
-    @property
-    def seed(self) -> int: ...
+Need = Literal["deltas", "activations", "gradients"]
 
 
 class MergeFunction(Protocol):
     """Signature of every merge method: a pure function from the deltas of a batch of modules to the merged ΔW.
 
     It returns factors if the result has low rank by construction, else dense matrices (b, out, fan_in) in fp32. The caller compresses
-    the result to the recipe's rank.
+    the result to the recipe's rank. The settings are the recipe; each function declares, as a Protocol in its own file, what it reads
+    of it: its parameters, and the seed if it draws random numbers.
     """
 
-    def __call__(self, deltas: Deltas, settings: Settings, /) -> Change: ...
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One recipe field that a method reads, and its search space.
-
-    Attributes:
-        name: name of the recipe field.
-        default: starting value of a search.
-        low, high: bounds of the closed search interval, for a number.
-        choices: values to search, for a categorical field.
-        searched: whether a search varies the field; otherwise it keeps the default.
-    """
-
-    name: str
-    default: float | str
-    low: float = 0.0
-    high: float = 1.0
-    choices: tuple[str | int, ...] = ()
-    searched: bool = True
+    def __call__(self, deltas: Deltas, settings: Any, /) -> Change: ...
 
 
 @dataclass(frozen=True)
@@ -88,8 +33,10 @@ class Method:
         function: computes the merged ΔW of a batch of modules.
         citation: paper and equation.
         formula: one-line formula for display.
-        parameters: recipe fields that the method reads besides weights, block weights, rank and dtype; a recipe that sets any other
-            method field is rejected.
+        parameters: parameters that the method reads besides weights, block weights, rank and dtype; a recipe that sets any other
+            parameter is rejected.
+        needs: inputs of the function besides the recipe: the sources' ``deltas`` alone, or also ``activations`` or ``gradients`` of the
+            base model.
         rank: whether the recipe gives an output rank: ``forbidden`` if the result is exact by definition, ``required``, or
             ``optional``, where no rank keeps the method's exact result.
         cost: complexity for a module of shape (m, n) and a sum of ranks R: ``factors`` O((m + n)R), at most a Gram matrix of the factors;
@@ -109,6 +56,7 @@ class Method:
     citation: str
     formula: str
     parameters: tuple[Parameter, ...] = ()
+    needs: Need = "deltas"
     rank: Literal["forbidden", "required", "optional"] = "optional"
     cost: Cost = "entries"
     linear: bool = False
@@ -123,6 +71,10 @@ class Method:
     def reads(self, field: str) -> bool:
         """Returns whether a recipe field is one of this method's parameters."""
         return any(p.name == field for p in self.parameters)
+
+    def starting_values(self) -> dict[str, float | str]:
+        """Returns the starting value of every parameter, by name."""
+        return {p.name: p.start for p in self.parameters}
 
     def sign(self, index: int) -> int:
         """Returns the sign, 1 or -1, that the method applies to the weight of a source."""

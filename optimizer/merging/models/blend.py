@@ -14,6 +14,7 @@ from optimizer.errors import BaseModelError, RecipeError
 from optimizer.merging.algebra.deltas import Deltas
 from optimizer.merging.algebra.lowrank import LowRank
 from optimizer.merging.blocks.maps import block_weight, check_block_names
+from optimizer.merging.methods import check_needs
 from optimizer.merging.methods.weighted_sum import weighted_sum
 from optimizer.merging.models.compatibility import mismatches, same_kind
 from optimizer.merging.models.formulas import FORMULAS, check_formula
@@ -54,8 +55,8 @@ class Blend:
         apart: tensors that are missing or differ in shape in some model → one-line description; they come from the first model.
 
     Raises:
-        RecipeError: the number of models does not match the formula, α is out of range, a block name is unknown, or the recipe names a
-            calibration.
+        RecipeError: the number of models does not match the formula, α is out of range, a block name is unknown, the method needs an
+            input that is not available, or the recipe names a calibration.
         BaseModelError: the models are incompatible and ``force`` is not set.
     """
 
@@ -124,6 +125,7 @@ def _as_term(matrix: Tensor) -> LowRank:
 
 def _check(job: Job, family: str) -> None:
     if job.recipe:
+        check_needs(job.recipe.method_record)
         if job.recipe.calibration:
             raise RecipeError(
                 "a router applies to the factors of LoRAs, which full models do not have",

@@ -69,6 +69,6 @@ def _linear(space: SearchSpace, weights: list[float]) -> dict[str, Any]:
 
 def _filled(space: SearchSpace, weights: list[float]) -> dict[str, Any]:
     blocks = {f"block:{name}:{group}": 1.0 for name, groups in zip(space.names, space.groups, strict=True) for group in groups}
-    own = {parameter.name: parameter.default for parameter in space.parameters}
+    own = {parameter.name: parameter.start for parameter in space.parameters}
     proposed = {name: weight for name, weight in zip(space.names, weights, strict=True) if name in space.weighed}
     return {f"weight:{name}": weight for name, weight in proposed.items()} | blocks | own

@@ -12,6 +12,7 @@ import optuna
 from optimizer.adapters import Adapter
 from optimizer.errors import UsageError
 from optimizer.merging import METHODS, BlockMap, Parameter, Recipe, block_map, common_base, default_rank, sum_of_ranks
+from optimizer.merging.methods import AVAILABLE, check_needs
 from optimizer.search.config import Dtype
 
 WEIGHT_RANGE = (0.0, 1.3)
@@ -75,7 +76,7 @@ class SearchSpace:
         """Returns all settings that determine the proposals and their recipes, JSON-serializable."""
         fields = {"names": self.names, "hashes": self.hashes, "methods": self.methods, "groups": self.groups}
         bounds = {"weights": self.weight_range, "blocks": BLOCK_RANGE, "rank": self.rank, "sum_of_ranks": self.sum_of_ranks}
-        own = {p.name: [p.default, p.low, p.high, p.choices] for p in self.parameters}
+        own = {p.name: [p.start, p.low, p.high, p.choices] for p in self.parameters}
         anchor = {"anchored": True} if self.anchored else {}
         return {**fields, **bounds, "dtype": self.dtype, "seed": self.seed, "parameters": own, **anchor}
 
@@ -109,6 +110,8 @@ class SearchSpace:
         for parameter in self.parameters:
             if parameter.choices:
                 values[parameter.name] = trial.suggest_categorical(parameter.name, parameter.choices)
+            elif parameter.value_type is int:
+                values[parameter.name] = trial.suggest_int(parameter.name, int(parameter.low), int(parameter.high))
             else:
                 values[parameter.name] = trial.suggest_float(parameter.name, parameter.low, parameter.high)
         return self.recipe(values)
@@ -116,12 +119,12 @@ class SearchSpace:
     def recipe(self, values: Mapping[str, Any]) -> Recipe:
         """Returns the recipe for a set of parameter values.
 
-        A missing block or method parameter keeps its default. A block weight of 1 has no effect and is left out, so that equal merges have
-        equal hashes.
+        A missing block weight is 1, a missing parameter of the method has its starting value. A block weight of 1 has no effect and is
+        left out, so that equal merges have equal hashes.
         """
         method = str(values.get("method", self.methods[0]))
         blocks = tuple(self._block_weights(name, groups, values) for name, groups in zip(self.names, self.groups, strict=True))
-        chosen = {p.name: values.get(p.name, p.default) for p in METHODS[method].parameters}
+        chosen = {name: values.get(name, start) for name, start in METHODS[method].starting_values().items()}
         own: dict[str, Any] = {name: round(value, 4) if isinstance(value, float) else value for name, value in chosen.items()}
         return Recipe(
             method=method,
@@ -144,15 +147,17 @@ class SearchSpace:
 
 
 def known_methods(methods: Sequence[str], count: int) -> Sequence[str]:
-    """Returns the methods, if all exist and can merge this many sources.
+    """Returns the methods, if all exist, have the inputs that they need, and can merge this many sources.
 
     Raises:
-        UsageError: a method does not exist, cannot merge this many sources, or needs a calibration; the message lists the valid ones.
+        UsageError: a method does not exist, needs a calibration or another input that is not available, or cannot merge this many sources.
     """
-    fitting = [name for name, method in METHODS.items() if not method.calibrated and count <= (method.most or count)]
+    usable = [m for m in METHODS.values() if m.needs in AVAILABLE and not m.calibrated]
+    fitting = [m.name for m in usable if count <= (m.most or count)]
     for method in methods:
         if method not in METHODS:
             raise UsageError(f"there is no merge method {method!r}", where="--methods", remedy=f"choose from {', '.join(fitting)}")
+        check_needs(METHODS[method], where="--methods")
         if METHODS[method].calibrated:
             problem = f"the method {method!r} applies a router that was solved before, and a search has none"
             raise UsageError(problem, where="--methods", remedy=f"choose from {', '.join(fitting)}")

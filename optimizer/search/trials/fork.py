@@ -11,7 +11,7 @@ from typing import Any
 from optuna.trial import FixedTrial
 
 from optimizer.errors import RecipeError, StudyError, UsageError
-from optimizer.merging import METHODS, Recipe
+from optimizer.merging import Recipe
 from optimizer.search.config import Config
 from optimizer.search.evaluation.fingerprint import changes
 from optimizer.search.images.contact_sheets import sheet_name
@@ -131,8 +131,7 @@ def _values(space: SearchSpace, recipe: Recipe) -> dict[str, Any] | None:
         blocks = recipe.blocks[index] if recipe.blocks else {}
         values[f"weight:{name}"] = recipe.weights[index]
         values |= {f"block:{name}:{group}": blocks.get(group, 1.0) for group in groups}
-    read = {p.name for p in METHODS[recipe.method].parameters}
-    values |= {p.name: getattr(recipe, p.name) if p.name in read else p.default for p in space.parameters}
+    values |= {p.name: getattr(recipe, p.name) if recipe.method_record.reads(p.name) else p.start for p in space.parameters}
     try:
         same = space.suggest(FixedTrial(values)) == recipe
     except (ValueError, RecipeError):

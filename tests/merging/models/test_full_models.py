@@ -87,7 +87,7 @@ def test_the_ends_of_an_interpolation_are_the_models(folders: list[Path], tmp_pa
 
 @pytest.mark.parametrize("method", [name for name, m in UNCALIBRATED.items() if m.rank != "required" and m.most in (0, 2)])
 def test_changes_of_a_base_merge_by_every_method(folders: list[Path], tmp_path: Path, method: str) -> None:
-    fields = {p.name: p.default for p in METHODS[method].parameters}
+    fields = METHODS[method].starting_values()
     recipe = Recipe(method=method, weights=(0.7, 0.5), **fields)
     models = (Folder(folders[1]), Folder(folders[2]))
     merged = merge_models(Job(models, base=Folder(folders[0]), recipe=recipe), tmp_path / "out")

@@ -8,13 +8,14 @@ import torch
 
 from optimizer.merging.algebra.deltas import Deltas
 from optimizer.merging.algebra.lowrank import LowRank, svd
-from optimizer.merging.methods.magnitude import trimmed
-from optimizer.merging.methods.method import Settings
-from optimizer.merging.methods.sign_convention import oriented
-from optimizer.merging.methods.ties import agreed
+from optimizer.merging.methods.element_wise.magnitude import trimmed
+from optimizer.merging.methods.element_wise.ties import VOTE, TiesSettings, agreed
+from optimizer.merging.methods.method import Method
+from optimizer.merging.methods.shared_parameters import DENSITY
+from optimizer.merging.methods.spectral.sign_convention import oriented
 
 
-def core(deltas: Deltas, settings: Settings, /) -> LowRank:
+def core(deltas: Deltas, settings: TiesSettings, /) -> LowRank:
     """Returns TIES in core space (arXiv 2509.17786): Mᵢ = UᵀΔWᵢV, then ΔW = U · TIES(Mᵢ) · Vᵀ.
 
     U holds the left singular vectors of [B₁ | … | B_N], V the right ones of [A₁; …; A_N], where ΔWᵢ = BᵢAᵢ. The paper uses the stored
@@ -29,3 +30,13 @@ def core(deltas: Deltas, settings: Settings, /) -> LowRank:
     cores = [((left.mT @ term.up) @ (term.down @ right.mT)) for term in deltas.terms]
     values = replace(deltas.dense, shape=(len(left), left.shape[2], right.shape[1]), rows=lambda i, rows: cores[i][:, rows].clone())
     return LowRank(left @ agreed(trimmed(values, settings.density), deltas.columns, settings), right)
+
+
+CORE = Method(
+    "core",
+    core,
+    "Core Space, arXiv 2509.17786",
+    "U · ties(UᵀΔWᵢV) · Vᵀ in common bases U, V",
+    (DENSITY, *VOTE),
+    cost="core",
+)

@@ -2,14 +2,45 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
 from optimizer.merging.algebra.deltas import Deltas
-from optimizer.merging.methods.method import Settings
+from optimizer.merging.methods.method import Method
+from optimizer.merging.methods.parameter import Parameter
+from optimizer.merging.methods.shared_parameters import SCALE, ScaleSettings
+
+MASK_SCALE = Parameter(
+    name="mask_scale",
+    description="λ of consensus' TALL masks: a source selects an entry where its magnitude is at least λ times the others'.",
+    default=0.4,
+    start=0.4,
+    ge=0,
+    low=0.2,
+    high=0.6,
+)
+QUORUM = Parameter(
+    name="quorum",
+    description="How many sources have to select an entry for consensus to keep it.",
+    default=2,
+    start=2,
+    ge=1,
+    choices=(1, 2),
+)
 
 
-def consensus(deltas: Deltas, settings: Settings, /) -> Tensor:
+class ConsensusSettings(ScaleSettings, Protocol):
+    """Settings of consensus merging."""
+
+    @property
+    def mask_scale(self) -> float: ...
+    @property
+    def quorum(self) -> int: ...
+
+
+def consensus(deltas: Deltas, settings: ConsensusSettings, /) -> Tensor:
     """Returns the consensus merge of the weighted ΔW with TALL masks (arXiv 2405.07813).
 
     A source selects an entry where |wᵢΔWᵢ| ≥ λ · |Σ wⱼΔWⱼ − wᵢΔWᵢ|; entries of the sum that fewer than ``quorum`` sources select are
@@ -21,7 +52,7 @@ def consensus(deltas: Deltas, settings: Settings, /) -> Tensor:
     return deltas.dense.merged(lambda parts: _wanted(parts, deltas.columns, settings))
 
 
-def _wanted(parts: list[Tensor], columns: Tensor, settings: Settings) -> Tensor:
+def _wanted(parts: list[Tensor], columns: Tensor, settings: ConsensusSettings) -> Tensor:
     """Returns the consensus merge of one tile of rows."""
     owns = [part.mul_(weight) for part, weight in zip(parts, columns, strict=True)]
     whole = torch.stack(owns).sum(dim=0)
@@ -29,3 +60,12 @@ def _wanted(parts: list[Tensor], columns: Tensor, settings: Settings) -> Tensor:
     for own in owns:
         votes += own.abs() >= (whole - own).abs_().mul_(settings.mask_scale)
     return whole.mul_(votes >= min(settings.quorum, len(parts))).mul_(settings.scale)
+
+
+CONSENSUS = Method(
+    "consensus",
+    consensus,
+    "Consensus merging with TALL masks, arXiv 2405.07813",
+    "entries of Σ wᵢΔWᵢ that enough sources want",
+    (MASK_SCALE, QUORUM, SCALE),
+)

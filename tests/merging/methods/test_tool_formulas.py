@@ -16,7 +16,7 @@ from torch import nn
 from optimizer.adapters.adapter import Adapter
 from optimizer.adapters.factors import Factors
 from optimizer.merging import METHODS, Recipe, merge
-from tests.merging.references import Array, angle, case, keep_probabilities, trim, uniforms, weighted
+from tests.merging.methods.references import Array, angle, case, keep_probabilities, trim, uniforms, weighted
 from tests.merging.samples import PATHS, make_adapter, recipe, relative_error
 
 few = settings(max_examples=15, deadline=None, derandomize=True)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optimizer.merging import METHODS, Method, merge
-from tests.merging.references import REFERENCES, case
+from tests.merging.methods.references import REFERENCES, case
 from tests.merging.samples import PATHS, UNCALIBRATED, make_adapter, recipe, relative_error
 
 signed = st.sampled_from([-1.3, -0.7, -0.2, 0.3, 0.5, 1.0, 1.7])

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from optimizer.adapters.adapter import Adapter
 from optimizer.merging import METHODS, Recipe, merge
-from optimizer.merging.methods.della import keep_probabilities
-from tests.merging import references
+from optimizer.merging.methods.element_wise.della import keep_probabilities
+from tests.merging.methods import references
 from tests.merging.samples import NEUTRAL, PATHS, make_adapter, recipe
 
 SEEDED = [m.name for m in METHODS.values() if m.seeded]

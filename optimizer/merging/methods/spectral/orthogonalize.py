@@ -3,18 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
 
 from optimizer.merging.algebra.deltas import Deltas
 from optimizer.merging.algebra.lowrank import LowRank, concatenated, svd
-from optimizer.merging.methods.method import Settings
+from optimizer.merging.methods.method import Method
+from optimizer.merging.methods.parameter import Parameter
 
 _ROUNDING = 1e-5
 
 
-def orthogonalize(deltas: Deltas, settings: Settings, /) -> LowRank:
+Side = Literal["input", "output"]
+
+SIDE = Parameter(
+    name="side",
+    description="Directions that orthogonalize keeps apart: those that sources read (input) or write (output).",
+    default="input",
+    start="input",
+    choices=get_args(Side),
+)
+STRENGTH = Parameter(
+    name="strength",
+    description="Share of the common directions that orthogonalize removes.",
+    default=1.0,
+    start=1.0,
+    ge=0,
+    le=1,
+    low=0.0,
+    high=1.0,
+)
+
+
+class OrthogonalizeSettings(Protocol):
+    """Settings of orthogonalisation."""
+
+    @property
+    def side(self) -> Side: ...
+    @property
+    def strength(self) -> float: ...
+
+
+def orthogonalize(deltas: Deltas, settings: OrthogonalizeSettings, /) -> LowRank:
     """Returns w₁ΔW₁ + Σ wᵢ · ΔWᵢ(I − s·QQᵀ), where Q spans the row spaces of the sources before the i-th: NP-LoRA (arXiv 2511.11051).
 
     The first source is unchanged (in the paper it is the style; if its weight is 0, the next source counts as the first). With more than
@@ -27,7 +59,7 @@ def orthogonalize(deltas: Deltas, settings: Settings, /) -> LowRank:
     return concatenated(terms, deltas.weights)
 
 
-def _outside(term: LowRank, before: Sequence[LowRank], settings: Settings) -> LowRank:
+def _outside(term: LowRank, before: Sequence[LowRank], settings: OrthogonalizeSettings) -> LowRank:
     """Returns the term minus ``strength`` times its projection onto the span of the terms before it."""
     canonical = [svd(other).balanced() for other in before]
     if settings.side == "input":
@@ -43,3 +75,14 @@ def orthonormal_rows(matrix: Tensor) -> Tensor:
     seen = sigma > _ROUNDING * sigma.amax(dim=1, keepdim=True)
     basis: Tensor = rows * seen[..., None]
     return basis
+
+
+ORTHOGONALIZE = Method(
+    "orthogonalize",
+    orthogonalize,
+    "NP-LoRA, arXiv 2511.11051",
+    "w₁ΔW₁ + Σ wᵢΔWᵢ(I − s·QQᵀ), Q from the sources before",
+    (SIDE, STRENGTH),
+    cost="core",
+    commutes=False,
+)

@@ -10,14 +10,15 @@ from torch import Tensor
 from optimizer.merging.algebra.deltas import Deltas
 from optimizer.merging.algebra.lowrank import LowRank
 from optimizer.merging.algebra.tiles import Slabs
-from optimizer.merging.methods.dare import dropped
-from optimizer.merging.methods.magnitude import trimmed
-from optimizer.merging.methods.method import Settings
-from optimizer.merging.methods.sign_convention import oriented
-from optimizer.merging.methods.ties import agreed
+from optimizer.merging.methods.element_wise.dare import RESCALE, DareTiesSettings, dropped
+from optimizer.merging.methods.element_wise.magnitude import trimmed
+from optimizer.merging.methods.element_wise.ties import VOTE, TiesSettings, agreed
+from optimizer.merging.methods.method import Method
+from optimizer.merging.methods.shared_parameters import DENSITY
+from optimizer.merging.methods.spectral.sign_convention import oriented
 
 
-def knots(deltas: Deltas, settings: Settings, /) -> LowRank:
+def knots(deltas: Deltas, settings: TiesSettings, /) -> LowRank:
     """Returns KnOTS-TIES (arXiv 2410.19735): with [ΔW₁ | … | ΔW_N] = UΣ[V₁ᵀ | … | V_Nᵀ], U · TIES(ΣVᵢᵀ), as in the authors' code.
 
     The authors' code trims all modules of a model together; this function trims each module separately, as ``ties`` does. The result
@@ -27,7 +28,7 @@ def knots(deltas: Deltas, settings: Settings, /) -> LowRank:
     return LowRank(basis, agreed(trimmed(values, settings.density), deltas.columns, settings))
 
 
-def knots_dare(deltas: Deltas, settings: Settings, /) -> LowRank:
+def knots_dare(deltas: Deltas, settings: DareTiesSettings, /) -> LowRank:
     """Returns KnOTS-DARE-TIES (arXiv 2410.19735): ``knots`` with DARE in place of trimming. Reads the settings of ``dare_ties``."""
     basis, values = shared_basis(deltas)
     return LowRank(basis, agreed(dropped(values, deltas, settings), deltas.columns, settings))
@@ -47,3 +48,22 @@ def shared_basis(deltas: Deltas) -> tuple[Tensor, Slabs]:
     ups = [basis.mT @ term.up for term in deltas.terms]
     shape = (len(basis), basis.shape[2], deltas.terms[0].down.shape[2])
     return basis, replace(deltas.dense, shape=shape, rows=lambda i, rows: ups[i][:, rows] @ deltas.terms[i].down)
+
+
+KNOTS = Method(
+    "knots",
+    knots,
+    "KnOTS, arXiv 2410.19735",
+    "U · ties(ΣVᵢᵀ), where [ΔW₁ | … | ΔW_N] = UΣ[V₁ᵀ | … | V_Nᵀ]",
+    (DENSITY, *VOTE),
+    cost="core",
+)
+KNOTS_DARE = Method(
+    "knots_dare",
+    knots_dare,
+    "KnOTS, arXiv 2410.19735",
+    "U · dare_ties(ΣVᵢᵀ)",
+    (DENSITY, RESCALE, *VOTE),
+    cost="core",
+    seeded=True,
+)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from optimizer.merging.algebra.deltas import Deltas
 from optimizer.merging.algebra.lowrank import LowRank, concatenated, gram
-from optimizer.merging.methods.method import Settings
+from optimizer.merging.methods.method import Method
 
 _STEPS = 100
 _TOLERANCE = 1e-10
@@ -15,7 +15,7 @@ _OPPOSITE = -1 + 1e-9  # cosine below which the geodesic to a vector is not uniq
 _EMPTY = 0.5  # iterates have length 1; a shorter mean comes from sources with ΔW = 0
 
 
-def karcher(deltas: Deltas, settings: Settings, /) -> LowRank:
+def karcher(deltas: Deltas, settings: object, /) -> LowRank:
     """Returns the Riemannian centre of mass (Karcher 1977) of the directions sgn(wᵢ)ΔWᵢ/‖ΔWᵢ‖ with weights |wᵢ| and norm Σ |wᵢ|·‖ΔWᵢ‖.
 
     For two sources of equal norm it equals ``slerp``; at weights 1/N it equals mergekit's ``karcher``, which works on whole weights,
@@ -66,3 +66,13 @@ def _unit(mean: Tensor, cosines: Tensor) -> Tensor:
 def _length(vector: Tensor, cosines: Tensor) -> Tensor:
     """Returns the norm of each vector of coefficients, (b, 1)."""
     return torch.einsum("bi,bij,bj->b", vector, cosines, vector).clamp(min=0).sqrt()[:, None]
+
+
+KARCHER = Method(
+    "karcher",
+    karcher,
+    "Karcher 1977, Riemannian center of mass and mollifier smoothing",
+    "Σ |wᵢ|‖ΔWᵢ‖ · the mean of the directions on the sphere",
+    cost="factors",
+    reproduces=("mergekit: karcher, did it work on ΔW and not on whole weights, at weights 1/N",),
+)

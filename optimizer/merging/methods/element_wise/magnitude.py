@@ -9,11 +9,12 @@ from torch import Tensor
 from optimizer.merging.algebra.deltas import Deltas
 from optimizer.merging.algebra.order_statistics import ranked
 from optimizer.merging.algebra.tiles import Slabs
-from optimizer.merging.methods.method import Settings
+from optimizer.merging.methods.method import Method
+from optimizer.merging.methods.shared_parameters import DENSITY, DensitySettings
 from optimizer.merging.methods.weighted_sum import summed
 
 
-def magnitude_prune(deltas: Deltas, settings: Settings, /) -> Tensor:
+def magnitude_prune(deltas: Deltas, settings: DensitySettings, /) -> Tensor:
     """Returns Σ wᵢ · trim(ΔWᵢ): the trimming step of TIES (arXiv 2306.01708, section 3, step 1) without its election.
 
     Reads ``density``, the share of entries kept of each source.
@@ -37,3 +38,14 @@ def trimmed(values: Slabs, density: float) -> Slabs:
         return value.mul_(value.abs().ge_(limits[source]))
 
     return replace(values, rows=trim)
+
+
+MAGNITUDE_PRUNE = Method(
+    "magnitude_prune",
+    magnitude_prune,
+    "TIES, arXiv 2306.01708, section 3, step 1",
+    "Σ wᵢ·trim(ΔWᵢ)",
+    (DENSITY,),
+    linear=True,
+    reproduces=("PEFT: magnitude_prune_svd at the same rank",),
+)

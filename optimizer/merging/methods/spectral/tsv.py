@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from optimizer.merging.algebra.deltas import Deltas
 from optimizer.merging.algebra.lowrank import LowRank, Svd, svd
-from optimizer.merging.methods.method import Settings
+from optimizer.merging.methods.method import Method
+from optimizer.merging.methods.shared_parameters import DENSITY, SCALE, DensitySettings, ScaleSettings
 
 
-def tsv(deltas: Deltas, settings: Settings, /) -> LowRank:
+class TsvSettings(DensitySettings, ScaleSettings, Protocol):
+    """Settings of TSV-Merge."""
+
+
+def tsv(deltas: Deltas, settings: TsvSettings, /) -> LowRank:
     """Returns TSV-Merge (arXiv 2412.00081): Û diag(wᵢΣᵢ) V̂ᵀ, with the singular vectors of all sources whitened.
 
     The leading components of each source are kept, and the matrices [U₁ | … | U_N] and [V₁ | … | V_N] are replaced by the nearest
@@ -39,3 +45,13 @@ def nearest_orthonormal(matrix: Tensor) -> Tensor:
     root = torch.where(values > 1e-10 * values.amax(dim=-1, keepdim=True), values, torch.inf).rsqrt()
     found: Tensor = exact @ (vectors * root[:, None, :]) @ vectors.mT
     return found.float()
+
+
+TSV = Method(
+    "tsv",
+    tsv,
+    "TSV-M, arXiv 2412.00081",
+    "λ · Û diag(wᵢΣᵢ) V̂ᵀ, all sources' singular vectors whitened",
+    (DENSITY, SCALE),
+    cost="core",
+)

@@ -7,12 +7,12 @@ from torch import Tensor
 
 from optimizer.merging.algebra.deltas import Deltas
 from optimizer.merging.algebra.lowrank import LowRank, concatenated, gram
-from optimizer.merging.methods.method import Settings
+from optimizer.merging.methods.method import Method
 
 _COLLINEAR = 1e-6
 
 
-def slerp(deltas: Deltas, settings: Settings, /) -> LowRank:
+def slerp(deltas: Deltas, settings: object, /) -> LowRank:
     """Returns the spherical linear interpolation (Shoemake 1985) of two ΔW, each as one vector, times |w₁| + |w₂|.
 
     With t = |w₂| / (|w₁| + |w₂|) and the angle θ between sgn(w₁)ΔW₁ and sgn(w₂)ΔW₂ it is their sum with the coefficients
@@ -25,7 +25,7 @@ def slerp(deltas: Deltas, settings: Settings, /) -> LowRank:
     return concatenated(deltas.terms, spherical(deltas.weights.double(), products[:, 0, 0], products[:, 1, 1], products[:, 0, 1]).float())
 
 
-def nuslerp(deltas: Deltas, settings: Settings, /) -> LowRank:
+def nuslerp(deltas: Deltas, settings: object, /) -> LowRank:
     """Returns ``slerp`` of each row of ΔW separately, that is, per output: mergekit's ``nuslerp`` with ``nuslerp_flatten: false``."""
     if len(deltas.terms) == 1:
         return concatenated(deltas.terms, deltas.weights)
@@ -62,3 +62,23 @@ def _rowwise(a: LowRank, b: LowRank) -> Tensor:
     """Returns the inner products of the rows of ΔWₐ and ΔW_b, (b, out), fp64."""
     across = a.down.double() @ b.down.double().mT
     return ((a.up.double() @ across) * b.up.double()).sum(dim=-1)
+
+
+SLERP = Method(
+    "slerp",
+    slerp,
+    "Shoemake 1985, Animating rotation with quaternion curves",
+    "(|w₁| + |w₂|) · slerp(ΔW₁, ΔW₂; t = |w₂| / (|w₁| + |w₂|))",
+    cost="factors",
+    most=2,
+    reproduces=("mergekit: nuslerp with a base model, at positive weights that add up to 1",),
+)
+NUSLERP = Method(
+    "nuslerp",
+    nuslerp,
+    "Shoemake 1985, for every row of ΔW",
+    "slerp, row by row",
+    cost="factors",
+    most=2,
+    reproduces=("mergekit: nuslerp with a base model and nuslerp_flatten: false, at positive weights that add up to 1",),
+)

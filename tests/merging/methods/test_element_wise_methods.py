@@ -15,10 +15,9 @@ from torch import Tensor
 
 from optimizer.adapters.adapter import Adapter
 from optimizer.merging import METHODS, Deltas, Recipe, merge
-from optimizer.merging.algebra.lowrank import low_rank
 from optimizer.merging.algebra.tiles import Slabs
-from optimizer.merging.methods.magnitude import trimmed
-from tests.merging.samples import PATHS, make_adapter, recipe, relative_error
+from optimizer.merging.methods.element_wise.magnitude import trimmed
+from tests.merging.samples import PATHS, low_rank, make_adapter, recipe, relative_error
 
 few = settings(max_examples=20, deadline=None)
 seeds = st.integers(0, 10_000)
@@ -200,6 +199,6 @@ def test_a_mask_is_a_function_of_seed_source_and_module_alone() -> None:
 def test_density_bounds_of_the_search_lie_inside_the_recipes() -> None:
     for method in METHODS.values():
         for parameter in method.parameters:
-            ends = parameter.choices or (parameter.low, parameter.default, parameter.high)
+            ends = parameter.choices or (parameter.low, parameter.start, parameter.high)
             for value in ends:
                 assert getattr(recipe({"method": method.name}, 1.0, **{parameter.name: value}), parameter.name) == value

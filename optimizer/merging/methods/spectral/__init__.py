@@ -1,0 +1,1 @@
+"""Methods that work on singular vectors and values of the sources' ΔW."""

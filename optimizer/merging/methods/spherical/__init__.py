@@ -1,0 +1,1 @@
+"""Methods that interpolate the directions of the sources' ΔW on a sphere."""
