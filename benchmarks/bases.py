@@ -27,7 +27,7 @@ from benchmarks.pipelines import full_shapes, saved, sources
 from optimizer import optimize
 from optimizer.adapters import load_adapter, weight_shapes
 from optimizer.rendering import Loading, Prompt, RenderSettings, load_pipeline, load_renderer
-from optimizer.rendering.families import models_of
+from optimizer.rendering.pipeline_class import models_of
 from optimizer.rendering.renderer import _stacked
 from optimizer.search.observer import Silent
 from studies.records import TrialRecord

@@ -29,14 +29,14 @@ import torch
 from torch import Tensor
 
 from optimizer.adapters.adapter import Adapter
-from optimizer.adapters.alphas import METADATA_KEY
 from optimizer.adapters.factors import Factors
 from optimizer.adapters.files.container import serialise, write_atomically
+from optimizer.adapters.files.declared_alphas import METADATA_KEY
+from optimizer.adapters.files.dtypes import DTYPES
 from optimizer.adapters.names.dialects import Dialect, Spelt, Unspeakable, spelt
 from optimizer.adapters.names.paths import split_path
 from optimizer.errors import AdapterError
 
-_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 _STALE = ("ss_network_", "sshs_", "modelspec.hash_sha256", METADATA_KEY, "format")
 _COMFORTABLE = (2.0**-10, 2.0**14)
 
@@ -79,7 +79,7 @@ def adapter_tensors(
     path = Path(path)
     if dialect not in get_args(Dialect):
         raise AdapterError(f"unknown dialect {dialect!r}", file=path, remedy=f"use one of {', '.join(get_args(Dialect))}")
-    if dtype not in _DTYPES:
+    if dtype not in DTYPES.values():
         raise AdapterError(f"cannot be written as {dtype}", file=path, remedy="use torch.float16, torch.bfloat16 or torch.float32")
     if not adapter.modules:
         raise AdapterError(

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from optimizer.checkpoints.conversions import PARTS, PROJECTION, Part
+from optimizer.adapters.families import PIPELINE_CLASSES, FilePart
+from optimizer.checkpoints.conversions import PROJECTION, belongs_to, conversion_named, part_keys
 from optimizer.checkpoints.model import canonical
 from optimizer.checkpoints.row_tracers import Origin, Tracers
 from optimizer.text import first_sentence
@@ -53,25 +54,25 @@ def original_layout(pipeline: str, shapes: Shapes) -> Layout:
     origins: dict[str, dict[str, Origin]] = {}
     pieces: dict[str, list[Piece]] = {}
     identities: dict[str, int] = {}
-    for part, place in ((part, place) for part, places in PARTS[pipeline].items() for place in places):
-        if names := place.names(shapes):
-            found = _pieces(part, place, {name: shapes[name] for name in names})
-            _check_whole(part, place, names, found)
+    for part, stored in ((part, stored) for part, ways in PIPELINE_CLASSES[pipeline].file_parts.items() for stored in ways):
+        if names := part_keys(stored, shapes):
+            found = _pieces(part, stored, {name: shapes[name] for name in names})
+            _check_whole(part, stored, names, found)
             origins.setdefault(part, {}).update({piece.name: piece.origin for piece in found})
             for piece in found:
                 pieces.setdefault(piece.origin.tensor, []).append(piece)
-            if place.identity and PROJECTION not in origins[part]:
+            if stored.identity and PROJECTION not in origins[part]:
                 identities[part] = origins[part]["embeddings.token_embedding.weight"].shape[1]
     for tensor, each in pieces.items():
         _check_rows(tensor, shapes[tensor], each)
     return Layout(origins, pieces, identities)
 
 
-def _pieces(part: str, place: Part, shapes: Shapes) -> list[Piece]:
+def _pieces(part: str, stored: FilePart, shapes: Shapes) -> list[Piece]:
     """Returns the pipeline tensors that diffusers' conversion makes from the tensors of a part."""
     tracers = Tracers(shapes)
     try:
-        made = place.convert(dict(tracers.tensors), place.start)
+        made = conversion_named(stored.conversion)(dict(tracers.tensors), stored.start)
     except KeyError as error:
         raise ValueError(f"{part} lacks {error.args[0]}") from error
     except Exception as error:  # the conversions assume numbers of blocks, and the width of FLUX.1
@@ -79,7 +80,7 @@ def _pieces(part: str, place: Part, shapes: Shapes) -> list[Piece]:
     found = []
     for name, tensor in made.items():
         inner = canonical(part, name)
-        if place.reads(inner):
+        if belongs_to(stored, inner):
             if tensor is None:
                 raise ValueError(f"{part} lacks what {name} is made of")
             try:
@@ -89,10 +90,10 @@ def _pieces(part: str, place: Part, shapes: Shapes) -> list[Piece]:
     return found
 
 
-def _check_whole(part: str, place: Part, names: Sequence[str], found: Sequence[Piece]) -> None:
+def _check_whole(part: str, stored: FilePart, names: Sequence[str], found: Sequence[Piece]) -> None:
     """Raises a ValueError unless every tensor of a denoiser, or at least one of a text encoder, is read."""
     used = {piece.origin.tensor for piece in found}
-    if unknown := [name for name in names if name not in used] if place.whole or not used else []:
+    if unknown := [name for name in names if name not in used] if stored.whole or not used else []:
         raise ValueError(f"{len(unknown)} tensors of {part} are not understood, the first is {unknown[0]}")
 
 

@@ -13,8 +13,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from optimizer.adapters.families import MODEL_TYPES
 from optimizer.adapters.files.digest import digest_file
-from optimizer.checkpoints.blueprints import BLUEPRINTS
 from optimizer.checkpoints.conversions import PROJECTION
 from optimizer.checkpoints.header import Header, read_header
 from optimizer.checkpoints.kinds import SUPPORTED, checkpoint_kind
@@ -49,9 +49,9 @@ class Checkpoint(Model):
         self.place = Path(file)
         self.name = self.place.stem
         self._header = read_header(self.place, remedy=_PLAIN)
-        family = checkpoint_kind(self.place, self._header, _CHOOSE)
-        self.kind = BLUEPRINTS[family].pipeline
-        self.predicts = _predicts(self.place, self._header, family)
+        model_type = checkpoint_kind(self.place, self._header, _CHOOSE)
+        self.kind = MODEL_TYPES[model_type].pipeline.name
+        self.predicts = _predicts(self.place, self._header, model_type)
         self._layout = _laid_out(self.place, self.kind, self._header)
         self._file: Any = safe_open(self.place, framework="pt")
         self.parts = {part: self._entries(part, origins) for part, origins in self._layout.origins.items()}
@@ -142,10 +142,9 @@ def _turned(piece: Piece, tensor: Tensor) -> Tensor:
     return tensor.T if piece.origin.turned else tensor
 
 
-def _predicts(file: Path, header: Header, family: str) -> str:
+def _predicts(file: Path, header: Header, model_type: str) -> str:
     """Returns the prediction type; empty for flow-matching models, noise for U-Nets if the file does not state it."""
-    unet = BLUEPRINTS[family].denoiser[0] == "UNet2DConditionModel"
-    return told(file, header, family).prediction or NOISE if unet else ""
+    return told(file, header, model_type).prediction or NOISE if MODEL_TYPES[model_type].denoiser == "unet" else ""
 
 
 def _laid_out(file: Path, kind: str, header: Header) -> Layout:

@@ -6,6 +6,7 @@ Every method works on ΔW = scale · up @ down, never on ``up`` and ``down`` sep
 
 from __future__ import annotations
 
+from optimizer.adapters.files.dtypes import DTYPES
 from optimizer.merging.algebra.deltas import Deltas
 from optimizer.merging.algebra.lowrank import Change, LowRank, low_rank, spectrum, truncation_error
 from optimizer.merging.blocks.files import read_blocks_file
@@ -17,7 +18,7 @@ from optimizer.merging.digest import digest
 from optimizer.merging.merge import Merged, Merger, common_base, merge, shared_modules
 from optimizer.merging.methods import METHODS, MergeFunction, Method, Parameter
 from optimizer.merging.rank_allocation import Pruned, prune_curve
-from optimizer.merging.recipe import DTYPES, BlockWeights, Recipe
+from optimizer.merging.recipe import BlockWeights, Recipe
 from optimizer.merging.report import Fidelity, MergeReport, merge_report
 from optimizer.merging.soup import Soup, greedy_soup
 

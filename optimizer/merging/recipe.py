@@ -7,11 +7,11 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-import torch
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
 
 from optimizer.adapters.adapter import Adapter
+from optimizer.adapters.files.dtypes import DTYPES
 from optimizer.errors import RecipeError
 from optimizer.merging.blocks.maps import check_block_names
 from optimizer.merging.digest import digest
@@ -21,10 +21,6 @@ from optimizer.text import one_line
 _OPTIONAL = tuple(dict.fromkeys(p.name for method in METHODS.values() for p in method.parameters))
 _ALTERNATIVES = ("constrained-int", "literal['full']")  # pydantic's union branches of ``rank``, left out of error messages
 _SIZES = ("rank_energy", "prune", "target_mb")
-
-
-DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
-"""Dtype names that a recipe accepts for the written file → torch dtypes."""
 
 
 class BlockWeights(Mapping[str, float]):

@@ -17,14 +17,15 @@ from optimizer.rendering.candidates.branches import Branches
 from optimizer.rendering.candidates.candidate import Candidate, changes
 from optimizer.rendering.candidates.full_weights import live_tensors
 from optimizer.rendering.candidates.in_place import InPlace, base_weights
-from optimizer.rendering.families import TextStates, check_family, check_settings, drawing_of, family_of_pipeline, models_of
 from optimizer.rendering.latents import latent_shape
 from optimizer.rendering.memory.oom import Ladder, Note, attempt
 from optimizer.rendering.memory.placement import Residence
-from optimizer.rendering.prompt_encoding import any_special, encoded, length, matched
+from optimizer.rendering.pipeline_class import check_family, check_settings, drawing_of, models_of, pipeline_class_of
+from optimizer.rendering.prompt_encoding import any_special, encode_texts, length, pad_states
 from optimizer.rendering.prompts import Prompt
 from optimizer.rendering.schedulers import scheduler_named
 from optimizer.rendering.settings import RenderSettings
+from optimizer.rendering.text.encodings import TextStates
 
 Images = Tensor
 
@@ -48,18 +49,18 @@ class Renderer:
     def __init__(
         self, pipeline: DiffusionPipeline, settings: RenderSettings, *, residence: Residence | None = None, note: Note | None = None
     ) -> None:
-        self._family, drawing = family_of_pipeline(pipeline), drawing_of(pipeline)
+        self._record, drawing = pipeline_class_of(pipeline), drawing_of(pipeline)
         self.pipeline: Any = pipeline
-        check_settings(self._family, settings)
+        check_settings(self._record, settings)
         self.settings = settings.completed(drawing.steps, drawing.guidance)
-        self._residence = residence or Residence(pipeline.components[self._family.denoiser].device, pipeline.dtype)
+        self._residence = residence or Residence(pipeline.components[self._record.denoiser].device, pipeline.dtype)
         self.device = self._residence.device
         self.weights = base_weights(pipeline)
         self._shapes = weight_shapes(models_of(pipeline))
         self._way = Branches(pipeline, self._shapes, self._residence.dtype) if self._residence.branch else self._in_place()
         self._skip = self._skipped_layers()
         if settings.scheduler:
-            self.pipeline.scheduler = scheduler_named(settings.scheduler, self.pipeline.scheduler, self._family.name)
+            self.pipeline.scheduler = scheduler_named(settings.scheduler, self.pipeline.scheduler, self._record.title)
         self._latent = latent_shape(pipeline, settings.resolution)
         self._encoded: dict[str, TextStates] = {}
         self._ladder = Ladder(pipeline, settings.batch, self._residence, note)
@@ -91,7 +92,7 @@ class Renderer:
 
     def fitted(self, adapter: Adapter) -> Adapter:
         """Returns the adapter in the shapes of the base's weights; raises BaseModelError for another family or other shapes."""
-        check_family(self._family, [adapter])
+        check_family(self._record, [adapter])
         return fit_shapes(adapter, self._shapes)
 
     def render(self, prompts: Sequence[Prompt], candidate: Candidate | None = None, *, tick: Callable[[int], None] | None = None) -> Images:
@@ -187,7 +188,7 @@ class Renderer:
         The noise does not depend on batch, device or dtype. Schedulers that add noise at every step continue with these generators.
         """
         noise = torch.stack([torch.randn(self._latent, generator=generator) for generator in generators])
-        if self._family.packed:
+        if self._record.packed:
             noise = self.pipeline._pack_latents(noise, *noise.shape)
         return noise.to(self.device, self._residence.dtype)
 
@@ -208,7 +209,7 @@ class Renderer:
         if asked > layers + 1:  # layers + 1 selects the embeddings, the last possible state
             problem = f"there is no layer {asked}: CLIP has {layers} here"
             raise UsageError(problem, where="--clip-skip", remedy=f"give {layers} or less; 2 is usual")
-        return asked - self._family.layer or None
+        return asked - self._record.clip_layer or None
 
     def special(self, prompts: Sequence[Prompt]) -> bool:
         """Returns whether any text, or the negative prompt, has weights or exceeds CLIP's context.
@@ -216,7 +217,7 @@ class Renderer:
         Raises:
             UsageError: a text is longer than T5's limit and would be truncated.
         """
-        return any_special(self._family, self.pipeline, [self.settings.negative, *(p.text for p in prompts)])
+        return any_special(self._record, self.pipeline, [self.settings.negative, *(p.text for p in prompts)])
 
     def _text_states(self, prompts: Sequence[Prompt], candidate: Candidate | None) -> tuple[list[TextStates], list[TextStates]]:
         """Returns the text-encoder states for every prompt, and those of the negative prompt padded to match, one row each.
@@ -228,13 +229,13 @@ class Renderer:
 
         def of(*texts: str) -> list[TextStates]:
             if missing := list(dict.fromkeys(text for text in texts if text not in known)):
-                known.update(encoded(self._family, self.pipeline, missing, self.device, self._skip))
+                known.update(encode_texts(self._record, self.pipeline, missing, self.device, self._skip))
             return [known[text] for text in texts]
 
-        negative = [self.settings.negative] if self._family.negates else []
+        negative = [self.settings.negative] if self._record.negates else []
         found = of(*negative, *(p.text for p in prompts))
         blank, chunk = found[0] if negative else {}, self.pipeline.tokenizer.model_max_length
-        pairs = [matched(one, blank, lambda: of("")[0], chunk) for one in found[len(negative) :]]
+        pairs = [pad_states(one, blank, lambda: of("")[0], chunk) for one in found[len(negative) :]]
         return [states for states, _ in pairs], [self._blank(one) for _, one in pairs]
 
     def _blank(self, negative: TextStates) -> TextStates:

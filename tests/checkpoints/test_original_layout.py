@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from optimizer.adapters.families import MODEL_TYPES
 from torch import Tensor
 
-from optimizer.checkpoints.blueprints import BLUEPRINTS
 from optimizer.checkpoints.model import canonical
 from optimizer.checkpoints.original_layout import original_layout
 from optimizer.checkpoints.row_tracers import Origin, Tracers
@@ -20,7 +20,7 @@ State = Mapping[str, Tensor]
 
 
 def texts_of(kind: str, models: Mapping[str, Any]) -> dict[str, Tensor]:
-    states = [models[f"text_{i}"].state_dict() for i in range(len(BLUEPRINTS[kind].texts))]
+    states = [models[f"text_{i}"].state_dict() for i in range(len(MODEL_TYPES[kind].blueprints[kind].texts))]
     l_, g, xxl = (f"text_encoders.{name}.transformer." for name in ("clip_l", "clip_g", "t5xxl"))
     placed: dict[str, Callable[[], dict[str, Tensor]]] = {
         "v1": lambda: prefixed("cond_stage_model.transformer.", clip(states[0])),
@@ -39,16 +39,16 @@ def shapes_of(state: State) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
-@pytest.mark.parametrize("kind", ["v1", *(pytest.param(k, marks=pytest.mark.slow) for k in BLUEPRINTS if k not in ("v1", "v2-base"))])
+@pytest.mark.parametrize("kind", ["v1", *(pytest.param(k, marks=pytest.mark.slow) for k in MODEL_TYPES if k not in ("v1", "v2-base"))])
 def test_published_models_in_full_size(kind: str) -> None:
     """Every tensor of the pipeline is found, in its shape; of a tracer there is not much more than its rows."""
-    models, pipeline = models_of_blueprint(kind), BLUEPRINTS[kind].pipeline
+    models, pipeline = models_of_blueprint(kind), MODEL_TYPES[kind].pipeline.name
     original = {"StableDiffusion3Pipeline": original_sd3, "FluxPipeline": original_flux}.get(pipeline, ldm_unet)
     denoiser = models["denoiser"].state_dict()
     with torch.device("meta"):
         shapes = shapes_of(prefixed("model.diffusion_model.", original(denoiser)) | texts_of(kind, models))
     layout = original_layout(pipeline, shapes)
-    parts = [denoiser, *(models[f"text_{i}"].state_dict() for i in range(len(BLUEPRINTS[kind].texts)))]
+    parts = [denoiser, *(models[f"text_{i}"].state_dict() for i in range(len(MODEL_TYPES[kind].blueprints[kind].texts)))]
     assert len(layout.origins) == len(parts)
     for (part, origins), state in zip(layout.origins.items(), parts, strict=True):
         assert {name: origin.shape for name, origin in origins.items()} == {

@@ -8,11 +8,11 @@ from typing import Any
 import diffusers
 import pytest
 import torch
+from optimizer.adapters.families import MODEL_TYPES
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from optimizer.checkpoints.blueprints import BLUEPRINTS
 from optimizer.checkpoints.header import read_header
 from optimizer.checkpoints.prediction_type import Noise, scheduled, told
 from optimizer.rendering import Loading, RenderSettings, load_pipeline, load_renderer
@@ -52,10 +52,10 @@ def test_what_a_file_says(tmp_path: Path, case: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' Euler
-@pytest.mark.parametrize("kind", [kind for kind, plan in BLUEPRINTS.items() if plan.denoiser[0] == "UNet2DConditionModel"])
+@pytest.mark.parametrize("kind", [kind for kind, family in MODEL_TYPES.items() if family.denoiser == "unet"])
 def test_a_scheduler_goes_with_it_and_keeps_its_noise(kind: str) -> None:
     """Also that of Stable Diffusion 1, which cannot rescale."""
-    name, config = BLUEPRINTS[kind].scheduler
+    name, config = MODEL_TYPES[kind].blueprints[kind].scheduler
     own = getattr(diffusers, name)(**config)
     found: Any = scheduled(own, Noise("v_prediction", True, "a test"))
     assert found.config.prediction_type == "v_prediction"

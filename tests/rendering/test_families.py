@@ -180,7 +180,7 @@ def test_a_source_of_another_family_is_refused_by_name(folder: Path) -> None:
     with pytest.raises(BaseModelError) as caught:
         renderer.fitted(other)
     assert str(caught.value) == (
-        f"strong: is for Qwen-Image, the base model is of {renderer._family.name} — choose sources and a base of one family"
+        f"strong: is for Qwen-Image, the base model is of {renderer._record.title} — choose sources and a base of one family"
     )
 
 

@@ -69,7 +69,7 @@ def nearest_pattern(name: str, prefixes: Mapping[str, Collection[str]]) -> str:
     """Returns the known key pattern most similar to an unknown key, with ``#`` for an index.
 
     Args:
-        name: key of the file, without the suffix of the tensor's role.
+        name: key of the file, without the tensor's suffix.
         prefixes: key prefix → templates that can follow it; a prefix that ends in ``_`` marks flattened names.
     """
     known = [

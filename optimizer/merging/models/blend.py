@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from optimizer.adapters.files.dtypes import TORCH_DTYPES
 from optimizer.checkpoints.model import Model
-from optimizer.checkpoints.streaming import DTYPES
 from optimizer.errors import BaseModelError
 from optimizer.merging.algebra.deltas import Deltas
 from optimizer.merging.algebra.lowrank import LowRank
@@ -81,7 +81,7 @@ class Blend:
         if not entry.merges:
             return self.first.read(part, name)
         tensor = self._computed(part, name) if (part, name) not in self.apart else self.first.read(part, name)
-        return tensor.to(DTYPES[self.job.dtype or entry.dtype])
+        return tensor.to(TORCH_DTYPES[self.job.dtype or entry.dtype])
 
     def _computed(self, part: str, name: str) -> Tensor:
         job = self.job

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from optimizer.adapters import Adapter, Factors, clean_name
-from optimizer.adapters.families import FAMILIES, PIPELINES
-from optimizer.adapters.family_detection import base_family
+from optimizer.adapters.families import families_of
+from optimizer.adapters.families.detection import base_family
 from optimizer.adapters.names.paths import from_dotted
 from optimizer.checkpoints.model import Model
 from optimizer.errors import BaseModelError
@@ -101,7 +101,7 @@ def extract(
         raise BaseModelError(
             f"no module differs from {base.name}", where=model.place, remedy="choose a model that was trained from the base"
         )
-    family, reason = base_family(modules, {}, [f for f in FAMILIES.values() if f.name in PIPELINES.get(model.kind, ())])
+    family, reason = base_family(modules, {}, families_of(model.kind))
     return Extraction(Adapter(clean_name(model.name), modules, family, reason), parts, beyond)
 
 

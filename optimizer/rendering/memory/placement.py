@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from optimizer.adapters.files.dtypes import dtype_name
 from optimizer.errors import UsageError
 from optimizer.rendering.loading import Loading, Offload
 from optimizer.rendering.memory.free import amount
@@ -153,10 +154,6 @@ def _sentence(demand: Demand, free: int, found: Residence) -> str:
     }[found.offload]
     applied: dict[bool, str] = {True: "in branches beside the weights", False: "in the weights"}
     return (
-        f"memory: {amount(demand.weights)} of weights in {_name(found.dtype)}{kind}, {amount(free)} free on "
+        f"memory: {amount(demand.weights)} of weights in {dtype_name(found.dtype)}{kind}, {amount(free)} free on "
         f"{found.device.type}: {where}; candidates {applied[found.branch]}" + ("; pictures decoded one at a time" if found.sliced else "")
     )
-
-
-def _name(dtype: torch.dtype) -> str:
-    return {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}.get(dtype, str(dtype).removeprefix("torch."))

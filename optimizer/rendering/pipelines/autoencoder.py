@@ -11,9 +11,10 @@ import diffusers
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
+from optimizer.adapters.files.variants import variant_of
 from optimizer.checkpoints.header import Header, read_header
 from optimizer.errors import BaseModelError
-from optimizer.rendering.pipelines.model_files import COMPLETE, check_class, check_whole, variant_of
+from optimizer.rendering.pipelines.model_files import COMPLETE, check_class, check_loaded
 from optimizer.text import first_sentence
 
 _STARTS = ("", "first_stage_model.", "vae.")
@@ -40,7 +41,7 @@ def load_autoencoder(place: Path, pipeline: DiffusionPipeline, options: dict[str
     except Exception as error:  # parsers of configurations and weights raise any exception on a damaged file
         remedy = "fetch the file again, or give one of the base's family" if place.is_file() else COMPLETE
         raise BaseModelError(f"the autoencoder cannot be loaded: {first_sentence(error)}", where=place, remedy=remedy) from error
-    check_whole(found, place)
+    check_loaded(found, place)
     _check_latents(_latents(found), own, place)
     vae: torch.nn.Module = found
     return vae

@@ -10,14 +10,15 @@ import torch
 import transformers.utils.logging
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
+from optimizer.adapters.families import PipelineClass
 from optimizer.adapters.files.base_location import located
 from optimizer.errors import UsageError
-from optimizer.rendering.families import Family, models_of
 from optimizer.rendering.loading import Quantize
+from optimizer.rendering.pipeline_class import models_of
 from optimizer.rendering.pipelines.autoencoder import load_autoencoder
 from optimizer.rendering.pipelines.compatibility import check_parts
-from optimizer.rendering.pipelines.folder import folder_family, load_folder
-from optimizer.rendering.pipelines.single_file import checkpoint_family, checkpoint_remarks, load_checkpoint
+from optimizer.rendering.pipelines.folder import folder_class, load_folder
+from optimizer.rendering.pipelines.single_file import checkpoint_class, checkpoint_remarks, load_checkpoint
 from optimizer.text import first_sentence
 
 
@@ -66,8 +67,8 @@ def load_pipeline(
     return pipeline.to(device)
 
 
-def family_at(base: str | Path, denoiser: str | Path = "", base_config: str | Path = "") -> Family:
-    """Returns the family of a base before it is loaded, with its own or a replacement denoiser.
+def pipeline_class_at(base: str | Path, denoiser: str | Path = "", base_config: str | Path = "") -> PipelineClass:
+    """Returns the pipeline class of a base before it is loaded, with its own or a replacement denoiser.
 
     Raises:
         BaseModelError: the base is missing or of no known family.
@@ -76,7 +77,7 @@ def family_at(base: str | Path, denoiser: str | Path = "", base_config: str | Pa
     place = located(base)
     if base_config and place.is_dir():
         raise UsageError("is for single files; a folder says itself how it is laid out", where="--base-config", remedy="leave it out")
-    return checkpoint_family(place, base_config) if place.is_file() else folder_family(place, denoiser)
+    return checkpoint_class(place, base_config) if place.is_file() else folder_class(place, denoiser)
 
 
 def remarks_on(base: str | Path, base_config: str | Path = "") -> list[str]:

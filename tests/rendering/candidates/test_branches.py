@@ -14,8 +14,8 @@ from torch import Tensor
 from optimizer.adapters import Adapter, Factors, weight_shapes
 from optimizer.errors import BaseModelError
 from optimizer.rendering import Prompt, Renderer, RenderSettings
-from optimizer.rendering.families import models_of
 from optimizer.rendering.memory.placement import Residence
+from optimizer.rendering.pipeline_class import models_of
 from tests.tiny import tiny_flux_pipeline, tiny_pipeline, tiny_sd3_pipeline, tiny_xl_pipeline
 
 PROMPTS = [Prompt("a red fox", 1), Prompt("an owl", 2), Prompt("snow", 3)]

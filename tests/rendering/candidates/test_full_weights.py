@@ -15,8 +15,8 @@ from optimizer.merging import Recipe
 from optimizer.merging.models import Blend, Job
 from optimizer.rendering import Prompt, Renderer, RenderSettings, load_pipeline
 from optimizer.rendering.candidates.in_place import InPlace
-from optimizer.rendering.families import models_of
 from optimizer.rendering.memory.placement import Residence
+from optimizer.rendering.pipeline_class import models_of
 from tests.tiny import tiny_flux_pipeline, tiny_pipeline, tiny_sd3_pipeline, tiny_xl_pipeline
 
 KINDS = {"sd1": tiny_pipeline, "sdxl": tiny_xl_pipeline, "sd3": tiny_sd3_pipeline, "flux1": tiny_flux_pipeline}

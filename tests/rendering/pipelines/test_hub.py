@@ -9,7 +9,7 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-from optimizer.adapters.files.base_location import is_hub_name, located
+from optimizer.adapters.files.base_location import located
 from optimizer.errors import BaseModelError
 from optimizer.rendering import Loading, Prompt, RenderSettings, load_renderer
 from tests.tiny import tiny_pipeline
@@ -69,11 +69,3 @@ def test_a_weight_whose_download_broke_off(cache: Path) -> None:
     blob.write_bytes(blob.read_bytes()[:1000])
     with pytest.raises(BaseModelError, match="the pipeline cannot be loaded: "):
         load_renderer("lab/tiny-sd", RenderSettings(), Loading(device="cpu"))
-
-
-def test_names_of_the_hub(tmp_path: Path) -> None:
-    assert is_hub_name("stabilityai/stable-diffusion-xl-base-1.0")
-    assert is_hub_name("lab/x@refs/pr/3")
-    assert not is_hub_name("./lab/x")
-    assert not is_hub_name("/lab/x")
-    assert not is_hub_name(str(tmp_path))

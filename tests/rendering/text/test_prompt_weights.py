@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optimizer.rendering.text.clip_chunks import chunked
-from optimizer.rendering.text.prompt_weights import read
+from optimizer.rendering.text.prompt_weights import parse_prompt
 
 Parts = list[list[tuple[str, float]]]
 EXAMPLES: dict[str, Parts] = {
@@ -38,21 +38,21 @@ EXAMPLES: dict[str, Parts] = {
 
 @pytest.mark.parametrize("text", EXAMPLES)
 def test_examples(text: str) -> None:
-    found = [[(span.text, pytest.approx(span.weight)) for span in part] for part in read(text).parts]
+    found = [[(span.text, pytest.approx(span.weight)) for span in part] for part in parse_prompt(text).parts]
     assert found == EXAMPLES[text]
 
 
 @given(st.text(alphabet="ab,()[]\\:1. BREAK"))
 def test_it_never_raises_and_every_character_has_a_weight(text: str) -> None:
-    reading = read(text)
-    assert len(reading.weights) == len(reading.words)
+    prompt = parse_prompt(text)
+    assert len(prompt.weights) == len(prompt.words)
 
 
 @given(st.text(alphabet="ab,()[]\\:1. "))
 def test_escaped_text_is_read_as_it_stands(text: str) -> None:
     escaped = re.sub(r"([\\()\[\]])", r"\\\1", text) if re.search(r"[()\[\]]", text) else text
-    assert read(escaped).words == text
-    assert not read(escaped).weighted
+    assert parse_prompt(escaped).words == text
+    assert not parse_prompt(escaped).weighted
 
 
 @given(st.lists(st.integers(0, 3)), st.integers(1, 9), st.integers(0, 20))

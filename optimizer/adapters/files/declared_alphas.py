@@ -55,9 +55,9 @@ class Declared:
             return float(rank)
         return alpha * math.sqrt(rank) if self.rank_stabilised else alpha
 
-    def rescaled(self, name: str, roles: Collection[str], factors: Factors) -> Factors:
+    def rescaled(self, name: str, suffixes: Collection[str], factors: Factors) -> Factors:
         """Returns the factors, rescaled from LyCORIS's scale 1 to PEFT's alpha / r for a PEFT LoKr with two full matrices."""
-        if self.settings.get("peft_type") != "LOKR" or not set(roles) >= {"lokr_w1", "lokr_w2"}:
+        if self.settings.get("peft_type") != "LOKR" or not set(suffixes) >= {"lokr_w1", "lokr_w2"}:
             return factors
         ranks = self.settings.get("rank_pattern") or {}
         rank = next((ranks[pattern] for pattern in ranks if _matches(pattern, name)), self.settings.get("r", _RANK))
