@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from optimizer.adapters.families import MODEL_TYPES
+from optimizer.adapters.families import MODEL_TYPES, PIPELINE_CLASSES
+from optimizer.checkpoints.conversions import CONVERSIONS, conversion_named
 from torch import Tensor
 
 from optimizer.checkpoints.model import canonical
@@ -108,3 +109,9 @@ def test_what_is_not_understood_is_named(pipeline: str, shapes: Mapping[str, tup
 def test_text_encoders_may_hold_what_diffusers_leaves_out() -> None:
     layout = original_layout("StableDiffusionPipeline", TINY | {"cond_stage_model.transformer.logit_bias": (2,)})
     assert layout.origins["text_encoder"].keys() == {"embeddings.token_embedding.weight"}
+
+
+def test_conversions_by_name() -> None:
+    named = {p.conversion for c in PIPELINE_CLASSES.values() for ways in c.file_parts.values() for p in ways}
+    assert named == set(CONVERSIONS)
+    assert conversion_named("optimizer.checkpoints.model:canonical") is canonical

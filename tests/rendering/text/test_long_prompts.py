@@ -12,7 +12,7 @@ from optimizer.rendering import Prompt, Renderer, RenderSettings
 from optimizer.rendering.prompt_encoding import encode_texts
 from optimizer.rendering.text.encodings import encoding_named
 from optimizer.rendering.text.prompt_weights import parse_prompt
-from optimizer.rendering.text.weighted_states import _weighed
+from optimizer.rendering.text.weighted_states import _weight_states
 from tests.rendering.test_families import KINDS
 
 CPU = torch.device("cpu")
@@ -54,8 +54,8 @@ def test_a_weight_scales_its_tokens(renderer: Renderer) -> None:
 
 def test_a_chunk_whose_mean_is_zero_is_weighed_and_not_scaled() -> None:
     states, weights = torch.tensor([[[1.0, -1.0], [2.0, -2.0]]]), torch.tensor([[1.0, 1.5]])
-    assert torch.equal(_weighed(states, weights, keep_mean=True), torch.tensor([[[1.0, -1.0], [3.0, -3.0]]]))
-    assert torch.equal(_weighed(states, torch.ones(1, 2), keep_mean=True), states)
+    assert torch.equal(_weight_states(states, weights, keep_mean=True), torch.tensor([[[1.0, -1.0], [3.0, -3.0]]]))
+    assert torch.equal(_weight_states(states, torch.ones(1, 2), keep_mean=True), states)
 
 
 def test_the_end_of_a_long_prompt_is_seen(renderer: Renderer) -> None:
