@@ -15,7 +15,7 @@ import transformers
 from optimizer.adapters.families import MODEL_TYPES
 from optimizer.rendering import Loading
 from optimizer.rendering.memory.free import amount
-from optimizer.rendering.memory.placement import Demand, resident
+from optimizer.rendering.memory.placement import Demand, plan_placement
 
 CARDS = (8, 12, 16, 24, 48, 80)
 MODELS = {"v1": "SD 1.5", "v2": "SD 2.1", "xl_base": "SDXL", "sd3": "SD 3 medium", "sd35_large": "SD 3.5 large", "flux-dev": "FLUX.1"}
@@ -35,7 +35,7 @@ def main() -> None:
 
 def planned(demand: Demand, card: int) -> str:
     """The plan in a few words."""
-    found = resident(demand, int(0.9e9 * card), Loading(), torch.device("cuda"), torch.bfloat16)
+    found = plan_placement(demand, int(0.9e9 * card), Loading(), torch.device("cuda"), torch.bfloat16)
     where = {"none": "all there", "model": "idle models off", "sequential": "layer by layer"}[found.offload]
     return f"{where}, {'branch' if found.branch else 'weights'}"
 

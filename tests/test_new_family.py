@@ -171,5 +171,5 @@ def test_it_is_unknown_where_the_table_does_not_name_it(base: Path, sources: lis
 def test_families_of_one_pipeline_class_share_its_record() -> None:
     known = FAMILIES["sd1"]
     other = replace(known, name="sd1-fast", pipeline=replace(known.pipeline, clip_layer=2))
-    with pytest.raises(ValueError, match="^sd1-fast: another family describes StableDiffusionPipeline differently; share one"):
+    with pytest.raises(ValueError, match=r"^sd1-fast: another family describes StableDiffusionPipeline differently; share one"):
         pipeline_classes([known, other])

@@ -67,7 +67,7 @@ def expand(path: str, tensors: Tensors, alpha_of: Callable[[int], float]) -> Fac
     return Factors(product.left.contiguous(), product.right.contiguous(), alpha, _weight_shape(path, product))
 
 
-def whole(delta: Tensor) -> Factors:
+def dense_factors(delta: Tensor) -> Factors:
     """Returns the factors of a dense ΔW, (out, in) or (out, in, kh, kw): ΔW itself and an identity of the smaller dimension."""
     left, right = _split(delta.flatten(1))
     return Factors(left, right, float(left.shape[1]), tuple(delta.shape))

@@ -19,7 +19,7 @@ from optimizer.adapters.files.contents import Contents, read_contents
 from optimizer.adapters.files.declared_alphas import declared_alphas
 from optimizer.adapters.module_values import File
 from optimizer.adapters.names.tensor_suffixes import BAKE
-from optimizer.adapters.shapes import reshaped
+from optimizer.adapters.shapes import with_shape
 from optimizer.errors import AdapterError, BaseModelError
 
 Modules = dict[str, Factors]
@@ -112,6 +112,6 @@ def _with_convolutions(modules: Mapping[str, Factors], family: Family) -> Module
     """Returns the modules with the family's 1 × 1 convolutions as such; LyCORIS stores their factors as matrices."""
     ends = tuple(f".{leaf}" for leaf in family.convolutions)
     return {
-        path: reshaped(factors, (*factors.shape, 1, 1)) if path.endswith(ends) and len(factors.shape) == 2 else factors
+        path: with_shape(factors, (*factors.shape, 1, 1)) if path.endswith(ends) and len(factors.shape) == 2 else factors
         for path, factors in modules.items()
     }

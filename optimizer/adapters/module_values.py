@@ -11,11 +11,11 @@ from torch import Tensor
 
 from optimizer.adapters.base_dependent.base_weights import BaseWeights
 from optimizer.adapters.base_dependent.kinds import base_kind, change
-from optimizer.adapters.expand import BrokenModule, expand, whole
+from optimizer.adapters.expand import BrokenModule, dense_factors, expand
 from optimizer.adapters.factors import Factors
 from optimizer.adapters.files.container import Header
 from optimizer.adapters.files.declared_alphas import NOTHING, Declared
-from optimizer.adapters.fusing import taken_apart
+from optimizer.adapters.fusing import split_fused
 from optimizer.adapters.names.targets import Target
 from optimizer.errors import AdapterError
 
@@ -57,7 +57,7 @@ class File:
         except BrokenModule as broken:
             raise self._wrong(broken.problem, names.get(broken.suffix, target.name)) from broken
         try:
-            return taken_apart(factors, target.paths, target.rows, target.swapped)
+            return split_fused(factors, target.paths, target.rows, target.swapped)
         except ValueError as error:
             raise self._wrong(str(error), next(iter(names.values()))) from error
 
@@ -73,7 +73,7 @@ class File:
             return self._with_base(target, values, alpha_of)
         if declared.settings.get("use_dora"):
             raise BrokenModule(next(iter(values)), "belongs to a DoRA, as the file's settings say, and its magnitude is missing")
-        return declared.rescaled(target.name, values, expand(target.paths[0], values, alpha_of))
+        return declared.with_peft_scale(target.name, values, expand(target.paths[0], values, alpha_of))
 
     def _with_base(self, target: Target, values: Mapping[str, Tensor], alpha_of: Callable[[int], float]) -> Factors:
         assert self.base is not None  # guaranteed by load_adapter
@@ -81,7 +81,7 @@ class File:
         if "oft_R" in values and not settings:
             raise BrokenModule("oft_R", "stands for different rotations, which only the adapter_config.json beside the file tells apart")
         weight, bias = self.base.weight(target), self.base.has_bias(target)
-        return whole(change(target.paths[0], values, weight, alpha_of, has_bias=bias, settings=settings))
+        return dense_factors(change(target.paths[0], values, weight, alpha_of, has_bias=bias, settings=settings))
 
     def _check(self, value: Tensor, tensor: str) -> None:
         if value.numel() == 0:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from optimizer.adapters.files.digest import digest_file
 from optimizer.adapters.files.variants import index_files, weight_files
-from optimizer.checkpoints.model import MERGED, Entry, Model, Tick, Weights, canonical
+from optimizer.checkpoints.model import MERGED, Model, StoredTensor, Tick, Weights, canonical
 from optimizer.checkpoints.streaming import write_streamed
 from optimizer.errors import BaseModelError
 from optimizer.text import one_line
@@ -43,7 +43,7 @@ class Folder(Model):
         self.kind, listed = _index(self.place)
         self.predicts = _predicts(self.place / "scheduler" / "scheduler_config.json")
         files = {part: _weight_files(self.place / part) for part in MERGED if part in listed}
-        self._files = {file: _opened(file) for file in sorted(file for each in files.values() for file in each)}
+        self._files = {file: _open(file) for file in sorted(file for each in files.values() for file in each)}
         self._stored: dict[tuple[str, str], tuple[Path, str]] = {}
         self._written: dict[str, dict[str, str]] = {part: {} for part in files}
         self.parts = {part: self._entries(part, each) for part, each in files.items()}
@@ -84,16 +84,16 @@ class Folder(Model):
         growing.replace(place)
 
     @staticmethod
-    def _as_written(entry: Entry, dtype: str) -> tuple[tuple[int, ...], str]:
+    def _as_written(entry: StoredTensor, dtype: str) -> tuple[tuple[int, ...], str]:
         return entry.shape, dtype if dtype and entry.merges else entry.dtype
 
-    def _entries(self, part: str, files: list[Path]) -> dict[str, Entry]:
-        found: dict[str, Entry] = {}
+    def _entries(self, part: str, files: list[Path]) -> dict[str, StoredTensor]:
+        found: dict[str, StoredTensor] = {}
         for file in files:
             opened = self._files[file]
             for stored in opened.keys():  # noqa: SIM118
                 tensor, name = opened.get_slice(stored), canonical(part, stored)
-                found[name] = Entry(tuple(tensor.get_shape()), tensor.get_dtype())
+                found[name] = StoredTensor(tuple(tensor.get_shape()), tensor.get_dtype())
                 self._stored[part, name] = file, stored
                 self._written[part][stored] = name
         if missing := _index_keys(self.place / part) - self._written[part].keys():
@@ -139,7 +139,7 @@ def _weight_files(folder: Path) -> list[Path]:
     return files
 
 
-def _opened(file: Path) -> Any:
+def _open(file: Path) -> Any:
     """Returns an open file whose header is read once for all tensors."""
     try:
         return safe_open(file, framework="pt")

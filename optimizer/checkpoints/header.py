@@ -26,7 +26,7 @@ _AUTOENCODER = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
 
 
 @dataclass(frozen=True)
-class Header:
+class CheckpointHeader:
     """The header of a safetensors file.
 
     Attributes:
@@ -63,7 +63,7 @@ class Header:
         return kind
 
 
-def read_header(file: Path, formats: Sequence[str] = FLOATS, *, remedy: str = _REMEDY) -> Header:
+def read_checkpoint_header(file: Path, formats: Sequence[str] = FLOATS, *, remedy: str = _REMEDY) -> CheckpointHeader:
     """Returns the header of a checkpoint file.
 
     Args:
@@ -87,7 +87,7 @@ def read_header(file: Path, formats: Sequence[str] = FLOATS, *, remedy: str = _R
         problem = f"cannot be read, or was not downloaded to its end ({first_sentence(error)})"
         raise BaseModelError(problem, where=file, remedy="fetch the file again") from error
     _check_formats(file, kinds, formats, remedy)
-    return Header(tensors, kinds, metadata)
+    return CheckpointHeader(tensors, kinds, metadata)
 
 
 def _check_formats(file: Path, kinds: Mapping[str, str], formats: Sequence[str], remedy: str) -> None:

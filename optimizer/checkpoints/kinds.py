@@ -7,7 +7,7 @@ from pathlib import Path
 from diffusers.loaders.single_file_utils import CHECKPOINT_KEY_NAMES
 
 from optimizer.adapters.families import FAMILIES, MODEL_TYPES
-from optimizer.checkpoints.header import Header
+from optimizer.checkpoints.header import CheckpointHeader
 from optimizer.errors import BaseModelError
 
 _MODELS = tuple(dict.fromkeys(blueprint.model for family in FAMILIES.values() for blueprint in family.blueprints.values()))
@@ -15,7 +15,7 @@ SUPPORTED = f"{', '.join(_MODELS[:-1])} or {_MODELS[-1]}"
 """Models whose single files are supported."""
 
 
-def checkpoint_kind(file: Path, header: Header, remedy: str = "") -> str:
+def checkpoint_kind(file: Path, header: CheckpointHeader, remedy: str = "") -> str:
     """Returns diffusers' model type of a file, one of the keys of ``MODEL_TYPES``.
 
     Args:

@@ -35,7 +35,7 @@ def canonical(part: str, name: str) -> str:
 
 
 @dataclass(frozen=True)
-class Entry:
+class StoredTensor:
     """Shape and safetensors dtype of a tensor of a model."""
 
     shape: tuple[int, ...]
@@ -73,7 +73,7 @@ class Model(ABC):
     name: str
     kind: str
     predicts: str
-    parts: Mapping[str, Mapping[str, Entry]]
+    parts: Mapping[str, Mapping[str, StoredTensor]]
 
     @property
     def names(self) -> Iterator[tuple[str, str]]:

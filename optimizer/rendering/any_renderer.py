@@ -111,7 +111,7 @@ def draft_renderer(renderer: AnyRenderer, decoder: str) -> AnyRenderer:
     from optimizer.rendering.renderer import Renderer
 
     assert isinstance(renderer, Renderer)
-    return renderer.drafting(load_decoder(Path(decoder), renderer.pipeline, renderer.device))
+    return renderer.with_decoder(load_decoder(Path(decoder), renderer.pipeline, renderer.device))
 
 
 def _refuse_parts(**parts: str) -> None:

@@ -11,14 +11,14 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from optimizer.adapters import Adapter, distillation
 from optimizer.adapters.families import PipelineClass
-from optimizer.adapters.files.base_location import located
+from optimizer.adapters.files.base_location import locate_base
 from optimizer.adapters.files.dtypes import DTYPES
 from optimizer.errors import UsageError
 from optimizer.rendering.latents import latent_shape
 from optimizer.rendering.loading import Loading
 from optimizer.rendering.memory.free import free_memory, stored_numbers
 from optimizer.rendering.memory.oom import Note
-from optimizer.rendering.memory.placement import Demand, Residence, resident
+from optimizer.rendering.memory.placement import Demand, Placement, plan_placement
 from optimizer.rendering.pipeline_class import check_family, check_settings, drawing_of, models_of, pipeline_class_of
 from optimizer.rendering.pipelines.load import check_device, load_pipeline, pipeline_class_at, remarks_on
 from optimizer.rendering.pipelines.quantisation import quantised_parts
@@ -47,21 +47,21 @@ def assemble(base: str, settings: RenderSettings, loading: Loading, note: Note, 
     check_family(record, adapters)
     check_settings(record, settings)
     _check_slicing(record, loading)
-    dtype = number_format(loading, record, device, free, stored_numbers(located(base)))
+    dtype = number_format(loading, record, device, free, stored_numbers(locate_base(base)))
     others = {name: getattr(loading, name) for name in ("vae", "denoiser", "base_config", "quantize")}
     pipeline = load_pipeline(base, device="cpu", dtype=dtype, compute=device, **others)
-    residence = resident(demand(pipeline, settings.resolution, dtype, settings.batch), free, loading, device, dtype)
-    for remark in (*remarks_on(base, loading.base_config), *_on_drawing(base, settings, pipeline)):
+    placement = plan_placement(demand(pipeline, settings.resolution, dtype, settings.batch), free, loading, device, dtype)
+    for remark in (*remarks_on(base, loading.base_config), *_drawing_remarks(base, settings, pipeline)):
         note(remark)
-    _slimmed(pipeline, loading, residence)
-    if residence.offload == "none":
+    _save_memory(pipeline, loading, placement)
+    if placement.offload == "none":
         pipeline.to(device)
-    if residence.compiled:
+    if placement.compiled:
         _compile(pipeline, loading)
-    return Renderer(pipeline, settings, residence=residence, note=note)
+    return Renderer(pipeline, settings, placement=placement, note=note)
 
 
-def _on_drawing(base: str, settings: RenderSettings, pipeline: DiffusionPipeline) -> list[str]:
+def _drawing_remarks(base: str, settings: RenderSettings, pipeline: DiffusionPipeline) -> list[str]:
     """Returns warnings about steps or guidance that do not match the name of the base, or about a negative prompt without effect."""
     usual, name = drawing_of(pipeline), Path(base).name
     lines = []
@@ -110,9 +110,9 @@ def _device(asked: str) -> str:
     return asked if asked != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _slimmed(pipeline: Any, loading: Loading, residence: Residence) -> None:
+def _save_memory(pipeline: Any, loading: Loading, placement: Placement) -> None:
     """Enables the memory-saving options that were requested or planned."""
-    if residence.sliced:
+    if placement.sliced:
         pipeline.vae.enable_slicing()
     if loading.vae_tiling:
         pipeline.vae.enable_tiling()

@@ -19,7 +19,7 @@ from optimizer.rendering.candidates.full_weights import live_tensors
 from optimizer.rendering.candidates.in_place import InPlace, base_weights
 from optimizer.rendering.latents import latent_shape
 from optimizer.rendering.memory.oom import Ladder, Note, attempt
-from optimizer.rendering.memory.placement import Residence
+from optimizer.rendering.memory.placement import Placement
 from optimizer.rendering.pipeline_class import check_family, check_settings, drawing_of, models_of, pipeline_class_of
 from optimizer.rendering.prompt_encoding import any_special, encode_texts, length, pad_states
 from optimizer.rendering.prompts import Prompt
@@ -36,7 +36,7 @@ class Renderer:
     Args:
         pipeline: loaded pipeline; its weights are changed only inside ``render`` and are restored bit for bit.
         settings: render settings; missing values default to those of the base.
-        residence: placement of models and candidates; None leaves the models in place and adds candidates to the weights.
+        placement: placement of models and candidates; None leaves the models in place and adds candidates to the weights.
         note: called with one line for each fallback step after running out of memory.
 
     Attributes:
@@ -47,30 +47,30 @@ class Renderer:
     """
 
     def __init__(
-        self, pipeline: DiffusionPipeline, settings: RenderSettings, *, residence: Residence | None = None, note: Note | None = None
+        self, pipeline: DiffusionPipeline, settings: RenderSettings, *, placement: Placement | None = None, note: Note | None = None
     ) -> None:
         self._record, drawing = pipeline_class_of(pipeline), drawing_of(pipeline)
         self.pipeline: Any = pipeline
         check_settings(self._record, settings)
         self.settings = settings.completed(drawing.steps, drawing.guidance)
-        self._residence = residence or Residence(pipeline.components[self._record.denoiser].device, pipeline.dtype)
-        self.device = self._residence.device
+        self._placement = placement or Placement(pipeline.components[self._record.denoiser].device, pipeline.dtype)
+        self.device = self._placement.device
         self.weights = base_weights(pipeline)
         self._shapes = weight_shapes(models_of(pipeline))
-        self._way = Branches(pipeline, self._shapes, self._residence.dtype) if self._residence.branch else self._in_place()
+        self._way = Branches(pipeline, self._shapes, self._placement.dtype) if self._placement.branch else self._in_place()
         self._skip = self._skipped_layers()
         if settings.scheduler:
             self.pipeline.scheduler = scheduler_named(settings.scheduler, self.pipeline.scheduler, self._record.title)
         self._latent = latent_shape(pipeline, settings.resolution)
         self._encoded: dict[str, TextStates] = {}
-        self._ladder = Ladder(pipeline, settings.batch, self._residence, note)
+        self._ladder = Ladder(pipeline, settings.batch, self._placement, note)
         self._decoder: Any = None
         pipeline.set_progress_bar_config(disable=True)
 
     def _in_place(self) -> InPlace:
-        return InPlace(self.weights, live_tensors(self.pipeline), self.device, pinned=self._residence.compiled)
+        return InPlace(self.weights, live_tensors(self.pipeline), self.device, pinned=self._placement.compiled)
 
-    def drafting(self, decoder: nn.Module) -> Renderer:
+    def with_decoder(self, decoder: nn.Module) -> Renderer:
         """Returns a copy of the renderer that shares the pipeline and decodes with a tiny autoencoder: faster and slightly less exact.
 
         Args:
@@ -83,12 +83,12 @@ class Renderer:
     @property
     def precision(self) -> str:
         """Device type and dtype, e.g. ``cuda torch.float16``; images of different ones differ in their last bits."""
-        return " ".join([self.device.type, str(self._residence.dtype), *self._residence.marks])
+        return " ".join([self.device.type, str(self._placement.dtype), *self._placement.marks])
 
     @property
     def plan(self) -> str:
         """One-line description of the memory placement of the base's models; empty if it was not planned."""
-        return self._residence.plan
+        return self._placement.plan
 
     def fitted(self, adapter: Adapter) -> Adapter:
         """Returns the adapter in the shapes of the base's weights; raises BaseModelError for another family or other shapes."""
@@ -129,7 +129,7 @@ class Renderer:
                 states, blanks = self._text_states(prompts, candidate)
                 while missing := [i for i in range(len(prompts)) if i not in pictures]:
                     some = self._next(missing, states)
-                    texts, nots = _stacked([states[i] for i in some]), _stacked([blanks[i] for i in some])
+                    texts, nots = _stack([states[i] for i in some]), _stack([blanks[i] for i in some])
                     images = attempt(self._batch, [prompts[i] for i in some], texts, nots)
                     if images is not None:
                         pictures |= dict(zip(dict.fromkeys(some), images, strict=False))
@@ -148,11 +148,11 @@ class Renderer:
         """
         batch = self._ladder.batch
         alike = [i for i in missing if length(states[i]) == length(states[missing[0]])][:batch]
-        full = min(batch, len(states)) if self._residence.compiled else 0
+        full = min(batch, len(states)) if self._placement.compiled else 0
         return [*alike, *[alike[-1]] * (full - len(alike))]
 
     def _batch(self, prompts: Sequence[Prompt], states: TextStates, blanks: TextStates) -> Images:
-        floats = self._drawn(prompts, states, blanks)
+        floats = self._draw(prompts, states, blanks)
         # The decoder normalises, so infinite latents also give NaN.
         broken = floats.isnan().flatten(1).any(dim=1).tolist()
         if any(broken):
@@ -164,7 +164,7 @@ class Renderer:
         images: Tensor = (floats.float() * 255).round().to(torch.uint8).cpu()
         return images
 
-    def _drawn(self, prompts: Sequence[Prompt], states: TextStates, blanks: TextStates) -> Tensor:
+    def _draw(self, prompts: Sequence[Prompt], states: TextStates, blanks: TextStates) -> Tensor:
         """Returns the images of one batch, (n, 3, height, width), values in [0, 1]."""
         generators = [torch.Generator().manual_seed(prompt.noise_seed) for prompt in prompts]
         height, width = self.picture_size
@@ -190,7 +190,7 @@ class Renderer:
         noise = torch.stack([torch.randn(self._latent, generator=generator) for generator in generators])
         if self._record.packed:
             noise = self.pipeline._pack_latents(noise, *noise.shape)
-        return noise.to(self.device, self._residence.dtype)
+        return noise.to(self.device, self._placement.dtype)
 
     @property
     def picture_size(self) -> tuple[int, int]:
@@ -245,7 +245,7 @@ class Renderer:
         return {name: torch.zeros_like(rows) for name, rows in negative.items()}
 
 
-def _stacked(states: Sequence[Mapping[str, Tensor]]) -> TextStates:
+def _stack(states: Sequence[Mapping[str, Tensor]]) -> TextStates:
     return {name: torch.cat([one[name] for one in states]) for name in states[0]}
 
 

@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from optimizer.adapters.files.variants import weight_files
-from optimizer.adapters.fusing import turned
+from optimizer.adapters.fusing import swap_halves
 from optimizer.adapters.names.paths import TEMPLATES, from_dotted
 from optimizer.adapters.names.targets import Target
 from optimizer.errors import BaseModelError
@@ -41,7 +41,7 @@ class BaseWeights:
     def weight(self, target: Target) -> Tensor:
         """Returns the base weight that a module of a file changes: fp32, in the layout of the file, (out, in) or (out, in, kh, kw)."""
         weight = torch.cat([self._read(path).float() for path in target.paths])
-        return turned(weight) if target.swapped else weight
+        return swap_halves(weight) if target.swapped else weight
 
     def has_bias(self, target: Target) -> bool:
         """Returns whether any module of the target has a bias."""

@@ -13,7 +13,7 @@ from optimizer.errors import BaseModelError
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?")
 
 
-def located(base: str | Path) -> Path:
+def locate_base(base: str | Path) -> Path:
     """Returns the folder or file of a base model. Nothing is downloaded.
 
     Args:

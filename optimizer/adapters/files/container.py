@@ -33,7 +33,7 @@ _EXPORT_AGAIN = "download or export the file again as safetensors"
 
 
 @dataclass(frozen=True)
-class Entry:
+class HeaderEntry:
     """Header entry of a tensor: safetensors dtype (``F16``, ``BF16``, ``F32``, …), shape, and byte range after the header."""
 
     dtype: str
@@ -54,7 +54,7 @@ class Header:
     """
 
     path: Path
-    entries: Mapping[str, Entry]
+    entries: Mapping[str, HeaderEntry]
     metadata: Mapping[str, str]
     raw: bytes
 
@@ -113,7 +113,7 @@ def read_tensors(header: Header) -> tuple[dict[str, Tensor], str]:
     return {name: _view(buffer, start, entry) for name, entry in header.entries.items()}, hashlib.sha256(data).hexdigest()
 
 
-def _view(buffer: Tensor, offset: int, entry: Entry) -> Tensor:
+def _view(buffer: Tensor, offset: int, entry: HeaderEntry) -> Tensor:
     dtype = TORCH_DTYPES[entry.dtype]
     own = buffer[offset + entry.start : offset + entry.stop]
     if (offset + entry.start) % dtype.itemsize:
@@ -203,7 +203,7 @@ def _table(text: bytes, path: Path) -> dict[str, Any]:
     return table
 
 
-def _entries(table: Mapping[str, Any], room: int, path: Path) -> dict[str, Entry]:
+def _entries(table: Mapping[str, Any], room: int, path: Path) -> dict[str, HeaderEntry]:
     entries = {name: _entry(fields, name, path) for name, fields in table.items()}
     if not entries:
         raise AdapterError("holds no tensor", file=path, remedy="name the file that holds the LoRA's weights")
@@ -220,7 +220,7 @@ def _entries(table: Mapping[str, Any], room: int, path: Path) -> dict[str, Entry
     return entries
 
 
-def _entry(fields: Any, name: str, path: Path) -> Entry:
+def _entry(fields: Any, name: str, path: Path) -> HeaderEntry:
     try:
         (start, stop), shape, dtype = fields["data_offsets"], tuple(fields["shape"]), fields["dtype"]
     except (KeyError, TypeError, ValueError) as error:
@@ -234,4 +234,4 @@ def _entry(fields: Any, name: str, path: Path) -> Entry:
             f"has {stop - start} bytes; its shape {str(shape)[:80]} of {dtype} needs {math.prod(shape) * TORCH_DTYPES[dtype].itemsize}"
         )
         raise AdapterError(problem, file=path, key=name, remedy=_EXPORT_AGAIN)
-    return Entry(dtype, shape, start, stop)
+    return HeaderEntry(dtype, shape, start, stop)

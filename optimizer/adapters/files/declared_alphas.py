@@ -55,7 +55,7 @@ class Declared:
             return float(rank)
         return alpha * math.sqrt(rank) if self.rank_stabilised else alpha
 
-    def rescaled(self, name: str, suffixes: Collection[str], factors: Factors) -> Factors:
+    def with_peft_scale(self, name: str, suffixes: Collection[str], factors: Factors) -> Factors:
         """Returns the factors, rescaled from LyCORIS's scale 1 to PEFT's alpha / r for a PEFT LoKr with two full matrices."""
         if self.settings.get("peft_type") != "LOKR" or not set(suffixes) >= {"lokr_w1", "lokr_w2"}:
             return factors

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from optimizer.adapters.families import FAMILIES, INNER, Family, Native, Run
-from optimizer.adapters.names.grammar import Grammar, filled
+from optimizer.adapters.names.grammar import Grammar, fill
 from optimizer.adapters.names.paths import grammar
 
 
@@ -48,13 +48,13 @@ class _Grammars:
 
     def find(self, part: str, name: str) -> Target | None:
         if found := self.modules.find(name.removeprefix(self.inner)):
-            path = filled(*found)
+            path = fill(*found)
             return Target((f"{part}.{path}",), name=path) if self._has(*found) else None
         if native := self.native.find(name):
             record, indices = native
             if not self._has(record.modules[0], indices):
                 return None
-            paths = tuple(f"{part}.{filled(module, indices)}" for module in record.modules)
+            paths = tuple(f"{part}.{fill(module, indices)}" for module in record.modules)
             return Target(paths, record.rows, record.swapped, name)
         return None
 

@@ -15,7 +15,7 @@ from optimizer.merging.algebra.deltas import Deltas
 from optimizer.merging.algebra.lowrank import LowRank
 from optimizer.merging.blocks.maps import block_weight, check_block_names
 from optimizer.merging.methods.weighted_sum import weighted_sum
-from optimizer.merging.models.compatibility import mismatches, same_kind
+from optimizer.merging.models.compatibility import check_same_kind, mismatches
 from optimizer.merging.models.formulas import FORMULAS, check_formula
 from optimizer.merging.recipe import Recipe
 
@@ -134,7 +134,7 @@ def _apart(job: Job) -> dict[tuple[str, str], str]:
     first, *rest = job.models
     for other in (*rest, *([job.base] if job.base else [])):
         if not job.force:
-            same_kind(first, other)
+            check_same_kind(first, other)
     apart = mismatches(first, rest, job.base)
     if apart and not job.force:
         more = f" (and {len(apart) - 1} more)" if len(apart) > 1 else ""

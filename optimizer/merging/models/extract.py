@@ -15,7 +15,7 @@ from optimizer.adapters.names.paths import from_dotted
 from optimizer.checkpoints.model import Model
 from optimizer.errors import BaseModelError
 from optimizer.merging.algebra.compress import compressed
-from optimizer.merging.models.compatibility import mismatches, same_kind
+from optimizer.merging.models.compatibility import check_same_kind, mismatches
 from optimizer.merging.rank_allocation import rank_within
 
 _WEIGHT = ".weight"
@@ -75,7 +75,7 @@ def extract(
     Raises:
         BaseModelError: the models are incompatible, a difference is not finite, or no module differs.
     """
-    same_kind(model, base)
+    check_same_kind(model, base)
     if apart := mismatches(model, [base]):
         raise BaseModelError(f"the models do not fit each other: {next(iter(apart.values()))}", where=model.place, remedy="choose a pair")
     modules: dict[str, Factors] = {}

@@ -38,7 +38,7 @@ def account_text(job: Job) -> str:
     return str(yaml.safe_dump(account(job), sort_keys=False, allow_unicode=True))
 
 
-def account_place(place: Path) -> Path:
+def account_path(place: Path) -> Path:
     """Returns the path of a merged model's account: in its folder, or next to its file.
 
     The file is not called NAME.yaml, because A1111 reads that as the model's configuration.

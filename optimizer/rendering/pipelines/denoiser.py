@@ -12,7 +12,7 @@ import torch
 from optimizer.adapters.families import MODEL_TYPES, PipelineClass
 from optimizer.adapters.files.dtypes import EIGHT_BITS, FLOATS
 from optimizer.adapters.files.variants import variant_of
-from optimizer.checkpoints.header import read_header
+from optimizer.checkpoints.header import read_checkpoint_header
 from optimizer.errors import BaseModelError, UsageError
 from optimizer.rendering.loading import Quantize
 from optimizer.rendering.pipelines.model_files import check_class, check_loaded
@@ -89,7 +89,7 @@ def _denoiser_path(other: Path, record: PipelineClass) -> Path:
         raise BaseModelError("does not exist", where=other, remedy="give a folder, a .safetensors or a .gguf file to --denoiser")
     if other.suffix == ".gguf":
         return other
-    header = read_header(other, (*FLOATS, *EIGHT_BITS))
+    header = read_checkpoint_header(other, (*FLOATS, *EIGHT_BITS))
     stranger = header.model != "v1" and header.model in MODEL_TYPES and MODEL_TYPES[header.model].pipeline != record
     if what := header.mistaken or (f"of another model ({header.model})" if stranger else ""):
         raise BaseModelError(f"this file is {what}", where=other, remedy=f"give a {part} of {record.title} to --denoiser")

@@ -16,9 +16,9 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor
 
 from optimizer.adapters.families import MODEL_TYPES, PIPELINE_CLASSES, Blueprint, PipelineClass
-from optimizer.checkpoints.header import Header, read_header
+from optimizer.checkpoints.header import CheckpointHeader, read_checkpoint_header
 from optimizer.checkpoints.kinds import SUPPORTED, checkpoint_kind
-from optimizer.checkpoints.prediction_type import NOISE, Noise, marked, scheduled, told
+from optimizer.checkpoints.prediction_type import NOISE, Noise, marked_noise, scheduler_with, stated_noise
 from optimizer.errors import BaseModelError, UsageError
 from optimizer.rendering.loading import Quantize
 from optimizer.rendering.pipelines.clip_tokenizer import clip_tokenizer
@@ -41,7 +41,7 @@ def checkpoint_class(file: Path, layout: str | Path = "") -> PipelineClass:
     Raises:
         BaseModelError: the file or layout is of no known family.
     """
-    return _layout_class(Path(layout)) if layout else MODEL_TYPES[checkpoint_kind(file, read_header(file))].pipeline
+    return _layout_class(Path(layout)) if layout else MODEL_TYPES[checkpoint_kind(file, read_checkpoint_header(file))].pipeline
 
 
 def load_checkpoint(
@@ -67,26 +67,26 @@ def load_checkpoint(
     Raises:
         BaseModelError: the file is not a checkpoint of a known family, or lacks a required component.
     """
-    header = read_header(file)
+    header = read_checkpoint_header(file)
     if layout:
-        noise = marked(header)  # the layout provides everything else
+        noise = marked_noise(header)  # the layout provides everything else
         folder_of: AbstractContextManager[Path] = nullcontext(Path(layout))
     else:
         kind = checkpoint_kind(file, header)
-        noise = told(file, header, kind)
+        noise = stated_noise(file, header, kind)
         folder_of = _written_layout(file, MODEL_TYPES[kind].pipeline, _blueprint(noise, kind), header.tensors)
     with folder_of as folder:
         pipeline: Any = _load(file, folder, header, options, denoiser, quantize, compute)
-    pipeline.scheduler = scheduled(pipeline.scheduler, noise)
+    pipeline.scheduler = scheduler_with(pipeline.scheduler, noise)
     found: DiffusionPipeline = pipeline
     return found
 
 
 def checkpoint_remarks(file: Path, layout: str | Path = "") -> list[str]:
     """Returns remarks for users about a single file, one line each: missing components and an unusual prediction type or schedule."""
-    header, record = read_header(file), checkpoint_class(file, layout)
+    header, record = read_checkpoint_header(file), checkpoint_class(file, layout)
     kind = "" if layout else checkpoint_kind(file, header)
-    lines = _said(told(file, header, kind) if kind else marked(header), kind) if record.denoiser == "unet" else []
+    lines = _said(stated_noise(file, header, kind) if kind else marked_noise(header), kind) if record.denoiser == "unet" else []
     if record.t5_tokenizer in record.optional and "t5" not in _held(header.tensors):
         lines.append("holds no T5: CLIP alone reads the prompts")
     return [f"{file.name} {line}" for line in lines]
@@ -100,7 +100,13 @@ def _said(noise: Noise, kind: str) -> list[str]:
 
 
 def _load(
-    file: Path, folder: Path, header: Header, options: dict[str, Any], denoiser: str | Path, quantize: Quantize, compute: torch.device
+    file: Path,
+    folder: Path,
+    header: CheckpointHeader,
+    options: dict[str, Any],
+    denoiser: str | Path,
+    quantize: Quantize,
+    compute: torch.device,
 ) -> DiffusionPipeline:
     record = _layout_class(folder)
     index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from optimizer.rendering.pipeline_class import pipeline_class_of
-from optimizer.rendering.text.clip_chunks import Token, chunked
+from optimizer.rendering.text.clip_chunks import Token, split_chunks
 from optimizer.rendering.text.prompt_weights import WeightedPrompt
 
 _Chunks = Sequence[Sequence[Token]]
@@ -30,7 +30,7 @@ def clip_chunks(tokenizer: Any, prompt: WeightedPrompt) -> list[list[Token]]:
     for part in prompt.parts:
         numbers = [(tokenizer(span.text, add_special_tokens=False, verbose=False).input_ids, span.weight) for span in part]
         tokens = [(number, weight) for found, weight in numbers for number in found]
-        chunks += chunked(tokens, tokenizer.model_max_length - 2, comma)
+        chunks += split_chunks(tokens, tokenizer.model_max_length - 2, comma)
     return chunks
 
 

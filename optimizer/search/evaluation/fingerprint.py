@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 import torch
 
-from optimizer.adapters.files.base_location import located
+from optimizer.adapters.files.base_location import locate_base
 from optimizer.adapters.files.digest import digest_file
 from optimizer.errors import StudyError
 from optimizer.rendering import PromptSet, RenderSettings
@@ -60,7 +60,7 @@ def evaluation_context(
     other |= {} if based else {"zero": "the other sources"}
     return {
         "scorer": SCORER,
-        "base": FakeSpec.of(base).identity if is_fake(base) else folder_fingerprint(located(base)),
+        "base": FakeSpec.of(base).identity if is_fake(base) else folder_fingerprint(locate_base(base)),
         "prompts": [[p.text, p.seed, -1 if p.source is None else p.source] for p in prompts.prompts],
         "steps": settings.steps,
         "guidance": settings.guidance,

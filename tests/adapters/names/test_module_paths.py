@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optimizer.adapters.families import FAMILIES
-from optimizer.adapters.names.keys import target_of, suggestion
+from optimizer.adapters.names.keys import suggestion, target_of
 from optimizer.adapters.names.paths import TEMPLATES, from_dotted, kernel_size, split_path
 from optimizer.adapters.names.targets import find_target
 from optimizer.adapters.names.tensor_suffixes import Key, Refusal, split_key

@@ -227,7 +227,6 @@ def test_slices_change_nothing_and_are_refused_where_there_are_none(flux: Path, 
 
 def test_the_number_format_follows_family_device_and_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from optimizer.adapters.families import PIPELINE_CLASSES
-
     from optimizer.rendering.assemble import number_format
 
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)

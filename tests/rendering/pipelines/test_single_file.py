@@ -18,10 +18,10 @@ import transformers
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from hypothesis import given
 from hypothesis import strategies as st
-from optimizer.adapters.families import MODEL_TYPES
 from safetensors.torch import save_file
 from torch import Tensor
 
+from optimizer.adapters.families import MODEL_TYPES
 from optimizer.errors import BaseModelError
 from optimizer.rendering import Loading, Prompt, RenderSettings, load_pipeline, load_renderer
 from optimizer.rendering.pipelines.clip_tokenizer import clip_tokenizer

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optimizer.rendering.text.clip_chunks import chunked
+from optimizer.rendering.text.clip_chunks import split_chunks
 from optimizer.rendering.text.prompt_weights import parse_prompt
 
 Parts = list[list[tuple[str, float]]]
@@ -58,7 +58,7 @@ def test_escaped_text_is_read_as_it_stands(text: str) -> None:
 @given(st.lists(st.integers(0, 3)), st.integers(1, 9), st.integers(0, 20))
 def test_chunks_joined_are_the_text(numbers: list[int], size: int, back: int) -> None:
     tokens = [(number, 1.0) for number in numbers]
-    chunks = chunked(tokens, size, 0, back)
+    chunks = split_chunks(tokens, size, 0, back)
     assert [token for chunk in chunks for token in chunk] == tokens
     assert all(0 < len(chunk) <= size for chunk in chunks) or chunks == [[]]
 
@@ -68,4 +68,4 @@ def test_chunks_joined_are_the_text(numbers: list[int], size: int, back: int) ->
     [([1] * 10, [5, 5]), ([1, 1, 1, 0, 1, 1], [4, 2]), ([1, 0, 1, 1, 1, 1], [5, 1]), ([1, 1, 1, 0, 1, 0], [5, 1]), ([1] * 5, [5])],
 )
 def test_a_chunk_ends_after_a_comma_that_is_near(numbers: list[int], lengths: list[int]) -> None:
-    assert [len(chunk) for chunk in chunked([(n, 1.0) for n in numbers], 5, 0, 3)] == lengths
+    assert [len(chunk) for chunk in split_chunks([(n, 1.0) for n in numbers], 5, 0, 3)] == lengths
