@@ -113,7 +113,7 @@ def alone(base: Path, settings: RenderSettings, loading: Loading, source: Path) 
             part = slice(start, start + settings.batch)
             renderer._drawn(prompts[part], _stacked(states[part]), _stacked(blanks[part]))
     picture = (now(renderer.device) - begun) / PICTURES
-    adapter, took = renderer.fitted(load_adapter(source)), []
+    adapter, took = renderer.fit_adapter(load_adapter(source)), []
     for _ in range(4):
         begun = now(renderer.device)
         with renderer._way.applied(adapter):

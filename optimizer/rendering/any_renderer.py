@@ -45,7 +45,7 @@ class AnyRenderer(Protocol):
     def picture_size(self) -> tuple[int, int]:
         """Image size (height, width), in pixels."""
 
-    def fitted(self, adapter: Adapter) -> Adapter:
+    def fit_adapter(self, adapter: Adapter) -> Adapter:
         """Returns a source in the shapes of the base's weights; raises BaseModelError if it does not fit."""
 
     def special(self, prompts: Sequence[Prompt]) -> bool:

@@ -90,7 +90,7 @@ class Renderer:
         """One-line description of the memory placement of the base's models; empty if it was not planned."""
         return self._placement.plan
 
-    def fitted(self, adapter: Adapter) -> Adapter:
+    def fit_adapter(self, adapter: Adapter) -> Adapter:
         """Returns the adapter in the shapes of the base's weights; raises BaseModelError for another family or other shapes."""
         check_family(self._record, [adapter])
         return fit_shapes(adapter, self._shapes)

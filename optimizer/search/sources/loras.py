@@ -81,7 +81,7 @@ class LoraEnsemble(Ensemble):
 
     def fitted(self, renderer: AnyRenderer) -> LoraEnsemble:
         """Returns the ensemble with adapters in the shapes of the base's weights; raises BaseModelError if one does not fit."""
-        return replace(self, sources=[replace(s, adapter=renderer.fitted(s.adapter)) for s in self.sources])
+        return replace(self, sources=[replace(s, adapter=renderer.fit_adapter(s.adapter)) for s in self.sources])
 
     def space(self, budget: int) -> SearchSpace:
         """Returns the search space of a study with this budget."""
