@@ -90,14 +90,14 @@ def adapter_tensors(
     tensors: dict[str, Tensor] = {}
     for weight in _with_alphas([w for w in weights if w.name not in whole], dialect):
         name, factors = weight.name, weight.factors
-        up, down = _stored(factors, dtype)
-        up, down = _checked(up, "up", name, path, dtype), _checked(down, "down", name, path, dtype)
+        up, down = _file_factors(factors, dtype)
+        up, down = _check_values(up, "up", name, path, dtype), _check_values(down, "down", name, path, dtype)
         if dialect == "diffusers":
             tensors |= {f"{name}.lora_B.weight": up, f"{name}.lora_A.weight": down}
         else:
             tensors |= {f"{name}.lora_up.weight": up, f"{name}.lora_down.weight": down, f"{name}.alpha": torch.tensor(float(factors.alpha))}
     for name, matrix in whole.items():
-        tensors[f"{name}.diff"] = _checked(matrix.detach().cpu().to(dtype), "diff", name, path, dtype)
+        tensors[f"{name}.diff"] = _check_values(matrix.detach().cpu().to(dtype), "diff", name, path, dtype)
     return tensors, _lora_configs(adapter.modules) if dialect == "diffusers" else {}
 
 
@@ -129,11 +129,11 @@ def _common_alphas(weights: list[DialectWeight]) -> dict[str, float]:
     return {part: max(count, key=lambda alpha: (count[alpha], alpha)) for part, count in counts.items()}
 
 
-def _stored(factors: Factors, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _file_factors(factors: Factors, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Returns up and down in the file's dtype, with kernel dimensions if the weight is a convolution."""
     up, down = factors.up.detach().cpu().float(), factors.down.detach().cpu().float()
     if dtype == torch.float16:
-        up, down = _balanced(up, down)
+        up, down = _balance(up, down)
     kernel = factors.shape[2:]
     if kernel:
         up = up.reshape(*up.shape, *(1 for _ in kernel))
@@ -141,7 +141,7 @@ def _stored(factors: Factors, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     return up.to(dtype), down.to(dtype)
 
 
-def _balanced(up: Tensor, down: Tensor) -> tuple[Tensor, Tensor]:
+def _balance(up: Tensor, down: Tensor) -> tuple[Tensor, Tensor]:
     """Moves powers of two between the factors of each rank-one term that would lose precision in fp16; exact, ΔW is unchanged."""
     left, right = up.abs().amax(0), down.abs().amax(1)
     low, high = _COMFORTABLE
@@ -160,7 +160,7 @@ def _whole(factors: Factors) -> Tensor | None:
     return None
 
 
-def _checked(tensor: Tensor, what: str, module: str, path: Path, dtype: torch.dtype) -> Tensor:
+def _check_values(tensor: Tensor, what: str, module: str, path: Path, dtype: torch.dtype) -> Tensor:
     if tensor.numel() == 0:
         raise AdapterError(f"{what} has no elements: shape {tuple(tensor.shape)}", file=path, key=module, remedy="a merge gave rank 0")
     if not bool(torch.isfinite(tensor).all()):

@@ -141,11 +141,11 @@ def _change(adapter: Adapter) -> Tensor:
     """Returns Σ over modules of uᵀ·ΔW·v for every field's u and v, (fields,), float64."""
     total = torch.zeros(_FIELDS, dtype=torch.float64)
     for path, factors in adapter.modules.items():
-        total += _projected(path, factors)
+        total += _coefficients(path, factors)
     return total
 
 
-def _projected(path: str, factors: Factors) -> Tensor:
+def _coefficients(path: str, factors: Factors) -> Tensor:
     left, right = _signs(path, len(factors.up), factors.down.shape[1])
     up, down = factors.up.cpu().double(), factors.down.cpu().double()
     return factors.scale * ((left.double() @ up) * (right.double() @ down.T)).sum(dim=1)

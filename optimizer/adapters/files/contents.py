@@ -54,7 +54,7 @@ def read_contents(header: Header, allow_unknown: bool) -> list[Contents]:
     keys, left_out = _split_keys(header, allow_unknown)
     ways = [_interpretation(keys, family, header) for family in FAMILIES.values()]
     fewest = min(map(_faults, ways))
-    best = _joined([way for way in ways if _faults(way) == fewest])
+    best = _join([way for way in ways if _faults(way) == fewest])
     unknown = {**left_out, **best[0].unknown}
     if unknown and not (allow_unknown and best[0].modules):
         raise _strangers(unknown, header)
@@ -115,7 +115,7 @@ def _rival(target: Target, suffix: str, modules: Mapping[Target, Mapping[str, st
     return next(iter(modules[other].values())) if other else modules.get(target, {}).get(suffix)
 
 
-def _joined(ways: list[Contents]) -> list[Contents]:
+def _join(ways: list[Contents]) -> list[Contents]:
     """Returns the interpretations with equal ones joined, each with all of its families."""
     joined: list[Contents] = []
     for way in ways:
@@ -148,7 +148,7 @@ def _strangers(unknown: Mapping[str, str], header: Header) -> AdapterError:
     for tensor in unknown:
         alike.setdefault(re.sub(r"\d+", "#", tensor), []).append(tensor)
     kinds = list(alike.values())
-    listed = "; ".join(_described(kind, unknown[kind[0]]) for kind in kinds[:_LISTED])
+    listed = "; ".join(_description(kind, unknown[kind[0]]) for kind in kinds[:_LISTED])
     more = f"; and {sum(map(len, kinds[_LISTED:]))} more" if len(kinds) > _LISTED else ""
     if len(unknown) == count:
         remedy = "name a LoRA, LoHa or LoKr file of a supported base model, not a checkpoint or an embedding"
@@ -157,7 +157,7 @@ def _strangers(unknown: Mapping[str, str], header: Header) -> AdapterError:
     return AdapterError(f"{len(unknown)} of {count} tensors are not understood: {listed}{more}", file=header.path, remedy=remedy)
 
 
-def _described(kind: list[str], reason: str) -> str:
+def _description(kind: list[str], reason: str) -> str:
     """Returns a description of tensors whose names differ only in their numbers."""
     others = f" and {len(kind) - 1} like it" if len(kind) > 1 else ""
     return f"{kind[0][:160]}{others} ({reason}; nearest pattern: {suggestion(kind[0])})"

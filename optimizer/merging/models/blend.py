@@ -80,10 +80,10 @@ class Blend:
         entry = self.first.parts[part][name]
         if not entry.merges:
             return self.first.read(part, name)
-        tensor = self._computed(part, name) if (part, name) not in self.apart else self.first.read(part, name)
+        tensor = self._compute(part, name) if (part, name) not in self.apart else self.first.read(part, name)
         return tensor.to(TORCH_DTYPES[self.job.dtype or entry.dtype])
 
-    def _computed(self, part: str, name: str) -> Tensor:
+    def _compute(self, part: str, name: str) -> Tensor:
         job = self.job
         tensors = [model.read(part, name).to(self.device).float() for model in job.models]
         if job.formula:

@@ -20,10 +20,10 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free)
-    return min(int(psutil.virtual_memory().available), *_allowed())
+    return min(int(psutil.virtual_memory().available), *_left_in_container())
 
 
-def _allowed() -> Iterator[int]:
+def _left_in_container() -> Iterator[int]:
     """Yields the bytes left within the container's memory limit, or a very large number without a limit."""
     try:
         most = (_CGROUP / "memory.max").read_text().strip()

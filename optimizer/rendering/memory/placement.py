@@ -105,7 +105,7 @@ def plan_placement(demand: Demand, free: int, loading: Loading, device: torch.de
     """
     _check_options(demand, loading, device)
     offload = loading.offload if loading.offload != "auto" else _offload(demand, free, loading, device)
-    branch = loading.apply == "branch" or (loading.apply == "auto" and _branched(demand, free, offload, device))
+    branch = loading.apply == "branch" or (loading.apply == "auto" and _needs_branches(demand, free, offload, device))
     compiled = loading.compile or loading.cuda_graphs
     held = demand.weights * (1 + _BRANCH if branch else 2) if offload == "none" else demand.parts.get("vae", 0)
     sliced = loading.vae_slicing or (device.type != "cpu" and held + demand.decoding > free)
@@ -135,7 +135,7 @@ def _offload(demand: Demand, free: int, loading: Loading, device: torch.device) 
     return "model" if demand.greatest <= free else "sequential"
 
 
-def _branched(demand: Demand, free: int, offload: Offload, device: torch.device) -> bool:
+def _needs_branches(demand: Demand, free: int, offload: Offload, device: torch.device) -> bool:
     """Returns whether candidates run as branches: with quantised weights, or if the weights do not fit into memory twice.
 
     With offload, base + ΔW is stored in CPU memory, so branches are needed only for quantised weights.

@@ -26,20 +26,20 @@ def check_parts(pipeline: Any, where: str | Path) -> None:
     if takes != has:
         remedy = "use a model that draws from text alone; those for inpainting or editing take a picture, too"
         raise BaseModelError(f"its {record.denoiser} takes {takes} channels, the latents have {has}", where=where, remedy=remedy)
-    reads, given = _reads(record.denoiser, denoiser), _given(record.denoiser, parts)
+    reads, given = _width_read(record.denoiser, denoiser), _width_given(record.denoiser, parts)
     if reads and given and reads != given:
         remedy = f"use a {record.denoiser} and text encoders of one model of {record.title}"
         problem = f"its {record.denoiser} reads text states {reads} numbers wide, the text encoders give {given}"
         raise BaseModelError(problem, where=where, remedy=remedy)
 
 
-def _reads(part: str, config: Any) -> int | None:
+def _width_read(part: str, config: Any) -> int | None:
     """Returns the width of the text states that a denoiser takes; None if it is not a single number."""
     width = config.joint_attention_dim if part == "transformer" else config.cross_attention_dim
     return width if isinstance(width, int) and not config.get("encoder_hid_dim") else None
 
 
-def _given(part: str, parts: Any) -> int | None:
+def _width_given(part: str, parts: Any) -> int | None:
     """Returns the width of the text states: T5's for a transformer (None without T5), else the sum of CLIP's widths."""
     encoders = [parts.get(f"text_encoder{end}") for end in ("", "_2", "_3")]
     if part == "transformer":

@@ -86,13 +86,13 @@ def checkpoint_remarks(file: Path, layout: str | Path = "") -> list[str]:
     """Returns remarks for users about a single file, one line each: missing components and an unusual prediction type or schedule."""
     header, record = read_checkpoint_header(file), checkpoint_class(file, layout)
     kind = "" if layout else checkpoint_kind(file, header)
-    lines = _said(stated_noise(file, header, kind) if kind else marked_noise(header), kind) if record.denoiser == "unet" else []
+    lines = _noise_remarks(stated_noise(file, header, kind) if kind else marked_noise(header), kind) if record.denoiser == "unet" else []
     if record.t5_tokenizer in record.optional and "t5" not in _held(header.tensors):
         lines.append("holds no T5: CLIP alone reads the prompts")
     return [f"{file.name} {line}" for line in lines]
 
 
-def _said(noise: Noise, kind: str) -> list[str]:
+def _noise_remarks(noise: Noise, kind: str) -> list[str]:
     usual = noise.prediction in ("", NOISE) and kind != "v2"
     predicts = "" if usual else "predicts noise" if noise.prediction == NOISE else "predicts velocities"
     known = " and ".join(part for part in (predicts, "was trained down to no signal" if noise.rescaled else "") if part)
