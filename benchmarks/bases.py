@@ -27,7 +27,7 @@ from benchmarks.pipelines import full_shapes, saved, sources
 from optimizer import optimize
 from optimizer.adapters import load_adapter, weight_shapes
 from optimizer.rendering import Loading, Prompt, RenderSettings, load_pipeline, load_renderer
-from optimizer.rendering.families import models_of
+from optimizer.rendering.pipeline_class import models_of
 from optimizer.rendering.renderer import _stacked
 from optimizer.search.observer import Silent
 from studies.records import TrialRecord
@@ -113,7 +113,7 @@ def alone(base: Path, settings: RenderSettings, loading: Loading, source: Path) 
             part = slice(start, start + settings.batch)
             renderer._drawn(prompts[part], _stacked(states[part]), _stacked(blanks[part]))
     picture = (now(renderer.device) - begun) / PICTURES
-    adapter, took = renderer.fitted(load_adapter(source)), []
+    adapter, took = renderer.fit_adapter(load_adapter(source)), []
     for _ in range(4):
         begun = now(renderer.device)
         with renderer._way.applied(adapter):

@@ -28,7 +28,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from optimizer.search.proposals.sampler import quiet
 from optimizer.search.workers.claims import Claims
 from optimizer.search.workers.registry import Member
-from optimizer.search.workers.storage import BEAT, Shared, in_database
+from optimizer.search.workers.storage import Shared, heartbeat_seconds, in_database
 from optimizer.search.workers.trial_writes import Ending
 
 SPACES = {f"weight:{i}": FloatDistribution(0.0, 1.3) for i in range(12)}
@@ -58,7 +58,7 @@ def main() -> None:
         rate = float(turns) / asked.seconds
         print(
             f"{workers:>7}{rate:>10.1f}{rate * asked.trial:>12.0f}{np.median(spent) * 1e3:>10.0f} ms{sign * 1e3:>13.1f} ms"
-            f"{sign * workers / BEAT:>10.0%}",
+            f"{sign * workers / heartbeat_seconds():>10.0%}",
             flush=True,
         )
 

@@ -94,7 +94,7 @@ def _base_digest() -> str:
 def demo_sources_of(names: Sequence[str], judge: Judge) -> list[LoraSource]:
     """Demo sources by name, in the shapes of the base."""
     loaded = load_loras(Config(sources=tuple(PREFIX + name for name in names)))
-    return [replace(s, adapter=judge.renderer.fitted(s.adapter)) for s in loaded]
+    return [replace(s, adapter=judge.renderer.fit_adapter(s.adapter)) for s in loaded]
 
 
 def unseen_prompts(sources: Sequence[LoraSource], *, each: int, seed: int = UNSEEN) -> PromptSet:

@@ -63,7 +63,7 @@ def _row(judge: Judge, group: tuple[str, ...], budget: int, each: int, out: Path
     adapters = [s.adapter for s in sources]
     prompts = unseen_prompts(sources, each=each)
     plain = [merge(adapters, Recipe(method="linear", weights=(w,) * len(group))) for w in (1.0, 1 / len(group))]
-    models = {"stack": plain[0], "naive": plain[1], "winner": judge.renderer.fitted(load_adapter(study.best))}
+    models = {"stack": plain[0], "naive": plain[1], "winner": judge.renderer.fit_adapter(load_adapter(study.best))}
     truths = {label: judge.truth(sources, adapter, prompts) for label, adapter in models.items()}
     shown = prompts.prompts[-each:][:8]
     rows = {s.name: s.adapter for s in sources} | models

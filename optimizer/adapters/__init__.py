@@ -1,10 +1,10 @@
 """Adapters: reads LoRA and LyCORIS files into one canonical form and writes them back."""
 
 from optimizer.adapters.adapter import Adapter, Coverage
-from optimizer.adapters.base_weights import BaseWeights
+from optimizer.adapters.base_dependent.base_weights import BaseWeights
 from optimizer.adapters.clean_names import clean_name
-from optimizer.adapters.distillation import distillation
 from optimizer.adapters.factors import Factors
+from optimizer.adapters.files.distillation import distillation
 from optimizer.adapters.files.sd_scripts_hashes import model_hashes
 from optimizer.adapters.load import load_adapter
 from optimizer.adapters.names.dialects import Dialect, written_rows

@@ -23,15 +23,16 @@ from optimizer.adapters.factors import Factors
 from optimizer.adapters.names.paths import kernel_size
 from optimizer.adapters.names.tensor_suffixes import FULL, LOHA, LOKR, LORA
 
-Roles = Mapping[str, Tensor]
+Tensors = Mapping[str, Tensor]
+"""Suffix → tensor, for the tensors of one module."""
 
 
 class BrokenModule(Exception):
-    """The tensors of one module do not form a valid ΔW; carries the problem and the role that causes it."""
+    """The tensors of one module do not form a valid ΔW; carries the problem and the suffix of the tensor that causes it."""
 
-    def __init__(self, role: str, problem: str) -> None:
-        self.role, self.problem = role, problem
-        super().__init__(f"{role}: {problem}")
+    def __init__(self, suffix: str, problem: str) -> None:
+        self.suffix, self.problem = suffix, problem
+        super().__init__(f"{suffix}: {problem}")
 
 
 @dataclass(frozen=True)
@@ -45,20 +46,20 @@ class _Product:
     scaled: bool = True
 
 
-def expand(path: str, roles: Roles, alpha_of: Callable[[int], float]) -> Factors:
+def expand(path: str, tensors: Tensors, alpha_of: Callable[[int], float]) -> Factors:
     """Returns the canonical factors of one module.
 
     Args:
         path: canonical module path; determines the kernel size of a convolution if the tensors do not.
-        roles: role → tensor, without alpha; all of one kind. Factors of a plain LoRA keep their dtype, all others become fp32.
+        tensors: suffix → tensor, without alpha; all of one kind. Factors of a plain LoRA keep their dtype, all others become fp32.
         alpha_of: function from the rank stored in the file to alpha; ``float`` means alpha = rank.
 
     Raises:
         BrokenModule: a tensor is missing, or the shapes are inconsistent.
     """
-    kind = kind_of(roles)
-    held = _as_stored if kind == "LoRA" and "mid" not in roles else Tensor.float
-    product = _KINDS[kind]({role: held(tensor) for role, tensor in roles.items()})
+    kind = kind_of(tensors)
+    held = _as_stored if kind == "LoRA" and "mid" not in tensors else Tensor.float
+    product = _KINDS[kind]({suffix: held(tensor) for suffix, tensor in tensors.items()})
     wide = product.left.shape[1]
     alpha = alpha_of(product.rank) if product.scaled else float(wide)
     if product.scaled and wide != product.rank:
@@ -66,22 +67,22 @@ def expand(path: str, roles: Roles, alpha_of: Callable[[int], float]) -> Factors
     return Factors(product.left.contiguous(), product.right.contiguous(), alpha, _weight_shape(path, product))
 
 
-def whole(delta: Tensor) -> Factors:
+def dense_factors(delta: Tensor) -> Factors:
     """Returns the factors of a dense ΔW, (out, in) or (out, in, kh, kw): ΔW itself and an identity of the smaller dimension."""
     left, right = _split(delta.flatten(1))
     return Factors(left, right, float(left.shape[1]), tuple(delta.shape))
 
 
-def kind_of(roles: Collection[str]) -> str:
-    """Returns the kind of the roles: ``LoRA``, ``LoHa``, ``LoKr`` or ``full``.
+def kind_of(suffixes: Collection[str]) -> str:
+    """Returns the kind of the tensors with these suffixes: ``LoRA``, ``LoHa``, ``LoKr`` or ``full``.
 
     Raises:
-        BrokenModule: the roles belong to no kind or to several.
+        BrokenModule: the tensors belong to no kind or to several.
     """
-    for kind, known in _ROLES.items():
-        if not (own := sorted(set(roles) & set(known))):
+    for kind, known in _SUFFIXES.items():
+        if not (own := sorted(set(suffixes) & set(known))):
             continue
-        if strange := sorted(set(roles) - set(known)):
+        if strange := sorted(set(suffixes) - set(known)):
             raise BrokenModule(strange[0], f"does not belong beside {own[0]}")
         return kind
     raise BrokenModule("alpha", "stands alone: the module has no factor")
@@ -94,20 +95,20 @@ def _as_stored(tensor: Tensor) -> Tensor:
     return tensor.to(torch.float16 if tensor.dtype.itemsize == 1 else torch.float32)
 
 
-def _need(roles: Roles, *needed: str) -> list[Tensor]:
-    for role in needed:
-        if role not in roles:
-            raise BrokenModule(sorted(roles)[0], f"its other half, {role}, is missing")
-    return [roles[role] for role in needed]
+def _need(tensors: Tensors, *needed: str) -> list[Tensor]:
+    for suffix in needed:
+        if suffix not in tensors:
+            raise BrokenModule(sorted(tensors)[0], f"its other half, {suffix}, is missing")
+    return [tensors[suffix] for suffix in needed]
 
 
-def _lora(roles: Roles) -> _Product:
-    up, down = _need(roles, "up", "down")
+def _lora(tensors: Tensors) -> _Product:
+    up, down = _need(tensors, "up", "down")
     left = _matrix("up", up)
-    if "mid" in roles:
-        right = _tucker("mid", roles["mid"], _matrix("down", down))
+    if "mid" in tensors:
+        right = _tucker("mid", tensors["mid"], _matrix("down", down))
         _check_product("mid", left, right)
-        return _Product(left, right, down.shape[0], tuple(roles["mid"].shape[2:]))
+        return _Product(left, right, down.shape[0], tuple(tensors["mid"].shape[2:]))
     if down.ndim not in (2, 4):
         raise BrokenModule("down", f"has {down.ndim} dimensions, expected 2 or 4")
     right = down.flatten(1)
@@ -117,11 +118,11 @@ def _lora(roles: Roles) -> _Product:
     return _Product(left, right, down.shape[0], kernel)
 
 
-def _loha(roles: Roles) -> _Product:
-    w1a, w1b, w2a, w2b = _need(roles, "hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
+def _loha(tensors: Tensors) -> _Product:
+    w1a, w1b, w2a, w2b = _need(tensors, "hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
     kernel: tuple[int, ...] | None = None
-    if roles.keys() & {"hada_t1", "hada_t2"}:
-        t1, t2 = _need(roles, "hada_t1", "hada_t2")
+    if tensors.keys() & {"hada_t1", "hada_t2"}:
+        t1, t2 = _need(tensors, "hada_t1", "hada_t2")
         kernel = tuple(t1.shape[2:])
         # In the Tucker form the outer factors are stored as (rank, out) and (rank, in).
         w1a, w2a = w1a.T, w2a.T
@@ -130,7 +131,7 @@ def _loha(roles: Roles) -> _Product:
         _check_product(name, left, right)
     if w1a.shape[0] != w2a.shape[0] or w1b.shape[1] != w2b.shape[1]:
         raise BrokenModule("hada_w2_a", f"its product is {w2a.shape[0]} × {w2b.shape[1]}, the first one {w1a.shape[0]} × {w1b.shape[1]}")
-    rank = roles["hada_w1_b"].shape[0]
+    rank = tensors["hada_w1_b"].shape[0]
     if w1a.shape[1] * w2a.shape[1] >= min(w1a.shape[0], w1b.shape[1]):
         return _dense((w1a @ w1b) * (w2a @ w2b), rank, kernel)
     left = (w1a[:, :, None] * w2a[:, None, :]).flatten(1)
@@ -138,10 +139,10 @@ def _loha(roles: Roles) -> _Product:
     return _Product(left, right, rank, kernel)
 
 
-def _lokr(roles: Roles) -> _Product:
-    left1, right1, rank1 = _kron_factor(roles, "lokr_w1")
-    left2, right2, rank2 = _kron_factor(roles, "lokr_w2")
-    kernel = _lokr_kernel(roles)
+def _lokr(tensors: Tensors) -> _Product:
+    left1, right1, rank1 = _kron_factor(tensors, "lokr_w1")
+    left2, right2, rank2 = _kron_factor(tensors, "lokr_w2")
+    kernel = _lokr_kernel(tensors)
     rank, scaled = rank1 or rank2 or 1, bool(rank1 or rank2)  # LyCORIS: two full factors have scale 1, whatever the alpha
     rows, columns = left1.shape[0] * left2.shape[0], right1.shape[1] * right2.shape[1]
     if left1.shape[1] * left2.shape[1] >= min(rows, columns):
@@ -150,23 +151,23 @@ def _lokr(roles: Roles) -> _Product:
     return _Product(_kron(left1, left2), _kron(right1, right2), rank, kernel, scaled)
 
 
-def _full(roles: Roles) -> _Product:
-    whole = roles["diff"]
+def _full(tensors: Tensors) -> _Product:
+    whole = tensors["diff"]
     if whole.ndim not in (2, 4):
         raise BrokenModule("diff", f"has {whole.ndim} dimensions, expected 2 or 4")
     return _Product(*_split(whole.flatten(1)), 1, tuple(whole.shape[2:]), scaled=False)
 
 
-def _kron_factor(roles: Roles, name: str) -> tuple[Tensor, Tensor, int | None]:
+def _kron_factor(tensors: Tensors, name: str) -> tuple[Tensor, Tensor, int | None]:
     """Returns one Kronecker factor as left @ right, and its stored rank (None if it is stored as a full matrix)."""
-    if name in roles:
-        if extra := sorted(roles.keys() & {f"{name}_a", f"{name}_b"}):
+    if name in tensors:
+        if extra := sorted(tensors.keys() & {f"{name}_a", f"{name}_b"}):
             raise BrokenModule(extra[0], f"does not belong beside {name}")
-        whole = roles[name].flatten(1)
+        whole = tensors[name].flatten(1)
         return *_split(whole), None
-    a, b = _need(roles, f"{name}_a", f"{name}_b")
-    if name == "lokr_w2" and "lokr_t2" in roles:
-        return a.T, _tucker("lokr_t2", roles["lokr_t2"], b), b.shape[0]
+    a, b = _need(tensors, f"{name}_a", f"{name}_b")
+    if name == "lokr_w2" and "lokr_t2" in tensors:
+        return a.T, _tucker("lokr_t2", tensors["lokr_t2"], b), b.shape[0]
     left, right = a.flatten(1), b.flatten(1)
     _check_product(f"{name}_b", left, right)
     return left, right, right.shape[0]
@@ -178,29 +179,29 @@ def _kron(first: Tensor, second: Tensor) -> Tensor:
     return (first[:, None, :, None] * second[None, :, None, :]).reshape(rows, columns)
 
 
-def _lokr_kernel(roles: Roles) -> tuple[int, ...] | None:
+def _lokr_kernel(tensors: Tensors) -> tuple[int, ...] | None:
     for name in ("lokr_t2", "lokr_w2", "lokr_w2_b"):
-        if name in roles and roles[name].ndim == 4:
-            return tuple(roles[name].shape[2:])
+        if name in tensors and tensors[name].ndim == 4:
+            return tuple(tensors[name].shape[2:])
     return None
 
 
-def _tucker(role: str, core: Tensor, inner: Tensor) -> Tensor:
+def _tucker(suffix: str, core: Tensor, inner: Tensor) -> Tensor:
     """Returns core (r, q, kh, kw) contracted with inner (q, in), shape (r, in·kh·kw)."""
     if core.ndim != 4 or inner.ndim != 2 or core.shape[1] != inner.shape[0]:
-        raise BrokenModule(role, f"shape {tuple(core.shape)} does not multiply with {tuple(inner.shape)}")
+        raise BrokenModule(suffix, f"shape {tuple(core.shape)} does not multiply with {tuple(inner.shape)}")
     return torch.einsum("mnhw,ni->mihw", core, inner).flatten(1)
 
 
-def _matrix(role: str, tensor: Tensor) -> Tensor:
+def _matrix(suffix: str, tensor: Tensor) -> Tensor:
     if tensor.ndim not in (2, 4) or any(n != 1 for n in tensor.shape[2:]):
-        raise BrokenModule(role, f"shape {tuple(tensor.shape)} is not a matrix")
+        raise BrokenModule(suffix, f"shape {tuple(tensor.shape)} is not a matrix")
     return tensor.flatten(1)
 
 
-def _check_product(role: str, left: Tensor, right: Tensor) -> None:
+def _check_product(suffix: str, left: Tensor, right: Tensor) -> None:
     if left.ndim != 2 or right.ndim != 2 or left.shape[1] != right.shape[0]:
-        raise BrokenModule(role, f"shapes do not multiply: {tuple(left.shape)} @ {tuple(right.shape)}")
+        raise BrokenModule(suffix, f"shapes do not multiply: {tuple(left.shape)} @ {tuple(right.shape)}")
 
 
 def _split(whole: Tensor) -> tuple[Tensor, Tensor]:
@@ -223,4 +224,4 @@ def _weight_shape(path: str, product: _Product) -> tuple[int, ...]:
 
 
 _KINDS = {"LoRA": _lora, "LoHa": _loha, "LoKr": _lokr, "full": _full}
-_ROLES = {"LoRA": LORA, "LoHa": LOHA, "LoKr": LOKR, "full": FULL}
+_SUFFIXES = {"LoRA": LORA, "LoHa": LOHA, "LoKr": LOKR, "full": FULL}

@@ -15,7 +15,7 @@ from torch import Tensor
 from optimizer.adapters.factors import Factors
 
 
-def taken_apart(factors: Factors, paths: Sequence[str], rows: Sequence[int], swapped: bool) -> dict[str, Factors]:
+def split_fused(factors: Factors, paths: Sequence[str], rows: Sequence[int], swapped: bool) -> dict[str, Factors]:
     """Splits the factors of a fused weight into the factors of each module.
 
     Args:
@@ -28,19 +28,19 @@ def taken_apart(factors: Factors, paths: Sequence[str], rows: Sequence[int], swa
         ValueError: the weight has another number of rows.
     """
     if len(paths) == 1:
-        return {paths[0]: _swapped(factors) if swapped else factors}
+        return {paths[0]: _swap_rows(factors) if swapped else factors}
     out, columns = factors.shape[0], factors.shape[1]
     if out != sum(rows) * columns:
         raise ValueError(f"has {out} rows and {columns} columns; {len(paths)} projections need {sum(rows)} · {columns} rows")
     shape = factors.shape[1:]
     ups = dict(zip(paths, torch.split(factors.up, [n * columns for n in rows]), strict=True))
-    trained = {path: part for path, up in ups.items() if (part := _trimmed(up, factors))}
+    trained = {path: part for path, up in ups.items() if (part := _without_zeros(up, factors))}
     # Fusing fills the rows of an untrained module with zeros, so that its ΔW is 0.
     return trained or {path: replace(factors, up=up, shape=(up.shape[0], *shape)) for path, up in ups.items()}
 
 
-def put_together(modules: Mapping[str, Factors], paths: Sequence[str], rows: Sequence[int], swapped: bool) -> Factors:
-    """Fuses the factors of several modules into those of one weight, the inverse of ``taken_apart``; missing modules get zero rows.
+def fuse(modules: Mapping[str, Factors], paths: Sequence[str], rows: Sequence[int], swapped: bool) -> Factors:
+    """Fuses the factors of several modules into those of one weight, the inverse of ``split_fused``; missing modules get zero rows.
 
     Args:
         modules: module path → factors, at least one of ``paths`` among them.
@@ -53,7 +53,7 @@ def put_together(modules: Mapping[str, Factors], paths: Sequence[str], rows: Seq
     """
     present = [modules[path] for path in paths if path in modules]
     if len(paths) == 1:
-        return _swapped(present[0]) if swapped else present[0]
+        return _swap_rows(present[0]) if swapped else present[0]
     columns = present[0].shape[1]
     heights = dict(zip(paths, (n * columns for n in rows), strict=True))
     for path, height in heights.items():
@@ -62,7 +62,7 @@ def put_together(modules: Mapping[str, Factors], paths: Sequence[str], rows: Seq
     scale, ups = _common_scale({path: modules[path] for path in paths if path in modules})
     shared = all(f.rank == present[0].rank and torch.equal(f.down, present[0].down) for f in present[1:])
     down = present[0].down if shared else torch.cat([f.down for f in present])
-    up = _stacked(ups, heights, 0 if shared else down.shape[0])
+    up = _stack(ups, heights, 0 if shared else down.shape[0])
     return Factors(up, down, scale * down.shape[0], (sum(heights.values()), columns))
 
 
@@ -74,7 +74,7 @@ def _common_scale(modules: Mapping[str, Factors]) -> tuple[float, dict[str, Tens
     return 1.0, {path: f.up.float() * f.scale for path, f in modules.items()}
 
 
-def _stacked(ups: Mapping[str, Tensor], heights: Mapping[str, int], columns: int) -> Tensor:
+def _stack(ups: Mapping[str, Tensor], heights: Mapping[str, int], columns: int) -> Tensor:
     """Returns the ``up`` factors stacked by rows, zeros for a missing module; block-diagonal with ``columns`` columns if that is not 0."""
     first, done, rows = next(iter(ups.values())), 0, []
     for path, height in heights.items():
@@ -85,17 +85,17 @@ def _stacked(ups: Mapping[str, Tensor], heights: Mapping[str, int], columns: int
     return torch.cat(rows)
 
 
-def turned(weight: Tensor) -> Tensor:
+def swap_halves(weight: Tensor) -> Tensor:
     """Returns the weight with the two halves of its rows swapped if rows = 2 · columns, else unchanged."""
     return torch.cat(weight.chunk(2)[::-1]) if weight.shape[0] == 2 * weight.shape[1] else weight
 
 
-def _swapped(factors: Factors) -> Factors:
+def _swap_rows(factors: Factors) -> Factors:
     two = factors.shape[0] == 2 * factors.shape[1]
     return replace(factors, up=torch.cat(factors.up.chunk(2)[::-1])) if two else factors
 
 
-def _trimmed(up: Tensor, factors: Factors) -> Factors | None:
+def _without_zeros(up: Tensor, factors: Factors) -> Factors | None:
     """Returns the factors for one module's rows of ``up`` without components that are 0 there; None if all are 0."""
     live = (up != 0).any(0)
     shape = (up.shape[0], *factors.shape[1:])

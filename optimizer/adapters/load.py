@@ -7,18 +7,19 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from optimizer.adapters.adapter import Adapter, Coverage
-from optimizer.adapters.alphas import declared_alphas
+from optimizer.adapters.base_dependent.base_weights import BaseWeights
 from optimizer.adapters.base_dependent.kinds import base_kind
-from optimizer.adapters.base_weights import BaseWeights
 from optimizer.adapters.clean_names import clean_name
 from optimizer.adapters.expand import kind_of
 from optimizer.adapters.factors import Factors
-from optimizer.adapters.family_detection import base_family, by_metadata, by_shapes
+from optimizer.adapters.families import FAMILIES, Family
+from optimizer.adapters.families.detection import base_family, by_metadata, by_shapes
 from optimizer.adapters.files.container import Header, read_header, read_tensors
 from optimizer.adapters.files.contents import Contents, read_contents
+from optimizer.adapters.files.declared_alphas import declared_alphas
 from optimizer.adapters.module_values import File
 from optimizer.adapters.names.tensor_suffixes import BAKE
-from optimizer.adapters.shapes import reshaped
+from optimizer.adapters.shapes import with_shape
 from optimizer.errors import AdapterError, BaseModelError
 
 Modules = dict[str, Factors]
@@ -56,11 +57,11 @@ def load_adapter(path: str | Path, *, name: str | None = None, allow_unknown: bo
     family, reason = base_family(modules, header.metadata, contents.families)
     return Adapter(
         name=clean_name(header.path.stem if name is None else name),
-        modules=_with_convolutions(modules) if family == "sd1" else modules,
+        modules=_with_convolutions(modules, FAMILIES[family]) if family in FAMILIES else modules,
         base=family,
         base_reason=reason,
         dialect=contents.dialect,
-        kinds=Counter(_kind(roles) for roles in contents.modules.values()),
+        kinds=Counter(_kind(names) for names in contents.modules.values()),
         metadata=dict(header.metadata),
         coverage=Coverage(tuple(t for t in header.entries if t not in contents.unknown), contents.unknown),
         sha256=digest,
@@ -89,27 +90,28 @@ def _most_telling(ways: list[Contents], file: File) -> tuple[Contents, Modules]:
 
 def _modules(contents: Contents, file: File) -> Modules:
     found: Modules = {}
-    for where, roles in contents.modules.items():
-        found |= file.factors(where, roles)
+    for target, names in contents.modules.items():
+        found |= file.factors(target, names)
     return dict(sorted(found.items()))
 
 
-def _kind(roles: Mapping[str, str]) -> str:
-    return base_kind(roles) or kind_of(roles.keys() - {"alpha"})
+def _kind(names: Mapping[str, str]) -> str:
+    return base_kind(names) or kind_of(names.keys() - {"alpha"})
 
 
 def _refuse_without_base(contents: Contents, header: Header) -> None:
-    needy = [roles for roles in contents.modules.values() if base_kind(roles)]
+    needy = [names for names in contents.modules.values() if base_kind(names)]
     if not needy:
         return
-    kind, tensor = base_kind(needy[0]), next(tensor for role, tensor in needy[0].items() if base_kind([role]))
+    kind, tensor = base_kind(needy[0]), next(tensor for suffix, tensor in needy[0].items() if base_kind([suffix]))
     problem = f"is {kind}, whose change depends on the base weight ({len(needy)} modules)"
     raise AdapterError(problem, file=header.path, key=tensor, remedy=f"give the base model's folder, or {BAKE}")
 
 
-def _with_convolutions(modules: Mapping[str, Factors]) -> Modules:
-    """Returns the modules of SD 1.5 with proj_in and proj_out as 1 × 1 convolutions, whose factors LyCORIS stores as matrices."""
+def _with_convolutions(modules: Mapping[str, Factors], family: Family) -> Modules:
+    """Returns the modules with the family's 1 × 1 convolutions as such; LyCORIS stores their factors as matrices."""
+    ends = tuple(f".{leaf}" for leaf in family.convolutions)
     return {
-        path: reshaped(factors, (*factors.shape, 1, 1)) if path.endswith((".proj_in", ".proj_out")) and len(factors.shape) == 2 else factors
+        path: with_shape(factors, (*factors.shape, 1, 1)) if path.endswith(ends) and len(factors.shape) == 2 else factors
         for path, factors in modules.items()
     }

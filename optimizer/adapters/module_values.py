@@ -9,21 +9,21 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from optimizer.adapters.alphas import NOTHING, Declared
+from optimizer.adapters.base_dependent.base_weights import BaseWeights
 from optimizer.adapters.base_dependent.kinds import base_kind, change
-from optimizer.adapters.base_weights import BaseWeights
-from optimizer.adapters.expand import BrokenModule, expand, whole
+from optimizer.adapters.expand import BrokenModule, dense_factors, expand
 from optimizer.adapters.factors import Factors
 from optimizer.adapters.files.container import Header
-from optimizer.adapters.fusing import taken_apart
-from optimizer.adapters.names.targets import Place
+from optimizer.adapters.files.declared_alphas import NOTHING, Declared
+from optimizer.adapters.fusing import split_fused
+from optimizer.adapters.names.targets import Target
 from optimizer.errors import AdapterError
 
 _TRAIN_AGAIN = "the file is damaged: get it again, or use another checkpoint of the training"
 _WHOLE_NUMBERS = (".alpha", ".on_input")
 
-Roles = Mapping[str, str]
-"""Role → tensor name."""
+Names = Mapping[str, str]
+"""Suffix → tensor name, for the tensors of one module."""
 
 
 @dataclass(frozen=True)
@@ -42,46 +42,46 @@ class File:
     declared: Mapping[str, Declared]
     base: BaseWeights | None
 
-    def factors(self, where: Place, roles: Roles) -> dict[str, Factors]:
-        """Returns canonical path → factors for the modules of one place.
+    def factors(self, target: Target, names: Names) -> dict[str, Factors]:
+        """Returns canonical path → factors for the modules of one target.
 
         Raises:
             AdapterError: a value or a shape is invalid.
             BaseModelError: the base model lacks the module.
         """
-        values = {role: self.tensors[tensor] for role, tensor in roles.items()}
-        for role, value in values.items():
-            self._check(value, roles[role])
+        values = {suffix: self.tensors[name] for suffix, name in names.items()}
+        for suffix, value in values.items():
+            self._check(value, names[suffix])
         try:
-            factors = self._factors(where, roles, values)
+            factors = self._factors(target, names, values)
         except BrokenModule as broken:
-            raise self._wrong(broken.problem, roles.get(broken.role, where.name)) from broken
+            raise self._wrong(broken.problem, names.get(broken.suffix, target.name)) from broken
         try:
-            return taken_apart(factors, where.paths, where.rows, where.swapped)
+            return split_fused(factors, target.paths, target.rows, target.swapped)
         except ValueError as error:
-            raise self._wrong(str(error), next(iter(roles.values()))) from error
+            raise self._wrong(str(error), next(iter(names.values()))) from error
 
-    def _factors(self, where: Place, roles: Roles, values: dict[str, Tensor]) -> Factors:
-        declared = self.declared.get(where.part, NOTHING)
+    def _factors(self, target: Target, names: Names, values: dict[str, Tensor]) -> Factors:
+        declared = self.declared.get(target.part, NOTHING)
         if "oft_blocks" in values:  # here alpha is the constraint, not the numerator of the scale
-            return self._with_base(where, values, float)
+            return self._with_base(target, values, float)
         if "alpha" in values:
-            alpha_of: Callable[[int], float] = partial(_given, self._alpha(values.pop("alpha"), roles["alpha"]))
+            alpha_of: Callable[[int], float] = partial(_given, self._alpha(values.pop("alpha"), names["alpha"]))
         else:
-            alpha_of = partial(declared.alpha_of, where.name)
+            alpha_of = partial(declared.alpha_of, target.name)
         if base_kind(values):
-            return self._with_base(where, values, alpha_of)
+            return self._with_base(target, values, alpha_of)
         if declared.settings.get("use_dora"):
             raise BrokenModule(next(iter(values)), "belongs to a DoRA, as the file's settings say, and its magnitude is missing")
-        return declared.rescaled(where.name, values, expand(where.paths[0], values, alpha_of))
+        return declared.with_peft_scale(target.name, values, expand(target.paths[0], values, alpha_of))
 
-    def _with_base(self, where: Place, values: Mapping[str, Tensor], alpha_of: Callable[[int], float]) -> Factors:
+    def _with_base(self, target: Target, values: Mapping[str, Tensor], alpha_of: Callable[[int], float]) -> Factors:
         assert self.base is not None  # guaranteed by load_adapter
-        settings = self.declared.get(where.part, NOTHING).settings
+        settings = self.declared.get(target.part, NOTHING).settings
         if "oft_R" in values and not settings:
             raise BrokenModule("oft_R", "stands for different rotations, which only the adapter_config.json beside the file tells apart")
-        weight, bias = self.base.weight(where), self.base.has_bias(where)
-        return whole(change(where.paths[0], values, weight, alpha_of, has_bias=bias, settings=settings))
+        weight, bias = self.base.weight(target), self.base.has_bias(target)
+        return dense_factors(change(target.paths[0], values, weight, alpha_of, has_bias=bias, settings=settings))
 
     def _check(self, value: Tensor, tensor: str) -> None:
         if value.numel() == 0:

@@ -29,14 +29,14 @@ import torch
 from torch import Tensor
 
 from optimizer.adapters.adapter import Adapter
-from optimizer.adapters.alphas import METADATA_KEY
 from optimizer.adapters.factors import Factors
 from optimizer.adapters.files.container import serialise, write_atomically
-from optimizer.adapters.names.dialects import Dialect, Spelt, Unspeakable, spelt
+from optimizer.adapters.files.declared_alphas import METADATA_KEY
+from optimizer.adapters.files.dtypes import DTYPES
+from optimizer.adapters.names.dialects import Dialect, DialectWeight, MissingKey, dialect_weights
 from optimizer.adapters.names.paths import split_path
 from optimizer.errors import AdapterError
 
-_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 _STALE = ("ss_network_", "sshs_", "modelspec.hash_sha256", METADATA_KEY, "format")
 _COMFORTABLE = (2.0**-10, 2.0**14)
 
@@ -79,37 +79,37 @@ def adapter_tensors(
     path = Path(path)
     if dialect not in get_args(Dialect):
         raise AdapterError(f"unknown dialect {dialect!r}", file=path, remedy=f"use one of {', '.join(get_args(Dialect))}")
-    if dtype not in _DTYPES:
+    if dtype not in DTYPES.values():
         raise AdapterError(f"cannot be written as {dtype}", file=path, remedy="use torch.float16, torch.bfloat16 or torch.float32")
     if not adapter.modules:
         raise AdapterError(
             f"the adapter {adapter.name!r} has no modules", file=path, remedy="nothing to write: check the sources and weights"
         )
-    weights = _spelt(adapter, path, dialect)
+    weights = _dialect_weights(adapter, path, dialect)
     whole = {} if dialect == "diffusers" else {w.name: matrix for w in weights if (matrix := _whole(w.factors)) is not None}
     tensors: dict[str, Tensor] = {}
     for weight in _with_alphas([w for w in weights if w.name not in whole], dialect):
         name, factors = weight.name, weight.factors
-        up, down = _stored(factors, dtype)
-        up, down = _checked(up, "up", name, path, dtype), _checked(down, "down", name, path, dtype)
+        up, down = _file_factors(factors, dtype)
+        up, down = _check_values(up, "up", name, path, dtype), _check_values(down, "down", name, path, dtype)
         if dialect == "diffusers":
             tensors |= {f"{name}.lora_B.weight": up, f"{name}.lora_A.weight": down}
         else:
             tensors |= {f"{name}.lora_up.weight": up, f"{name}.lora_down.weight": down, f"{name}.alpha": torch.tensor(float(factors.alpha))}
     for name, matrix in whole.items():
-        tensors[f"{name}.diff"] = _checked(matrix.detach().cpu().to(dtype), "diff", name, path, dtype)
+        tensors[f"{name}.diff"] = _check_values(matrix.detach().cpu().to(dtype), "diff", name, path, dtype)
     return tensors, _lora_configs(adapter.modules) if dialect == "diffusers" else {}
 
 
-def _spelt(adapter: Adapter, path: Path, dialect: Dialect) -> list[Spelt]:
+def _dialect_weights(adapter: Adapter, path: Path, dialect: Dialect) -> list[DialectWeight]:
     try:
-        return list(spelt(adapter.modules, adapter.base, dialect))
-    except Unspeakable as error:
+        return list(dialect_weights(adapter.modules, adapter.base, dialect))
+    except MissingKey as error:
         problem = f"cannot be written in the {dialect} dialect: {error}"
         raise AdapterError(problem, file=path, remedy="write the diffusers dialect, which has a name for every module") from error
 
 
-def _with_alphas(weights: list[Spelt], dialect: Dialect) -> list[Spelt]:
+def _with_alphas(weights: list[DialectWeight], dialect: Dialect) -> list[DialectWeight]:
     """Returns the weights with the common alpha of their part, or with alpha = rank; ``up`` is rescaled so that ΔW is unchanged."""
     common = {} if dialect == "diffusers" else _common_alphas(weights)
     return [replace(weight, factors=_with_alpha(weight.factors, common.get(weight.part))) for weight in weights]
@@ -120,7 +120,7 @@ def _with_alpha(factors: Factors, alpha: float | None) -> Factors:
     return factors if factors.alpha == alpha else replace(factors, up=factors.up.float() * (factors.alpha / alpha), alpha=alpha)
 
 
-def _common_alphas(weights: list[Spelt]) -> dict[str, float]:
+def _common_alphas(weights: list[DialectWeight]) -> dict[str, float]:
     """Returns part → most frequent alpha of its weights (the greatest in a tie); transformers are omitted."""
     counts: dict[str, Counter[float]] = {}
     for weight in weights:
@@ -129,11 +129,11 @@ def _common_alphas(weights: list[Spelt]) -> dict[str, float]:
     return {part: max(count, key=lambda alpha: (count[alpha], alpha)) for part, count in counts.items()}
 
 
-def _stored(factors: Factors, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _file_factors(factors: Factors, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Returns up and down in the file's dtype, with kernel dimensions if the weight is a convolution."""
     up, down = factors.up.detach().cpu().float(), factors.down.detach().cpu().float()
     if dtype == torch.float16:
-        up, down = _balanced(up, down)
+        up, down = _balance(up, down)
     kernel = factors.shape[2:]
     if kernel:
         up = up.reshape(*up.shape, *(1 for _ in kernel))
@@ -141,7 +141,7 @@ def _stored(factors: Factors, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     return up.to(dtype), down.to(dtype)
 
 
-def _balanced(up: Tensor, down: Tensor) -> tuple[Tensor, Tensor]:
+def _balance(up: Tensor, down: Tensor) -> tuple[Tensor, Tensor]:
     """Moves powers of two between the factors of each rank-one term that would lose precision in fp16; exact, ΔW is unchanged."""
     left, right = up.abs().amax(0), down.abs().amax(1)
     low, high = _COMFORTABLE
@@ -160,7 +160,7 @@ def _whole(factors: Factors) -> Tensor | None:
     return None
 
 
-def _checked(tensor: Tensor, what: str, module: str, path: Path, dtype: torch.dtype) -> Tensor:
+def _check_values(tensor: Tensor, what: str, module: str, path: Path, dtype: torch.dtype) -> Tensor:
     if tensor.numel() == 0:
         raise AdapterError(f"{what} has no elements: shape {tuple(tensor.shape)}", file=path, key=module, remedy="a merge gave rank 0")
     if not bool(torch.isfinite(tensor).all()):

@@ -67,10 +67,10 @@ def fit_shapes(adapter: Adapter, shapes: Shapes) -> Adapter:
             where=adapter.name,
             remedy="use the base model that it was trained on",
         )
-    return replace(adapter, modules={path: reshaped(factors, shapes[path]) for path, factors in adapter.modules.items()})
+    return replace(adapter, modules={path: with_shape(factors, shapes[path]) for path, factors in adapter.modules.items()})
 
 
-def reshaped(factors: Factors, shape: tuple[int, ...]) -> Factors:
+def with_shape(factors: Factors, shape: tuple[int, ...]) -> Factors:
     """Returns the factors for a weight of another shape with the same number of rows and columns."""
     return factors if factors.shape == tuple(shape) else replace(factors, shape=tuple(shape))
 

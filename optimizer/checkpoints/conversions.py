@@ -1,9 +1,9 @@
-"""Conversions: diffusers' functions from the original state dict layout to its own, for the merged parts of a pipeline."""
+"""Conversions: diffusers' functions from the original state dict layout to its own, by the names in the records of the families."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +16,7 @@ from diffusers.loaders.single_file_utils import (
     convert_sd3_transformer_checkpoint_to_diffusers,
 )
 
+from optimizer.adapters.families import FilePart
 from optimizer.checkpoints.header import COUNTS
 
 State = dict[str, Any]
@@ -24,39 +25,30 @@ Convert = Callable[[State, str], State]
 
 PROJECTION = "text_projection.weight"
 
-_DENOISER = "model.diffusion_model."
 _OTHERS = ("first_stage_model.", "vae.", "cond_stage_model.", "conditioner.", "text_encoders.", "model_ema.")
 _TEXT = ("embeddings.token_embedding.", "embeddings.position_embedding.", "encoder.", "final_layer_norm.", "shared.")
 
 
-@dataclass(frozen=True)
-class Part:
-    """A pipeline part in a single file.
+def part_keys(part: FilePart, keys: Collection[str]) -> list[str]:
+    """Returns the keys of a part among all keys of a file; a file with only the denoiser may lack its key prefix."""
+    found = [key for key in keys if key.startswith(part.start)]
+    if part.whole and not found:
+        found = [key for key in keys if not key.startswith(_OTHERS)]
+    return [key for key in found if not key.endswith(COUNTS)]
 
-    Attributes:
-        convert: diffusers' conversion function.
-        start: key prefix of the part in the file.
-        whole: whether every tensor must be read, as for the denoiser; text encoders have tensors that diffusers does not read.
-        projects: whether the part ends in a projection.
-        identity: whether a projection that is missing in the file is the identity.
-    """
 
-    convert: Convert
-    start: str = _DENOISER
-    whole: bool = False
-    projects: bool = False
-    identity: bool = False
+def belongs_to(part: FilePart, name: str) -> bool:
+    """Returns whether a converted tensor belongs to a part, by its canonical name."""
+    return part.whole or name.startswith(_TEXT) or (part.projects and name == PROJECTION)
 
-    def names(self, every: Collection[str]) -> list[str]:
-        """Returns the keys of the part among all keys of a file; a file with only the denoiser may lack its key prefix."""
-        found = [name for name in every if name.startswith(self.start)]
-        if self.whole and not found:
-            found = [name for name in every if not name.startswith(_OTHERS)]
-        return [name for name in found if not name.endswith(COUNTS)]
 
-    def reads(self, name: str) -> bool:
-        """Returns whether a converted tensor belongs to the part, by its canonical name."""
-        return self.whole or name.startswith(_TEXT) or (self.projects and name == PROJECTION)
+def conversion_named(name: str) -> Convert:
+    """Returns the conversion that a family's record names, imported if the name is ``module:function``."""
+    if name in CONVERSIONS:
+        return CONVERSIONS[name]
+    module, _, function = name.partition(":")
+    found: Convert = getattr(import_module(module), function)
+    return found
 
 
 def _unet(tensors: State, start: str) -> State:
@@ -97,28 +89,12 @@ def _t5(tensors: State, _: str) -> State:
     return found
 
 
-_UNET = (Part(_unet, whole=True),)
-_L, _G, _XXL = (f"text_encoders.{name}.transformer." for name in ("clip_l", "clip_g", "t5xxl"))
-PARTS: Mapping[str, Mapping[str, tuple[Part, ...]]] = {
-    "StableDiffusionPipeline": {
-        "unet": _UNET,
-        "text_encoder": (Part(_clip, "cond_stage_model.transformer."), Part(_open_clip, "cond_stage_model.model.")),
-    },
-    "StableDiffusionXLPipeline": {
-        "unet": _UNET,
-        "text_encoder": (Part(_clip, "conditioner.embedders.0.transformer."),),
-        "text_encoder_2": (Part(_open_clip, "conditioner.embedders.1.model.", projects=True),),
-    },
-    "StableDiffusion3Pipeline": {
-        "transformer": (Part(_sd3, whole=True),),
-        "text_encoder": (Part(_clip, _L, projects=True, identity=True),),
-        "text_encoder_2": (Part(_clip, _G, projects=True),),
-        "text_encoder_3": (Part(_t5, _XXL),),
-    },
-    "FluxPipeline": {
-        "transformer": (Part(_flux, whole=True),),
-        "text_encoder": (Part(_clip, _L),),
-        "text_encoder_2": (Part(_t5, _XXL),),
-    },
+CONVERSIONS: Mapping[str, Convert] = {
+    "unet": _unet,
+    "sd3": _sd3,
+    "flux": _flux,
+    "clip": _clip,
+    "open_clip": _open_clip,
+    "t5": _t5,
 }
-"""diffusers pipeline class → part → possible locations in a file, each with its conversion."""
+"""Name in ``FilePart.conversion`` → conversion."""

@@ -14,7 +14,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from optimizer.adapters.files.digest import digest_file
-from optimizer.checkpoints.model import MERGED, Entry, Model, Tick, Weights, canonical
+from optimizer.adapters.files.variants import index_files, weight_files
+from optimizer.checkpoints.model import MERGED, Model, StoredTensor, Tick, Weights, canonical
 from optimizer.checkpoints.streaming import write_streamed
 from optimizer.errors import BaseModelError
 from optimizer.text import one_line
@@ -41,8 +42,8 @@ class Folder(Model):
         self.name = self.place.resolve().name
         self.kind, listed = _index(self.place)
         self.predicts = _predicts(self.place / "scheduler" / "scheduler_config.json")
-        files = {part: _files(self.place / part) for part in MERGED if part in listed}
-        self._files = {file: _opened(file) for file in sorted(file for each in files.values() for file in each)}
+        files = {part: _weight_files(self.place / part) for part in MERGED if part in listed}
+        self._files = {file: _open(file) for file in sorted(file for each in files.values() for file in each)}
         self._stored: dict[tuple[str, str], tuple[Path, str]] = {}
         self._written: dict[str, dict[str, str]] = {part: {} for part in files}
         self.parts = {part: self._entries(part, each) for part, each in files.items()}
@@ -83,19 +84,19 @@ class Folder(Model):
         growing.replace(place)
 
     @staticmethod
-    def _as_written(entry: Entry, dtype: str) -> tuple[tuple[int, ...], str]:
+    def _as_written(entry: StoredTensor, dtype: str) -> tuple[tuple[int, ...], str]:
         return entry.shape, dtype if dtype and entry.merges else entry.dtype
 
-    def _entries(self, part: str, files: list[Path]) -> dict[str, Entry]:
-        found: dict[str, Entry] = {}
+    def _entries(self, part: str, files: list[Path]) -> dict[str, StoredTensor]:
+        found: dict[str, StoredTensor] = {}
         for file in files:
             opened = self._files[file]
             for stored in opened.keys():  # noqa: SIM118
                 tensor, name = opened.get_slice(stored), canonical(part, stored)
-                found[name] = Entry(tuple(tensor.get_shape()), tensor.get_dtype())
+                found[name] = StoredTensor(tuple(tensor.get_shape()), tensor.get_dtype())
                 self._stored[part, name] = file, stored
                 self._written[part][stored] = name
-        if missing := _promised(self.place / part, half=all(".fp16" in file.name for file in files)) - self._written[part].keys():
+        if missing := _index_keys(self.place / part) - self._written[part].keys():
             problem = f"{len(missing)} tensors are missing, the first is {min(missing)}"
             raise BaseModelError(problem, where=self.place / part, remedy=_WHOLE)
         return found
@@ -131,15 +132,14 @@ def _predicts(config: Path) -> str:
         return ""
 
 
-def _files(folder: Path) -> list[Path]:
-    every = sorted(folder.glob("*.safetensors"))
-    files = [file for file in every if ".fp16" not in file.name] or every
+def _weight_files(folder: Path) -> list[Path]:
+    files = weight_files(folder)
     if not files:
         raise BaseModelError("holds no safetensors weights", where=folder, remedy=_WHOLE)
     return files
 
 
-def _opened(file: Path) -> Any:
+def _open(file: Path) -> Any:
     """Returns an open file whose header is read once for all tensors."""
     try:
         return safe_open(file, framework="pt")
@@ -148,14 +148,13 @@ def _opened(file: Path) -> Any:
         raise BaseModelError(problem, where=file, remedy=_WHOLE) from error
 
 
-def _promised(folder: Path, *, half: bool) -> set[str]:
-    """Returns the keys in the index of a sharded model, of the variant ``fp16`` if ``half``; empty without an index."""
-    for index in sorted(folder.glob("*.safetensors.index*.json")):
-        if (".fp16" in index.name) == half:
-            try:
-                return set(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
-            except (OSError, ValueError, LookupError, TypeError) as error:
-                raise BaseModelError(f"cannot be read: {one_line(error)}", where=index, remedy=_WHOLE) from error
+def _index_keys(folder: Path) -> set[str]:
+    """Returns the keys in the index of a sharded model; empty without an index."""
+    for index in index_files(folder):
+        try:
+            return set(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise BaseModelError(f"cannot be read: {one_line(error)}", where=index, remedy=_WHOLE) from error
     return set()
 
 

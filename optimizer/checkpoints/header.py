@@ -11,12 +11,9 @@ from diffusers.loaders.single_file_utils import infer_diffusers_model_type
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from optimizer.adapters.files.dtypes import FLOATS
 from optimizer.errors import BaseModelError
 from optimizer.text import first_sentence
-
-WHOLE = ("F16", "BF16", "F32", "F64")
-EIGHT = ("F8_E4M3", "F8_E5M2")
-"""8-bit dtypes that store the values directly, unless the file also has a scale tensor."""
 
 COUNTS = ("position_ids", "logit_scale", "num_batches_tracked", "num_updates", "v_pred", "ztsnr")
 """Key suffixes of tensors that are not weights: positions, counts, and markers of models with v-prediction."""
@@ -29,7 +26,7 @@ _AUTOENCODER = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
 
 
 @dataclass(frozen=True)
-class Header:
+class CheckpointHeader:
     """The header of a safetensors file.
 
     Attributes:
@@ -66,7 +63,7 @@ class Header:
         return kind
 
 
-def read_header(file: Path, formats: Sequence[str] = WHOLE, *, remedy: str = _REMEDY) -> Header:
+def read_checkpoint_header(file: Path, formats: Sequence[str] = FLOATS, *, remedy: str = _REMEDY) -> CheckpointHeader:
     """Returns the header of a checkpoint file.
 
     Args:
@@ -90,11 +87,11 @@ def read_header(file: Path, formats: Sequence[str] = WHOLE, *, remedy: str = _RE
         problem = f"cannot be read, or was not downloaded to its end ({first_sentence(error)})"
         raise BaseModelError(problem, where=file, remedy="fetch the file again") from error
     _check_formats(file, kinds, formats, remedy)
-    return Header(tensors, kinds, metadata)
+    return CheckpointHeader(tensors, kinds, metadata)
 
 
 def _check_formats(file: Path, kinds: Mapping[str, str], formats: Sequence[str], remedy: str) -> None:
-    few = {name: kind for name, kind in kinds.items() if kind not in WHOLE and not name.endswith(COUNTS)}
+    few = {name: kind for name, kind in kinds.items() if kind not in FLOATS and not name.endswith(COUNTS)}
     if few and (scale := next((name for name in kinds if name.endswith(_SCALES)), None)):
         raise BaseModelError(f"its weights are stored in few bits with a scale ({scale}), which is not read", where=file, remedy=remedy)
     odd = next((name for name, kind in few.items() if kind not in formats), None)

@@ -10,7 +10,8 @@ from typing import Protocol
 
 from torch import Tensor
 
-from optimizer.adapters.families import PIPELINES
+from optimizer.adapters.families import families_of
+from optimizer.adapters.files.dtypes import FLOATS
 
 MERGED = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
 """Pipeline parts that are merged; all other parts are taken from the first model."""
@@ -18,7 +19,6 @@ MERGED = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder
 Tick = Callable[[int, int], None]
 """Progress callback, called with the number of finished tensors and the total."""
 
-_FLOATS = {"F64", "F32", "F16", "BF16"}
 _TIED = {"encoder.embed_tokens.weight": "shared.weight"}
 
 
@@ -35,7 +35,7 @@ def canonical(part: str, name: str) -> str:
 
 
 @dataclass(frozen=True)
-class Entry:
+class StoredTensor:
     """Shape and safetensors dtype of a tensor of a model."""
 
     shape: tuple[int, ...]
@@ -44,7 +44,7 @@ class Entry:
     @property
     def merges(self) -> bool:
         """Whether the tensor holds weights, rather than counts or positions."""
-        return self.dtype in _FLOATS
+        return self.dtype in FLOATS
 
 
 class Weights(Protocol):
@@ -73,7 +73,7 @@ class Model(ABC):
     name: str
     kind: str
     predicts: str
-    parts: Mapping[str, Mapping[str, Entry]]
+    parts: Mapping[str, Mapping[str, StoredTensor]]
 
     @property
     def names(self) -> Iterator[tuple[str, str]]:
@@ -83,7 +83,7 @@ class Model(ABC):
     @property
     def family(self) -> str:
         """Family of its adapters, ``sd1``, ``sdxl``, …; the first one if several families share the pipeline class and its blocks."""
-        return PIPELINES.get(self.kind, ("unknown",))[0]
+        return next((family.name for family in families_of(self.kind)), "unknown")
 
     @abstractmethod
     def read(self, part: str, name: str) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from optimizer.adapters.files.base_location import located
+from optimizer.adapters.files.base_location import locate_base
 from optimizer.checkpoints.folder import Folder
 from optimizer.checkpoints.model import Model
 
@@ -18,7 +18,7 @@ def open_model(spec: str | Path) -> Model:
     Raises:
         BaseModelError: the model does not exist, or is not of a known family.
     """
-    place = located(spec)
+    place = locate_base(spec)
     if place.is_dir():
         return Folder(place)
     from optimizer.checkpoints.single_file import Checkpoint  # loads diffusers' conversions, not needed for folders

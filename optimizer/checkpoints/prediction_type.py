@@ -10,7 +10,7 @@ from typing import Any
 import diffusers
 from safetensors import safe_open
 
-from optimizer.checkpoints.header import Header
+from optimizer.checkpoints.header import CheckpointHeader
 
 VELOCITY, NOISE = "v_prediction", "epsilon"
 _SPELT = {"v": VELOCITY, "v_prediction": VELOCITY, "epsilon": NOISE}
@@ -34,7 +34,7 @@ class Noise:
     reason: str = ""
 
 
-def marked(header: Header) -> Noise:
+def marked_noise(header: CheckpointHeader) -> Noise:
     """Returns the noise properties stated by the marker tensors ``v_pred`` and ``ztsnr``, which trainers write and ComfyUI reads."""
     rescaled = "ztsnr" in header.tensors
     if "v_pred" in header.tensors:
@@ -42,13 +42,13 @@ def marked(header: Header) -> Noise:
     return Noise(rescaled=True, reason="its tensor ztsnr") if rescaled else Noise()
 
 
-def told(file: Path, header: Header, kind: str) -> Noise:
+def stated_noise(file: Path, header: CheckpointHeader, kind: str) -> Noise:
     """Returns the noise properties of a file.
 
     Sources, in order: marker tensors; ``modelspec.prediction_type`` in the metadata (ModelSpec 1.0.1); for Stable Diffusion 2, whose two
     variants have equal shapes, ComfyUI's heuristic.
     """
-    noise = marked(header)
+    noise = marked_noise(header)
     said = _SPELT.get(header.metadata.get("modelspec.prediction_type", "").lower(), "")
     if noise.prediction or not (said or kind == "v2"):
         return noise
@@ -58,14 +58,14 @@ def told(file: Path, header: Header, kind: str) -> Noise:
     return Noise(VELOCITY if wide else NOISE, noise.rescaled, "ComfyUI's rule of thumb for Stable Diffusion 2")
 
 
-def _spread(file: Path, header: Header) -> float:
+def _spread(file: Path, header: CheckpointHeader) -> float:
     if _TELLING not in header.tensors:
         return 0.0
     with safe_open(file, framework="pt") as opened:
         return float(opened.get_tensor(_TELLING).float().std(unbiased=False))
 
 
-def scheduled(scheduler: Any, noise: Noise) -> Any:
+def scheduler_with(scheduler: Any, noise: Noise) -> Any:
     """Returns a scheduler with the noise properties of a file; flow-matching schedulers are returned unchanged.
 
     A scheduler that cannot rescale its betas to zero terminal SNR is replaced by DDIM with its configuration.

@@ -17,20 +17,20 @@ _ROW = (1 << _BITS) - 1
 
 
 @dataclass(frozen=True)
-class Origin:
-    """The origin of a converted tensor.
+class StoredRows:
+    """The rows of a file tensor that a converted tensor is made of.
 
     Attributes:
         tensor: key of the tensor in the file.
         shape: shape of the converted tensor.
         runs: (first row, number of rows) in the file tensor, in the row order of the converted tensor.
-        turned: whether the converted tensor is the transpose of the file tensor.
+        transposed: whether the converted tensor is the transpose of the file tensor.
     """
 
     tensor: str
     shape: tuple[int, ...]
     runs: tuple[tuple[int, int], ...]
-    turned: bool = False
+    transposed: bool = False
 
 
 class Tracers:
@@ -49,8 +49,8 @@ class Tracers:
         self._names = tuple(shapes)
         self.tensors = {name: _tracer(number, shapes[name]) for number, name in enumerate(self._names)}
 
-    def origin(self, found: Tensor) -> Origin:
-        """Returns the origin of a tensor that a conversion made.
+    def rows_of(self, found: Tensor) -> StoredRows:
+        """Returns the rows that a tensor is made of, which a conversion made.
 
         Raises:
             ValueError: the tensor is neither made of rows of one file tensor nor the transpose of one.
@@ -63,9 +63,9 @@ class Tracers:
         if not bool((numbers == numbers.flatten()[0]).all()):
             raise ValueError(f"it is made of {name} and others")
         if (rows := _rows(found, own)) is not None:
-            return Origin(name, (len(rows), *shape[1:]) if shape else (), _runs(rows))
+            return StoredRows(name, (len(rows), *shape[1:]) if shape else (), _runs(rows))
         if found.ndim == 2 and (rows := _rows(found.T, own)) is not None and _runs(rows) == ((0, shape[0]),):
-            return Origin(name, shape[::-1], ((0, shape[0]),), turned=True)
+            return StoredRows(name, shape[::-1], ((0, shape[0]),), transposed=True)
         raise ValueError(f"it is not made of rows of {name}")
 
 

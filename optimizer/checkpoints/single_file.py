@@ -13,15 +13,15 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from optimizer.adapters.families import MODEL_TYPES
 from optimizer.adapters.files.digest import digest_file
-from optimizer.checkpoints.blueprints import BLUEPRINTS
 from optimizer.checkpoints.conversions import PROJECTION
-from optimizer.checkpoints.header import Header, read_header
+from optimizer.checkpoints.header import CheckpointHeader, read_checkpoint_header
 from optimizer.checkpoints.kinds import SUPPORTED, checkpoint_kind
-from optimizer.checkpoints.model import Entry, Model, Tick, Weights
-from optimizer.checkpoints.original_layout import Layout, Piece, original_layout
-from optimizer.checkpoints.prediction_type import NOISE, told
-from optimizer.checkpoints.row_tracers import Origin
+from optimizer.checkpoints.model import Model, StoredTensor, Tick, Weights
+from optimizer.checkpoints.original_layout import FileLayout, Piece, original_layout
+from optimizer.checkpoints.prediction_type import NOISE, stated_noise
+from optimizer.checkpoints.row_tracers import StoredRows
 from optimizer.checkpoints.streaming import write_streamed
 from optimizer.errors import BaseModelError
 
@@ -48,25 +48,25 @@ class Checkpoint(Model):
     def __init__(self, file: str | Path) -> None:
         self.place = Path(file)
         self.name = self.place.stem
-        self._header = read_header(self.place, remedy=_PLAIN)
-        family = checkpoint_kind(self.place, self._header, _CHOOSE)
-        self.kind = BLUEPRINTS[family].pipeline
-        self.predicts = _predicts(self.place, self._header, family)
-        self._layout = _laid_out(self.place, self.kind, self._header)
+        self._header = read_checkpoint_header(self.place, remedy=_PLAIN)
+        model_type = checkpoint_kind(self.place, self._header, _CHOOSE)
+        self.kind = MODEL_TYPES[model_type].pipeline.name
+        self.predicts = _predicts(self.place, self._header, model_type)
+        self._layout = _file_layout(self.place, self.kind, self._header)
         self._file: Any = safe_open(self.place, framework="pt")
-        self.parts = {part: self._entries(part, origins) for part, origins in self._layout.origins.items()}
+        self.parts = {part: self._entries(part, stored) for part, stored in self._layout.stored.items()}
 
     def read(self, part: str, name: str) -> Tensor:
         """Returns a tensor in diffusers' layout and in its stored dtype; only its own rows are read from the file."""
-        origin = self._layout.origins[part].get(name)
-        if origin is None:
+        stored = self._layout.stored[part].get(name)
+        if stored is None:
             return self._identity(part)
-        if origin.turned:
-            return self._tensor(origin.tensor).T.contiguous()
-        if origin.shape == self._shape(origin.tensor) and len(origin.runs) == 1:
-            return self._tensor(origin.tensor)
-        rows = self._file.get_slice(origin.tensor)
-        return torch.cat([rows[first : first + count] for first, count in origin.runs])
+        if stored.transposed:
+            return self._tensor(stored.tensor).T.contiguous()
+        if stored.shape == self._shape(stored.tensor) and len(stored.runs) == 1:
+            return self._tensor(stored.tensor)
+        rows = self._file.get_slice(stored.tensor)
+        return torch.cat([rows[first : first + count] for first, count in stored.runs])
 
     @cached_property
     def digest(self) -> str:
@@ -89,35 +89,35 @@ class Checkpoint(Model):
 
         def tensors() -> Iterator[Tensor]:
             for done, name in enumerate(names, start=1):
-                yield self._composed(name, weights)
+                yield self._compose(name, weights)
                 if tick:
                     tick(done, len(names))
 
         metadata = {key: place.stem if key == _TITLE else text for key, text in said.items() if key in _KEPT}
         write_streamed(place, shapes, tensors(), metadata)
 
-    def _composed(self, tensor: str, weights: Weights) -> Tensor:
+    def _compose(self, tensor: str, weights: Weights) -> Tensor:
         """Returns a tensor of the file, assembled from the pipeline tensors that are stored in it."""
         pieces = self._layout.pieces.get(tensor, ())
         if not pieces:
             return self._tensor(tensor)
         whole, made = self._shape(tensor), None
         for piece in pieces:
-            found = _turned(piece, weights.read(piece.part, piece.name))
-            if tuple(found.shape) == whole and len(piece.origin.runs) == 1:
+            found = _as_in_file(piece, weights.read(piece.part, piece.name))
+            if tuple(found.shape) == whole and len(piece.stored.runs) == 1:
                 return found
             made = torch.empty(whole, dtype=found.dtype, device=found.device) if made is None else made
             at = 0
-            for first, count in piece.origin.runs:
+            for first, count in piece.stored.runs:
                 made[first : first + count] = found[at : at + count]
                 at += count
         assert made is not None
         return made
 
-    def _entries(self, part: str, origins: Mapping[str, Origin]) -> dict[str, Entry]:
-        entries = {name: Entry(origin.shape, self._header.formats[origin.tensor]) for name, origin in origins.items()}
+    def _entries(self, part: str, stored: Mapping[str, StoredRows]) -> dict[str, StoredTensor]:
+        entries = {name: StoredTensor(stored.shape, self._header.formats[stored.tensor]) for name, stored in stored.items()}
         if width := self._layout.identities.get(part):
-            entries[PROJECTION] = Entry((width, width), next(iter(entries.values())).dtype)
+            entries[PROJECTION] = StoredTensor((width, width), next(iter(entries.values())).dtype)
         return entries
 
     def _shape(self, name: str) -> tuple[int, ...]:
@@ -128,7 +128,7 @@ class Checkpoint(Model):
         return tensor
 
     def _identity(self, part: str) -> Tensor:
-        like = next(iter(self._layout.origins[part].values())).tensor
+        like = next(iter(self._layout.stored[part].values())).tensor
         return torch.eye(self._layout.identities[part], dtype=self._tensor(like).dtype)
 
     def _check_identities(self, weights: Weights) -> None:
@@ -138,17 +138,16 @@ class Checkpoint(Model):
                 raise BaseModelError(problem, where=self.place, remedy="name a model first that has one")
 
 
-def _turned(piece: Piece, tensor: Tensor) -> Tensor:
-    return tensor.T if piece.origin.turned else tensor
+def _as_in_file(piece: Piece, tensor: Tensor) -> Tensor:
+    return tensor.T if piece.stored.transposed else tensor
 
 
-def _predicts(file: Path, header: Header, family: str) -> str:
+def _predicts(file: Path, header: CheckpointHeader, model_type: str) -> str:
     """Returns the prediction type; empty for flow-matching models, noise for U-Nets if the file does not state it."""
-    unet = BLUEPRINTS[family].denoiser[0] == "UNet2DConditionModel"
-    return told(file, header, family).prediction or NOISE if unet else ""
+    return stated_noise(file, header, model_type).prediction or NOISE if MODEL_TYPES[model_type].denoiser == "unet" else ""
 
 
-def _laid_out(file: Path, kind: str, header: Header) -> Layout:
+def _file_layout(file: Path, kind: str, header: CheckpointHeader) -> FileLayout:
     try:
         return original_layout(kind, {name: tuple(tensor.shape) for name, tensor in header.tensors.items()})
     except ValueError as error:

@@ -11,24 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
-"""safetensors dtype → torch dtype."""
-
-STORED = {"fp16": "F16", "bf16": "BF16", "fp32": "F32"}
-"""dtype name in recipes and options → safetensors dtype."""
+from optimizer.adapters.files.dtypes import TORCH_DTYPES
 
 Shapes = Mapping[str, tuple[tuple[int, ...], str]]
 """Key → shape and safetensors dtype, in the order of the file."""
@@ -48,7 +31,7 @@ def write_streamed(path: Path, shapes: Shapes, tensors: Iterator[Tensor], metada
     with part.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for tensor, (_, kind) in zip(tensors, shapes.values(), strict=True):
-            file.write(tensor.to("cpu", DTYPES[kind]).contiguous().flatten().view(torch.uint8).numpy().data)
+            file.write(tensor.to("cpu", TORCH_DTYPES[kind]).contiguous().flatten().view(torch.uint8).numpy().data)
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
@@ -59,7 +42,7 @@ def _header(shapes: Shapes, metadata: Mapping[str, str]) -> bytes:
     header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     at = 0
     for name, (shape, kind) in shapes.items():
-        size = math.prod(shape) * DTYPES[kind].itemsize
+        size = math.prod(shape) * TORCH_DTYPES[kind].itemsize
         header[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [at, at + size]}
         at += size
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from optimizer.adapters.files.metadata_keys import AUTHOR, LICENCE, TAGS, said
+from optimizer.adapters.files.metadata_keys import AUTHOR, LICENCE, TAGS, metadata_value
 from optimizer.text import visible_line
 
 _LONGEST, _MOST_TAGS = 200, 20
@@ -33,8 +33,8 @@ def heritage(sources: Sequence[tuple[str, Mapping[str, str]]]) -> Heritage:
     Args:
         sources: name and metadata of each source.
     """
-    licences = {name: _short(said(metadata, LICENCE)) for name, metadata in sources}
-    authors = dict.fromkeys(author for _, metadata in sources if (author := _short(said(metadata, AUTHOR))))
+    licences = {name: _short(metadata_value(metadata, LICENCE)) for name, metadata in sources}
+    authors = dict.fromkeys(author for _, metadata in sources if (author := _short(metadata_value(metadata, AUTHOR))))
     tags = dict.fromkeys(tag for _, metadata in sources for text in metadata.get(TAGS, "").split(",") if (tag := _short(text)))
     return Heritage(_licence(licences), tuple(authors), tuple(tags)[:_MOST_TAGS])
 

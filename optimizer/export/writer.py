@@ -96,7 +96,7 @@ def _training(base: str, tensors: Mapping[str, Tensor], dialect: Dialect) -> dic
         "ss_network_module": FAMILIES[base].network if base in FAMILIES else "networks.lora",
         "ss_network_dim": _one_or_dynamic({str(rank) for rank in ranks}),
         "ss_network_alpha": _one_or_dynamic({f"{alpha:g}" for alpha in alphas}),
-        "ss_v2": str(base == "sd2"),
+        "ss_v2": str(base in FAMILIES and FAMILIES[base].v2),
     }
     if any(tensor.ndim == 4 and tensor.shape[2:] != (1, 1) for tensor in tensors.values()):
         conv = {"conv_dim": fields["ss_network_dim"], "conv_alpha": fields["ss_network_alpha"]}

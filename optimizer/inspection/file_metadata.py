@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from optimizer.adapters.files.metadata_keys import AUTHOR, LICENCE, OUTPUT_NAME, TAGS, TITLE, TRIGGER, said
+from optimizer.adapters.files.metadata_keys import AUTHOR, LICENCE, OUTPUT_NAME, TAGS, TITLE, TRIGGER, metadata_value
 from optimizer.text import one_line, printable
 
 LONGEST = 160
@@ -47,11 +47,11 @@ def particulars(metadata: Mapping[str, str], trigger: str | None = None) -> Part
         trigger: trigger word known from another source; None takes it from the metadata.
     """
     return Particulars(
-        trigger=line(said(metadata, TRIGGER) if trigger is None else trigger),
-        title=line(said(metadata, TITLE)),
-        output_name=line(said(metadata, OUTPUT_NAME)),
-        author=line(said(metadata, AUTHOR)),
-        licence=line(said(metadata, LICENCE)),
+        trigger=line(metadata_value(metadata, TRIGGER) if trigger is None else trigger),
+        title=line(metadata_value(metadata, TITLE)),
+        output_name=line(metadata_value(metadata, OUTPUT_NAME)),
+        author=line(metadata_value(metadata, AUTHOR)),
+        licence=line(metadata_value(metadata, LICENCE)),
         tags=_words(metadata.get(TAGS, "")[: LONGEST * MOST_WORDS].split(",")),
         words=_words(_training_words(metadata.get("ss_tag_frequency", ""))),
     )

@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
+from optimizer.adapters.files.dtypes import DTYPES, SAFETENSORS_DTYPES
 from optimizer.checkpoints.model import Model
 from optimizer.checkpoints.open import open_model
-from optimizer.checkpoints.streaming import STORED
 from optimizer.errors import UsageError
 from optimizer.jobs.merge_options import MergeOptions
 from optimizer.merging import METHODS, Recipe, read_blocks
@@ -138,4 +138,4 @@ def _blocks(models: Sequence[Model], options: MergeOptions) -> tuple[dict[str, f
 
 
 def _more(options: MergeOptions) -> dict[str, Any]:
-    return {"dtype": STORED.get(options.dtype or "", ""), "force": options.force}
+    return {"dtype": SAFETENSORS_DTYPES[DTYPES[options.dtype]] if options.dtype else "", "force": options.force}

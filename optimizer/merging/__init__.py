@@ -6,6 +6,7 @@ Every method works on ΔW = scale · up @ down, never on ``up`` and ``down`` sep
 
 from __future__ import annotations
 
+from optimizer.adapters.files.dtypes import DTYPES
 from optimizer.merging.algebra.deltas import Deltas
 from optimizer.merging.algebra.lowrank import Change, LowRank
 from optimizer.merging.blocks.files import read_blocks_file
@@ -18,7 +19,7 @@ from optimizer.merging.digest import digest
 from optimizer.merging.merge import Merged, Merger, merge, shared_modules
 from optimizer.merging.methods import METHODS, PARAMETERS, MergeFunction, Method, Parameter
 from optimizer.merging.rank_allocation import Pruned, prune_curve
-from optimizer.merging.recipe import DTYPES, BlockWeights, Recipe
+from optimizer.merging.recipe import BlockWeights, Recipe
 from optimizer.merging.report import Fidelity, MergeReport, merge_report
 from optimizer.merging.router import Router
 from optimizer.merging.router_files import ROUTERS, load_router, router_path, save_router

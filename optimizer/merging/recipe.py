@@ -7,11 +7,11 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-import torch
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, ValidationError, create_model, model_validator
 
 from optimizer.adapters.adapter import Adapter
+from optimizer.adapters.files.dtypes import DTYPES
 from optimizer.errors import RecipeError
 from optimizer.merging.blocks.maps import check_block_names
 from optimizer.merging.digest import digest
@@ -26,9 +26,6 @@ _LISTED_FIRST = (
     *("density", "epsilon", "gamma", "elect_on", "majority", "normalise", "rescale"),
     *("mask_scale", "quorum", "isotropy", "side", "strength", "scale"),
 )
-
-DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
-"""Dtype names that a recipe accepts for the written file → torch dtypes."""
 
 
 class BlockWeights(Mapping[str, float]):

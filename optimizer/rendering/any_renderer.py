@@ -45,7 +45,7 @@ class AnyRenderer(Protocol):
     def picture_size(self) -> tuple[int, int]:
         """Image size (height, width), in pixels."""
 
-    def fitted(self, adapter: Adapter) -> Adapter:
+    def fit_adapter(self, adapter: Adapter) -> Adapter:
         """Returns a source in the shapes of the base's weights; raises BaseModelError if it does not fit."""
 
     def special(self, prompts: Sequence[Prompt]) -> bool:
@@ -111,7 +111,7 @@ def draft_renderer(renderer: AnyRenderer, decoder: str) -> AnyRenderer:
     from optimizer.rendering.renderer import Renderer
 
     assert isinstance(renderer, Renderer)
-    return renderer.drafting(load_decoder(Path(decoder), renderer.pipeline, renderer.device))
+    return renderer.with_decoder(load_decoder(Path(decoder), renderer.pipeline, renderer.device))
 
 
 def _refuse_parts(**parts: str) -> None:

@@ -35,7 +35,7 @@ _DIGITS = 3  # decimal digits that decide whether a candidate fails, far above r
 class FakeRenderer:
     """Renderer without a model; equal sources, prompts and candidates give identical bytes in every batch and process.
 
-    Strength is measured relative to the strongest source registered with ``fitted``, so that this source alone changes images visibly,
+    Strength is measured relative to the strongest source registered with ``fit_adapter``, so that this source alone changes images visibly,
     independently of the scale of its weights. Before the first source the unit is 1.
 
     Args:
@@ -68,7 +68,7 @@ class FakeRenderer:
         """Constant ``cpu torch.float64``: arithmetic is in double precision, rounded to 8 bits."""
         return "cpu torch.float64"
 
-    def fitted(self, adapter: Adapter) -> Adapter:
+    def fit_adapter(self, adapter: Adapter) -> Adapter:
         """Registers and returns the source; every shape fits, and a registered source never fails to render."""
         self._sources.append(_change(adapter))
         return adapter
@@ -141,11 +141,11 @@ def _change(adapter: Adapter) -> Tensor:
     """Returns Σ over modules of uᵀ·ΔW·v for every field's u and v, (fields,), float64."""
     total = torch.zeros(_FIELDS, dtype=torch.float64)
     for path, factors in adapter.modules.items():
-        total += _projected(path, factors)
+        total += _coefficients(path, factors)
     return total
 
 
-def _projected(path: str, factors: Factors) -> Tensor:
+def _coefficients(path: str, factors: Factors) -> Tensor:
     left, right = _signs(path, len(factors.up), factors.down.shape[1])
     up, down = factors.up.cpu().double(), factors.down.cpu().double()
     return factors.scale * ((left.double() @ up) * (right.double() @ down.T)).sum(dim=1)

@@ -7,13 +7,16 @@ from typing import Any
 
 import torch
 
+from optimizer.adapters.families import PipelineClass
 from optimizer.errors import UsageError
-from optimizer.rendering.families import Family, TextStates
-from optimizer.rendering.text.prompt_weights import Reading, read
+from optimizer.rendering.text.encodings import TextStates, encoding_named
+from optimizer.rendering.text.prompt_weights import WeightedPrompt, parse_prompt
 from optimizer.rendering.text.weighted_states import clip_chunks, t5_tokens
 
 
-def encoded(family: Family, pipeline: Any, texts: Sequence[str], device: torch.device, skip: int | None) -> dict[str, TextStates]:
+def encode_texts(
+    record: PipelineClass, pipeline: Any, texts: Sequence[str], device: torch.device, skip: int | None
+) -> dict[str, TextStates]:
     """Returns the text-encoder states of every text, one row each.
 
     Unweighted texts that fit into CLIP's context are encoded by diffusers.
@@ -21,47 +24,47 @@ def encoded(family: Family, pipeline: Any, texts: Sequence[str], device: torch.d
     Raises:
         UsageError: a text is longer than T5's limit.
     """
-    readings = {text: read(text) for text in texts}
-    special = {text for text, reading in readings.items() if _is_special(family, pipeline, reading)}
-    states = {text: family.weigh(pipeline, readings[text], device, skip) for text in texts if text in special}
+    encoding = encoding_named(record.encoding)
+    prompts = {text: parse_prompt(text) for text in texts}
+    special = {text for text, prompt in prompts.items() if _is_special(record, pipeline, prompt)}
+    states = {text: encoding.weighted(pipeline, prompts[text], device, skip) for text in texts if text in special}
     if plain := [text for text in texts if text not in special]:
-        found = family.encode(pipeline, [readings[text].words for text in plain], device, skip)
+        found = encoding.plain(pipeline, [prompts[text].words for text in plain], device, skip)
         states |= {text: {name: rows[i : i + 1] for name, rows in found.items()} for i, text in enumerate(plain)}
     return states
 
 
-def any_special(family: Family, pipeline: Any, texts: Iterable[str]) -> bool:
+def any_special(record: PipelineClass, pipeline: Any, texts: Iterable[str]) -> bool:
     """Returns whether any text has weights or exceeds CLIP's context; checks the length of all texts.
 
     Raises:
         UsageError: a text is longer than T5's limit.
     """
-    found = [_is_special(family, pipeline, read(text)) for text in dict.fromkeys(texts)]
+    found = [_is_special(record, pipeline, parse_prompt(text)) for text in dict.fromkeys(texts)]
     return any(found)
 
 
-def _is_special(family: Family, pipeline: Any, reading: Reading) -> bool:
-    _check_length(family, pipeline, reading)
-    if reading.weighted or not family.chunked:
-        return reading.weighted
+def _is_special(record: PipelineClass, pipeline: Any, prompt: WeightedPrompt) -> bool:
+    _check_length(record, pipeline, prompt)
+    if prompt.weighted or not record.chunked:
+        return prompt.weighted
     tokenizers = (pipeline.components.get(name) for name in ("tokenizer", "tokenizer_2"))
-    return any(len(clip_chunks(tokenizer, reading)) > 1 for tokenizer in tokenizers if tokenizer is not None)
+    return any(len(clip_chunks(tokenizer, prompt)) > 1 for tokenizer in tokenizers if tokenizer is not None)
 
 
-def _check_length(family: Family, pipeline: Any, reading: Reading) -> None:
+def _check_length(record: PipelineClass, pipeline: Any, prompt: WeightedPrompt) -> None:
     """Raises UsageError if T5 would truncate the text, since the rest could not affect any image."""
-    name, longest = family.t5
-    tokenizer = pipeline.components.get(name)
+    tokenizer = pipeline.components.get(record.t5_tokenizer)
     if tokenizer is None:
         return
-    longest = min(longest, tokenizer.model_max_length)
-    if (count := t5_tokens(tokenizer, reading)) > longest:
-        shown = reading.words if len(reading.words) <= 60 else f"{reading.words[:60]}…"
-        problem = f"the prompt {shown!r} has {count} tokens for T5, of which {family.name} reads {longest}"
+    longest = min(record.t5_length, tokenizer.model_max_length)
+    if (count := t5_tokens(tokenizer, prompt)) > longest:
+        shown = prompt.words if len(prompt.words) <= 60 else f"{prompt.words[:60]}…"
+        problem = f"the prompt {shown!r} has {count} tokens for T5, of which {record.title} reads {longest}"
         raise UsageError(problem, remedy="shorten it")
 
 
-def matched(states: TextStates, blank: TextStates, empty: Callable[[], TextStates], chunk: int) -> tuple[TextStates, TextStates]:
+def pad_states(states: TextStates, blank: TextStates, empty: Callable[[], TextStates], chunk: int) -> tuple[TextStates, TextStates]:
     """Returns the states of a text and of the negative prompt, padded with empty chunks to equal length, as in A1111.
 
     Args:
@@ -73,11 +76,11 @@ def matched(states: TextStates, blank: TextStates, empty: Callable[[], TextState
     if not blank or (missing := states["prompt_embeds"].shape[1] - blank["prompt_embeds"].shape[1]) == 0:
         return states, blank
     if missing > 0:
-        return states, _filled(blank, missing // chunk, empty(), chunk)
-    return _filled(states, -missing // chunk, empty(), chunk), blank
+        return states, _with_empty_chunks(blank, missing // chunk, empty(), chunk)
+    return _with_empty_chunks(states, -missing // chunk, empty(), chunk), blank
 
 
-def _filled(states: TextStates, missing: int, empty: TextStates, chunk: int) -> TextStates:
+def _with_empty_chunks(states: TextStates, missing: int, empty: TextStates, chunk: int) -> TextStates:
     """Returns states with ``missing`` empty chunks inserted after CLIP's states; T5's states, if any, stay at the end."""
     rows, filling = states["prompt_embeds"], empty["prompt_embeds"]
     end = rows.shape[1] - (filling.shape[1] - chunk)

@@ -109,8 +109,8 @@ def compose(
     known = {prompt.text for prompt in seen.prompts} if seen else set()
     asked: list[tuple[int | None, str]] = []
     for source, subject in enumerate(subjects):
-        asked += [(source, text) for text in _drawn(_own_texts(subject, vocabulary), own, rng, known)]
-    asked += [(None, text) for text in _drawn(_texts(subjects, vocabulary), joint, rng, known)]
+        asked += [(source, text) for text in _draw_texts(_own_texts(subject, vocabulary), own, rng, known)]
+    asked += [(None, text) for text in _draw_texts(_texts(subjects, vocabulary), joint, rng, known)]
     return PromptSet(tuple(Prompt(text, seed * _SEEDS + i, source) for i, (source, text) in enumerate(asked)))
 
 
@@ -127,7 +127,7 @@ def _texts(asked: Sequence[Subject], vocabulary: Vocabulary) -> list[str]:
     return [", ".join([subject, setting, *extra]) for subject, setting in product(shown, settings)]
 
 
-def _drawn(texts: Sequence[str], count: int, rng: np.random.Generator, known: Set[str]) -> list[str]:
+def _draw_texts(texts: Sequence[str], count: int, rng: np.random.Generator, known: Set[str]) -> list[str]:
     """Returns ``count`` texts in random order, known ones last; a text is repeated only after all others were used."""
     order = sorted((texts[i] for i in rng.permutation(len(texts))), key=known.__contains__)
     return [order[i % len(order)] for i in range(count)]

@@ -17,14 +17,15 @@ from optimizer.rendering.candidates.branches import Branches
 from optimizer.rendering.candidates.candidate import Candidate, changes
 from optimizer.rendering.candidates.full_weights import live_tensors
 from optimizer.rendering.candidates.in_place import InPlace, base_weights
-from optimizer.rendering.families import TextStates, check_family, check_settings, drawing_of, family_of_pipeline, models_of
 from optimizer.rendering.latents import latent_shape
 from optimizer.rendering.memory.oom import Ladder, Note, attempt
-from optimizer.rendering.memory.placement import Residence
-from optimizer.rendering.prompt_encoding import any_special, encoded, length, matched
+from optimizer.rendering.memory.placement import Placement
+from optimizer.rendering.pipeline_class import check_family, check_settings, drawing_of, models_of, pipeline_class_of
+from optimizer.rendering.prompt_encoding import any_special, encode_texts, length, pad_states
 from optimizer.rendering.prompts import Prompt
 from optimizer.rendering.schedulers import scheduler_named
 from optimizer.rendering.settings import RenderSettings
+from optimizer.rendering.text.encodings import TextStates
 
 Images = Tensor
 
@@ -35,7 +36,7 @@ class Renderer:
     Args:
         pipeline: loaded pipeline; its weights are changed only inside ``render`` and are restored bit for bit.
         settings: render settings; missing values default to those of the base.
-        residence: placement of models and candidates; None leaves the models in place and adds candidates to the weights.
+        placement: placement of models and candidates; None leaves the models in place and adds candidates to the weights.
         note: called with one line for each fallback step after running out of memory.
 
     Attributes:
@@ -46,30 +47,30 @@ class Renderer:
     """
 
     def __init__(
-        self, pipeline: DiffusionPipeline, settings: RenderSettings, *, residence: Residence | None = None, note: Note | None = None
+        self, pipeline: DiffusionPipeline, settings: RenderSettings, *, placement: Placement | None = None, note: Note | None = None
     ) -> None:
-        self._family, drawing = family_of_pipeline(pipeline), drawing_of(pipeline)
+        self._record, drawing = pipeline_class_of(pipeline), drawing_of(pipeline)
         self.pipeline: Any = pipeline
-        check_settings(self._family, settings)
+        check_settings(self._record, settings)
         self.settings = settings.completed(drawing.steps, drawing.guidance)
-        self._residence = residence or Residence(pipeline.components[self._family.denoiser].device, pipeline.dtype)
-        self.device = self._residence.device
+        self._placement = placement or Placement(pipeline.components[self._record.denoiser].device, pipeline.dtype)
+        self.device = self._placement.device
         self.weights = base_weights(pipeline)
         self._shapes = weight_shapes(models_of(pipeline))
-        self._way = Branches(pipeline, self._shapes, self._residence.dtype) if self._residence.branch else self._in_place()
+        self._way = Branches(pipeline, self._shapes, self._placement.dtype) if self._placement.branch else self._in_place()
         self._skip = self._skipped_layers()
         if settings.scheduler:
-            self.pipeline.scheduler = scheduler_named(settings.scheduler, self.pipeline.scheduler, self._family.name)
+            self.pipeline.scheduler = scheduler_named(settings.scheduler, self.pipeline.scheduler, self._record.title)
         self._latent = latent_shape(pipeline, settings.resolution)
         self._encoded: dict[str, TextStates] = {}
-        self._ladder = Ladder(pipeline, settings.batch, self._residence, note)
+        self._ladder = Ladder(pipeline, settings.batch, self._placement, note)
         self._decoder: Any = None
         pipeline.set_progress_bar_config(disable=True)
 
     def _in_place(self) -> InPlace:
-        return InPlace(self.weights, live_tensors(self.pipeline), self.device, pinned=self._residence.compiled)
+        return InPlace(self.weights, live_tensors(self.pipeline), self.device, pinned=self._placement.compiled)
 
-    def drafting(self, decoder: nn.Module) -> Renderer:
+    def with_decoder(self, decoder: nn.Module) -> Renderer:
         """Returns a copy of the renderer that shares the pipeline and decodes with a tiny autoencoder: faster and slightly less exact.
 
         Args:
@@ -82,16 +83,16 @@ class Renderer:
     @property
     def precision(self) -> str:
         """Device type and dtype, e.g. ``cuda torch.float16``; images of different ones differ in their last bits."""
-        return " ".join([self.device.type, str(self._residence.dtype), *self._residence.marks])
+        return " ".join([self.device.type, str(self._placement.dtype), *self._placement.marks])
 
     @property
     def plan(self) -> str:
         """One-line description of the memory placement of the base's models; empty if it was not planned."""
-        return self._residence.plan
+        return self._placement.plan
 
-    def fitted(self, adapter: Adapter) -> Adapter:
+    def fit_adapter(self, adapter: Adapter) -> Adapter:
         """Returns the adapter in the shapes of the base's weights; raises BaseModelError for another family or other shapes."""
-        check_family(self._family, [adapter])
+        check_family(self._record, [adapter])
         return fit_shapes(adapter, self._shapes)
 
     def render(self, prompts: Sequence[Prompt], candidate: Candidate | None = None, *, tick: Callable[[int], None] | None = None) -> Images:
@@ -128,7 +129,7 @@ class Renderer:
                 states, blanks = self._text_states(prompts, candidate)
                 while missing := [i for i in range(len(prompts)) if i not in pictures]:
                     some = self._next(missing, states)
-                    texts, nots = _stacked([states[i] for i in some]), _stacked([blanks[i] for i in some])
+                    texts, nots = _stack([states[i] for i in some]), _stack([blanks[i] for i in some])
                     images = attempt(self._batch, [prompts[i] for i in some], texts, nots)
                     if images is not None:
                         pictures |= dict(zip(dict.fromkeys(some), images, strict=False))
@@ -147,11 +148,11 @@ class Renderer:
         """
         batch = self._ladder.batch
         alike = [i for i in missing if length(states[i]) == length(states[missing[0]])][:batch]
-        full = min(batch, len(states)) if self._residence.compiled else 0
+        full = min(batch, len(states)) if self._placement.compiled else 0
         return [*alike, *[alike[-1]] * (full - len(alike))]
 
     def _batch(self, prompts: Sequence[Prompt], states: TextStates, blanks: TextStates) -> Images:
-        floats = self._drawn(prompts, states, blanks)
+        floats = self._draw(prompts, states, blanks)
         # The decoder normalises, so infinite latents also give NaN.
         broken = floats.isnan().flatten(1).any(dim=1).tolist()
         if any(broken):
@@ -163,7 +164,7 @@ class Renderer:
         images: Tensor = (floats.float() * 255).round().to(torch.uint8).cpu()
         return images
 
-    def _drawn(self, prompts: Sequence[Prompt], states: TextStates, blanks: TextStates) -> Tensor:
+    def _draw(self, prompts: Sequence[Prompt], states: TextStates, blanks: TextStates) -> Tensor:
         """Returns the images of one batch, (n, 3, height, width), values in [0, 1]."""
         generators = [torch.Generator().manual_seed(prompt.noise_seed) for prompt in prompts]
         height, width = self.picture_size
@@ -187,9 +188,9 @@ class Renderer:
         The noise does not depend on batch, device or dtype. Schedulers that add noise at every step continue with these generators.
         """
         noise = torch.stack([torch.randn(self._latent, generator=generator) for generator in generators])
-        if self._family.packed:
+        if self._record.packed:
             noise = self.pipeline._pack_latents(noise, *noise.shape)
-        return noise.to(self.device, self._residence.dtype)
+        return noise.to(self.device, self._placement.dtype)
 
     @property
     def picture_size(self) -> tuple[int, int]:
@@ -208,7 +209,7 @@ class Renderer:
         if asked > layers + 1:  # layers + 1 selects the embeddings, the last possible state
             problem = f"there is no layer {asked}: CLIP has {layers} here"
             raise UsageError(problem, where="--clip-skip", remedy=f"give {layers} or less; 2 is usual")
-        return asked - self._family.layer or None
+        return asked - self._record.clip_layer or None
 
     def special(self, prompts: Sequence[Prompt]) -> bool:
         """Returns whether any text, or the negative prompt, has weights or exceeds CLIP's context.
@@ -216,7 +217,7 @@ class Renderer:
         Raises:
             UsageError: a text is longer than T5's limit and would be truncated.
         """
-        return any_special(self._family, self.pipeline, [self.settings.negative, *(p.text for p in prompts)])
+        return any_special(self._record, self.pipeline, [self.settings.negative, *(p.text for p in prompts)])
 
     def _text_states(self, prompts: Sequence[Prompt], candidate: Candidate | None) -> tuple[list[TextStates], list[TextStates]]:
         """Returns the text-encoder states for every prompt, and those of the negative prompt padded to match, one row each.
@@ -228,13 +229,13 @@ class Renderer:
 
         def of(*texts: str) -> list[TextStates]:
             if missing := list(dict.fromkeys(text for text in texts if text not in known)):
-                known.update(encoded(self._family, self.pipeline, missing, self.device, self._skip))
+                known.update(encode_texts(self._record, self.pipeline, missing, self.device, self._skip))
             return [known[text] for text in texts]
 
-        negative = [self.settings.negative] if self._family.negates else []
+        negative = [self.settings.negative] if self._record.negates else []
         found = of(*negative, *(p.text for p in prompts))
         blank, chunk = found[0] if negative else {}, self.pipeline.tokenizer.model_max_length
-        pairs = [matched(one, blank, lambda: of("")[0], chunk) for one in found[len(negative) :]]
+        pairs = [pad_states(one, blank, lambda: of("")[0], chunk) for one in found[len(negative) :]]
         return [states for states, _ in pairs], [self._blank(one) for _, one in pairs]
 
     def _blank(self, negative: TextStates) -> TextStates:
@@ -244,7 +245,7 @@ class Renderer:
         return {name: torch.zeros_like(rows) for name, rows in negative.items()}
 
 
-def _stacked(states: Sequence[Mapping[str, Tensor]]) -> TextStates:
+def _stack(states: Sequence[Mapping[str, Tensor]]) -> TextStates:
     return {name: torch.cat([one[name] for one in states]) for name in states[0]}
 
 

@@ -17,7 +17,7 @@ from optimizer.search.labels import LABEL, NAIVE, STACK, TOTAL, is_alone, is_bas
 from optimizer.search.workers.claims import counted
 from optimizer.search.workers.registry import Member
 from optimizer.search.workers.retry import OUTAGES, reason
-from optimizer.search.workers.storage import GRACE, Shared, in_database, on_this_machine
+from optimizer.search.workers.storage import Shared, grace_seconds, in_database, on_this_machine
 from studies import EvaluationCache, StudyDirectory, StudyDirectoryError, StudySummary, load_summary
 from studies.store import Store
 
@@ -137,7 +137,7 @@ class Watched:
 
     def _worker(self, member: Member) -> WorkerStanding:
         seen = max(0.0, time.time() - member.at) if member.at else None
-        alive = self.shared is not None and self.shared.roster.seems_alive(member) and (seen or 0.0) < GRACE
+        alive = self.shared is not None and self.shared.roster.seems_alive(member) and (seen or 0.0) < grace_seconds()
         return WorkerStanding(
             **member.model_dump(include={"name", "host", "pid", "trial", "finished", "failed"}),
             state=member.state if alive else "lost",

@@ -12,9 +12,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from optimizer.checkpoints.blueprints import BLUEPRINTS
-from optimizer.checkpoints.header import read_header
-from optimizer.checkpoints.prediction_type import Noise, scheduled, told
+from optimizer.adapters.families import MODEL_TYPES
+from optimizer.checkpoints.header import read_checkpoint_header
+from optimizer.checkpoints.prediction_type import Noise, scheduler_with, stated_noise
 from optimizer.rendering import Loading, RenderSettings, load_pipeline, load_renderer
 from optimizer.rendering.pipelines.single_file import checkpoint_remarks
 from tests.ldm import save_single_file
@@ -48,16 +48,16 @@ SAID: dict[str, tuple[dict[str, Tensor], dict[str, str], str, Noise]] = {
 def test_what_a_file_says(tmp_path: Path, case: str) -> None:
     tensors, metadata, kind, wanted = SAID[case]
     file = written(tmp_path / "one.safetensors", tensors, **metadata)
-    assert told(file, read_header(file), kind) == wanted
+    assert stated_noise(file, read_checkpoint_header(file), kind) == wanted
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' Euler
-@pytest.mark.parametrize("kind", [kind for kind, plan in BLUEPRINTS.items() if plan.denoiser[0] == "UNet2DConditionModel"])
+@pytest.mark.parametrize("kind", [kind for kind, family in MODEL_TYPES.items() if family.denoiser == "unet"])
 def test_a_scheduler_goes_with_it_and_keeps_its_noise(kind: str) -> None:
     """Also that of Stable Diffusion 1, which cannot rescale."""
-    name, config = BLUEPRINTS[kind].scheduler
+    name, config = MODEL_TYPES[kind].blueprints[kind].scheduler
     own = getattr(diffusers, name)(**config)
-    found: Any = scheduled(own, Noise("v_prediction", True, "a test"))
+    found: Any = scheduler_with(own, Noise("v_prediction", True, "a test"))
     assert found.config.prediction_type == "v_prediction"
     assert found.config.rescale_betas_zero_snr
     assert not found.config.get("clip_sample", False)
@@ -65,12 +65,12 @@ def test_a_scheduler_goes_with_it_and_keeps_its_noise(kind: str) -> None:
     assert {key: found.config[key] for key in kept} == {key: own.config[key] for key in kept}
     found.set_timesteps(4)
     assert found.alphas_cumprod[-1] < 1e-6
-    assert scheduled(own, Noise()) is own
+    assert scheduler_with(own, Noise()) is own
 
 
 def test_models_that_match_flows_have_no_choice() -> None:
     own = tiny_flux_pipeline().scheduler
-    assert scheduled(own, Noise("v_prediction", True, "a test")) is own
+    assert scheduler_with(own, Noise("v_prediction", True, "a test")) is own
 
 
 def test_a_layout_does_not_silence_the_file(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from optimizer.adapters import live_modules, load_adapter
-from optimizer.rendering.families import models_of
+from optimizer.rendering.pipeline_class import models_of
 from studies.demo.redrawing import Noise, Redrawer, load_redrawer
 from studies.demo.source_deltas import active
 from studies.demo.world import ASSETS, GUIDANCE, STEPS, demo_base, demo_sources

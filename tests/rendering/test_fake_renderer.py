@@ -42,7 +42,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> list[Adapter]:
 def renderer(sources: list[Adapter], spec: str = "fake:", **settings: int) -> FakeRenderer:
     made = FakeRenderer(FakeSpec.of(spec), RenderSettings(**settings))
     for source in sources:
-        assert made.fitted(source) is source
+        assert made.fit_adapter(source) is source
     return made
 
 
@@ -74,7 +74,7 @@ from optimizer import load_adapter
 from optimizer.rendering import FakeRenderer, Loading, Prompt, RenderSettings
 from optimizer.rendering.fake_spec import FakeSpec
 made = FakeRenderer(FakeSpec.of("fake:"), RenderSettings())
-source = made.fitted(load_adapter(sys.argv[1]))
+source = made.fit_adapter(load_adapter(sys.argv[1]))
 pictures = [made.render([Prompt("a cat", 1)], adapter) for adapter in (None, source)]
 print([hashlib.sha256(p.numpy().tobytes()).hexdigest() for p in pictures])
 """

@@ -102,7 +102,7 @@ def test_a_change_is_seen_and_taken_out_bit_for_bit(folder: Path) -> None:
     renderer = loaded(folder)
     before = {name: {k: v.clone() for k, v in m.state_dict().items()} for name, m in models(renderer.pipeline).items()}
     alone = renderer.render(PROMPTS)
-    adapter = renderer.fitted(strong(renderer))
+    adapter = renderer.fit_adapter(strong(renderer))
     parts = {path.partition(".")[0] for path in adapter.modules}
     assert parts == set(before) - {"vae"}
     changed = renderer.render(PROMPTS, adapter)
@@ -178,9 +178,9 @@ def test_a_source_of_another_family_is_refused_by_name(folder: Path) -> None:
     renderer = loaded(folder)
     other = replace(strong(renderer), base="qwen-image")
     with pytest.raises(BaseModelError) as caught:
-        renderer.fitted(other)
+        renderer.fit_adapter(other)
     assert str(caught.value) == (
-        f"strong: is for Qwen-Image, the base model is of {renderer._family.name} — choose sources and a base of one family"
+        f"strong: is for Qwen-Image, the base model is of {renderer._record.title} — choose sources and a base of one family"
     )
 
 

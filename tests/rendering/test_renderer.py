@@ -153,5 +153,5 @@ def test_a_resolution_that_the_base_cannot_draw(pipeline: StableDiffusionPipelin
 
 def test_fitted_takes_the_bases_shapes(pipeline: StableDiffusionPipeline, tmp_path: Path) -> None:
     adapter = load_adapter(made(tmp_path, "").path)
-    fitted = Renderer(pipeline, SETTINGS).fitted(adapter)
+    fitted = Renderer(pipeline, SETTINGS).fit_adapter(adapter)
     assert {path: factors.shape for path, factors in fitted.modules.items()} == tiny_shapes()

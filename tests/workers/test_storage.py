@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-import os
-import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -13,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from optimizer.errors import StudyError, UsageError
-from optimizer.search.workers import storage as opening
-from optimizer.search.workers.storage import in_database, on_this_machine, seconds_from
+from optimizer.search.workers.storage import grace_seconds, heartbeat_seconds, in_database, on_this_machine
 from studies import StudyDirectory
 from tests.postgres import PASSWORD, free_port
 from tests.workers.runs import Job, Sources
@@ -110,17 +107,15 @@ def test_a_damaged_journal_is_named_with_what_to_do(tmp_path: Path) -> None:
     assert str(caught.value).endswith(f") — rebuild it from the evaluations: optimize repair {directory.path}")
 
 
-def test_grace_and_beat_are_settings_of_the_environment() -> None:
-    assert (seconds_from({}, "MULTILORA_BEAT", 10.0), seconds_from({"MULTILORA_BEAT": ""}, "MULTILORA_BEAT", 10.0)) == (10.0, 10.0)
-    assert seconds_from({"MULTILORA_GRACE": "2.5"}, "MULTILORA_GRACE", 120.0) == 2.5
+def test_grace_and_beat_are_settings_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (heartbeat_seconds({}), heartbeat_seconds({"MULTILORA_BEAT": ""}), grace_seconds({})) == (10.0, 10.0, 120.0)
+    assert grace_seconds({"MULTILORA_GRACE": "2.5"}) == 2.5
     for text in ("soon", "0", "-1", "nan", "inf"):
         with pytest.raises(UsageError) as caught:
-            seconds_from({"MULTILORA_GRACE": text}, "MULTILORA_GRACE", 120.0)
+            grace_seconds({"MULTILORA_GRACE": text})
         assert str(caught.value) == f"MULTILORA_GRACE: is {text!r} — give seconds, a number above 0"
-    code = "from optimizer.search.workers.storage import *; print(BEAT, GRACE)"
-    bare = {name: value for name, value in os.environ.items() if not name.startswith("MULTILORA")}
-    assert subprocess.run([sys.executable, "-c", code], env=bare, capture_output=True, text=True).stdout == "10.0 120.0\n"
-    assert opening.GRACE > opening.BEAT
+    monkeypatch.setenv("MULTILORA_BEAT", "0.5")
+    assert heartbeat_seconds() == 0.5, "read when it is needed, not when the module is imported"
 
 
 @pytest.mark.postgres

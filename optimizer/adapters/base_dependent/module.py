@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from optimizer.adapters.expand import BrokenModule, Roles
+from optimizer.adapters.expand import BrokenModule, Tensors
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,14 +16,14 @@ class Based:
     """The tensors of one module and the base weight that they change; all in fp64."""
 
     path: str
-    roles: Roles
+    tensors: Tensors
     weight: Tensor
     alpha_of: Callable[[int], float]
     has_bias: bool
     settings: Mapping[str, Any]
 
 
-def along(role: str, vector: Tensor, weight: Tensor, dim: int) -> Tensor:
+def along(suffix: str, vector: Tensor, weight: Tensor, dim: int) -> Tensor:
     """Returns a vector of any layout, reshaped to broadcast along one dimension of the weight.
 
     Raises:
@@ -31,14 +31,14 @@ def along(role: str, vector: Tensor, weight: Tensor, dim: int) -> Tensor:
     """
     if vector.numel() != weight.shape[dim] or max(vector.shape, default=1) != vector.numel():
         side = f"{weight.shape[dim]} {('outputs', 'inputs')[dim]}"
-        raise BrokenModule(role, f"shape {tuple(vector.shape)} is not one value for each of {side}")
+        raise BrokenModule(suffix, f"shape {tuple(vector.shape)} is not one value for each of {side}")
     return vector.reshape([-1 if d == dim else 1 for d in range(weight.ndim)])
 
 
-def number(module: Based, role: str) -> float:
-    tensor = module.roles[role]
+def number(module: Based, suffix: str) -> float:
+    tensor = module.tensors[suffix]
     if tensor.numel() != 1 or float(tensor.reshape(())) < 0:
-        raise BrokenModule(role, f"is not one number of at least 0: shape {tuple(tensor.shape)}")
+        raise BrokenModule(suffix, f"is not one number of at least 0: shape {tuple(tensor.shape)}")
     return float(tensor.reshape(()))
 
 

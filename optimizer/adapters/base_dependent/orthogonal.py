@@ -21,11 +21,11 @@ def oft_lycoris(module: Based) -> Tensor:
     ‖Q‖ over all blocks is at most alpha · out; alpha = 0 means no constraint. ``oft_blocks`` is (blocks, b, b) for OFT and
     (stages, blocks, b, b) for BOFT. Tensors of sd-scripts' own OFT (``networks/oft.py``) have this meaning if alpha is not 0.
     """
-    blocks, rows = module.roles["oft_blocks"], module.weight.flatten(1)
+    blocks, rows = module.tensors["oft_blocks"], module.weight.flatten(1)
     if blocks.ndim not in (3, 4) or blocks.shape[-1] != blocks.shape[-2]:
         raise BrokenModule("oft_blocks", f"shape {tuple(blocks.shape)} is not a list of square blocks")
     skew = blocks - blocks.mT
-    bound, norm = number(module, "alpha") * rows.shape[0] if "alpha" in module.roles else 0.0, float(skew.norm())
+    bound, norm = number(module, "alpha") * rows.shape[0] if "alpha" in module.tensors else 0.0, float(skew.norm())
     rotations = cayley(skew * (bound / norm) if 0 < bound < norm else skew)
     if blocks.ndim == 3:
         rows = blockwise("oft_blocks", rotations.mT, rows)
@@ -33,7 +33,7 @@ def oft_lycoris(module: Based) -> Tensor:
         half = blocks.shape[-1] // 2
         for stage, rotation in enumerate(rotations):
             rows = butterfly("oft_blocks", rotation, rows, 2**stage * half, 1)
-    return rows * along("rescale", module.roles["rescale"], rows, 0) if "rescale" in module.roles else rows
+    return rows * along("rescale", module.tensors["rescale"], rows, 0) if "rescale" in module.tensors else rows
 
 
 def oft_peft(module: Based) -> Tensor:
@@ -41,7 +41,7 @@ def oft_peft(module: Based) -> Tensor:
 
     R = (I − Q)(I + Q)⁻¹, or, with ``use_cayley_neumann``, a truncated Neumann series for the inverse.
     """
-    packed, (columns, *kernel) = module.roles["oft_R"], module.weight.shape[1:]
+    packed, (columns, *kernel) = module.tensors["oft_R"], module.weight.shape[1:]
     if any(n != 1 for n in kernel):
         raise BrokenModule("oft_R", "sits on a convolution with a kernel, where PEFT sums rotated patches: no change of the weight")
     size = (1 + math.isqrt(1 + 8 * packed.shape[-1])) // 2
@@ -79,7 +79,7 @@ def _peft_rotation(module: Based, skew: Tensor) -> Tensor:
 
 def boft_peft(module: Based) -> Tensor:
     """Returns W′ = s ⊙ WRᵀ with s = ``boft_s``, R = R_N … R_1 from ``boft_R`` (stages, blocks, b, b), and Q = (b − bᵀ)/2."""
-    blocks, rows = module.roles["boft_R"], module.weight.flatten(1).T
+    blocks, rows = module.tensors["boft_R"], module.weight.flatten(1).T
     if blocks.ndim != 4 or blocks.shape[-1] != blocks.shape[-2]:
         raise BrokenModule("boft_R", f"shape {tuple(blocks.shape)} is not a list of square blocks for each stage")
     rotations = cayley((blocks.mT - blocks) / 2)
@@ -87,4 +87,4 @@ def boft_peft(module: Based) -> Tensor:
     rows = blockwise("boft_R", rotations[0], rows)
     for stage, rotation in enumerate(rotations[1:], start=1):
         rows = butterfly("boft_R", rotation, rows, 2**stage, blocks.shape[-1] // 2)
-    return rows.T * along("boft_s", module.roles["boft_s"], rows.T, 0)
+    return rows.T * along("boft_s", module.tensors["boft_s"], rows.T, 0)

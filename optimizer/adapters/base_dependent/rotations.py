@@ -25,19 +25,19 @@ def neumann(skew: Tensor, terms: int) -> Tensor:
     return result
 
 
-def blockwise(role: str, blocks: Tensor, rows: Tensor) -> Tensor:
+def blockwise(suffix: str, blocks: Tensor, rows: Tensor) -> Tensor:
     """Returns the product of the block-diagonal matrix with blocks (blocks, b, b) and rows (blocks·b, n)."""
     count, size = blocks.shape[:2]
     if count * size != rows.shape[0]:
-        raise BrokenModule(role, f"{count} blocks of {size} do not fill the weight's side of {rows.shape[0]}")
+        raise BrokenModule(suffix, f"{count} blocks of {size} do not fill the weight's side of {rows.shape[0]}")
     product: Tensor = blocks @ rows.reshape(count, size, -1)
     return product.reshape(rows.shape)
 
 
-def butterfly(role: str, blocks: Tensor, rows: Tensor, pairs: int, grain: int) -> Tensor:
+def butterfly(suffix: str, blocks: Tensor, rows: Tensor, pairs: int, grain: int) -> Tensor:
     """Returns one butterfly stage: pairs ``grain`` rows with those pairs · grain rows away, applies the blocks, undoes the permutation."""
     span = 2 * pairs * grain
     if blocks.shape[-1] % 2 or not span or rows.shape[0] % span:
-        raise BrokenModule(role, f"blocks of {blocks.shape[-1]} make no butterfly of this many stages over {rows.shape[0]}")
+        raise BrokenModule(suffix, f"blocks of {blocks.shape[-1]} make no butterfly of this many stages over {rows.shape[0]}")
     order = torch.arange(rows.shape[0]).reshape(-1, 2, pairs, grain).transpose(1, 2).flatten()
-    return blockwise(role, blocks, rows[order])[order.argsort()]
+    return blockwise(suffix, blocks, rows[order])[order.argsort()]

@@ -1,4 +1,4 @@
-"""Describes a base model family by one record of tables."""
+"""Describes a base model family by one record of tables: names, shapes, blocks, files and drawing all derive from it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from optimizer.adapters.families.blueprint import Blueprint
+from optimizer.adapters.families.pipeline_class import PipelineClass
 from optimizer.adapters.families.text_encoders import TextEncoder
 
 
@@ -49,23 +51,27 @@ class Run:
     count: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Family:
     """A base model family, within which adapters are compatible.
 
     Attributes:
         name: identifier, ``sd1``, ``sdxl``, …
         title: human-readable name.
-        denoiser: the denoiser part of the pipeline: ``unet`` or ``transformer``.
+        pipeline: diffusers pipeline class that draws with models of the family; families of one class share its record.
         modules: templates of the denoiser's linear and convolution modules, in diffusers names.
         native: module template in the original code → its diffusers modules. ComfyUI's files use these names, and kohya's files do
             if ``kohya_native``.
         foreign: further module template → its diffusers modules, for names that are read but never written.
         text_encoders: text encoders, in the pipeline's order.
         kohya_native: whether sd-scripts names the denoiser's modules as the original code does.
+        convolutions: leaf names of modules that are 1 × 1 convolutions here, linear layers in other families.
         signs: weight shapes that identify the family.
-        runs: block sequences of a transformer; empty for U-Nets, which have their own block names.
+        levels: number of resolution levels of a U-Net, which determine its blocks; 0 for a transformer.
+        runs: block sequences of a transformer; empty for U-Nets.
+        blueprints: diffusers model type of a single file → configuration of its models; empty if single files are not read.
         versions: prefixes of ``ss_base_model_version`` in trained files; the first one is written.
+        v2: value of sd-scripts' ``ss_v2``.
         architecture: ModelSpec's architecture name, which is written.
         architectures: prefixes of ModelSpec's architecture name, which are recognised.
         implementation: ModelSpec's implementation: where the original code is published.
@@ -75,7 +81,7 @@ class Family:
 
     name: str
     title: str
-    denoiser: str
+    pipeline: PipelineClass
     modules: tuple[str, ...]
     native: Mapping[str, Native]
     text_encoders: tuple[TextEncoder, ...]
@@ -87,8 +93,17 @@ class Family:
     network: str = "networks.lora"
     resolution: str = "1024x1024"
     kohya_native: bool = True
+    v2: bool = False
+    convolutions: tuple[str, ...] = ()
     foreign: Mapping[str, Native] = field(default_factory=dict)
+    levels: int = 0
     runs: tuple[Run, ...] = ()
+    blueprints: Mapping[str, Blueprint] = field(default_factory=dict)
+
+    @property
+    def denoiser(self) -> str:
+        """Denoiser part of the pipeline: ``unet`` or ``transformer``."""
+        return self.pipeline.denoiser
 
     @property
     def parts(self) -> dict[str, tuple[str, ...]]:

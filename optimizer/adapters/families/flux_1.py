@@ -9,7 +9,11 @@ is for ``linear2`` (``_convert_xlabs_flux_lora_to_diffusers``).
 
 from __future__ import annotations
 
+from typing import Any
+
+from optimizer.adapters.families.blueprint import CLIP_L, T5_XXL, Blueprint, vae_config
 from optimizer.adapters.families.family import Family, Native, Run, sign
+from optimizer.adapters.families.pipeline_class import TWO_ENCODERS, Drawing, FilePart, PipelineClass
 from optimizer.adapters.families.text_encoders import clip, t5
 
 _DOUBLE, _SINGLE = "transformer_blocks.#", "single_transformer_blocks.#"
@@ -52,10 +56,40 @@ _XLABS = {
     "single_blocks.#.processor.proj": Native((f"{_SINGLE}.proj_out",)),
 }
 
+
+def _blueprint(*, guidance: bool, **schedule: Any) -> Blueprint:
+    return Blueprint(
+        model="FLUX.1",
+        denoiser={"guidance_embeds": guidance},
+        vae=vae_config(size=1024, scale=0.3611, shift=0.1159, channels=16),
+        texts=(("CLIPTextModel", CLIP_L), ("T5EncoderModel", T5_XXL)),
+        scheduler=("FlowMatchEulerDiscreteScheduler", {"base_shift": 0.5, "max_shift": 1.15, **schedule}),
+    )
+
+
 FLUX1 = Family(
     name="flux1",
     title="FLUX.1",
-    denoiser="transformer",
+    pipeline=PipelineClass(
+        name="FluxPipeline",
+        title="FLUX.1",
+        denoiser="transformer",
+        denoiser_class="FluxTransformer2DModel",
+        drawing=Drawing(steps=28, guidance=3.5),
+        encoding="flux",
+        parts=TWO_ENCODERS,
+        negates=False,
+        packed=True,
+        half="bf16",
+        chunked=False,
+        t5_tokenizer="tokenizer_2",
+        t5_length=512,
+        file_parts={
+            "transformer": (FilePart(conversion="flux", start="model.diffusion_model.", whole=True),),
+            "text_encoder": (FilePart(conversion="clip", start="text_encoders.clip_l.transformer."),),
+            "text_encoder_2": (FilePart(conversion="t5", start="text_encoders.t5xxl.transformer."),),
+        },
+    ),
     modules=tuple(module for native in _NATIVE.values() for module in native.modules),
     native=_NATIVE,
     foreign=_XLABS,
@@ -70,4 +104,8 @@ FLUX1 = Family(
     architectures=("flux-1", "flux.1"),
     implementation="https://github.com/black-forest-labs/flux",
     network="networks.lora_flux",
+    blueprints={
+        "flux-dev": _blueprint(guidance=True, shift=3.0, use_dynamic_shifting=True),
+        "flux-schnell": _blueprint(guidance=False, shift=1.0, use_dynamic_shifting=False),
+    },
 )

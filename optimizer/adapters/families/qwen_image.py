@@ -9,6 +9,7 @@ from __future__ import annotations
 from itertools import product
 
 from optimizer.adapters.families.family import Family, Native, Run, sign
+from optimizer.adapters.families.pipeline_class import Drawing, PipelineClass
 
 _BLOCK = "transformer_blocks.#"
 _ATTENTION = ("to_q", "to_k", "to_v", "add_q_proj", "add_k_proj", "add_v_proj", "to_out.0", "to_add_out")
@@ -22,7 +23,13 @@ _MODULES = (
 QWEN_IMAGE = Family(
     name="qwen-image",
     title="Qwen-Image",
-    denoiser="transformer",
+    pipeline=PipelineClass(
+        name="QwenImagePipeline",
+        title="Qwen-Image",
+        denoiser="transformer",
+        denoiser_class="QwenImageTransformer2DModel",
+        drawing=Drawing(steps=50, guidance=4.0),
+    ),
     modules=_MODULES,
     native={module: Native((module,)) for module in _MODULES},
     text_encoders=(),

@@ -13,7 +13,7 @@ from optimizer.errors import BaseModelError
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?")
 
 
-def located(base: str | Path) -> Path:
+def locate_base(base: str | Path) -> Path:
     """Returns the folder or file of a base model. Nothing is downloaded.
 
     Args:
@@ -36,8 +36,3 @@ def located(base: str | Path) -> Path:
         fetch = f"hf download {model}" + (f" --revision {revision}" if revision else "")
         problem = f"neither a folder nor a file, and no model of this name is in the local cache {constants.HF_HUB_CACHE}"
         raise BaseModelError(problem, where=name, remedy=f"check the path, or fetch it once: {fetch}") from error
-
-
-def is_hub_name(base: str) -> bool:
-    """Returns whether a base has the form of a hub name and is not an existing path."""
-    return bool(_ID.fullmatch(base)) and not Path(base).exists()

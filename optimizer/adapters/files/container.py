@@ -23,6 +23,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from optimizer.adapters.files.dtypes import TORCH_DTYPES
 from optimizer.errors import AdapterError
 
 _PICKLES = {".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle"}
@@ -31,16 +32,8 @@ _LARGEST = 100_000_000  # limit of the safetensors library: a greater length mea
 _EXPORT_AGAIN = "download or export the file again as safetensors"
 
 
-_DTYPES: dict[str, torch.dtype] = {
-    **{"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16},
-    **{"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "F8_E8M0": torch.float8_e8m0fnu},
-    **{"I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "BOOL": torch.bool},
-    **{"U64": torch.uint64, "U32": torch.uint32, "U16": torch.uint16, "U8": torch.uint8},
-}
-
-
 @dataclass(frozen=True)
-class Entry:
+class HeaderEntry:
     """Header entry of a tensor: safetensors dtype (``F16``, ``BF16``, ``F32``, …), shape, and byte range after the header."""
 
     dtype: str
@@ -61,7 +54,7 @@ class Header:
     """
 
     path: Path
-    entries: Mapping[str, Entry]
+    entries: Mapping[str, HeaderEntry]
     metadata: Mapping[str, str]
     raw: bytes
 
@@ -120,8 +113,8 @@ def read_tensors(header: Header) -> tuple[dict[str, Tensor], str]:
     return {name: _view(buffer, start, entry) for name, entry in header.entries.items()}, hashlib.sha256(data).hexdigest()
 
 
-def _view(buffer: Tensor, offset: int, entry: Entry) -> Tensor:
-    dtype = _DTYPES[entry.dtype]
+def _view(buffer: Tensor, offset: int, entry: HeaderEntry) -> Tensor:
+    dtype = TORCH_DTYPES[entry.dtype]
     own = buffer[offset + entry.start : offset + entry.stop]
     if (offset + entry.start) % dtype.itemsize:
         own = own.clone()  # views need an aligned offset, which a header of odd length does not give
@@ -210,7 +203,7 @@ def _table(text: bytes, path: Path) -> dict[str, Any]:
     return table
 
 
-def _entries(table: Mapping[str, Any], room: int, path: Path) -> dict[str, Entry]:
+def _entries(table: Mapping[str, Any], room: int, path: Path) -> dict[str, HeaderEntry]:
     entries = {name: _entry(fields, name, path) for name, fields in table.items()}
     if not entries:
         raise AdapterError("holds no tensor", file=path, remedy="name the file that holds the LoRA's weights")
@@ -227,16 +220,18 @@ def _entries(table: Mapping[str, Any], room: int, path: Path) -> dict[str, Entry
     return entries
 
 
-def _entry(fields: Any, name: str, path: Path) -> Entry:
+def _entry(fields: Any, name: str, path: Path) -> HeaderEntry:
     try:
         (start, stop), shape, dtype = fields["data_offsets"], tuple(fields["shape"]), fields["dtype"]
     except (KeyError, TypeError, ValueError) as error:
         raise AdapterError("the header's entry is malformed", file=path, key=name, remedy=_EXPORT_AGAIN) from error
     if not all(type(n) is int and n >= 0 for n in (start, stop, *shape)) or start > stop or not isinstance(dtype, str):
         raise AdapterError("the header's entry is malformed", file=path, key=name, remedy=_EXPORT_AGAIN)
-    if dtype not in _DTYPES:
+    if dtype not in TORCH_DTYPES:
         raise AdapterError(f"has the dtype {dtype[:20]!r}, which is not read", file=path, key=name, remedy=_EXPORT_AGAIN)
-    if math.prod(shape) * _DTYPES[dtype].itemsize != stop - start:
-        problem = f"has {stop - start} bytes; its shape {str(shape)[:80]} of {dtype} needs {math.prod(shape) * _DTYPES[dtype].itemsize}"
+    if math.prod(shape) * TORCH_DTYPES[dtype].itemsize != stop - start:
+        problem = (
+            f"has {stop - start} bytes; its shape {str(shape)[:80]} of {dtype} needs {math.prod(shape) * TORCH_DTYPES[dtype].itemsize}"
+        )
         raise AdapterError(problem, file=path, key=name, remedy=_EXPORT_AGAIN)
-    return Entry(dtype, shape, start, stop)
+    return HeaderEntry(dtype, shape, start, stop)

@@ -9,17 +9,17 @@ from dataclasses import dataclass, replace
 
 from optimizer.adapters.families import FAMILIES, Family
 from optimizer.adapters.files.container import Header
-from optimizer.adapters.names.keys import dialect_of, place_of, suggestion
-from optimizer.adapters.names.targets import Place
-from optimizer.adapters.names.tensor_suffixes import NO_FACTOR, WEIGHT, Refusal, Suffix, read_suffix
+from optimizer.adapters.names.keys import dialect_of, suggestion, target_of
+from optimizer.adapters.names.targets import Target
+from optimizer.adapters.names.tensor_suffixes import NO_FACTOR, WEIGHT, Key, Refusal, split_key
 from optimizer.errors import AdapterError
 
 _LISTED = 10
 # Key prefixes of checkpoints, to detect a checkpoint that is given as a source; LoRA keys also end in the name of a factor.
 _MODEL = ("model.diffusion_model.", "first_stage_model.", "cond_stage_model.", "conditioner.embedders.")
 
-Names = Mapping[str, Suffix]
-"""Tensor name → module name in the file, and role."""
+Keys = Mapping[str, Key]
+"""Tensor name → module name in the file, and suffix."""
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,14 @@ class Contents:
 
     Attributes:
         families: families that yield this interpretation.
-        modules: place of a module → role → tensor name.
+        modules: target of a module → suffix → tensor name.
         unknown: tensor name → reason why it is skipped.
         dialect: human-readable name of the dialect.
-        clash: error about two tensors for one module and role, or None.
+        clash: error about two tensors for one module and suffix, or None.
     """
 
     families: tuple[Family, ...]
-    modules: Mapping[Place, Mapping[str, str]]
+    modules: Mapping[Target, Mapping[str, str]]
     unknown: Mapping[str, str]
     dialect: str
     clash: AdapterError | None = None
@@ -49,12 +49,12 @@ def read_contents(header: Header, allow_unknown: bool) -> list[Contents]:
         allow_unknown: if True, skip unrecognised and optional tensors.
 
     Raises:
-        AdapterError: a tensor cannot be merged, or is not recognised (unless allowed), or two tensors have one module and role.
+        AdapterError: a tensor cannot be merged, or is not recognised (unless allowed), or two tensors have one module and suffix.
     """
-    names, left_out = _suffixes(header, allow_unknown)
-    ways = [_explained(names, family, header) for family in FAMILIES.values()]
+    keys, left_out = _split_keys(header, allow_unknown)
+    ways = [_interpretation(keys, family, header) for family in FAMILIES.values()]
     fewest = min(map(_faults, ways))
-    best = _joined([way for way in ways if _faults(way) == fewest])
+    best = _join([way for way in ways if _faults(way) == fewest])
     unknown = {**left_out, **best[0].unknown}
     if unknown and not (allow_unknown and best[0].modules):
         raise _strangers(unknown, header)
@@ -67,14 +67,14 @@ def _faults(way: Contents) -> tuple[int, bool]:
     return len(way.unknown), way.clash is not None
 
 
-def _suffixes(header: Header, allow_unknown: bool) -> tuple[dict[str, Suffix], dict[str, str]]:
-    names: dict[str, Suffix] = {}
+def _split_keys(header: Header, allow_unknown: bool) -> tuple[dict[str, Key], dict[str, str]]:
+    keys: dict[str, Key] = {}
     left_out: dict[str, str] = {}
     refused: dict[str, Refusal] = {}
     for tensor in header.entries:
-        meaning = read_suffix(tensor)
-        if isinstance(meaning, Suffix):
-            names[tensor] = meaning
+        meaning = split_key(tensor)
+        if isinstance(meaning, Key):
+            keys[tensor] = meaning
         elif not isinstance(meaning, Refusal):
             left_out[tensor] = meaning.reason
         elif allow_unknown and meaning.optional:
@@ -83,39 +83,39 @@ def _suffixes(header: Header, allow_unknown: bool) -> tuple[dict[str, Suffix], d
             refused[tensor] = meaning
     if refused:
         raise _refusal(refused, header)
-    scaled = {suffix.stem for suffix in names.values() if suffix.role == "on_input"}
-    stray = {tensor for tensor, suffix in names.items() if suffix.role == WEIGHT and suffix.stem not in scaled}
-    known = {tensor: suffix for tensor, suffix in names.items() if tensor not in stray}
-    return known, left_out | {tensor: NO_FACTOR for tensor in names if tensor in stray}
+    scaled = {key.stem for key in keys.values() if key.suffix == "on_input"}
+    stray = {tensor for tensor, key in keys.items() if key.suffix == WEIGHT and key.stem not in scaled}
+    known = {tensor: key for tensor, key in keys.items() if tensor not in stray}
+    return known, left_out | {tensor: NO_FACTOR for tensor in keys if tensor in stray}
 
 
-def _explained(names: Names, family: Family, header: Header) -> Contents:
-    places = {stem: place_of(stem, family) for stem in dict.fromkeys(suffix.stem for suffix in names.values())}
-    modules: dict[Place, dict[str, str]] = {}
-    owners: dict[str, Place] = {}
+def _interpretation(keys: Keys, family: Family, header: Header) -> Contents:
+    targets = {stem: target_of(stem, family) for stem in dict.fromkeys(key.stem for key in keys.values())}
+    modules: dict[Target, dict[str, str]] = {}
+    owners: dict[str, Target] = {}
     unknown: dict[str, str] = {}
     clash: AdapterError | None = None
-    for tensor, suffix in names.items():
-        where = places[suffix.stem]
-        if where is None:
+    for tensor, key in keys.items():
+        target = targets[key.stem]
+        if target is None:
             unknown[tensor] = "no known module"
-        elif rival := _rival(where, suffix.role, modules, owners):
-            problem = f"stands for the same as {rival!r}: {suffix.role} of {where.paths[0]}"
+        elif rival := _rival(target, key.suffix, modules, owners):
+            problem = f"stands for the same as {rival!r}: {key.suffix} of {target.paths[0]}"
             clash = clash or AdapterError(problem, file=header.path, key=tensor, remedy="the file mixes two adapters: split it")
         else:
-            modules.setdefault(where, {})[suffix.role] = tensor
-            owners.update(dict.fromkeys(where.paths, where))
-    dialects = Counter(dialect_of(stem, where) for stem, where in places.items() if where)
+            modules.setdefault(target, {})[key.suffix] = tensor
+            owners.update(dict.fromkeys(target.paths, target))
+    dialects = Counter(dialect_of(stem, target) for stem, target in targets.items() if target)
     return Contents((family,), modules, unknown, " + ".join(sorted(dialects, key=lambda name: -dialects[name])), clash)
 
 
-def _rival(where: Place, role: str, modules: Mapping[Place, Mapping[str, str]], owners: Mapping[str, Place]) -> str | None:
-    """Returns a conflicting tensor: one with this place and role, or one for a module of this place in another place; else None."""
-    other = next((owner for path in where.paths if (owner := owners.get(path, where)) != where), None)
-    return next(iter(modules[other].values())) if other else modules.get(where, {}).get(role)
+def _rival(target: Target, suffix: str, modules: Mapping[Target, Mapping[str, str]], owners: Mapping[str, Target]) -> str | None:
+    """Returns a conflicting tensor: one with this target and suffix, or one for a module of this target in another target; else None."""
+    other = next((owner for path in target.paths if (owner := owners.get(path, target)) != target), None)
+    return next(iter(modules[other].values())) if other else modules.get(target, {}).get(suffix)
 
 
-def _joined(ways: list[Contents]) -> list[Contents]:
+def _join(ways: list[Contents]) -> list[Contents]:
     """Returns the interpretations with equal ones joined, each with all of its families."""
     joined: list[Contents] = []
     for way in ways:
@@ -148,7 +148,7 @@ def _strangers(unknown: Mapping[str, str], header: Header) -> AdapterError:
     for tensor in unknown:
         alike.setdefault(re.sub(r"\d+", "#", tensor), []).append(tensor)
     kinds = list(alike.values())
-    listed = "; ".join(_described(kind, unknown[kind[0]]) for kind in kinds[:_LISTED])
+    listed = "; ".join(_description(kind, unknown[kind[0]]) for kind in kinds[:_LISTED])
     more = f"; and {sum(map(len, kinds[_LISTED:]))} more" if len(kinds) > _LISTED else ""
     if len(unknown) == count:
         remedy = "name a LoRA, LoHa or LoKr file of a supported base model, not a checkpoint or an embedding"
@@ -157,7 +157,7 @@ def _strangers(unknown: Mapping[str, str], header: Header) -> AdapterError:
     return AdapterError(f"{len(unknown)} of {count} tensors are not understood: {listed}{more}", file=header.path, remedy=remedy)
 
 
-def _described(kind: list[str], reason: str) -> str:
+def _description(kind: list[str], reason: str) -> str:
     """Returns a description of tensors whose names differ only in their numbers."""
     others = f" and {len(kind) - 1} like it" if len(kind) > 1 else ""
     return f"{kind[0][:160]}{others} ({reason}; nearest pattern: {suggestion(kind[0])})"

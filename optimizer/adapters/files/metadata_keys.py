@@ -12,6 +12,6 @@ OUTPUT_NAME = ("ss_output_name",)
 TAGS = "modelspec.tags"
 
 
-def said(metadata: Mapping[str, str], keys: Sequence[str]) -> str:
+def metadata_value(metadata: Mapping[str, str], keys: Sequence[str]) -> str:
     """Returns the first non-empty value of the keys, stripped; empty if there is none. The value is untrusted text."""
     return next((text for key in keys if (text := metadata.get(key, "").strip())), "")

@@ -9,8 +9,8 @@ from typing import Literal
 
 from optimizer.adapters.factors import Factors
 from optimizer.adapters.families import FAMILIES, Family, Native
-from optimizer.adapters.fusing import put_together
-from optimizer.adapters.names.grammar import Grammar, filled
+from optimizer.adapters.fusing import fuse
+from optimizer.adapters.names.grammar import Grammar, fill
 from optimizer.adapters.names.paths import split_path
 
 Dialect = Literal["kohya", "diffusers", "comfyui"]
@@ -18,12 +18,12 @@ Dialect = Literal["kohya", "diffusers", "comfyui"]
 Modules = Mapping[str, Factors]
 
 
-class Unspeakable(ValueError):
+class MissingKey(ValueError):
     """A dialect has no key for a module, or modules that it fuses into one weight have incompatible shapes."""
 
 
 @dataclass(frozen=True)
-class Spelt:
+class DialectWeight:
     """One weight of a file, with its key in a dialect.
 
     Attributes:
@@ -45,7 +45,7 @@ class _Weight:
     paths: tuple[str, ...]
 
 
-def spelt(modules: Modules, base: str, dialect: Dialect) -> Iterator[Spelt]:
+def dialect_weights(modules: Modules, base: str, dialect: Dialect) -> Iterator[DialectWeight]:
     """Yields every weight of a file in the dialect, in the order of the module paths.
 
     Args:
@@ -54,16 +54,16 @@ def spelt(modules: Modules, base: str, dialect: Dialect) -> Iterator[Spelt]:
         dialect: key naming convention of the file.
 
     Raises:
-        Unspeakable: the dialect has no key for a module, or fused modules have incompatible shapes.
+        MissingKey: the dialect has no key for a module, or fused modules have incompatible shapes.
     """
     family = None if dialect == "diffusers" else _family(modules, base)
     for weight in _weights(modules, family, dialect):
         try:
-            factors = put_together(modules, weight.paths, weight.record.rows, weight.record.swapped)
+            factors = fuse(modules, weight.paths, weight.record.rows, weight.record.swapped)
         except ValueError as error:
-            raise Unspeakable(str(error)) from error
+            raise MissingKey(str(error)) from error
         prefix = f"{weight.part}." if family is None else _prefix(weight.part, family, dialect)
-        yield Spelt(weight.part, prefix + (weight.name.replace(".", "_") if dialect == "kohya" else weight.name), factors)
+        yield DialectWeight(weight.part, prefix + (weight.name.replace(".", "_") if dialect == "kohya" else weight.name), factors)
 
 
 def written_rows(path: str, shape: tuple[int, ...], base: str) -> int:
@@ -89,7 +89,7 @@ def _family(modules: Modules, base: str) -> Family:
         return FAMILIES[base]
     parts = {path.partition(".")[0] for path in modules}
     if "transformer" in parts:
-        raise Unspeakable(f"a transformer's names depend on the base model, and {base!r} is none of {', '.join(FAMILIES)}")
+        raise MissingKey(f"a transformer's names depend on the base model, and {base!r} is none of {', '.join(FAMILIES)}")
     return FAMILIES["sdxl" if "text_encoder_2" in parts else "sd1"]
 
 
@@ -109,9 +109,9 @@ def _native(part: str, name: str, family: Family) -> _Weight:
     """Returns the weight of the original code that holds a module."""
     found = _natives(family.name).find(name)
     if found is None:
-        raise Unspeakable(f"the original code of {family.title} has no module like {part}.{name}")
+        raise MissingKey(f"the original code of {family.title} has no module like {part}.{name}")
     (template, record), indices = found
-    return _Weight(part, filled(template, indices), record, tuple(f"{part}.{filled(module, indices)}" for module in record.modules))
+    return _Weight(part, fill(template, indices), record, tuple(f"{part}.{fill(module, indices)}" for module in record.modules))
 
 
 @cache
@@ -126,4 +126,4 @@ def _prefix(part: str, family: Family, dialect: Dialect) -> str:
     for encoder in family.text_encoders:
         if part == encoder.part:
             return encoder.kohya if dialect == "kohya" else encoder.comfyui
-    raise Unspeakable(f"{family.title} has no {part}")
+    raise MissingKey(f"{family.title} has no {part}")

@@ -31,25 +31,25 @@ class Grammar(Generic[T]):
         self._separator = separator
         self._entries: dict[str, list[tuple[tuple[str, ...], T]]] = {}
         for template, value in templates.items():
-            key, numbers = self._taken_apart(template.replace(".", separator))
+            key, numbers = self._split(template.replace(".", separator))
             self._entries.setdefault(key, []).append((numbers, value))
 
     def find(self, name: str) -> tuple[T, tuple[str, ...]] | None:
         """Returns the value of the template that matches the name and the indices in the name; None if no template matches."""
-        key, numbers = self._taken_apart(name)
+        key, numbers = self._split(name)
         for wanted, value in self._entries.get(key, ()):
             if all(_INDEX.fullmatch(number) if want == "#" else number == want for want, number in zip(wanted, numbers, strict=True)):
                 return value, tuple(number for want, number in zip(wanted, numbers, strict=True) if want == "#")
         return None
 
-    def _taken_apart(self, name: str) -> tuple[str, tuple[str, ...]]:
+    def _split(self, name: str) -> tuple[str, tuple[str, ...]]:
         """Returns the name with ``#`` for every number between separators, and these numbers."""
         pieces = name.split(self._separator)
         numbers = tuple(piece for piece in pieces if piece == "#" or piece.isdecimal())
         return self._separator.join("#" if piece == "#" or piece.isdecimal() else piece for piece in pieces), numbers
 
 
-def filled(template: str, indices: Sequence[str]) -> str:
+def fill(template: str, indices: Sequence[str]) -> str:
     """Returns the template with every ``#`` replaced by its index."""
     pieces = template.split("#")
     return "".join(piece + index for piece, index in zip(pieces, [*indices, ""], strict=True))

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 
 from optimizer.adapters.families import FAMILIES, Family
 from optimizer.adapters.names.paths import TEMPLATES, nearest_pattern
-from optimizer.adapters.names.targets import Place, place
-from optimizer.adapters.names.tensor_suffixes import Suffix, read_suffix
+from optimizer.adapters.names.targets import Target, find_target
+from optimizer.adapters.names.tensor_suffixes import Key, split_key
 
 _DENOISER = "denoiser"
 _LYCORIS, _PEFT = "lycoris_", "base_model.model."
@@ -37,55 +37,51 @@ class _Prefix:
     dialect: str
 
 
+# Reversed, so that the first family with a prefix sets its default part.
+_ENCODERS = [encoder for family in reversed(FAMILIES.values()) for encoder in family.text_encoders]
 _PREFIXES: dict[str, _Prefix] = {
     "lora_unet_": _Prefix(_DENOISER, "_", "kohya"),
     "lora_transformer_": _Prefix("transformer", "_", "OneTrainer"),
-    "lora_te_": _Prefix("text_encoder", "_", "kohya"),
-    "lora_te1_": _Prefix("text_encoder", "_", "kohya"),
-    "lora_te2_": _Prefix("text_encoder_2", "_", "kohya"),
-    "lora_te3_": _Prefix("text_encoder_3", "_", "kohya"),
+    **{encoder.kohya: _Prefix(encoder.part, "_", "kohya") for encoder in _ENCODERS},
     **{f"{part}.": _Prefix(part, ".", "diffusers") for part in TEMPLATES},
     "diffusion_model.": _Prefix(_DENOISER, ".", "ComfyUI"),
-    "text_encoders.clip_l.transformer.": _Prefix("text_encoder", ".", "ComfyUI"),
-    "text_encoders.clip_h.transformer.": _Prefix("text_encoder", ".", "ComfyUI"),
-    "text_encoders.clip_g.transformer.": _Prefix("text_encoder_2", ".", "ComfyUI"),
-    "text_encoders.t5xxl.transformer.": _Prefix("text_encoder_3", ".", "ComfyUI"),
+    **{encoder.comfyui: _Prefix(encoder.part, ".", "ComfyUI") for encoder in _ENCODERS},
 }
 
 
-def place_of(stem: str, family: Family) -> Place | None:
-    """Returns the place of a module name of a file in a base model family; None if the family has no such module.
+def target_of(stem: str, family: Family) -> Target | None:
+    """Returns the target of a module name of a file in a base model family; None if the family has no such module.
 
     Example:
-        >>> place_of("lora_unet_double_blocks_0_img_attn_proj", FAMILIES["flux1"]).paths
+        >>> target_of("lora_unet_double_blocks_0_img_attn_proj", FAMILIES["flux1"]).paths
         ('transformer.transformer_blocks.0.attn.to_out.0',)
     """
     if found := _prefix(stem):
         text, prefix = found
-        return _place(family, _part(text, prefix, family), stem.removeprefix(text), prefix.separator)
+        return _target(family, _part(text, prefix, family), stem.removeprefix(text), prefix.separator)
     if stem.startswith(_LYCORIS):
         return _lycoris(stem.removeprefix(_LYCORIS), family)
     bare = stem.removeprefix(_PEFT)
     if bare != stem and (found := _prefix(bare)):
-        return place_of(bare, family)
-    return next((where for part in family.parts if (where := _place(family, part, bare, "."))), None)
+        return target_of(bare, family)
+    return next((target for part in family.parts if (target := _target(family, part, bare, "."))), None)
 
 
-def dialect_of(stem: str, where: Place) -> str:
+def dialect_of(stem: str, target: Target) -> str:
     """Returns the name of the dialect that a module name is written in."""
     if found := _prefix(stem):
         return found[1].dialect
     if stem.startswith((_LYCORIS, _PEFT)):
         return "LyCORIS" if stem.startswith(_LYCORIS) else "PEFT"
-    if where.name.startswith(("double_blocks", "single_blocks")) and ".processor." in stem:
+    if target.name.startswith(("double_blocks", "single_blocks")) and ".processor." in stem:
         return "XLabs"
-    return "diffusers" if where.paths == (f"{where.part}.{where.name}",) else "original"
+    return "diffusers" if target.paths == (f"{target.part}.{target.name}",) else "original"
 
 
 def suggestion(name: str) -> str:
     """Returns the known module pattern most similar to an unknown key; slow, for error messages only."""
-    suffix = read_suffix(name)
-    stem = (suffix.stem if isinstance(suffix, Suffix) else name).removeprefix(_PEFT).removeprefix(_LYCORIS)
+    key = split_key(name)
+    stem = (key.stem if isinstance(key, Key) else name).removeprefix(_PEFT).removeprefix(_LYCORIS)
     flat = "." not in stem
     known = {text: _templates(prefix.part) for text, prefix in _PREFIXES.items() if (prefix.separator == "_") == flat}
     return nearest_pattern(stem, known)
@@ -113,15 +109,15 @@ def _part(text: str, prefix: _Prefix, family: Family) -> str:
     return next((encoder.part for encoder in family.text_encoders if text in (encoder.kohya, encoder.comfyui)), prefix.part)
 
 
-def _lycoris(name: str, family: Family) -> Place | None:
-    """Returns the place of a LyCORIS module name, which is relative to the wrapped object: the pipeline or one of its parts."""
-    named = (_place(family, part, name.removeprefix(f"{part}_"), "_") for part in family.parts if name.startswith(f"{part}_"))
-    bare = (_place(family, part, name, "_") for part in family.parts)
-    return next((where for where in (*named, *bare) if where), None)
+def _lycoris(name: str, family: Family) -> Target | None:
+    """Returns the target of a LyCORIS module name, which is relative to the wrapped object: the pipeline or one of its parts."""
+    named = (_target(family, part, name.removeprefix(f"{part}_"), "_") for part in family.parts if name.startswith(f"{part}_"))
+    bare = (_target(family, part, name, "_") for part in family.parts)
+    return next((target for target in (*named, *bare) if target), None)
 
 
-def _place(family: Family, part: str, name: str, separator: str) -> Place | None:
-    return next((where for spelling in _spellings(part, name) if (where := place(family, part, spelling, separator))), None)
+def _target(family: Family, part: str, name: str, separator: str) -> Target | None:
+    return next((target for spelling in _spellings(part, name) if (target := find_target(family, part, spelling, separator))), None)
 
 
 def _spellings(part: str, name: str) -> Iterator[str]:

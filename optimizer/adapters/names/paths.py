@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 
 from optimizer.adapters.families import FAMILIES, INNER
-from optimizer.adapters.names.grammar import Grammar, filled
+from optimizer.adapters.names.grammar import Grammar, fill
 
 
 def _templates() -> dict[str, tuple[str, ...]]:
@@ -39,7 +39,7 @@ _GRAMMARS = {part: grammar(templates, ".") for part, templates in TEMPLATES.item
 def from_dotted(part: str, name: str) -> str | None:
     """Returns the canonical path of a module of a part, or None if no family has a module of this name."""
     found = _GRAMMARS[part].find(name.removeprefix(INNER))
-    return f"{part}.{filled(*found)}" if found else None
+    return f"{part}.{fill(*found)}" if found else None
 
 
 def split_path(path: str) -> tuple[str, str]:
@@ -69,7 +69,7 @@ def nearest_pattern(name: str, prefixes: Mapping[str, Collection[str]]) -> str:
     """Returns the known key pattern most similar to an unknown key, with ``#`` for an index.
 
     Args:
-        name: key of the file, without the suffix of the tensor's role.
+        name: key of the file, without the tensor's suffix.
         prefixes: key prefix → templates that can follow it; a prefix that ends in ``_`` marks flattened names.
     """
     known = [

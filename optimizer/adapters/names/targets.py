@@ -1,7 +1,7 @@
-"""Places: map a module of a file to one or several modules of the pipeline.
+"""Targets: map a module of a file to one or several modules of the pipeline.
 
-Most places have one module. Where the model's original code fuses several projections into one weight (q, k and v), so does a file
-with its names; such a place has several canonical paths, whose weights are stacked by rows.
+Most targets have one module. Where the model's original code fuses several projections into one weight (q, k and v), so does a file
+with its names; such a target has several canonical paths, whose weights are stacked by rows.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from functools import cache
 
 from optimizer.adapters.families import FAMILIES, INNER, Family, Native, Run
-from optimizer.adapters.names.grammar import Grammar, filled
+from optimizer.adapters.names.grammar import Grammar, fill
 from optimizer.adapters.names.paths import grammar
 
 
 @dataclass(frozen=True)
-class Place:
+class Target:
     """The pipeline modules that one module of a file changes.
 
     Attributes:
@@ -33,7 +33,7 @@ class Place:
 
     @property
     def part(self) -> str:
-        """Pipeline part that contains the place."""
+        """Pipeline part that contains the modules."""
         return self.paths[0].partition(".")[0]
 
 
@@ -46,16 +46,16 @@ class _Grammars:
     inner: str
     runs: tuple[Run, ...]
 
-    def place(self, part: str, name: str) -> Place | None:
+    def find(self, part: str, name: str) -> Target | None:
         if found := self.modules.find(name.removeprefix(self.inner)):
-            path = filled(*found)
-            return Place((f"{part}.{path}",), name=path) if self._has(*found) else None
+            path = fill(*found)
+            return Target((f"{part}.{path}",), name=path) if self._has(*found) else None
         if native := self.native.find(name):
             record, indices = native
             if not self._has(record.modules[0], indices):
                 return None
-            paths = tuple(f"{part}.{filled(module, indices)}" for module in record.modules)
-            return Place(paths, record.rows, record.swapped, name)
+            paths = tuple(f"{part}.{fill(module, indices)}" for module in record.modules)
+            return Target(paths, record.rows, record.swapped, name)
         return None
 
     def _has(self, template: str, indices: tuple[str, ...]) -> bool:
@@ -75,8 +75,8 @@ def _grammars(family: str, separator: str) -> Mapping[str, _Grammars]:
     }
 
 
-def place(family: Family, part: str, name: str, separator: str) -> Place | None:
-    """Returns the place of a module name in a family; None if the family has no such part or module.
+def find_target(family: Family, part: str, name: str, separator: str) -> Target | None:
+    """Returns the target of a module name in a family; None if the family has no such part or module.
 
     Args:
         family: base model family.
@@ -85,4 +85,4 @@ def place(family: Family, part: str, name: str, separator: str) -> Place | None:
         separator: ``"."``, or ``"_"`` for flattened names.
     """
     found = _grammars(family.name, separator).get(part)
-    return found.place(part, name) if found else None
+    return found.find(part, name) if found else None

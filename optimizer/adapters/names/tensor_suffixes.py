@@ -1,4 +1,7 @@
-"""Roles: identifies the role of a tensor in its module's ΔW by the suffix of its key."""
+"""Suffixes: splits the key of a tensor into its module's name and a suffix, which tells what the tensor is in the module's ΔW.
+
+Writers spell some suffixes in several ways; here each has one spelling: ``up`` for ``.lora_up.weight``, ``.lora_B.weight``, ….
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,14 @@ LOHA = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2"
 LOKR = ("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2")
 FULL = ("diff",)
 WEIGHT = "weight"
-"""Role of (IA)³'s scale in LyCORIS's files, if the module has ``on_input``; else it may be, for instance, a checkpoint's weight."""
+"""Suffix of (IA)³'s scale in LyCORIS's files, if the module has ``on_input``; else it may be, for instance, a checkpoint's weight."""
 
 BAKE = "apply it to the base model and extract a plain LoRA from the difference"
 
 _DEFAULT = r"(\.default(_\d+)?)?"  # PEFT's default adapter name
-_ROLES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
-    (re.compile(pattern), role)
-    for pattern, role in (
+_SPELLINGS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(pattern), suffix)
+    for pattern, suffix in (
         (r"\.lora_up\.weight", "up"),
         (r"\.lora_down\.weight", "down"),
         (r"\.lora_mid\.weight", "mid"),
@@ -26,12 +29,12 @@ _ROLES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(\.lora|\.lora_linear_layer|_lora|(?<=_lora[12]))\.up\.weight", "up"),
         (r"(\.lora|\.lora_linear_layer|_lora|(?<=_lora[12]))\.down\.weight", "down"),
         (r"\.alpha", "alpha"),
-        *((rf"\.{role}{_DEFAULT}", role) for role in (*LOHA, *LOKR, *FULL)),
+        *((rf"\.{suffix}{_DEFAULT}", suffix) for suffix in (*LOHA, *LOKR, *FULL)),
         (r"\.dora_scale", "dora_scale"),
         (rf"\.lora_magnitude_vector{_DEFAULT}(\.weight)?", "magnitude"),
-        *((rf"\.{role}", role) for role in ("on_input", "oft_blocks", "rescale")),
-        *((rf"\.{role}{_DEFAULT}(\.weight)?", role) for role in ("ia3_l", "oft_R", "boft_R", "boft_s")),
-        *((rf"\.{role}\.weight", role) for role in ("a1", "a2", "b1", "b2")),
+        *((rf"\.{suffix}", suffix) for suffix in ("on_input", "oft_blocks", "rescale")),
+        *((rf"\.{suffix}{_DEFAULT}(\.weight)?", suffix) for suffix in ("ia3_l", "oft_R", "boft_R", "boft_s")),
+        *((rf"\.{suffix}\.weight", suffix) for suffix in ("a1", "a2", "b1", "b2")),
         (r"\.weight", WEIGHT),
     )
 )
@@ -56,16 +59,16 @@ NO_FACTOR = "no known factor of a LoRA, LoHa or LoKr"
 
 
 @dataclass(frozen=True)
-class Suffix:
-    """A key, split into module name and role.
+class Key:
+    """A key, split into module name and suffix.
 
     Attributes:
         stem: module name, as written in the file.
-        role: ``up``, ``down``, ``mid``, ``alpha``, ``diff``, ``magnitude``, or the name of the factor.
+        suffix: ``up``, ``down``, ``mid``, ``alpha``, ``diff``, ``magnitude``, or the name of the factor.
     """
 
     stem: str
-    role: str
+    suffix: str
 
 
 @dataclass(frozen=True)
@@ -90,22 +93,22 @@ class Unknown:
     reason: str
 
 
-def read_suffix(name: str) -> Suffix | Refusal | Unknown:
-    """Returns the role of a key by its suffix, or a refusal, or the reason why the key is unknown.
+def split_key(name: str) -> Key | Refusal | Unknown:
+    """Returns a key in two parts, or a refusal, or the reason why the key is unknown.
 
     Example:
-        >>> read_suffix("lora_unet_mid_block_resnets_0_conv1.lora_up.weight")
-        Suffix(stem='lora_unet_mid_block_resnets_0_conv1', role='up')
+        >>> split_key("lora_unet_mid_block_resnets_0_conv1.lora_up.weight")
+        Key(stem='lora_unet_mid_block_resnets_0_conv1', suffix='up')
     """
     for pattern, kind, remedy, optional in _REFUSED:
         if _stem(pattern, name) is not None:
             return Refusal(kind, remedy, optional)
     if _EMBEDDING.fullmatch(name):
         return Refusal("an embedding of the prompt that came with the LoRA", "keep the embedding as a file of its own", optional=True)
-    for pattern, role in _ROLES:
+    for pattern, suffix in _SPELLINGS:
         stem = _stem(pattern, name)
         if stem is not None:
-            return Suffix(stem, role)
+            return Key(stem, suffix)
     return Unknown(NO_FACTOR)
 
 

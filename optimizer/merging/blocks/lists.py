@@ -27,6 +27,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from optimizer.adapters.families import FAMILIES
 from optimizer.errors import RecipeError
 from optimizer.merging.blocks.maps import block_map
 
@@ -137,7 +138,11 @@ def _single(names: Iterable[str]) -> tuple[tuple[str, ...], ...]:
     return tuple((name,) for name in names)
 
 
-_SD, _XL, _FLUX = ("sd1", "sd2"), ("sdxl",), ("flux1",)
+def _unets(levels: int) -> tuple[str, ...]:
+    return tuple(family.name for family in FAMILIES.values() if family.levels == levels)
+
+
+_SD, _XL, _FLUX = _unets(4), _unets(3), ("flux1",)
 _TEXTS = {_SD: ("TE",), _XL: ("TE", "TE2"), _FLUX: ("TE", "TE2")}
 
 # The blocks with attention, and all blocks.

@@ -97,13 +97,22 @@ _UNET_RULES = (
 # Order of splitting: the output half (style) from the input half (composition), then the text encoders, then the middle.
 _UNET_GROUPS = {name: (name,) for name in ("OUT", "IN", "TE", "MID")}
 
-_SD = BlockMap(("BASE", "TE", *_numbered("IN", 12), "MID", *_numbered("OUT", 12)), _UNET_RULES, _UNET_GROUPS)
-_SDXL = BlockMap(("BASE", "TE", "TE2", *_numbered("IN", 9), "MID", *_numbered("OUT", 9)), _UNET_RULES, _UNET_GROUPS)
+
+def _texts(family: Family) -> dict[str, str]:
+    """Returns text encoder → its block: ``TE``, ``TE2``, …."""
+    return {encoder.part: "TE" + encoder.part.removeprefix("text_encoder").removeprefix("_") for encoder in family.text_encoders}
+
+
+def _unet(family: Family) -> BlockMap:
+    """Returns the block map of a U-Net: text encoders, three blocks per level on the way in, the middle, three on the way out."""
+    count = 3 * family.levels
+    names = ("BASE", *_texts(family).values(), *_numbered("IN", count), "MID", *_numbered("OUT", count))
+    return BlockMap(names, _UNET_RULES, _UNET_GROUPS)
 
 
 def _transformer(family: Family) -> BlockMap:
     """Returns the block map of a transformer: text encoders, then each sequence of numbered blocks."""
-    texts = {encoder.part: "TE" + encoder.part.removeprefix("text_encoder").removeprefix("_") for encoder in family.text_encoders}
+    texts = _texts(family)
     names = ("BASE", *texts.values(), *(name for run in family.runs for name in _numbered(run.name, run.count)))
     parts = [_rule(part, _always(name)) for part, name in texts.items()]
     rules = (*parts, *(_rule(f"{family.denoiser}.{run.modules}", _counted(run.name)) for run in family.runs))
@@ -121,8 +130,7 @@ def _halves(runs: Sequence[Run]) -> dict[str, tuple[str, ...]]:
 
 
 BLOCK_MAPS: dict[str, BlockMap] = {
-    **{"sd1": _SD, "sd2": _SD, "sdxl": _SDXL},
-    **{family.name: _transformer(family) for family in FAMILIES.values() if family.runs},
+    family.name: _unet(family) if family.levels else _transformer(family) for family in FAMILIES.values() if family.levels or family.runs
 }
 """Block map of each base model family, by family name."""
 

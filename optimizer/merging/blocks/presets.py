@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
+from optimizer.adapters.families import FAMILIES
 from optimizer.errors import RecipeError
 from optimizer.merging.blocks.maps import block_map
 
@@ -64,7 +65,8 @@ _SDXL: dict[str, _Ranges] = {
     "STYLE": (("OUT01", "OUT01"),),
     "CONTENT": (("IN00", "OUT00"), ("OUT02", "OUT08")),
 }
-_KEPT = {"sd1": _SD, "sd2": _SD, "sdxl": _SDXL}
+_BY_LEVELS = {4: _SD, 3: _SDXL}
+_KEPT = {family.name: _BY_LEVELS[family.levels] for family in FAMILIES.values() if family.levels in _BY_LEVELS}
 _WHOLE = {"ALL": 1.0, "ALL0.5": 0.5, "NONE": 0.0}
 
 LBW_PRESETS = MappingProxyType(

@@ -3,7 +3,7 @@
 from optimizer.merging.models.blend import Blend, Job
 from optimizer.merging.models.formulas import FORMULAS, Formula, check_formula
 from optimizer.merging.models.merge import ModelMerge, merge_models
-from optimizer.merging.models.recipe import account, account_place, account_text, is_account, job_of
+from optimizer.merging.models.recipe import account, account_path, account_text, is_account, job_of
 
 __all__ = [
     "FORMULAS",
@@ -12,7 +12,7 @@ __all__ = [
     "Job",
     "ModelMerge",
     "account",
-    "account_place",
+    "account_path",
     "account_text",
     "check_formula",
     "is_account",

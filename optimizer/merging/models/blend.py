@@ -8,15 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from optimizer.adapters.files.dtypes import TORCH_DTYPES
 from optimizer.checkpoints.model import Model
-from optimizer.checkpoints.streaming import DTYPES
 from optimizer.errors import BaseModelError, RecipeError
 from optimizer.merging.algebra.deltas import Deltas
 from optimizer.merging.algebra.lowrank import LowRank
 from optimizer.merging.blocks.maps import block_weight, check_block_names
 from optimizer.merging.methods import check_needs
 from optimizer.merging.methods.weighted_sum import weighted_sum
-from optimizer.merging.models.compatibility import mismatches, same_kind
+from optimizer.merging.models.compatibility import check_same_kind, mismatches
 from optimizer.merging.models.formulas import FORMULAS, check_formula
 from optimizer.merging.recipe import Recipe
 
@@ -82,10 +82,10 @@ class Blend:
         entry = self.first.parts[part][name]
         if not entry.merges:
             return self.first.read(part, name)
-        tensor = self._computed(part, name) if (part, name) not in self.apart else self.first.read(part, name)
-        return tensor.to(DTYPES[self.job.dtype or entry.dtype])
+        tensor = self._compute(part, name) if (part, name) not in self.apart else self.first.read(part, name)
+        return tensor.to(TORCH_DTYPES[self.job.dtype or entry.dtype])
 
-    def _computed(self, part: str, name: str) -> Tensor:
+    def _compute(self, part: str, name: str) -> Tensor:
         job = self.job
         tensors = [model.read(part, name).to(self.device).float() for model in job.models]
         if job.formula:
@@ -143,7 +143,7 @@ def _apart(job: Job) -> dict[tuple[str, str], str]:
     first, *rest = job.models
     for other in (*rest, *([job.base] if job.base else [])):
         if not job.force:
-            same_kind(first, other)
+            check_same_kind(first, other)
     apart = mismatches(first, rest, job.base)
     if apart and not job.force:
         more = f" (and {len(apart) - 1} more)" if len(apart) > 1 else ""

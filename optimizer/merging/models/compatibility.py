@@ -8,7 +8,7 @@ from optimizer.checkpoints.model import Model
 from optimizer.errors import BaseModelError
 
 
-def same_kind(first: Model, other: Model) -> None:
+def check_same_kind(first: Model, other: Model) -> None:
     """Raises BaseModelError unless both models have the same pipeline class and prediction type."""
     if other.kind != first.kind:
         problem = f"{first.name} is a {first.kind}, {other.name} a {other.kind}"

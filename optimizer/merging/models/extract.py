@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from optimizer.adapters import Adapter, Factors, clean_name
-from optimizer.adapters.families import FAMILIES, PIPELINES
-from optimizer.adapters.family_detection import base_family
+from optimizer.adapters.families import families_of
+from optimizer.adapters.families.detection import base_family
 from optimizer.adapters.names.paths import from_dotted
 from optimizer.checkpoints.model import Model
 from optimizer.errors import BaseModelError
 from optimizer.merging.algebra.compress import compressed
-from optimizer.merging.models.compatibility import mismatches, same_kind
+from optimizer.merging.models.compatibility import check_same_kind, mismatches
 from optimizer.merging.rank_allocation import rank_within
 
 _WEIGHT = ".weight"
@@ -75,7 +75,7 @@ def extract(
     Raises:
         BaseModelError: the models are incompatible, a difference is not finite, or no module differs.
     """
-    same_kind(model, base)
+    check_same_kind(model, base)
     if apart := mismatches(model, [base]):
         raise BaseModelError(f"the models do not fit each other: {next(iter(apart.values()))}", where=model.place, remedy="choose a pair")
     modules: dict[str, Factors] = {}
@@ -101,7 +101,7 @@ def extract(
         raise BaseModelError(
             f"no module differs from {base.name}", where=model.place, remedy="choose a model that was trained from the base"
         )
-    family, reason = base_family(modules, {}, [f for f in FAMILIES.values() if f.name in PIPELINES.get(model.kind, ())])
+    family, reason = base_family(modules, {}, families_of(model.kind))
     return Extraction(Adapter(clean_name(model.name), modules, family, reason), parts, beyond)
 
 

@@ -10,7 +10,6 @@ import yaml
 
 from optimizer.adapters import clean_name
 from optimizer.checkpoints.model import Model
-from optimizer.checkpoints.streaming import DTYPES
 from optimizer.errors import RecipeError
 from optimizer.merging.models.blend import Job
 from optimizer.merging.models.formulas import FORMULAS
@@ -18,6 +17,7 @@ from optimizer.merging.recipe import Recipe
 
 _UNREAD = ("dtype", "rank", "sources")
 _AS_FIRST = "as the first model"
+_DTYPES = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", "I64", "I32", "I16", "I8", "U8", "BOOL")  # that an account may state
 
 
 def account(job: Job) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def account_text(job: Job) -> str:
     return str(yaml.safe_dump(account(job), sort_keys=False, allow_unicode=True))
 
 
-def account_place(place: Path) -> Path:
+def account_path(place: Path) -> Path:
     """Returns the path of a merged model's account: in its folder, or next to its file.
 
     The file is not called NAME.yaml, because A1111 reads that as the model's configuration.
@@ -71,9 +71,9 @@ def job_of(told: Mapping[str, Any], models: Sequence[Model], base: Model | None,
         alpha, dtype = float(told.get("alpha", 0.5)), "" if told["dtype"] == _AS_FIRST else str(told["dtype"])
     except (LookupError, TypeError, ValueError) as error:
         raise RecipeError(f"cannot be understood ({error!r})", where=where, remedy="restore the file, or merge anew") from error
-    if (formula and formula not in FORMULAS) or (dtype and dtype not in DTYPES):
+    if (formula and formula not in FORMULAS) or (dtype and dtype not in _DTYPES):
         problem = f"there is no {f'method {formula!r} for models' if formula not in ('', *FORMULAS) else f'number format {dtype!r}'}"
-        raise RecipeError(problem, where=where, remedy=f"choose {', '.join(FORMULAS)}, and one of {', '.join(DTYPES)}")
+        raise RecipeError(problem, where=where, remedy=f"choose {', '.join(FORMULAS)}, and one of {', '.join(_DTYPES)}")
     _check_same(wanted, models, where, "--sources")
     _check_same([origin] if origin else [], [base] if base else [], where, "--base")
     return Job(tuple(models), formula, alpha, base, recipe, dtype, bool(told.get("force", False)))

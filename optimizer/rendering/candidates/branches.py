@@ -17,7 +17,7 @@ from torch import Tensor
 from optimizer.adapters import Adapter, Factors, fit_shapes, live_modules
 from optimizer.adapters.shapes import Shapes
 from optimizer.rendering.candidates.candidate import Candidate
-from optimizer.rendering.families import models_of
+from optimizer.rendering.pipeline_class import models_of
 
 _NAME = "candidate"
 

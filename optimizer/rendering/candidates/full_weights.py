@@ -11,7 +11,7 @@ from torch import Tensor
 
 from optimizer.checkpoints.model import Weights, canonical
 from optimizer.errors import BaseModelError
-from optimizer.rendering.families import models_of
+from optimizer.rendering.pipeline_class import models_of
 
 Put = Callable[[Tensor, Tensor], None]
 """Sets a loaded tensor (first argument) to the values of another one."""

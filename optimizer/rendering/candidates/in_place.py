@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from optimizer.adapters import Adapter, Factors, fit_shapes, live_modules
 from optimizer.rendering.candidates.candidate import Candidate
 from optimizer.rendering.candidates.full_weights import replaced
-from optimizer.rendering.families import models_of
+from optimizer.rendering.pipeline_class import models_of
 
 
 def base_weights(pipeline: DiffusionPipeline) -> dict[str, nn.Parameter]:

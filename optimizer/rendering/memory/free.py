@@ -10,6 +10,8 @@ import psutil
 import torch
 from safetensors import SafetensorError, safe_open
 
+from optimizer.adapters.files.variants import is_fp16
+
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -18,10 +20,10 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free)
-    return min(int(psutil.virtual_memory().available), *_allowed())
+    return min(int(psutil.virtual_memory().available), *_left_in_container())
 
 
-def _allowed() -> Iterator[int]:
+def _left_in_container() -> Iterator[int]:
     """Yields the bytes left within the container's memory limit, or a very large number without a limit."""
     try:
         most = (_CGROUP / "memory.max").read_text().strip()
@@ -48,7 +50,7 @@ def stored_numbers(place: Path) -> int:
     files = [place] if place.is_file() else list(place.rglob("*.safetensors")) if place.is_dir() else []
     folders: dict[tuple[Path, bool], int] = {}
     for file in files:
-        key = (file.parent, ".fp16." in file.name)
+        key = (file.parent, is_fp16(file))
         folders[key] = folders.get(key, 0) + _numbers(file)
     return sum(max(folders.get((folder, True), 0), folders.get((folder, False), 0)) for folder in {folder for folder, _ in folders})
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from optimizer.adapters.files.dtypes import dtype_name
 from optimizer.errors import UsageError
 from optimizer.rendering.loading import Loading, Offload
 from optimizer.rendering.memory.free import amount
@@ -17,7 +18,7 @@ _BRANCH, _DENOISING, _DECODING = 0.15, 1280, 2560
 
 
 @dataclass(frozen=True)
-class Residence:
+class Placement:
     """Placement of a pipeline's models and of candidates.
 
     Attributes:
@@ -86,7 +87,7 @@ class Demand:
         return max((int(size * more) + work.get(part, 0) for part, size in self.parts.items()), default=0)
 
 
-def resident(demand: Demand, free: int, loading: Loading, device: torch.device, dtype: torch.dtype) -> Residence:
+def plan_placement(demand: Demand, free: int, loading: Loading, device: torch.device, dtype: torch.dtype) -> Placement:
     """Returns the placement of models and candidates.
 
     Adding a candidate to the weights keeps the base's weights for restoring, so it needs the memory of the weights twice. Branches take
@@ -102,18 +103,18 @@ def resident(demand: Demand, free: int, loading: Loading, device: torch.device, 
     Raises:
         UsageError: the options are incompatible.
     """
-    _possible(demand, loading, device)
+    _check_options(demand, loading, device)
     offload = loading.offload if loading.offload != "auto" else _offload(demand, free, loading, device)
-    branch = loading.apply == "branch" or (loading.apply == "auto" and _branched(demand, free, offload, device))
+    branch = loading.apply == "branch" or (loading.apply == "auto" and _needs_branches(demand, free, offload, device))
     compiled = loading.compile or loading.cuda_graphs
     held = demand.weights * (1 + _BRANCH if branch else 2) if offload == "none" else demand.parts.get("vae", 0)
     sliced = loading.vae_slicing or (device.type != "cpu" and held + demand.decoding > free)
     told = {"branch": branch, "compiled": compiled, "quantised": demand.quantised, "tiled": loading.vae_tiling}
-    found = Residence(device, dtype, offload, branch, compiled, sliced, tuple(mark for mark, holds in told.items() if holds))
-    return replace(found, plan=_sentence(demand, free, found))
+    found = Placement(device, dtype, offload, branch, compiled, sliced, tuple(mark for mark, holds in told.items() if holds))
+    return replace(found, plan=_description(demand, free, found))
 
 
-def _possible(demand: Demand, loading: Loading, device: torch.device) -> None:
+def _check_options(demand: Demand, loading: Loading, device: torch.device) -> None:
     if demand.quantised and loading.apply == "weights":
         problem = "the base is quantised, and nothing can be added to weights of a few bits"
         raise UsageError(problem, where="--apply weights", remedy="leave it out: candidates then run in branches beside the weights")
@@ -134,7 +135,7 @@ def _offload(demand: Demand, free: int, loading: Loading, device: torch.device) 
     return "model" if demand.greatest <= free else "sequential"
 
 
-def _branched(demand: Demand, free: int, offload: Offload, device: torch.device) -> bool:
+def _needs_branches(demand: Demand, free: int, offload: Offload, device: torch.device) -> bool:
     """Returns whether candidates run as branches: with quantised weights, or if the weights do not fit into memory twice.
 
     With offload, base + ΔW is stored in CPU memory, so branches are needed only for quantised weights.
@@ -144,7 +145,7 @@ def _branched(demand: Demand, free: int, offload: Offload, device: torch.device)
     return device.type != "cpu" and offload == "none" and 2 * demand.weights + demand.work > free
 
 
-def _sentence(demand: Demand, free: int, found: Residence) -> str:
+def _description(demand: Demand, free: int, found: Placement) -> str:
     kind = " (some of them quantised)" if demand.quantised else ""
     where = {
         "none": f"all of them on {found.device.type}",
@@ -153,10 +154,6 @@ def _sentence(demand: Demand, free: int, found: Residence) -> str:
     }[found.offload]
     applied: dict[bool, str] = {True: "in branches beside the weights", False: "in the weights"}
     return (
-        f"memory: {amount(demand.weights)} of weights in {_name(found.dtype)}{kind}, {amount(free)} free on "
+        f"memory: {amount(demand.weights)} of weights in {dtype_name(found.dtype)}{kind}, {amount(free)} free on "
         f"{found.device.type}: {where}; candidates {applied[found.branch]}" + ("; pictures decoded one at a time" if found.sliced else "")
     )
-
-
-def _name(dtype: torch.dtype) -> str:
-    return {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}.get(dtype, str(dtype).removeprefix("torch."))

@@ -11,9 +11,10 @@ import diffusers
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
-from optimizer.checkpoints.header import Header, read_header
+from optimizer.adapters.files.variants import variant_of
+from optimizer.checkpoints.header import CheckpointHeader, read_checkpoint_header
 from optimizer.errors import BaseModelError
-from optimizer.rendering.pipelines.model_files import COMPLETE, check_class, check_whole, variant_of
+from optimizer.rendering.pipelines.model_files import COMPLETE, check_class, check_loaded
 from optimizer.text import first_sentence
 
 _STARTS = ("", "first_stage_model.", "vae.")
@@ -40,7 +41,7 @@ def load_autoencoder(place: Path, pipeline: DiffusionPipeline, options: dict[str
     except Exception as error:  # parsers of configurations and weights raise any exception on a damaged file
         remedy = "fetch the file again, or give one of the base's family" if place.is_file() else COMPLETE
         raise BaseModelError(f"the autoencoder cannot be loaded: {first_sentence(error)}", where=place, remedy=remedy) from error
-    check_whole(found, place)
+    check_loaded(found, place)
     _check_latents(_latents(found), own, place)
     vae: torch.nn.Module = found
     return vae
@@ -55,7 +56,7 @@ def _of_folder(folder: Path, options: dict[str, Any]) -> Any:
 
 
 def _of_file(file: Path, own: Any, options: dict[str, Any]) -> Any:
-    _check_latents(_latents_of(file, read_header(file)), own, file)
+    _check_latents(_latents_of(file, read_checkpoint_header(file)), own, file)
     with TemporaryDirectory() as folder:
         own.save_config(folder)
         return diffusers.AutoencoderKL.from_single_file(str(file), config=folder, local_files_only=True, torch_dtype=options["dtype"])
@@ -72,7 +73,7 @@ def _latents(vae: Any) -> str:
     return _shape(vae.config.latent_channels, len(vae.config.block_out_channels))
 
 
-def _latents_of(file: Path, header: Header) -> str:
+def _latents_of(file: Path, header: CheckpointHeader) -> str:
     """Returns the description of the latents of a file, in the layout of the original code or of diffusers, alone or in a full model."""
     first = next((name for start in _STARTS if (name := f"{start}decoder.conv_in.weight") in header.tensors), "")
     if not first:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from optimizer.errors import BaseModelError
-from optimizer.rendering.families import family_of_pipeline
+from optimizer.rendering.pipeline_class import pipeline_class_of
 
 
 def check_parts(pipeline: Any, where: str | Path) -> None:
@@ -19,27 +19,27 @@ def check_parts(pipeline: Any, where: str | Path) -> None:
     Raises:
         BaseModelError: channel counts or widths of the text states differ.
     """
-    family = family_of_pipeline(pipeline)
+    record = pipeline_class_of(pipeline)
     parts = pipeline.components
-    denoiser = parts[family.denoiser].config
-    takes, has = denoiser.in_channels // (4 if family.packed else 1), parts["vae"].config.latent_channels
+    denoiser = parts[record.denoiser].config
+    takes, has = denoiser.in_channels // (4 if record.packed else 1), parts["vae"].config.latent_channels
     if takes != has:
         remedy = "use a model that draws from text alone; those for inpainting or editing take a picture, too"
-        raise BaseModelError(f"its {family.denoiser} takes {takes} channels, the latents have {has}", where=where, remedy=remedy)
-    reads, given = _reads(family.denoiser, denoiser), _given(family.denoiser, parts)
+        raise BaseModelError(f"its {record.denoiser} takes {takes} channels, the latents have {has}", where=where, remedy=remedy)
+    reads, given = _width_read(record.denoiser, denoiser), _width_given(record.denoiser, parts)
     if reads and given and reads != given:
-        remedy = f"use a {family.denoiser} and text encoders of one model of {family.name}"
-        problem = f"its {family.denoiser} reads text states {reads} numbers wide, the text encoders give {given}"
+        remedy = f"use a {record.denoiser} and text encoders of one model of {record.title}"
+        problem = f"its {record.denoiser} reads text states {reads} numbers wide, the text encoders give {given}"
         raise BaseModelError(problem, where=where, remedy=remedy)
 
 
-def _reads(part: str, config: Any) -> int | None:
+def _width_read(part: str, config: Any) -> int | None:
     """Returns the width of the text states that a denoiser takes; None if it is not a single number."""
     width = config.joint_attention_dim if part == "transformer" else config.cross_attention_dim
     return width if isinstance(width, int) and not config.get("encoder_hid_dim") else None
 
 
-def _given(part: str, parts: Any) -> int | None:
+def _width_given(part: str, parts: Any) -> int | None:
     """Returns the width of the text states: T5's for a transformer (None without T5), else the sum of CLIP's widths."""
     encoders = [parts.get(f"text_encoder{end}") for end in ("", "_2", "_3")]
     if part == "transformer":

@@ -12,11 +12,12 @@ import torch
 import transformers
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
+from optimizer.adapters.families import PIPELINE_CLASSES, PipelineClass
+from optimizer.adapters.files.variants import variant_of
 from optimizer.errors import BaseModelError, UsageError
-from optimizer.rendering.families import FAMILIES, Family
 from optimizer.rendering.loading import Quantize
 from optimizer.rendering.pipelines.denoiser import load_denoiser
-from optimizer.rendering.pipelines.model_files import COMPLETE, missing_files, missing_weights, variant_of
+from optimizer.rendering.pipelines.model_files import COMPLETE, check_weights, missing_files
 from optimizer.rendering.pipelines.quantisation import heavy_text_encoder, quantisation
 from optimizer.text import first_sentence
 
@@ -27,13 +28,13 @@ _LISTED = 12
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model")
 
 
-def folder_family(folder: Path, denoiser: str | Path = "") -> Family:
-    """Returns the family of a pipeline folder before it is loaded, with its own or a replacement denoiser.
+def folder_class(folder: Path, denoiser: str | Path = "") -> PipelineClass:
+    """Returns the pipeline class of a folder before it is loaded, with its own or a replacement denoiser.
 
     Raises:
         BaseModelError: the folder is not a complete pipeline of a known family.
     """
-    return FAMILIES[_checked(folder, bool(denoiser))[0]]
+    return _check_folder(folder, bool(denoiser))[0]
 
 
 def load_folder(
@@ -52,22 +53,22 @@ def load_folder(
         BaseModelError: the pipeline is missing, incomplete or of an unknown family.
         UsageError: the quantisation format is not supported here.
     """
-    kind, parts, none = _checked(folder, bool(denoiser))
+    record, parts, none = _check_folder(folder, bool(denoiser))
     try:
         texts, lacking = _text_encoders(folder, parts, options, quantize, compute)
-        models = texts | {FAMILIES[kind].denoiser: load_denoiser(folder, kind, denoiser, options, quantize, compute)}
-        pipeline: DiffusionPipeline = getattr(diffusers, kind).from_pretrained(
-            folder, **models, **dict.fromkeys(none), **_left_out(kind), **options, variant=variant_of(folder / "vae")
+        models = texts | {record.denoiser: load_denoiser(folder, record, denoiser, options, quantize, compute)}
+        pipeline: DiffusionPipeline = getattr(diffusers, record.name).from_pretrained(
+            folder, **models, **dict.fromkeys(none), **record.left_out, **options, variant=variant_of(folder / "vae")
         )
     except (UsageError, BaseModelError):
         raise
     except Exception as error:  # parsers of configurations, tokenizers and weights raise any exception on a damaged file
         raise BaseModelError(f"the pipeline cannot be loaded: {first_sentence(error)}", where=folder, remedy=COMPLETE) from error
-    missing_weights(pipeline, folder, lacking)
+    check_weights(pipeline, folder, lacking)
     return pipeline
 
 
-def _checked(folder: Path, other: bool) -> tuple[str, Mapping[str, str], Sequence[str]]:
+def _check_folder(folder: Path, other: bool) -> tuple[PipelineClass, Mapping[str, str], Sequence[str]]:
     """Returns the pipeline's class, the class of each component, and the components set to null, such as T5.
 
     Everything that can be checked before reading the weights is checked here. The pipeline's denoiser may be missing if it will be
@@ -80,22 +81,23 @@ def _checked(folder: Path, other: bool) -> tuple[str, Mapping[str, str], Sequenc
     kind = found.get("_class_name") if isinstance(found, dict) else None
     if not isinstance(kind, str):
         raise BaseModelError("cannot be read: it names no _class_name", where=index, remedy=COMPLETE)
-    if kind not in FAMILIES:
-        known = ", ".join(family.name for family in FAMILIES.values())
+    if kind not in PIPELINE_CLASSES:
+        known = ", ".join(known.title for known in PIPELINE_CLASSES.values())
         raise BaseModelError(f"{kind} is not supported", where=folder, remedy=f"use a pipeline of {known}")
+    record = PIPELINE_CLASSES[kind]
     named = {name: what[-1] for name, what in found.items() if isinstance(what, list) and what and name not in _NEVER}
     parts = {name: what for name, what in named.items() if what}
     none = [name for name in named if name not in parts]
     if other:
-        parts.pop(FAMILIES[kind].denoiser, None)
-    needed = (*([] if other else [FAMILIES[kind].denoiser]), *FAMILIES[kind].parts)
+        parts.pop(record.denoiser, None)
+    needed = (*([] if other else [record.denoiser]), *record.parts)
     if lacking := _lacking(folder, needed, parts):
         more = f" and {len(lacking) - _LISTED} more" if len(lacking) > _LISTED else ""
         raise BaseModelError(f"the pipeline is incomplete: {', '.join(lacking[:_LISTED])}{more} missing", where=folder, remedy=COMPLETE)
     for part in parts:
         for file in sorted((folder / part).glob("*.json")):
             _read(file)
-    return kind, parts, none
+    return record, parts, none
 
 
 def _read(file: Path) -> Any:
@@ -137,10 +139,3 @@ def _text_encoders(
             texts[part], found = loaded
             lacking += [f"{part}.{key}" for key in sorted(found["missing_keys"])]
     return texts, lacking
-
-
-def _left_out(kind: str) -> dict[str, Any]:
-    """Returns arguments that leave out components not needed for rendering."""
-    if kind == "StableDiffusionPipeline":
-        return {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-    return {"add_watermarker": False} if kind == "StableDiffusionXLPipeline" else {}

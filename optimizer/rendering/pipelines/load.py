@@ -10,14 +10,15 @@ import torch
 import transformers.utils.logging
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
-from optimizer.adapters.files.base_location import located
+from optimizer.adapters.families import PipelineClass
+from optimizer.adapters.files.base_location import locate_base
 from optimizer.errors import UsageError
-from optimizer.rendering.families import Family, models_of
 from optimizer.rendering.loading import Quantize
+from optimizer.rendering.pipeline_class import models_of
 from optimizer.rendering.pipelines.autoencoder import load_autoencoder
 from optimizer.rendering.pipelines.compatibility import check_parts
-from optimizer.rendering.pipelines.folder import folder_family, load_folder
-from optimizer.rendering.pipelines.single_file import checkpoint_family, checkpoint_remarks, load_checkpoint
+from optimizer.rendering.pipelines.folder import folder_class, load_folder
+from optimizer.rendering.pipelines.single_file import checkpoint_class, checkpoint_remarks, load_checkpoint
 from optimizer.text import first_sentence
 
 
@@ -35,7 +36,7 @@ def load_pipeline(
     """Loads a pipeline, without its safety checker, which would turn images black.
 
     Args:
-        base: diffusers folder, single file, or hub model in the local cache, as resolved by ``located``.
+        base: diffusers folder, single file, or hub model in the local cache, as resolved by ``locate_base``.
         device: torch device for the weights.
         dtype: dtype of the weights in memory.
         vae: replacement autoencoder, as in ``load_autoencoder``; empty keeps the base's own.
@@ -48,7 +49,7 @@ def load_pipeline(
         BaseModelError: the base is missing, incomplete or of an unknown family, or its parts are incompatible.
         UsageError: the device is not available, or does not support the quantisation format.
     """
-    place = located(base)
+    place = locate_base(base)
     check_device(device)
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
@@ -66,22 +67,22 @@ def load_pipeline(
     return pipeline.to(device)
 
 
-def family_at(base: str | Path, denoiser: str | Path = "", base_config: str | Path = "") -> Family:
-    """Returns the family of a base before it is loaded, with its own or a replacement denoiser.
+def pipeline_class_at(base: str | Path, denoiser: str | Path = "", base_config: str | Path = "") -> PipelineClass:
+    """Returns the pipeline class of a base before it is loaded, with its own or a replacement denoiser.
 
     Raises:
         BaseModelError: the base is missing or of no known family.
         UsageError: ``base_config`` is given for a folder, which contains its own configuration.
     """
-    place = located(base)
+    place = locate_base(base)
     if base_config and place.is_dir():
         raise UsageError("is for single files; a folder says itself how it is laid out", where="--base-config", remedy="leave it out")
-    return checkpoint_family(place, base_config) if place.is_file() else folder_family(place, denoiser)
+    return checkpoint_class(place, base_config) if place.is_file() else folder_class(place, denoiser)
 
 
 def remarks_on(base: str | Path, base_config: str | Path = "") -> list[str]:
     """Returns remarks for users about a base, one line each; raises BaseModelError if it is not a valid base."""
-    place = located(base)
+    place = locate_base(base)
     return checkpoint_remarks(place, base_config) if place.is_file() else []
 
 

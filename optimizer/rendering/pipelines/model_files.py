@@ -1,4 +1,4 @@
-"""Checks of a model's files: variants, missing files, model class and missing weights."""
+"""Checks of a model's files: missing files, model class and missing weights."""
 
 from __future__ import annotations
 
@@ -9,18 +9,13 @@ from pathlib import Path
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import nn
 
+from optimizer.adapters.files.variants import index_files
 from optimizer.errors import BaseModelError
-from optimizer.rendering.families import models_of
+from optimizer.rendering.pipeline_class import models_of
 from optimizer.text import first_sentence
 
 COMPLETE = "fetch the whole folder again"
 """Remedy for incomplete files."""
-
-
-def variant_of(folder: Path) -> str | None:
-    """Returns ``fp16`` if a folder contains only weights of that variant, else None."""
-    names = {path.name for path in folder.glob("*.safetensors")}
-    return "fp16" if names and all(".fp16" in name for name in names) else None
 
 
 def missing_files(folder: Path, usual: str) -> list[str]:
@@ -40,10 +35,9 @@ def missing_files(folder: Path, usual: str) -> list[str]:
             raise BaseModelError(problem, where=folder, remedy="fetch the .safetensors files of the model")
         return [usual]
     shards: set[str] = set()
-    for index in folder.glob("*.index*.json"):
-        if (".fp16" in index.name) == (variant_of(folder) == "fp16") and ".safetensors." in index.name:
-            with suppress(OSError, ValueError, LookupError, AttributeError):  # loading reports the error
-                shards |= set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    for index in index_files(folder):
+        with suppress(OSError, ValueError, LookupError, AttributeError):  # loading reports the error
+            shards |= set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
     return sorted(shards - names)
 
 
@@ -58,7 +52,7 @@ def check_class(folder: Path, wanted: str, remedy: str) -> None:
         raise BaseModelError(f"holds a {found}, not a {wanted}", where=folder, remedy=remedy)
 
 
-def check_whole(model: nn.Module, place: Path) -> None:
+def check_loaded(model: nn.Module, place: Path) -> None:
     """Raises BaseModelError if diffusers left parameters of a model on the meta device because it found no weights for them."""
     if empty := [name for name, weight in model.named_parameters() if weight.is_meta]:
         raise BaseModelError(f"weights are missing: {_first_of(empty)}", where=place, remedy=COMPLETE)
@@ -68,7 +62,7 @@ def _first_of(names: list[str]) -> str:
     return names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
 
 
-def missing_weights(pipeline: DiffusionPipeline, place: Path, lacking: list[str]) -> None:
+def check_weights(pipeline: DiffusionPipeline, place: Path, lacking: list[str]) -> None:
     """Raises BaseModelError if weights of a pipeline are missing.
 
     These are the names in ``lacking``, and the parameters that diffusers left on the meta device because it found no weights for them.

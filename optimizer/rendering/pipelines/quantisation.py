@@ -13,8 +13,8 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import nn
 
 from optimizer.errors import UsageError
-from optimizer.rendering.families import models_of
 from optimizer.rendering.loading import Quantize
+from optimizer.rendering.pipeline_class import models_of
 
 PACKAGES: dict[Quantize, str] = {"nf4": "bitsandbytes", "int8": "torchao", "fp8": "torchao"}
 """Package that implements each quantisation format."""

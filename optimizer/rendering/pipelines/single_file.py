@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,16 +15,15 @@ import transformers
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor
 
-from optimizer.checkpoints.blueprints import BLUEPRINTS, Blueprint
-from optimizer.checkpoints.header import Header, read_header
+from optimizer.adapters.families import MODEL_TYPES, PIPELINE_CLASSES, Blueprint, PipelineClass
+from optimizer.checkpoints.header import CheckpointHeader, read_checkpoint_header
 from optimizer.checkpoints.kinds import SUPPORTED, checkpoint_kind
-from optimizer.checkpoints.prediction_type import NOISE, Noise, marked, scheduled, told
+from optimizer.checkpoints.prediction_type import NOISE, Noise, marked_noise, scheduler_with, stated_noise
 from optimizer.errors import BaseModelError, UsageError
-from optimizer.rendering.families import FAMILIES, Family
 from optimizer.rendering.loading import Quantize
 from optimizer.rendering.pipelines.clip_tokenizer import clip_tokenizer
 from optimizer.rendering.pipelines.denoiser import load_denoiser, read_denoiser
-from optimizer.rendering.pipelines.model_files import missing_weights
+from optimizer.rendering.pipelines.model_files import check_weights
 from optimizer.text import first_sentence
 
 # Key prefixes of the components of a pipeline in such files.
@@ -36,13 +35,13 @@ _PARTS = {
 }
 
 
-def checkpoint_family(file: Path, layout: str | Path = "") -> Family:
-    """Returns the family of a single file, from the names and shapes of its tensors, or that of a given layout.
+def checkpoint_class(file: Path, layout: str | Path = "") -> PipelineClass:
+    """Returns the pipeline class of a single file, from the names and shapes of its tensors, or that of a given layout.
 
     Raises:
         BaseModelError: the file or layout is of no known family.
     """
-    return FAMILIES[_layout_class(Path(layout)) if layout else BLUEPRINTS[checkpoint_kind(file, read_header(file))].pipeline]
+    return _layout_class(Path(layout)) if layout else MODEL_TYPES[checkpoint_kind(file, read_checkpoint_header(file))].pipeline
 
 
 def load_checkpoint(
@@ -68,98 +67,106 @@ def load_checkpoint(
     Raises:
         BaseModelError: the file is not a checkpoint of a known family, or lacks a required component.
     """
-    header = read_header(file)
+    header = read_checkpoint_header(file)
     if layout:
-        noise, blueprint = marked(header), None  # the layout provides everything else
+        noise = marked_noise(header)  # the layout provides everything else
+        folder_of: AbstractContextManager[Path] = nullcontext(Path(layout))
     else:
         kind = checkpoint_kind(file, header)
-        noise, blueprint = told(file, header, kind), _blueprint(file, header, kind)
-    with nullcontext(Path(layout)) if blueprint is None else _drawn_up(file, blueprint, header.tensors) as folder:
-        pipeline: Any = _loaded(file, folder, header, options, denoiser, quantize, compute)
-    pipeline.scheduler = scheduled(pipeline.scheduler, noise)
+        noise = stated_noise(file, header, kind)
+        folder_of = _written_layout(file, MODEL_TYPES[kind].pipeline, _blueprint(noise, kind), header.tensors)
+    with folder_of as folder:
+        pipeline: Any = _load(file, folder, header, options, denoiser, quantize, compute)
+    pipeline.scheduler = scheduler_with(pipeline.scheduler, noise)
     found: DiffusionPipeline = pipeline
     return found
 
 
 def checkpoint_remarks(file: Path, layout: str | Path = "") -> list[str]:
     """Returns remarks for users about a single file, one line each: missing components and an unusual prediction type or schedule."""
-    header, family = read_header(file), checkpoint_family(file, layout)
+    header, record = read_checkpoint_header(file), checkpoint_class(file, layout)
     kind = "" if layout else checkpoint_kind(file, header)
-    lines = _said(told(file, header, kind) if kind else marked(header), kind) if family.denoiser == "unet" else []
-    if family.t5[0] == "tokenizer_3" and "t5" not in _held(header.tensors):
+    lines = _noise_remarks(stated_noise(file, header, kind) if kind else marked_noise(header), kind) if record.denoiser == "unet" else []
+    if record.t5_tokenizer in record.optional and "t5" not in _held(header.tensors):
         lines.append("holds no T5: CLIP alone reads the prompts")
     return [f"{file.name} {line}" for line in lines]
 
 
-def _said(noise: Noise, kind: str) -> list[str]:
+def _noise_remarks(noise: Noise, kind: str) -> list[str]:
     usual = noise.prediction in ("", NOISE) and kind != "v2"
     predicts = "" if usual else "predicts noise" if noise.prediction == NOISE else "predicts velocities"
     known = " and ".join(part for part in (predicts, "was trained down to no signal" if noise.rescaled else "") if part)
     return [f"{known}, by {noise.reason}"] if known else []
 
 
-def _loaded(
-    file: Path, folder: Path, header: Header, options: dict[str, Any], denoiser: str | Path, quantize: Quantize, compute: torch.device
+def _load(
+    file: Path,
+    folder: Path,
+    header: CheckpointHeader,
+    options: dict[str, Any],
+    denoiser: str | Path,
+    quantize: Quantize,
+    compute: torch.device,
 ) -> DiffusionPipeline:
-    kind = _layout_class(folder)
-    family = FAMILIES[kind]
+    record = _layout_class(folder)
     index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     none = {part: None for part, what in index.items() if isinstance(what, list) and not what[-1]}
-    if kind == "StableDiffusion3Pipeline" and "t5" not in _held(header.tensors):
-        none |= {"text_encoder_3": None, "tokenizer_3": None}
+    if "t5" not in _held(header.tensors):
+        none |= dict.fromkeys(record.optional)
     try:
         model = (
-            load_denoiser(folder, kind, denoiser, options, quantize, compute)
+            load_denoiser(folder, record, denoiser, options, quantize, compute)
             if denoiser
-            else read_denoiser(file, folder / family.denoiser, kind, options, quantize, compute)
+            else read_denoiser(file, folder / record.denoiser, record, options, quantize, compute)
         )
-        found: DiffusionPipeline = getattr(diffusers, kind).from_single_file(
-            str(file), config=str(folder), local_files_only=True, torch_dtype=options["dtype"], **{family.denoiser: model}, **none
+        found: DiffusionPipeline = getattr(diffusers, record.name).from_single_file(
+            str(file), config=str(folder), local_files_only=True, torch_dtype=options["dtype"], **{record.denoiser: model}, **none
         )
     except (UsageError, BaseModelError):
         raise
     except Exception as error:  # parsers of configurations, tokenizers and weights raise any exception on a damaged file
         remedy = "fetch the file again; one of an unusual layout needs --base-config"
         raise BaseModelError(f"the checkpoint cannot be loaded: {first_sentence(error)}", where=file, remedy=remedy) from error
-    missing_weights(found, file, [])
+    check_weights(found, file, [])
     return found
 
 
-def _blueprint(file: Path, header: Header, kind: str) -> Blueprint:
-    return BLUEPRINTS["v2-base" if kind == "v2" and told(file, header, kind).prediction == NOISE else kind]
+def _blueprint(noise: Noise, kind: str) -> Blueprint:
+    return MODEL_TYPES[kind].blueprints["v2-base" if kind == "v2" and noise.prediction == NOISE else kind]
 
 
-def _layout_class(folder: Path) -> str:
+def _layout_class(folder: Path) -> PipelineClass:
     try:
         kind: str = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))["_class_name"]
     except (OSError, ValueError, LookupError, TypeError) as error:
         problem = f"no diffusers pipeline here (model_index.json cannot be read: {first_sentence(error)})"
         raise BaseModelError(problem, where=folder, remedy="give a diffusers folder of the model to --base-config") from error
-    if kind not in FAMILIES:
+    if kind not in PIPELINE_CLASSES:
         raise BaseModelError(f"{kind} is not supported", where=folder, remedy=f"use a pipeline of {SUPPORTED}")
-    return kind
+    return PIPELINE_CLASSES[kind]
 
 
 @contextmanager
-def _drawn_up(file: Path, blueprint: Blueprint, tensors: Mapping[str, Tensor]) -> Iterator[Path]:
-    """Yields a temporary folder with the configurations and tokenizers of a known model, as ``from_single_file`` requires."""
-    texts = _texts(file, blueprint, tensors)
-    denoiser, vae, scheduler = FAMILIES[blueprint.pipeline].denoiser, "AutoencoderKL", blueprint.scheduler[0]
-    index: dict[str, Any] = {"_class_name": blueprint.pipeline, **blueprint.options, **_ABSENT.get(blueprint.pipeline, {})}
-    index |= {denoiser: ["diffusers", blueprint.denoiser[0]], "vae": ["diffusers", vae], "scheduler": ["diffusers", scheduler]}
+def _written_layout(file: Path, record: PipelineClass, blueprint: Blueprint, tensors: Mapping[str, Tensor]) -> Iterator[Path]:
+    """Context with a temporary folder with the configurations and tokenizers of a known model, as ``from_single_file`` requires."""
+    texts = _texts(file, record, blueprint, tensors)
+    denoiser, vae, scheduler = record.denoiser, "AutoencoderKL", blueprint.scheduler[0]
+    absent = {name: [None, None] if value is None else value for name, value in record.left_out.items()}
+    index: dict[str, Any] = {"_class_name": record.name, **blueprint.options, **absent}
+    index |= {denoiser: ["diffusers", record.denoiser_class], "vae": ["diffusers", vae], "scheduler": ["diffusers", scheduler]}
     with TemporaryDirectory() as name:
         folder = Path(name)
         with torch.device("meta"):  # only to save complete configurations, defaults included
-            getattr(diffusers, blueprint.denoiser[0])(**blueprint.denoiser[1]).save_config(folder / denoiser)
+            getattr(diffusers, record.denoiser_class)(**blueprint.denoiser).save_config(folder / denoiser)
             diffusers.AutoencoderKL(**blueprint.vae).save_config(folder / "vae")
         getattr(diffusers, scheduler)(**blueprint.scheduler[1]).save_config(folder / "scheduler")
         for number, text in enumerate(texts):
-            index |= _text_drawn_up(folder, f"_{number + 1}" if number else "", text)
+            index |= _write_text_layout(folder, f"_{number + 1}" if number else "", text)
         (folder / "model_index.json").write_text(json.dumps(index), encoding="utf-8")
         yield folder
 
 
-def _text_drawn_up(folder: Path, end: str, text: tuple[str, Mapping[str, Any]] | None) -> dict[str, list[str | None]]:
+def _write_text_layout(folder: Path, end: str, text: tuple[str, Mapping[str, Any]] | None) -> dict[str, list[str | None]]:
     """Writes configuration and tokenizer of a CLIP text encoder, if the file contains it; returns its entries of the index."""
     if text is None:
         return {f"text_encoder{end}": [None, None], f"tokenizer{end}": [None, None]}
@@ -169,17 +176,13 @@ def _text_drawn_up(folder: Path, end: str, text: tuple[str, Mapping[str, Any]] |
     return {f"text_encoder{end}": ["transformers", kind], f"tokenizer{end}": ["transformers", "CLIPTokenizer"]}
 
 
-_ABSENT: Mapping[str, dict[str, Any]] = {
-    "StableDiffusionPipeline": {"safety_checker": [None, None], "feature_extractor": [None, None], "requires_safety_checker": False},
-    "StableDiffusionXLPipeline": {"add_watermarker": False},
-}
-
-
-def _texts(file: Path, blueprint: Blueprint, tensors: Mapping[str, Tensor]) -> list[tuple[str, Mapping[str, Any]] | None]:
+def _texts(
+    file: Path, record: PipelineClass, blueprint: Blueprint, tensors: Mapping[str, Tensor]
+) -> list[tuple[str, Mapping[str, Any]] | None]:
     """Returns the text encoders of the file, None for T5 in SD 3 files without it; raises BaseModelError if a component is missing."""
     held = _held(tensors)
     kinds = ["t5" if name == "T5EncoderModel" else f"text_encoder{f'_{i + 1}' if i else ''}" for i, (name, _) in enumerate(blueprint.texts)]
-    optional = blueprint.pipeline == "StableDiffusion3Pipeline"
+    optional = record.t5_tokenizer in record.optional
     missing = [part for part in ("vae", *kinds) if part not in held and not (part == "t5" and optional)]
     if missing:
         names = ", ".join("T5" if part == "t5" else part for part in missing)

@@ -9,8 +9,9 @@ import diffusers
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
+from optimizer.adapters.files.variants import variant_of
 from optimizer.errors import BaseModelError
-from optimizer.rendering.pipelines.model_files import check_class, check_whole, variant_of
+from optimizer.rendering.pipelines.model_files import check_class, check_loaded
 from optimizer.text import first_sentence
 
 
@@ -36,7 +37,7 @@ def load_decoder(folder: Path, pipeline: DiffusionPipeline, device: torch.device
     except Exception as error:  # parsers of configurations and weights raise any exception on a damaged file
         problem = f"the tiny decoder cannot be loaded: {first_sentence(error)}"
         raise BaseModelError(problem, where=folder, remedy="fetch the whole folder again") from error
-    check_whole(found, folder)
+    check_loaded(found, folder)
     has = (found.config.latent_channels, 2 ** (len(found.config.decoder_block_out_channels) - 1))
     wants = (own.config.latent_channels, 2 ** (len(own.config.block_out_channels) - 1))
     if has != wants:

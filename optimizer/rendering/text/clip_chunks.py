@@ -11,7 +11,7 @@ BACK = 20
 """Number of tokens searched backwards for a comma, A1111's ``comma_padding_backtrack``."""
 
 
-def chunked(tokens: Sequence[Token], size: int, comma: int, back: int = BACK) -> list[list[Token]]:
+def split_chunks(tokens: Sequence[Token], size: int, comma: int, back: int = BACK) -> list[list[Token]]:
     """Splits tokens into chunks, after a comma if one is near the end, so that phrases are not split.
 
     Args:

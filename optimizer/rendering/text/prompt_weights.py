@@ -33,7 +33,7 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Reading:
+class WeightedPrompt:
     """Parsed prompt.
 
     Attributes:
@@ -58,7 +58,7 @@ class Reading:
         return len(self.parts) > 1 or any(span.weight != 1 for span in self.parts[0])
 
 
-def read(text: str) -> Reading:
+def parse_prompt(text: str) -> WeightedPrompt:
     """Parses a prompt into parts and weights.
 
     A text without brackets and ``BREAK`` becomes one span of weight 1, unchanged. Never raises.
@@ -72,7 +72,7 @@ def read(text: str) -> Reading:
             parts[-1].append((piece, weight))
     if len(parts) > 1 and not parts[-1]:
         parts.pop()  # a BREAK at the end adds no part
-    return Reading(tuple(tuple(_merged(part)) for part in parts))
+    return WeightedPrompt(tuple(tuple(_merge_spans(part)) for part in parts))
 
 
 def _pieces(text: str) -> list[tuple[str | None, float]]:
@@ -109,6 +109,6 @@ def _split(text: str) -> list[tuple[str | None, float]]:
     return [(first, 1.0), *(piece for other in others for piece in ((None, 1.0), (other, 1.0)))]
 
 
-def _merged(part: list[tuple[str, float]]) -> list[Span]:
+def _merge_spans(part: list[tuple[str, float]]) -> list[Span]:
     """Merges adjacent pieces of equal weight into spans, so that brackets of weight 1 do not split words."""
     return [Span("".join(text for text, _ in group), weight) for weight, group in groupby(part, key=lambda piece: piece[1])]

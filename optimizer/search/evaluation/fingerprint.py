@@ -13,7 +13,7 @@ from types import MappingProxyType
 import torch
 
 from objectives import AnyObjective
-from optimizer.adapters.files.base_location import located
+from optimizer.adapters.files.base_location import locate_base
 from optimizer.adapters.files.digest import digest_file
 from optimizer.errors import StudyError
 from optimizer.rendering import PromptSet, RenderSettings
@@ -65,7 +65,7 @@ def evaluation_context(
     other |= {} if based else {"zero": "the other sources"}
     return {
         "scorer": _scorer(objectives),
-        "base": FakeSpec.of(base).identity if is_fake(base) else folder_fingerprint(located(base)),
+        "base": FakeSpec.of(base).identity if is_fake(base) else folder_fingerprint(locate_base(base)),
         "prompts": [[p.text, p.seed, -1 if p.source is None else p.source] for p in prompts.prompts],
         "steps": settings.steps,
         "guidance": settings.guidance,

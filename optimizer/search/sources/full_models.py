@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 
 from optimizer.adapters import clean_name
+from optimizer.adapters.files.dtypes import DTYPES, SAFETENSORS_DTYPES, TORCH_DTYPES
 from optimizer.checkpoints.model import Model, Weights
 from optimizer.checkpoints.open import open_model
-from optimizer.checkpoints.streaming import DTYPES, STORED
 from optimizer.errors import UsageError
 from optimizer.merging import METHODS, Recipe, block_map
 from optimizer.merging.models import Blend, Job
@@ -102,7 +102,7 @@ class ModelEnsemble(Ensemble):
 
     def blend(self, recipe: Recipe, device: str | torch.device = "cpu") -> Blend:
         """Returns the merged model that a recipe describes, in its storage dtype."""
-        job = Job(self.models, base=self.base, recipe=recipe, dtype=STORED[recipe.dtype], force=self.config.force)
+        job = Job(self.models, base=self.base, recipe=recipe, dtype=SAFETENSORS_DTYPES[DTYPES[recipe.dtype]], force=self.config.force)
         return Blend(job, device)
 
     def only(self, source: int, device: str | torch.device = "cpu") -> Blend:
@@ -121,9 +121,9 @@ class ModelEnsemble(Ensemble):
 
     def export_bytes(self, space: SearchSpace) -> int:
         """Returns the size of the merged model in bytes: merged tensors in the storage dtype, the rest as in the first model."""
-        first, width = self.models[0], DTYPES[STORED[space.dtype]].itemsize
+        first, width = self.models[0], DTYPES[space.dtype].itemsize
         merged = [entry for entries in first.parts.values() for entry in entries.values()]
-        beside = _size(first.place) - sum(math.prod(entry.shape) * DTYPES[entry.dtype].itemsize for entry in merged)
+        beside = _size(first.place) - sum(math.prod(entry.shape) * TORCH_DTYPES[entry.dtype].itemsize for entry in merged)
         return sum(math.prod(entry.shape) for entry in merged) * width + max(0, beside)
 
 

@@ -12,8 +12,8 @@ import torch
 
 from optimizer.adapters import Adapter, BaseWeights, distillation, load_adapter
 from optimizer.adapters.families import FAMILIES
-from optimizer.adapters.files.base_location import located
-from optimizer.adapters.files.metadata_keys import TAGS, TRIGGER, said
+from optimizer.adapters.files.base_location import locate_base
+from optimizer.adapters.files.metadata_keys import TAGS, TRIGGER, metadata_value
 from optimizer.errors import BaseModelError, UsageError
 from optimizer.merging import DTYPES, shared_modules
 from optimizer.rendering import AnyRenderer
@@ -81,7 +81,7 @@ class LoraEnsemble(Ensemble):
 
     def fitted(self, renderer: AnyRenderer) -> LoraEnsemble:
         """Returns the ensemble with adapters in the shapes of the base's weights; raises BaseModelError if one does not fit."""
-        return replace(self, sources=[replace(s, adapter=renderer.fitted(s.adapter)) for s in self.sources])
+        return replace(self, sources=[replace(s, adapter=renderer.fit_adapter(s.adapter)) for s in self.sources])
 
     def space(self, budget: int) -> SearchSpace:
         """Returns the search space of a study with this budget."""
@@ -129,7 +129,7 @@ def _weights(base: str) -> BaseWeights | None:
     if not base or is_fake(base):
         return None
     try:
-        folder = located(base)
+        folder = locate_base(base)
     except BaseModelError:
         return None
     return BaseWeights(folder) if (folder / "model_index.json").is_file() else None
@@ -174,7 +174,7 @@ def _load(spec: str, config: Config, index: int, base: BaseWeights | None) -> Lo
         path = Path(spec)
     adapter = load_adapter(path, allow_unknown=config.allow_unknown, base=base)
     role = config.roles[index] if config.roles else role or _role(adapter)
-    trigger = config.triggers[index] if config.triggers else trigger if trigger is not None else said(adapter.metadata, TRIGGER)
+    trigger = config.triggers[index] if config.triggers else trigger if trigger is not None else metadata_value(adapter.metadata, TRIGGER)
     return LoraSource(Subject(adapter.name, checked_role(role), trigger), path, adapter)
 
 

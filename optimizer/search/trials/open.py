@@ -17,7 +17,7 @@ from optimizer.search.workers.claims import Claims
 from optimizer.search.workers.heartbeat import Presence
 from optimizer.search.workers.registry import newcomer
 from optimizer.search.workers.retry import Patience
-from optimizer.search.workers.storage import BEAT, Shared, in_database, on_this_machine
+from optimizer.search.workers.storage import Shared, heartbeat_seconds, in_database, on_this_machine
 from optimizer.search.workers.transfer import send
 from studies import StudyDirectory, StudyDirectoryError
 from studies.store import FolderStore, Store
@@ -69,7 +69,7 @@ def open_ledger(
             patience(lambda: send(config, session.sources, shared.study, store))
         member = newcomer()
         claims = Claims(shared.study, shared.gate, shared.roster, member.name)
-        with Presence(shared.roster, member, BEAT).shown(patience) as presence:
+        with Presence(shared.roster, member, heartbeat_seconds()).shown(patience) as presence:
             yield Ledger(shared.study, store, context, claims, shared.writes, presence, patience, gallery_of(config))
     finally:
         shared.close()

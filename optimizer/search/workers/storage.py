@@ -30,12 +30,21 @@ LOCAL = "search"
 _TIMEOUT = 10
 
 
-def seconds_from(environment: Mapping[str, str], name: str, default: float) -> float:
-    """Returns a time in seconds that an environment variable may override.
+def heartbeat_seconds(environment: Mapping[str, str] = os.environ) -> float:
+    """Returns the seconds between heartbeats; raises UsageError if MULTILORA_BEAT is not a number above 0."""
+    return _seconds(environment, "MULTILORA_BEAT", 10.0)
+
+
+def grace_seconds(environment: Mapping[str, str] = os.environ) -> float:
+    """Returns the seconds without a heartbeat after which a worker counts as dead.
 
     Raises:
-        UsageError: the value is not a number above 0.
+        UsageError: MULTILORA_GRACE is not a number above 0.
     """
+    return _seconds(environment, "MULTILORA_GRACE", 120.0)
+
+
+def _seconds(environment: Mapping[str, str], name: str, default: float) -> float:
     text = environment.get(name, "")
     try:
         seconds = float(text or default)
@@ -44,9 +53,6 @@ def seconds_from(environment: Mapping[str, str], name: str, default: float) -> f
     if not 0 < seconds < float("inf"):
         raise UsageError(f"is {text!r}", where=name, remedy="give seconds, a number above 0")
     return seconds
-
-
-BEAT, GRACE = seconds_from(os.environ, "MULTILORA_BEAT", 10.0), seconds_from(os.environ, "MULTILORA_GRACE", 120.0)
 
 
 @dataclass(frozen=True)
@@ -104,19 +110,20 @@ def begun_in(storage: BaseStorage) -> optuna.Study:
     return _made(storage, LOCAL)
 
 
-def in_database(url: str, name: str, *, create: bool, grace: float = GRACE) -> Shared:
+def in_database(url: str, name: str, *, create: bool, grace: float | None = None) -> Shared:
     """Returns the study with this name in a PostgreSQL database.
 
     Args:
         url: ``postgresql://…``; missing parts come from the PG* variables, a password file or a service file.
         name: name of the study.
         create: whether to create a missing study; safe for concurrent callers.
-        grace: seconds without a heartbeat after which a worker counts as dead.
+        grace: seconds without a heartbeat after which a worker counts as dead; None means ``grace_seconds()``.
 
     Raises:
         UsageError: the URL is not a PostgreSQL database, or the driver is missing.
         StudyError: the database does not answer, or the study does not exist.
     """
+    grace = grace_seconds() if grace is None else grace
     with ExitStack() as opened:
         engine = _engine(url)
         opened.callback(engine.dispose)

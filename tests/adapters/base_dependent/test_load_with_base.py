@@ -176,13 +176,13 @@ def test_the_last_norm_has_its_halves_swapped(tmp_path: Path) -> None:
 
 
 def test_every_weight_of_the_folder_is_the_pipelines(folder: Path, live: dict[str, nn.Linear | nn.Conv2d]) -> None:
-    from optimizer.adapters.names.targets import Place
+    from optimizer.adapters.names.targets import Target
 
     weights = BaseWeights(folder)
     assert set(live) == set(tiny_shapes())
     for path, module in live.items():
-        assert torch.equal(weights.weight(Place((path,))), module.weight)
-        assert weights.has_bias(Place((path,))) == (module.bias is not None)
+        assert torch.equal(weights.weight(Target((path,))), module.weight)
+        assert weights.has_bias(Target((path,))) == (module.bias is not None)
 
 
 def test_a_base_that_is_none(tmp_path: Path, folder: Path) -> None:

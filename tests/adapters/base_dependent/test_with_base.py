@@ -70,7 +70,7 @@ def assert_forward(base: nn.Linear | nn.Conv2d, delta: Tensor, adapted: Callable
     assert float((wanted - base(x)).abs().max()) > 1e-2
 
 
-def roles_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def tensors_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {ROLES.get(name, name): tensor.detach().clone() for name, tensor in state.items()}
 
 
@@ -82,15 +82,15 @@ def _random() -> Any:
 
 
 def lycoris(kind: type[Any], base: nn.Module, **options: Any) -> tuple[Any, dict[str, Tensor], Callable[[int], float]]:
-    """A LyCORIS module with random values over the layer, its roles, and its alpha as ``change`` takes it."""
+    """A LyCORIS module with random values over the layer, its tensors, and its alpha as ``change`` takes it."""
     module = kind("module", base, 1.0, **options)
     for parameter in module.parameters():
         nn.init.normal_(parameter, std=0.4)
-    roles = roles_of(module.state_dict())
-    if "oft_blocks" in roles:
-        return module, roles, float
-    alpha = float(roles.pop("alpha", torch.tensor(1.0)))
-    return module, roles, lambda rank: alpha
+    tensors = tensors_of(module.state_dict())
+    if "oft_blocks" in tensors:
+        return module, tensors, float
+    alpha = float(tensors.pop("alpha", torch.tensor(1.0)))
+    return module, tensors, lambda rank: alpha
 
 
 DORA: list[tuple[type[Any], dict[str, Any]]] = [
@@ -108,9 +108,9 @@ DORA: list[tuple[type[Any], dict[str, Any]]] = [
 @pytest.mark.parametrize(("kind", "options"), DORA, ids=[f"{kind.__name__}-{i}" for i, (kind, _) in enumerate(DORA)])
 def test_dora_of_lycoris(kind: type[Any], options: dict[str, Any], on_output: bool, shape: tuple[int, ...]) -> None:
     base = layer(shape)
-    module, roles, alpha_of = lycoris(kind, base, weight_decompose=True, wd_on_out=on_output, **options)
-    assert base_kind(roles) == "DoRA"
-    delta = change(PATH, roles, base.weight, alpha_of, has_bias=True)
+    module, tensors, alpha_of = lycoris(kind, base, weight_decompose=True, wd_on_out=on_output, **options)
+    assert base_kind(tensors) == "DoRA"
+    delta = change(PATH, tensors, base.weight, alpha_of, has_bias=True)
     assert_forward(base, delta, module)
     if kind is LoConModule:  # get_merged_weight of LoHa and LoKr (lycoris-lora 4.1) scales twice
         close(base.weight + delta, module.get_merged_weight()[0])
@@ -120,9 +120,9 @@ def test_dora_of_lycoris(kind: type[Any], options: dict[str, Any], on_output: bo
 @pytest.mark.parametrize("on_input", [True, False])
 def test_ia3_of_lycoris(on_input: bool, shape: tuple[int, ...]) -> None:
     base = layer(shape)
-    module, roles, alpha_of = lycoris(IA3Module, base, train_on_input=on_input)
-    assert base_kind(roles) == "(IA)³"
-    delta = change(PATH, roles, base.weight, alpha_of, has_bias=True)
+    module, tensors, alpha_of = lycoris(IA3Module, base, train_on_input=on_input)
+    assert base_kind(tensors) == "(IA)³"
+    delta = change(PATH, tensors, base.weight, alpha_of, has_bias=True)
     assert_forward(base, delta, module)
     close(base.weight + delta, module.get_merged_weight()[0])
 
@@ -136,19 +136,19 @@ def test_ia3_of_lycoris(on_input: bool, shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("rescaled", [True, False])
 def test_oft_of_lycoris(kind: type[Any], size: int, constraint: float, rescaled: bool, shape: tuple[int, ...]) -> None:
     base = layer(shape)
-    module, roles, alpha_of = lycoris(kind, base, lora_dim=size, constraint=constraint, rescaled=rescaled)
-    assert base_kind(roles) == "OFT or BOFT"
-    assert roles["oft_blocks"].ndim == (3 if kind is DiagOFTModule else 4)
-    delta = change(PATH, roles, base.weight, alpha_of, has_bias=True)
+    module, tensors, alpha_of = lycoris(kind, base, lora_dim=size, constraint=constraint, rescaled=rescaled)
+    assert base_kind(tensors) == "OFT or BOFT"
+    assert tensors["oft_blocks"].ndim == (3 if kind is DiagOFTModule else 4)
+    delta = change(PATH, tensors, base.weight, alpha_of, has_bias=True)
     assert_forward(base, delta, module)
     close(base.weight + delta, module.get_merged_weight()[0])
 
 
 def test_boft_of_lycoris_over_a_side_that_is_no_power_of_two() -> None:
     base = layer((24, 5))
-    module, roles, alpha_of = lycoris(ButterflyOFTModule, base, lora_dim=6)
-    assert roles["oft_blocks"].shape == (3, 4, 6, 6)
-    assert_forward(base, change(PATH, roles, base.weight, alpha_of, has_bias=True), module)
+    module, tensors, alpha_of = lycoris(ButterflyOFTModule, base, lora_dim=6)
+    assert tensors["oft_blocks"].shape == (3, 4, 6, 6)
+    assert_forward(base, change(PATH, tensors, base.weight, alpha_of, has_bias=True), module)
 
 
 def sd_scripts_oft(weight: Tensor, blocks: Tensor, alpha: float) -> Tensor:
@@ -171,15 +171,15 @@ def test_oft_of_sd_scripts_has_the_same_meaning(alpha: float) -> None:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_glora_of_lycoris(shape: tuple[int, ...]) -> None:
     base = layer(shape)
-    module, roles, alpha_of = lycoris(GLoRAModule, base, lora_dim=3, alpha=2.0)
-    assert base_kind(roles) == "GLoRA"
-    delta = change(PATH, roles, base.weight, alpha_of, has_bias=True)
+    module, tensors, alpha_of = lycoris(GLoRAModule, base, lora_dim=3, alpha=2.0)
+    assert base_kind(tensors) == "GLoRA"
+    delta = change(PATH, tensors, base.weight, alpha_of, has_bias=True)
     assert_forward(base, delta, module)
     close(base.weight + delta, module.get_merged_weight()[0])
 
 
 def peft(base: nn.Module, config: Any, spread: float = 0.4) -> tuple[Any, dict[str, Tensor], dict[str, Any]]:
-    """A PEFT model around the layer, every adapter parameter random; its roles, and its configuration as the file holds it."""
+    """A PEFT model around the layer, every adapter parameter random; its tensors, and its configuration as the file holds it."""
     model = get_peft_model(nn.Sequential(OrderedDict(layer=copy.deepcopy(base))), config)
     for name, parameter in model.named_parameters():
         if "base_layer" not in name:
@@ -187,8 +187,8 @@ def peft(base: nn.Module, config: Any, spread: float = 0.4) -> tuple[Any, dict[s
     state = get_peft_model_state_dict(model)
     fields = model.peft_config["default"].to_dict()
     settings = {name: sorted(value) if isinstance(value, set) else value for name, value in fields.items()}
-    roles = roles_of({name.removeprefix("base_model.model.layer."): tensor for name, tensor in state.items()})
-    return model.eval(), roles, json.loads(json.dumps(settings, default=str))
+    tensors = tensors_of({name.removeprefix("base_model.model.layer."): tensor for name, tensor in state.items()})
+    return model.eval(), tensors, json.loads(json.dumps(settings, default=str))
 
 
 def merged(model: Any) -> Tensor:
@@ -201,10 +201,10 @@ def merged(model: Any) -> Tensor:
 def test_dora_of_peft(stabilised: bool, shape: tuple[int, ...]) -> None:
     base = layer(shape)
     config = LoraConfig(r=4, lora_alpha=3, use_dora=True, use_rslora=stabilised, target_modules=["layer"])
-    model, roles, settings = peft(base, config)
+    model, tensors, settings = peft(base, config)
     alpha = 6.0 if stabilised else 3.0
-    assert base_kind(roles) == "DoRA"
-    delta = change(PATH, roles, base.weight, lambda rank: alpha, has_bias=True, settings=settings)
+    assert base_kind(tensors) == "DoRA"
+    delta = change(PATH, tensors, base.weight, lambda rank: alpha, has_bias=True, settings=settings)
     assert_forward(base, delta, model)
     close(base.weight + delta, merged(model))
 
@@ -213,10 +213,10 @@ def test_dora_of_peft(stabilised: bool, shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("on_input", [True, False])
 def test_ia3_of_peft(on_input: bool, shape: tuple[int, ...]) -> None:
     base = layer(shape, bias=on_input)
-    model, roles, settings = peft(base, IA3Config(target_modules=["layer"], feedforward_modules=["layer"] if on_input else []))
-    assert base_kind(roles) == "(IA)³"
+    model, tensors, settings = peft(base, IA3Config(target_modules=["layer"], feedforward_modules=["layer"] if on_input else []))
+    assert base_kind(tensors) == "(IA)³"
     told = settings if shape == SQUARE_KERNEL else {}  # elsewhere the shape tells
-    delta = change(PATH, roles, base.weight, float, has_bias=on_input, settings=told)
+    delta = change(PATH, tensors, base.weight, float, has_bias=on_input, settings=told)
     assert_forward(base, delta, model)
     close(base.weight + delta, merged(model))
 
@@ -224,11 +224,11 @@ def test_ia3_of_peft(on_input: bool, shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("shape", [LINEAR, POINTS])
 def test_ia3_of_peft_scales_the_bias_as_well(shape: tuple[int, ...]) -> None:
     base = layer(shape)
-    model, roles, settings = peft(base, IA3Config(target_modules=["layer"], feedforward_modules=[]))
+    model, tensors, settings = peft(base, IA3Config(target_modules=["layer"], feedforward_modules=[]))
     x = torch.zeros(1, shape[1], *shape[2:])
-    close(model(x).flatten(), base(x).flatten() * roles["ia3_l"].flatten())
+    close(model(x).flatten(), base(x).flatten() * tensors["ia3_l"].flatten())
     with pytest.raises(BrokenModule, match="scales the layer's bias too"):
-        change(PATH, roles, base.weight, float, has_bias=True, settings=settings)
+        change(PATH, tensors, base.weight, float, has_bias=True, settings=settings)
 
 
 @pytest.mark.parametrize("shape", [LINEAR, SQUARE, POINTS])
@@ -248,10 +248,10 @@ def test_ia3_of_peft_scales_the_bias_as_well(shape: tuple[int, ...]) -> None:
 def test_oft_of_peft(options: dict[str, Any], size: int, shape: tuple[int, ...]) -> None:
     base = layer(shape)
     config = OFTConfig(r=0, oft_block_size=shape[1] if size < 0 else size, target_modules=["layer"], **options)
-    model, roles, settings = peft(base, config, 0.2)
-    assert base_kind(roles) == "OFT or BOFT"
+    model, tensors, settings = peft(base, config, 0.2)
+    assert base_kind(tensors) == "OFT or BOFT"
     # Before the forward pass, which projects the model's parameters in place.
-    delta = change(PATH, roles, base.weight, float, has_bias=True, settings=settings)
+    delta = change(PATH, tensors, base.weight, float, has_bias=True, settings=settings)
     assert_forward(base, delta, model)
     close(base.weight + delta, merged(model))
 
@@ -263,19 +263,19 @@ def test_one_term_of_the_series_is_no_rotation() -> None:
 
 def test_without_settings_the_defaults_of_peft_hold() -> None:
     base = layer(LINEAR)
-    model, roles, _ = peft(base, OFTConfig(r=0, oft_block_size=4, target_modules=["layer"]), 0.2)
-    assert_forward(base, change(PATH, roles, base.weight, float, has_bias=True), model)
+    model, tensors, _ = peft(base, OFTConfig(r=0, oft_block_size=4, target_modules=["layer"]), 0.2)
+    assert_forward(base, change(PATH, tensors, base.weight, float, has_bias=True), model)
 
 
 def test_oft_of_peft_on_a_kernel_is_no_change_of_the_weight() -> None:
     """Its forward pass folds overlapping patches into sums: even without any rotation it is not the base layer."""
     base = layer(KERNEL)
-    model, roles, settings = peft(base, OFTConfig(r=0, oft_block_size=4, target_modules=["layer"]), 0.0)
+    model, tensors, settings = peft(base, OFTConfig(r=0, oft_block_size=4, target_modules=["layer"]), 0.0)
     x = probe(KERNEL)
     counts = F.fold(torch.ones(1, 9, 9), (5, 5), 3)
     close(model(x), base(x * counts))
     with pytest.raises(BrokenModule, match="PEFT sums rotated patches"):
-        change(PATH, roles, base.weight, float, has_bias=True, settings=settings)
+        change(PATH, tensors, base.weight, float, has_bias=True, settings=settings)
 
 
 class BlockDiagonal:
@@ -293,10 +293,10 @@ def test_boft_of_peft(monkeypatch: pytest.MonkeyPatch, size: int, stages: int, s
         shape = (shape[0], 16, *shape[2:])
     monkeypatch.setattr(peft_boft, "_FBD_CUDA", BlockDiagonal())
     base = layer(shape)
-    model, roles, settings = peft(base, BOFTConfig(boft_block_size=size, boft_n_butterfly_factor=stages, target_modules=["layer"]))
-    assert base_kind(roles) == "OFT or BOFT"
-    assert roles["boft_R"].shape[0] == stages
-    delta = change(PATH, roles, base.weight, float, has_bias=True, settings=settings)
+    model, tensors, settings = peft(base, BOFTConfig(boft_block_size=size, boft_n_butterfly_factor=stages, target_modules=["layer"]))
+    assert base_kind(tensors) == "OFT or BOFT"
+    assert tensors["boft_R"].shape[0] == stages
+    delta = change(PATH, tensors, base.weight, float, has_bias=True, settings=settings)
     assert_forward(base, delta, model)
     close(base.weight + delta, merged(model))
 
@@ -304,21 +304,21 @@ def test_boft_of_peft(monkeypatch: pytest.MonkeyPatch, size: int, stages: int, s
 def test_boft_of_peft_with_one_stage_of_odd_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peft_boft, "_FBD_CUDA", BlockDiagonal())
     base = layer((8, 9))
-    model, roles, _ = peft(base, BOFTConfig(boft_block_size=3, target_modules=["layer"]))
-    assert_forward(base, change(PATH, roles, base.weight, float, has_bias=True), model)
+    model, tensors, _ = peft(base, BOFTConfig(boft_block_size=3, target_modules=["layer"]))
+    assert_forward(base, change(PATH, tensors, base.weight, float, has_bias=True), model)
 
 
-@pytest.mark.parametrize("roles", [["up", "down"], ["hada_w1_a", "alpha"], ["lokr_w1"], ["alpha"], []])
-def test_additive_kinds_need_no_base(roles: list[str]) -> None:
-    assert base_kind(roles) is None
+@pytest.mark.parametrize("tensors", [["up", "down"], ["hada_w1_a", "alpha"], ["lokr_w1"], ["alpha"], []])
+def test_additive_kinds_need_no_base(tensors: list[str]) -> None:
+    assert base_kind(tensors) is None
     with pytest.raises(ValueError, match="needs no base weight"):
-        change(PATH, {role: torch.ones(2, 2) for role in roles}, torch.ones(2, 2), float, has_bias=False)
+        change(PATH, {role: torch.ones(2, 2) for role in tensors}, torch.ones(2, 2), float, has_bias=False)
 
 
 def test_half_precision_in_gives_full_precision_out() -> None:
-    weight, roles = torch.randn(LINEAR), {"weight": torch.randn(12).half(), "on_input": torch.tensor(1)}
-    delta = change(PATH, roles, weight.half(), float, has_bias=False)
-    close(delta, weight.half().float() * roles["weight"].float())
+    weight, tensors = torch.randn(LINEAR), {"weight": torch.randn(12).half(), "on_input": torch.tensor(1)}
+    delta = change(PATH, tensors, weight.half(), float, has_bias=False)
+    close(delta, weight.half().float() * tensors["weight"].float())
 
 
 def ones(*shape: int) -> Tensor:
@@ -364,10 +364,10 @@ BROKEN: list[tuple[dict[str, Tensor], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("roles", "message"), BROKEN)
-def test_what_does_not_fit_is_named(roles: dict[str, Tensor], message: str) -> None:
+@pytest.mark.parametrize(("tensors", "message"), BROKEN)
+def test_what_does_not_fit_is_named(tensors: dict[str, Tensor], message: str) -> None:
     with pytest.raises(BrokenModule, match=f"^{message}"):
-        change(PATH, roles, ones(*LINEAR), float, has_bias=False)
+        change(PATH, tensors, ones(*LINEAR), float, has_bias=False)
 
 
 @pytest.mark.parametrize(

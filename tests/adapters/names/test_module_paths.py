@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optimizer.adapters.families import FAMILIES
-from optimizer.adapters.names.keys import place_of, suggestion
+from optimizer.adapters.names.keys import suggestion, target_of
 from optimizer.adapters.names.paths import TEMPLATES, from_dotted, kernel_size, split_path
-from optimizer.adapters.names.targets import place
-from optimizer.adapters.names.tensor_suffixes import Refusal, Suffix, read_suffix
+from optimizer.adapters.names.targets import find_target
+from optimizer.adapters.names.tensor_suffixes import Key, Refusal, split_key
 from tests.tiny import tiny_pipeline, tiny_shapes
 
 TEMPLATE = st.sampled_from([(part, template) for part, templates in TEMPLATES.items() for template in templates])
@@ -18,7 +18,7 @@ TEMPLATE = st.sampled_from([(part, template) for part, templates in TEMPLATES.it
 
 def from_flat(part: str, name: str) -> set[str]:
     """The paths that a name with underscores for dots stands for, in all families that have it."""
-    return {path for family in FAMILIES.values() if (where := place(family, part, name, "_")) for path in where.paths}
+    return {path for family in FAMILIES.values() if (target := find_target(family, part, name, "_")) for path in target.paths}
 
 
 @st.composite
@@ -98,17 +98,17 @@ def test_kernels_told_by_names_are_those_of_the_pipeline() -> None:
             assert kernel_size(path) == shape[2:], path
 
 
-def module_and_role(name: str, family: str = "sdxl") -> tuple[str, str]:
-    suffix = read_suffix(name)
-    assert isinstance(suffix, Suffix)
-    where = place_of(suffix.stem, FAMILIES[family])
-    assert where
-    assert len(where.paths) == 1
-    return where.paths[0], suffix.role
+def module_and_suffix(name: str, family: str = "sdxl") -> tuple[str, str]:
+    key = split_key(name)
+    assert isinstance(key, Key)
+    target = target_of(key.stem, FAMILIES[family])
+    assert target
+    assert len(target.paths) == 1
+    return target.paths[0], key.suffix
 
 
 @pytest.mark.parametrize(
-    ("name", "path", "role"),
+    ("name", "path", "suffix"),
     [
         (
             "unet.mid_block.attentions.0.transformer_blocks.0.attn2.processor.to_out_lora.up.weight",
@@ -148,12 +148,12 @@ def module_and_role(name: str, family: str = "sdxl") -> tuple[str, str]:
         ("lora_te1_encoder_layers_0_mlp_fc1.lora_up.weight", "text_encoder.text_model.encoder.layers.0.mlp.fc1", "up"),
     ],
 )
-def test_names_of_other_writers(name: str, path: str, role: str) -> None:
-    assert module_and_role(name) == (path, role)
+def test_names_of_other_writers(name: str, path: str, suffix: str) -> None:
+    assert module_and_suffix(name) == (path, suffix)
 
 
 @pytest.mark.parametrize(
-    ("name", "path", "role"),
+    ("name", "path", "suffix"),
     [
         ("lycoris_transformer_blocks_0_attn_to_q.lokr_w1", "transformer.transformer_blocks.0.attn.to_q", "lokr_w1"),
         ("lycoris_single_transformer_blocks_3_proj_mlp.hada_w1_a", "transformer.single_transformer_blocks.3.proj_mlp", "hada_w1_a"),
@@ -171,8 +171,8 @@ def test_names_of_other_writers(name: str, path: str, role: str) -> None:
         ("lora_te1_text_model_encoder_layers_0_mlp_fc1.alpha", "text_encoder.text_model.encoder.layers.0.mlp.fc1", "alpha"),
     ],
 )
-def test_names_of_flux(name: str, path: str, role: str) -> None:
-    assert module_and_role(name, "flux1") == (path, role)
+def test_names_of_flux(name: str, path: str, suffix: str) -> None:
+    assert module_and_suffix(name, "flux1") == (path, suffix)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_names_of_flux(name: str, path: str, role: str) -> None:
     ],
 )
 def test_kinds_that_cannot_be_merged_are_refused_by_name(suffix: str, kind: str) -> None:
-    meaning = read_suffix("lora_unet_mid_block_resnets_0_conv1" + suffix)
+    meaning = split_key("lora_unet_mid_block_resnets_0_conv1" + suffix)
     assert isinstance(meaning, Refusal)
     assert kind in meaning.kind
     assert meaning.remedy
@@ -195,6 +195,6 @@ def test_kinds_that_cannot_be_merged_are_refused_by_name(suffix: str, kind: str)
 
 def test_an_unknown_name_is_shown_the_nearest_pattern() -> None:
     name = "lora_unet_mid_block_attentions_0_transformer_block_0_attn1_to_q.lora_up.weight"
-    assert all(place_of(name.removesuffix(".lora_up.weight"), family) is None for family in FAMILIES.values())
+    assert all(target_of(name.removesuffix(".lora_up.weight"), family) is None for family in FAMILIES.values())
     assert suggestion(name) == "lora_unet_mid_block_attentions_#_transformer_blocks_#_attn1_to_q"
     assert suggestion("text_encoder.encoder.layer.0.mlp.fc1.lora_A.weight") == "text_encoder.text_model.encoder.layers.#.mlp.fc1"

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from optimizer.adapters.families import FAMILIES
-from optimizer.adapters.names.keys import place_of
+from optimizer.adapters.names.keys import target_of
 from tests.formats import DIALECTS, make, native, shapes
 from tests.tiny import tiny_pipeline, tiny_xl_pipeline
 
@@ -63,18 +63,18 @@ def test_xlabs(tmp_path: Path) -> None:
 def test_every_name_stands_for_its_modules(dialect: str, family: str) -> None:
     for weight in DIALECTS[dialect].weights(family):
         stem = weight.name.removesuffix("_lora")
-        where = place_of(stem, FAMILIES[family])
-        assert where, weight.name
-        assert where.paths[: len(weight.modules)] == tuple(weight.modules)
+        target = target_of(stem, FAMILIES[family])
+        assert target, weight.name
+        assert target.paths[: len(weight.modules)] == tuple(weight.modules)
 
 
 def test_the_upsampling_comes_after_the_attention_if_there_is_one() -> None:
     """In the first level on the way out, Stable Diffusion 1.x has none and XL has."""
     for name, family in (("output_blocks.2.1.conv", "sd1"), ("output_blocks.2.2.conv", "sdxl"), ("output_blocks.5.2.conv", "sd1")):
-        where = place_of(f"diffusion_model.{name}", FAMILIES[family])
-        assert where
-        assert where.paths == (f"unet.up_blocks.{int(name.split('.')[1]) // 3}.upsamplers.0.conv",)
-    assert place_of("diffusion_model.output_blocks.2.2.conv", FAMILIES["sd1"]) is None
+        target = target_of(f"diffusion_model.{name}", FAMILIES[family])
+        assert target
+        assert target.paths == (f"unet.up_blocks.{int(name.split('.')[1]) // 3}.upsamplers.0.conv",)
+    assert target_of("diffusion_model.output_blocks.2.2.conv", FAMILIES["sd1"]) is None
 
 
 @pytest.mark.parametrize(
@@ -88,8 +88,8 @@ def test_the_upsampling_comes_after_the_attention_if_there_is_one() -> None:
 )
 def test_near_misses(name: str) -> None:
     for family in FAMILIES.values():
-        assert place_of(f"diffusion_model.{name}", family) is None
-        assert place_of("lora_unet_" + name.replace(".", "_"), family) is None
+        assert target_of(f"diffusion_model.{name}", family) is None
+        assert target_of("lora_unet_" + name.replace(".", "_"), family) is None
 
 
 def test_every_module_of_every_family_has_an_original_name() -> None:
@@ -98,8 +98,8 @@ def test_every_module_of_every_family_has_an_original_name() -> None:
         for path in shapes(family.name):
             part, _, name = path.partition(".")
             if part == family.denoiser:
-                where = place_of(f"{part}.{name}", family)
-                assert where
+                target = target_of(f"{part}.{name}", family)
+                assert target
                 assert any(_follows(name, template) for template in named), path
 
 

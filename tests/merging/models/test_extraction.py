@@ -16,7 +16,7 @@ from optimizer.cli.main import execute
 from optimizer.errors import BaseModelError
 from optimizer.merging.models.extract import extract
 from optimizer.rendering import Prompt, Renderer, RenderSettings, base_weights, load_pipeline
-from optimizer.rendering.families import models_of
+from optimizer.rendering.pipeline_class import models_of
 from tests.tiny import tiny_pipeline, tiny_xl_pipeline
 
 KINDS = {"sd1": tiny_pipeline, "sdxl": tiny_xl_pipeline}

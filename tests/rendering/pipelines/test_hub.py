@@ -9,7 +9,7 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-from optimizer.adapters.files.base_location import is_hub_name, located
+from optimizer.adapters.files.base_location import locate_base
 from optimizer.errors import BaseModelError
 from optimizer.rendering import Loading, Prompt, RenderSettings, load_renderer
 from tests.tiny import tiny_pipeline
@@ -42,20 +42,20 @@ def test_a_model_in_the_cache_draws_as_its_folder(cache: Path, tmp_path: Path) -
         load_renderer(base, settings, Loading(device="cpu")).render(prompts) for base in ("lab/tiny-sd", str(tmp_path / "saved"))
     )
     assert torch.equal(found, wanted)
-    assert located("lab/tiny-sd@main") == located(f"lab/tiny-sd@{COMMIT}") == located("lab/tiny-sd")
+    assert locate_base("lab/tiny-sd@main") == locate_base(f"lab/tiny-sd@{COMMIT}") == locate_base("lab/tiny-sd")
 
 
 def test_what_is_not_there_is_not_fetched(cache: Path) -> None:
     with pytest.raises(BaseModelError) as caught:
-        located("lab/other")
+        locate_base("lab/other")
     assert str(caught.value) == (
         f"lab/other: neither a folder nor a file, and no model of this name is in the local cache {cache} — "
         "check the path, or fetch it once: hf download lab/other"
     )
     with pytest.raises(BaseModelError, match=r"fetch it once: hf download lab/tiny-sd --revision v2$"):
-        located("lab/tiny-sd@v2")
+        locate_base("lab/tiny-sd@v2")
     with pytest.raises(BaseModelError, match=r"^no/such/folder: does not exist — give a diffusers folder, a \.safetensors file, or ORG"):
-        located("no/such/folder")
+        locate_base("no/such/folder")
 
 
 def test_a_model_of_which_only_a_part_was_fetched(cache: Path) -> None:
@@ -69,11 +69,3 @@ def test_a_weight_whose_download_broke_off(cache: Path) -> None:
     blob.write_bytes(blob.read_bytes()[:1000])
     with pytest.raises(BaseModelError, match="the pipeline cannot be loaded: "):
         load_renderer("lab/tiny-sd", RenderSettings(), Loading(device="cpu"))
-
-
-def test_names_of_the_hub(tmp_path: Path) -> None:
-    assert is_hub_name("stabilityai/stable-diffusion-xl-base-1.0")
-    assert is_hub_name("lab/x@refs/pr/3")
-    assert not is_hub_name("./lab/x")
-    assert not is_hub_name("/lab/x")
-    assert not is_hub_name(str(tmp_path))

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from optimizer.errors import BaseModelError, UsageError
 from optimizer.rendering import Loading, Prompt, Renderer, RenderSettings, draft_renderer, load_pipeline, load_renderer
-from optimizer.rendering.families import models_of
+from optimizer.rendering.pipeline_class import models_of
 from optimizer.rendering.pipelines.quantisation import quantisation, quantised_parts
 from tests.rendering.candidates.test_branches import change, farthest
 from tests.tiny import tiny_flux_pipeline, tiny_flux_transformer, tiny_pipeline
@@ -226,11 +226,11 @@ def test_slices_change_nothing_and_are_refused_where_there_are_none(flux: Path, 
 
 
 def test_the_number_format_follows_family_device_and_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from optimizer.adapters.families import PIPELINE_CLASSES
     from optimizer.rendering.assemble import number_format
-    from optimizer.rendering.families import FAMILIES
 
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
-    sd, flux = FAMILIES["StableDiffusionXLPipeline"], FAMILIES["FluxPipeline"]
+    sd, flux = PIPELINE_CLASSES["StableDiffusionXLPipeline"], PIPELINE_CLASSES["FluxPipeline"]
     cuda, cpu = torch.device("cuda"), torch.device("cpu")
     assert number_format(Loading(), sd, cuda, 1, 1) == torch.float16
     assert number_format(Loading(), flux, cuda, 1, 1) == torch.bfloat16

@@ -21,11 +21,11 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor
 
-from optimizer.checkpoints.blueprints import BLUEPRINTS
+from optimizer.adapters.families import MODEL_TYPES
 from optimizer.errors import BaseModelError
 from optimizer.rendering import Loading, Prompt, RenderSettings, load_pipeline, load_renderer
 from optimizer.rendering.pipelines.clip_tokenizer import clip_tokenizer
-from optimizer.rendering.pipelines.single_file import checkpoint_family
+from optimizer.rendering.pipelines.single_file import checkpoint_class
 from tests.ldm import ldm_unet, ldm_vae, save_single_file
 from tests.tiny import tiny_flux_pipeline, tiny_pipeline, tiny_sd3_pipeline, tiny_text_encoder, tiny_vae, tiny_xl_pipeline
 
@@ -119,10 +119,10 @@ def hollow(path: Path, shapes: Mapping[str, tuple[int, ...]], dtype: str = "F16"
 
 def models_of_blueprint(kind: str) -> dict[str, Any]:
     """The models of a known file in full size, without numbers."""
-    plan = BLUEPRINTS[kind]
+    family, plan = MODEL_TYPES[kind], MODEL_TYPES[kind].blueprints[kind]
     with torch.device("meta"):
         texts = {f"text_{i}": _transformers(name, config) for i, (name, config) in enumerate(plan.texts)}
-        denoiser = getattr(diffusers, plan.denoiser[0])(**plan.denoiser[1])
+        denoiser = getattr(diffusers, family.pipeline.denoiser_class)(**plan.denoiser)
         return {"denoiser": denoiser, "vae": diffusers.AutoencoderKL(**plan.vae), **texts}
 
 
@@ -163,7 +163,7 @@ def test_a_known_model_needs_no_folder(tmp_path: Path) -> None:
     }
     shapes |= {f"first_stage_model.{name}": tuple(t.shape) for name, t in ldm_vae(models["vae"].state_dict(), levels=4).items()}
     file = hollow(tmp_path / "v1-5.safetensors", shapes)
-    assert checkpoint_family(file).name == "SD 1.x and 2.x"
+    assert checkpoint_class(file).title == "SD 1.x and 2.x"
     pipeline: Any = load_pipeline(file, device="cpu", dtype=torch.bfloat16)
     assert sum(p.numel() for p in pipeline.unet.parameters()) == 859_520_964
     assert type(pipeline.scheduler).__name__ == "PNDMScheduler"
@@ -301,4 +301,4 @@ HALF_KNOWN: dict[str, tuple[dict[str, tuple[int, ...]], str]] = {
 def test_a_model_that_diffusers_half_knows(tmp_path: Path, case: str) -> None:
     shapes, message = HALF_KNOWN[case]
     with pytest.raises(BaseModelError, match=f"this file is of an? .*{message}.* — give a checkpoint of SD 1.x"):
-        checkpoint_family(hollow(tmp_path / "one.safetensors", shapes))
+        checkpoint_class(hollow(tmp_path / "one.safetensors", shapes))

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optimizer.rendering.text.clip_chunks import chunked
-from optimizer.rendering.text.prompt_weights import read
+from optimizer.rendering.text.clip_chunks import split_chunks
+from optimizer.rendering.text.prompt_weights import parse_prompt
 
 Parts = list[list[tuple[str, float]]]
 EXAMPLES: dict[str, Parts] = {
@@ -38,27 +38,27 @@ EXAMPLES: dict[str, Parts] = {
 
 @pytest.mark.parametrize("text", EXAMPLES)
 def test_examples(text: str) -> None:
-    found = [[(span.text, pytest.approx(span.weight)) for span in part] for part in read(text).parts]
+    found = [[(span.text, pytest.approx(span.weight)) for span in part] for part in parse_prompt(text).parts]
     assert found == EXAMPLES[text]
 
 
 @given(st.text(alphabet="ab,()[]\\:1. BREAK"))
 def test_it_never_raises_and_every_character_has_a_weight(text: str) -> None:
-    reading = read(text)
-    assert len(reading.weights) == len(reading.words)
+    prompt = parse_prompt(text)
+    assert len(prompt.weights) == len(prompt.words)
 
 
 @given(st.text(alphabet="ab,()[]\\:1. "))
 def test_escaped_text_is_read_as_it_stands(text: str) -> None:
     escaped = re.sub(r"([\\()\[\]])", r"\\\1", text) if re.search(r"[()\[\]]", text) else text
-    assert read(escaped).words == text
-    assert not read(escaped).weighted
+    assert parse_prompt(escaped).words == text
+    assert not parse_prompt(escaped).weighted
 
 
 @given(st.lists(st.integers(0, 3)), st.integers(1, 9), st.integers(0, 20))
 def test_chunks_joined_are_the_text(numbers: list[int], size: int, back: int) -> None:
     tokens = [(number, 1.0) for number in numbers]
-    chunks = chunked(tokens, size, 0, back)
+    chunks = split_chunks(tokens, size, 0, back)
     assert [token for chunk in chunks for token in chunk] == tokens
     assert all(0 < len(chunk) <= size for chunk in chunks) or chunks == [[]]
 
@@ -68,4 +68,4 @@ def test_chunks_joined_are_the_text(numbers: list[int], size: int, back: int) ->
     [([1] * 10, [5, 5]), ([1, 1, 1, 0, 1, 1], [4, 2]), ([1, 0, 1, 1, 1, 1], [5, 1]), ([1, 1, 1, 0, 1, 0], [5, 1]), ([1] * 5, [5])],
 )
 def test_a_chunk_ends_after_a_comma_that_is_near(numbers: list[int], lengths: list[int]) -> None:
-    assert [len(chunk) for chunk in chunked([(n, 1.0) for n in numbers], 5, 0, 3)] == lengths
+    assert [len(chunk) for chunk in split_chunks([(n, 1.0) for n in numbers], 5, 0, 3)] == lengths

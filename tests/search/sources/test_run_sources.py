@@ -12,7 +12,7 @@ from huggingface_hub import constants
 from safetensors.torch import save_file
 
 from optimizer.adapters import BaseWeights
-from optimizer.adapters.names.targets import Place
+from optimizer.adapters.names.targets import Target
 from optimizer.errors import AdapterError, UsageError
 from optimizer.search.config import Config
 from optimizer.search.evaluation.prompt_sets import confirmation_prompts, read_words, search_prompts, vocabulary
@@ -143,7 +143,7 @@ def test_a_source_that_needs_the_base_gets_it(tmp_path: Path, studio: Studio, mo
     with pytest.raises(AdapterError, match="is DoRA, whose change depends on the base weight"):
         load_loras(config(plain, str(dora)))
     found = load_loras(Config.of(sources=(plain, str(dora)), base=studio.base))[1].adapter
-    changed = found.modules[Q].delta() + BaseWeights(studio.base).weight(Place((Q,)))
+    changed = found.modules[Q].delta() + BaseWeights(studio.base).weight(Target((Q,)))
     torch.testing.assert_close(changed.norm(dim=1), torch.ones(24))
     model = tmp_path / "hub/models--lab--sd"
     shutil.copytree(studio.base, model / "snapshots" / ("0" * 40))

@@ -55,9 +55,9 @@ class Declared:
             return float(rank)
         return alpha * math.sqrt(rank) if self.rank_stabilised else alpha
 
-    def rescaled(self, name: str, roles: Collection[str], factors: Factors) -> Factors:
+    def with_peft_scale(self, name: str, suffixes: Collection[str], factors: Factors) -> Factors:
         """Returns the factors, rescaled from LyCORIS's scale 1 to PEFT's alpha / r for a PEFT LoKr with two full matrices."""
-        if self.settings.get("peft_type") != "LOKR" or not set(roles) >= {"lokr_w1", "lokr_w2"}:
+        if self.settings.get("peft_type") != "LOKR" or not set(suffixes) >= {"lokr_w1", "lokr_w2"}:
             return factors
         ranks = self.settings.get("rank_pattern") or {}
         rank = next((ranks[pattern] for pattern in ranks if _matches(pattern, name)), self.settings.get("r", _RANK))
@@ -75,7 +75,7 @@ def declared_alphas(header: Header) -> dict[str, Declared]:
     if text := header.metadata.get(METADATA_KEY):
         table = _table(text, header.path, METADATA_KEY)
         fields = {part: _under(table, part) for part in TEMPLATES}
-        return {part: _declared(own, header.path, METADATA_KEY) for part, own in fields.items() if own}
+        return {part: _parse_declaration(own, header.path, METADATA_KEY) for part, own in fields.items() if own}
     config = header.path.with_name(_CONFIG)
     if any(is_peft(name) for name in header.entries) and config.is_file():
         own = _table(config.read_text("utf-8", "replace"), config, None)
@@ -83,7 +83,7 @@ def declared_alphas(header: Header) -> dict[str, Declared]:
         if kind not in _KINDS:
             problem = f"is a PEFT adapter of the kind {kind[:40]!r}, which is not read"
             raise AdapterError(problem, file=config, remedy=f"use one of {', '.join(_KINDS)}")
-        return dict.fromkeys(TEMPLATES, _declared(own, config, None))
+        return dict.fromkeys(TEMPLATES, _parse_declaration(own, config, None))
     return {}
 
 
@@ -102,7 +102,7 @@ def _table(text: str, file: Path, key: str | None) -> dict[str, Any]:
     return table
 
 
-def _declared(fields: Mapping[str, Any], file: Path, key: str | None) -> Declared:
+def _parse_declaration(fields: Mapping[str, Any], file: Path, key: str | None) -> Declared:
     alpha = fields.get("lora_alpha", fields.get("alpha", _DEFAULT))
     patterns = fields.get("alpha_pattern") or {}
     numbers = [alpha, *(patterns.values() if isinstance(patterns, dict) else [None])]

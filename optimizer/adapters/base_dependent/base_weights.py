@@ -8,9 +8,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from optimizer.adapters.fusing import turned
+from optimizer.adapters.files.variants import weight_files
+from optimizer.adapters.fusing import swap_halves
 from optimizer.adapters.names.paths import TEMPLATES, from_dotted
-from optimizer.adapters.names.targets import Place
+from optimizer.adapters.names.targets import Target
 from optimizer.errors import BaseModelError
 
 _WEIGHT, _BIAS = ".weight", ".bias"
@@ -31,20 +32,20 @@ class BaseWeights:
         self._files: dict[str, Path] = {}
         self._names: dict[str, str] = {}
         for part in TEMPLATES:
-            for file in _files(self.folder / part):
+            for file in weight_files(self.folder / part):
                 self._enter(part, file)
         if not self._files:
             problem = "holds no safetensors weights of a diffusers pipeline"
             raise BaseModelError(problem, where=self.folder, remedy="give the folder of one")
 
-    def weight(self, where: Place) -> Tensor:
+    def weight(self, target: Target) -> Tensor:
         """Returns the base weight that a module of a file changes: fp32, in the layout of the file, (out, in) or (out, in, kh, kw)."""
-        weight = torch.cat([self._read(path).float() for path in where.paths])
-        return turned(weight) if where.swapped else weight
+        weight = torch.cat([self._read(path).float() for path in target.paths])
+        return swap_halves(weight) if target.swapped else weight
 
-    def has_bias(self, where: Place) -> bool:
-        """Returns whether any module of the place has a bias."""
-        return any(path + _BIAS in self._files for path in where.paths)
+    def has_bias(self, target: Target) -> bool:
+        """Returns whether any module of the target has a bias."""
+        return any(path + _BIAS in self._files for path in target.paths)
 
     def _read(self, path: str) -> Tensor:
         if path + _WEIGHT not in self._files:
@@ -63,9 +64,3 @@ class BaseWeights:
             for end in (_WEIGHT, _BIAS):
                 if name.endswith(end) and (path := from_dotted(part, name.removesuffix(end))):
                     self._files[path + end], self._names[path + end] = file, name
-
-
-def _files(folder: Path) -> list[Path]:
-    """Returns the weight files of a part; fp16 variant files only if there are no others."""
-    files = sorted(folder.glob("*.safetensors"))
-    return [file for file in files if ".fp16" not in file.name] or files
