@@ -126,7 +126,7 @@ class Watched:
                 raise StudyError("nothing has been written yet", where=self.name, remedy="wait until the run has begun")
             return _at_rest(summary)
         try:
-            trials = counted(self.shared.study)
+            trials = counted(self.shared.study.get_trials(deepcopy=False))
             attributes = self.shared.study.user_attrs
             workers = tuple(self._worker(member) for member in self.shared.roster.members())
         except OUTAGES as error:

@@ -15,6 +15,7 @@ from optimizer.errors import StudyError
 from optimizer.search.evaluation.evaluator import Evaluator
 from optimizer.search.proposals import sampler
 from optimizer.search.trials.ledger import Ledger, alone_in
+from optimizer.search.workers.trial_writes import StorageWrites
 from studies import StudyDirectory
 from tests.search.runs import After, trials
 from tests.studio import Studio
@@ -77,7 +78,7 @@ def _run_until_killed(run: dict[str, Any], target: object, name: str, when: Call
 @pytest.mark.parametrize(
     ("target", "name", "when", "written"),
     [
-        pytest.param(optuna.Study, "enqueue_trial", lambda study, *_: len(study.trials) == 3, 0, id="while the first trials are queued"),
+        pytest.param(StorageWrites, "create", lambda writes, trial, number: number == 3, 0, id="while the first trials are queued"),
         pytest.param(Ledger, "tell", lambda _, trial, *rest: trial.number == 6, 7, id="between writing an evaluation and telling it"),
         pytest.param(
             optuna.Trial,

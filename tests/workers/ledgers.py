@@ -69,7 +69,7 @@ def opened(job: Job) -> Shared:
 def examined(job: Job, watch: Watch, *, differing: bool = False) -> Findings:
     """Check everything about a study that has ended."""
     shared = opened(job)
-    everything, ours = shared.study.get_trials(deepcopy=False), counted(shared.study)
+    everything, ours = (found := shared.study.get_trials(deepcopy=False)), counted(found)
     shared.close()
     ended = [t for t in ours if t.state.is_finished()]
     with (job.out / "trials.csv").open(newline="") as file:

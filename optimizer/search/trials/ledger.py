@@ -18,6 +18,7 @@ from optimizer.merging import Recipe
 from optimizer.search.images.contact_sheets import sheet_links
 from optimizer.search.images.retention import Gallery
 from optimizer.search.labels import BUDGET, ERROR, FIXED, IMPORTED, INPUTS, KEY, LABEL, TOTAL
+from optimizer.search.trials.frozen_trials import waiting_trial
 from optimizer.search.trials.optuna_notes import ending, introduce
 from optimizer.search.workers.claims import Claims, Idle, Turn, counted
 from optimizer.search.workers.heartbeat import Presence
@@ -76,7 +77,7 @@ class Ledger:
     @property
     def imported(self) -> int:
         """Number of trials beyond the baselines that were imported from another study; they do not count towards the budget."""
-        return sum(bool(t.user_attrs.get(IMPORTED)) for t in self.patience(lambda: counted(self.study)))
+        return sum(bool(t.user_attrs.get(IMPORTED)) for t in self.patience(lambda: counted(self.study.get_trials(deepcopy=False))))
 
     def allow(self, total: int) -> None:
         """Sets the trial limit of the study."""
@@ -108,8 +109,9 @@ class Ledger:
             for trial, (label, values) in zip(queued, starts, strict=False):
                 if trial.state == TrialState.WAITING and FIXED not in trial.system_attrs:
                     self._name(trial, label, values)
-            for label, values in starts[len(queued) :]:
-                self.study.enqueue_trial(dict(values), user_attrs={LABEL: label})
+            for number, (label, values) in enumerate(starts):
+                if number >= len(queued):  # None: another run, or an earlier attempt whose answer was lost, has queued it
+                    self.writes.create(waiting_trial(label, values), number)
 
     def _name(self, trial: FrozenTrial, label: str, values: Mapping[str, Any]) -> None:
         self.study._storage.set_trial_user_attr(trial._trial_id, LABEL, label)
@@ -168,7 +170,7 @@ class Ledger:
         Args:
             known: trials of the study, if they were just read; None reads them.
         """
-        finished = [t for t in known or self.patience(lambda: counted(self.study)) if t.state.is_finished()]
+        finished = [t for t in known or self.patience(lambda: counted(self.study.get_trials(deepcopy=False))) if t.state.is_finished()]
         for trial in finished:
             if trial.number not in self._known:
                 self._known[trial.number] = self._record(trial)

@@ -60,7 +60,7 @@ def open_ledger(
         if config.storage and not joining:
             patience(lambda: send(config, bench.sources, shared.study, store))
         member = newcomer()
-        claims = Claims(shared.study, shared.gate, shared.roster, member.name)
+        claims = Claims(shared.study, shared.gate, shared.roster, shared.writes, member.name)
         with Presence(shared.roster, member, BEAT).shown(patience) as presence:
             yield Ledger(shared.study, store, context, claims, shared.writes, presence, patience, gallery_of(config))
     finally:

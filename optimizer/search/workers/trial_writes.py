@@ -15,9 +15,12 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
+
+WORKER, LOST = "worker", "lost"
+"""Trial attributes: name of the worker that a trial is assigned to, and number of workers that have died during the trial."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,32 @@ class Ending:
 
 
 class Writes(Protocol):
-    """Writes data of running trials; all methods are idempotent and may be retried."""
+    """Writes data of trials; every method may be retried when its answer was lost."""
+
+    def create(self, trial: FrozenTrial, number: int) -> FrozenTrial | None:
+        """Appends an unfinished trial, and returns it as stored; its number makes the call safe to repeat.
+
+        Args:
+            trial: state, user attributes and system attributes of the new trial.
+            number: number that the trial must get.
+
+        Returns:
+            The new trial; None, without changes, if the study does not have exactly ``number`` trials: another worker was first, or an
+            earlier attempt, whose answer was lost, has created the trial.
+        """
+
+    def claim(self, trial: FrozenTrial, worker: str) -> FrozenTrial | None:
+        """Assigns a queued or running trial to a worker, and returns it as stored.
+
+        If it was assigned to another worker, that one counts as lost.
+
+        Args:
+            trial: the trial, as it was read before the decision to claim it.
+            worker: name of the worker.
+
+        Returns:
+            The trial; None, without changes, if it has ended or was assigned to another worker since it was read.
+        """
 
     def propose(self, trial: FrozenTrial) -> FrozenTrial:
         """Stores the proposed parameters of a trial; returns the trial with the stored ones, which differ if another worker was first.
@@ -69,6 +97,24 @@ class StorageWrites:
     @property
     def _storage(self) -> BaseStorage:
         return self.study._storage
+
+    def create(self, trial: FrozenTrial, number: int) -> FrozenTrial | None:
+        """Appends a trial, unless the study does not have exactly ``number`` trials; other workers are excluded by the caller's lock."""
+        if len(self.study.get_trials(deepcopy=False)) != number:
+            return None
+        return self._storage.get_trial(self._storage.create_new_trial(self.study._study_id, trial))
+
+    def claim(self, trial: FrozenTrial, worker: str) -> FrozenTrial | None:
+        """Assigns a queued or running trial to a worker; other workers are excluded by the caller's lock."""
+        number, storage = trial._trial_id, self._storage
+        found = storage.get_trial(number)
+        if not _unchanged(found, trial):
+            return None
+        if found.state == TrialState.WAITING:
+            storage.set_trial_state_values(number, TrialState.RUNNING)
+        for name, value in _assignment(found, worker).items():
+            storage.set_trial_user_attr(number, name, value)
+        return storage.get_trial(number)
 
     def propose(self, trial: FrozenTrial) -> FrozenTrial:
         """Stores the proposed parameters one by one, and returns the trial."""
@@ -106,6 +152,41 @@ class DatabaseWrites:
     engine: Engine
     study: optuna.Study
 
+    def create(self, trial: FrozenTrial, number: int) -> FrozenTrial | None:
+        """Appends a trial in one transaction, unless the study does not have exactly ``number`` trials.
+
+        The row of the study is locked meanwhile, as Optuna does when it creates a trial.
+        """
+        study = self.study._study_id
+        with Session(self.engine) as session, session.begin():
+            session.get_one(models.StudyModel, study, with_for_update=True)
+            rows = models.TrialModel.study_id == study
+            if session.scalar(select(func.count()).select_from(models.TrialModel).where(rows)) != number:
+                return None
+            row = models.TrialModel(study_id=study, number=number, state=trial.state, datetime_start=trial.datetime_start)
+            session.add(row)
+            session.flush()
+            owner = {"trial_id": row.trial_id}
+            _set(session, models.TrialUserAttributeModel, owner, trial.user_attrs)
+            _set(session, models.TrialSystemAttributeModel, owner, trial.system_attrs)
+        created = copy.copy(trial)
+        created.number, created._trial_id = number, owner["trial_id"]
+        return created
+
+    def claim(self, trial: FrozenTrial, worker: str) -> FrozenTrial | None:
+        """Assigns a queued or running trial to a worker in one transaction."""
+        owner = {"trial_id": trial._trial_id}
+        with Session(self.engine) as session, session.begin():
+            row = _locked(session, trial)
+            found = copy.copy(trial)
+            found.state, found.user_attrs = row.state, {a.key: json.loads(a.value_json) for a in row.user_attributes}
+            if not _unchanged(found, trial):
+                return None
+            if row.state == TrialState.WAITING:
+                row.state, row.datetime_start = TrialState.RUNNING, datetime.now()
+            _set(session, models.TrialUserAttributeModel, owner, _assignment(found, worker))
+        return self.study._storage.get_trial(trial._trial_id)
+
     def propose(self, trial: FrozenTrial) -> FrozenTrial:
         """Stores the proposed parameters of a trial in one transaction; returns the trial with the stored ones."""
         table = models.TrialParamModel
@@ -133,6 +214,19 @@ class DatabaseWrites:
                 session.execute(insert(models.TrialValueModel), number | {"objective": 0, "value": ending.value, "value_type": kind})
             row.state, row.datetime_complete = ending.state, datetime.now()
         return True
+
+
+def _unchanged(found: FrozenTrial, seen: FrozenTrial) -> bool:
+    """Returns whether a trial is unfinished, and in the state and with the worker that it was seen with."""
+    same_worker = found.user_attrs.get(WORKER) == seen.user_attrs.get(WORKER)
+    return not found.state.is_finished() and found.state == seen.state and same_worker
+
+
+def _assignment(trial: FrozenTrial, worker: str) -> Mapping[str, str | int]:
+    """Returns the attributes that assign a trial to a worker; another worker that it was assigned to is counted as lost."""
+    before = trial.user_attrs.get(WORKER)
+    lost = {} if before in (None, worker) else {LOST: trial.user_attrs.get(LOST, 0) + 1}
+    return lost | {WORKER: worker}
 
 
 def _locked(session: Session, trial: FrozenTrial) -> models.TrialModel:
