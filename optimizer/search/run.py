@@ -24,8 +24,9 @@ from optimizer.search.proposals.sampler import quiet
 from optimizer.search.results.export import ship
 from optimizer.search.results.summary import Story, command_line, summarise
 from optimizer.search.trials.fork import Origin, forked, take_over
-from optimizer.search.trials.ledger import Ledger, alone_in
+from optimizer.search.trials.ledger import Ledger
 from optimizer.search.trials.open import open_ledger
+from optimizer.search.trials.run_lock import lock_run
 from optimizer.search.workers.local_processes import Crew
 from studies import StudyDirectory, StudyDirectoryError, StudySummary, load_summary, save_summary, write_report, write_tables
 from studies.atomic import write_text
@@ -85,7 +86,7 @@ def run(config: Config, observer: Observer) -> Study:
     bench.renderer.special(unseen.prompts)  # fails now, not after the search, if a confirmation prompt cannot be rendered
     room = check_space(bench, prompts, unseen, StudyDirectory(config.out))
     directory, name = _created(config), origin.name if origin else ""
-    with alone_in(directory), open_ledger(bench, prompts, directory, observer, fork=name) as ledger:
+    with lock_run(directory), open_ledger(bench, prompts, directory, observer, fork=name) as ledger:
         if finished := _finished(config, ledger, directory):
             return finished
         if bench.renderer.plan:
@@ -166,7 +167,7 @@ def _closed(
         confirmation=confirmation,
         exported="",
         device=str(bench.renderer.device),
-        created=_began(ledger),
+        created=ledger.started,
         finished=None,
         warnings=(*bench.ensemble.remarks(), *(warning for r in records if (warning := _warning(r)))),
         imported=ledger.imported,
@@ -190,8 +191,3 @@ def _report(story: Story, directory: StudyDirectory) -> StudySummary:
     save_summary(summary, directory)
     write_report(summary, directory)
     return summary
-
-
-def _began(ledger: Ledger) -> datetime:
-    started = [t.datetime_start for t in ledger.patience(lambda: ledger.study.get_trials(deepcopy=False)) if t.datetime_start]
-    return (min(started) if started else datetime.now()).astimezone(UTC)

@@ -39,4 +39,4 @@ def work(config: Config, observer: Observer) -> int:
     with open_ledger(bench, prompts, directory, observer, joining=True) as ledger:
         space, evaluator = bench.space(ledger.planned_budget), bench.evaluator(prompts, observer)
         search(ledger, space, evaluator, config, deadline=None, observer=observer)
-        return ledger.presence.member.finished
+        return ledger.finished

@@ -10,7 +10,7 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from optimizer.search.workers.storage import Shared, in_database, on_this_machine
 from optimizer.search.workers.trial_writes import Ending
@@ -50,6 +50,34 @@ def proposal(shared: Shared, method: str = "ties", weight: float = 0.1 + 0.2) ->
 def stored(shared: Shared) -> FrozenTrial:
     (trial,) = shared.study.get_trials()
     return trial
+
+
+def test_a_whole_trial_is_appended_once(shared: Shared) -> None:
+    attributes = {"user_attrs": {"evaluation": "key"}, "system_attrs": {"artifacts:0": "{}"}}
+    whole = create_trial(value=0.1 + 0.2, params={"method": "ties", "weight": 0.1 + 0.2}, distributions=SPACES, **attributes)
+    assert shared.writes.create(whole, 1) is None
+    assert shared.study.trials == []
+    created = shared.writes.create(whole, 0)
+    assert created is not None
+    assert shared.writes.create(whole, 0) is None
+    found = stored(shared)
+    assert (found.number, found._trial_id, found.state) == (0, created._trial_id, TrialState.COMPLETE)
+    assert (found.value, found.params, found.distributions) == (0.1 + 0.2, whole.params, SPACES)
+    assert {"user_attrs": found.user_attrs, "system_attrs": found.system_attrs} == attributes
+    assert (found.datetime_start, found.datetime_complete) == (whole.datetime_start, whole.datetime_complete)
+
+
+def test_a_trial_that_has_changed_since_it_was_seen_is_not_claimed(shared: Shared) -> None:
+    shared.study.ask()
+    seen = stored(shared)
+    claimed = shared.writes.claim(seen, "other")
+    assert claimed is not None
+    assert claimed.user_attrs == {"worker": "other"}
+    assert shared.writes.claim(seen, "one") is None
+    assert stored(shared).user_attrs == {"worker": "other"}
+    shared.study.tell(0, state=TrialState.FAIL)
+    assert shared.writes.claim(claimed, "one") is None
+    assert (stored(shared).state, stored(shared).user_attrs) == (TrialState.FAIL, {"worker": "other"})
 
 
 def test_optuna_reads_it_as_its_own(shared: Shared) -> None:

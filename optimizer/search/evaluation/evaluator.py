@@ -120,9 +120,9 @@ class Evaluator:
         """
         begun = time.perf_counter()
         baselines = self.baselines
-        mixed = self._mixer.mixed(recipe)
+        candidate, error = self._mixer.mixed(recipe)
         merge_seconds = time.perf_counter() - begun
-        images = self._render(mixed.candidate)
+        images = self._render(candidate)
         render_seconds = time.perf_counter() - begun - merge_seconds
         begun_scoring = time.perf_counter()
         vectors = self.embedder(images)
@@ -142,14 +142,14 @@ class Evaluator:
             artifacts=artifacts,
             metrics={
                 **{f"artifact_{name}": value for name, value in parts.items()},
-                "relative_error": mixed.error,
+                "relative_error": error,
                 "seconds_merge": merge_seconds,
                 "seconds_render": render_seconds,
                 "seconds_score": time.perf_counter() - begun_scoring,
             },
             seconds=time.perf_counter() - begun,
         )
-        return Measured(evaluation, images, moments(vectors, baselines.effects), mixed.candidate)
+        return Measured(evaluation, images, moments(vectors, baselines.effects), candidate)
 
     def _drawn(self, what: str, candidate: Candidate | None) -> Tensor:
         """Returns pictures of a required baseline; the error names it if it cannot be rendered."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from optimizer.merging import Recipe
 from optimizer.search.config import KeepImages
-from optimizer.search.images.contact_sheets import keep_sheet
+from optimizer.search.images.contact_sheets import keep_sheet, sheet_name
 from optimizer.search.images.png import save_images
 from optimizer.search.labels import is_baseline
 from studies.records import Evaluation, TrialRecord
@@ -64,6 +64,24 @@ class Gallery:
             return []
         kept = self._kept(records)
         return [r for r in records.values() if r.evaluation and r.evaluation.images and r.evaluation.recipe_hash not in kept]
+
+    def copy(self, evaluation: Evaluation, origin: Store, store: Store) -> Evaluation:
+        """Copies a trial's contact sheet and, if they are kept and complete, its pictures to another study's store.
+
+        Returns:
+            The evaluation with the pictures that the store has.
+        """
+        if self.keep == "none":
+            return evaluation.model_copy(update={"images": ()})
+        sheet = sheet_name(evaluation.recipe_hash)
+        if data := origin.read(sheet):
+            store.write(sheet, data)
+        pictures = [data for file in evaluation.images if (data := origin.read(file))]
+        if len(pictures) < len(evaluation.images):
+            return evaluation.model_copy(update={"images": ()})
+        for file, data in zip(evaluation.images, pictures, strict=True):
+            store.write(file, data)
+        return evaluation
 
     def _kept(self, records: Mapping[int, TrialRecord]) -> set[str]:
         if self.keep == "none":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,11 @@ from optimizer.errors import RecipeError, StudyError, UsageError
 from optimizer.merging import METHODS, Recipe
 from optimizer.search.config import Config
 from optimizer.search.evaluation.fingerprint import changes
-from optimizer.search.images.contact_sheets import sheet_name
-from optimizer.search.labels import KEY, is_baseline
+from optimizer.search.labels import is_baseline
 from optimizer.search.proposals.initial_trials import Start
 from optimizer.search.proposals.space import SearchSpace
-from optimizer.search.trials.frozen_trials import finished_trial, waiting_trial
-from optimizer.search.trials.ledger import Ledger, entry_of, inputs_of
+from optimizer.search.trials.frozen_trials import entry_of
+from optimizer.search.trials.ledger import Ledger
 from studies import EvaluationCache, StudyDirectory
 from studies.atomic import TEMPORARY
 from studies.records import Evaluation
@@ -88,23 +86,26 @@ def take_over(origin: Origin, ledger: Ledger, space: SearchSpace, starts: list[S
     """
     store = FolderStore(origin.path)
     found = dict(_still_valid(store, ledger))
-    begun = ledger.study.get_trials(deepcopy=False)
-    for start in starts[len(begun) :]:
+    begun = ledger.evaluated()
+    for number, start in enumerate(starts):
         key = ledger.key(space.recipe(start.values))
+        if number < len(begun):
+            continue
         if key in found:
-            _tell(ledger, space, key, _copied(found[key], store, ledger), start)
+            _import(ledger, space, number, start, key, found[key], store)
         else:
-            ledger.study.add_trial(waiting_trial(start.label, start.values))
-    told = {ledger.key(space.recipe(start.values)) for start in starts} | {t.user_attrs.get(KEY) for t in begun}
+            ledger.enqueue([(s.label, s.values) for s in starts[: number + 1]])
+    known, number = {ledger.key(space.recipe(start.values)) for start in starts} | {*begun}, max(len(starts), len(begun))
     for key, evaluation in found.items():
         values = _values(space, Recipe.from_data(evaluation.recipe))
-        if key not in told and values is not None:
-            _tell(ledger, space, key, _copied(evaluation, store, ledger), Start("", values))
+        if key not in known and values is not None:
+            _import(ledger, space, number, Start("", values), key, evaluation, store)
+            number += 1
     count = len(ledger.records())
     if count:
         return f"{count} trials of {origin.name} are still valid and taken over"
     beginning = TrialLog(store).beginning
-    changed = changes(beginning.inputs, inputs_of(ledger.study)) if beginning else []
+    changed = changes(beginning.inputs, ledger.inputs) if beginning else []
     why = f" ({'; '.join(changed)})" if changed else ""
     return f"no trial of {origin.name} is valid any more{why}: all are evaluated anew"
 
@@ -140,24 +141,9 @@ def _values(space: SearchSpace, recipe: Recipe) -> dict[str, Any] | None:
     return values if same else None
 
 
-def _tell(ledger: Ledger, space: SearchSpace, key: str, evaluation: Evaluation, start: Start) -> None:
-    """Records a finished trial: the evaluation first, then the log entry, then the Optuna trial."""
-    ledger.cache.put(key, evaluation)
-    proposal = FixedTrial(dict(start.values), number=len(ledger.study.get_trials(deepcopy=False)))
+def _import(ledger: Ledger, space: SearchSpace, number: int, start: Start, key: str, evaluation: Evaluation, store: Store) -> None:
+    """Appends a finished trial of the old study, with this number, as one with the values of ``start``."""
+    proposal = FixedTrial(dict(start.values), number=number)
     space.suggest(proposal)
     entry = entry_of(proposal, key=key).model_copy(update={"label": start.label, "imported": not is_baseline(start.label)})
-    ledger.log.add(entry)
-    ledger.study.add_trial(finished_trial(entry, evaluation, datetime.now(), ledger.store))
-
-
-def _copied(evaluation: Evaluation, old: Store, ledger: Ledger) -> Evaluation:
-    """Copies the contact sheet and, if complete and kept, the pictures to the new study's store; returns the evaluation that lists them."""
-    sheet = sheet_name(evaluation.recipe_hash)
-    if ledger.gallery.keep != "none" and (data := old.read(sheet)):
-        ledger.store.write(sheet, data)
-    pictures = [old.read(file) for file in evaluation.images]
-    if ledger.gallery.keep == "none" or not all(pictures):
-        return evaluation.model_copy(update={"images": ()})
-    for file, data in zip(evaluation.images, pictures, strict=True):
-        ledger.store.write(file, data or b"")
-    return evaluation
+    ledger.import_trial(entry, evaluation, store)

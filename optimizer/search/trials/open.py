@@ -12,7 +12,8 @@ from optimizer.search.evaluation.fingerprint import check_same_inputs, evaluatio
 from optimizer.search.evaluation.session import Bench
 from optimizer.search.images.retention import Gallery
 from optimizer.search.observer import Observer
-from optimizer.search.trials.ledger import Ledger, begin, budget_of, inputs_of
+from optimizer.search.trials.beginning import begin, budget_of, inputs_of
+from optimizer.search.trials.ledger import Ledger
 from optimizer.search.workers.claims import Claims
 from optimizer.search.workers.heartbeat import Presence
 from optimizer.search.workers.registry import newcomer
@@ -62,7 +63,7 @@ def open_ledger(
         member = newcomer()
         claims = Claims(shared.study, shared.gate, shared.roster, shared.writes, member.name)
         with Presence(shared.roster, member, BEAT).shown(patience) as presence:
-            yield Ledger(shared.study, store, context, claims, shared.writes, presence, patience, gallery_of(config))
+            yield Ledger(shared.study, store, context, claims, shared.writes, presence, patience, gallery_of(config), len(prompts))
     finally:
         shared.close()
 

@@ -10,6 +10,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial
 
 from optimizer.search.labels import KEY, LABEL
+from optimizer.search.trials.optuna_storage import id_of, storage_of, study_id_of
 from optimizer.search.workers.trial_writes import Ending
 from studies.records import Evaluation, printable
 
@@ -28,7 +29,7 @@ def introduce(study: optuna.Study) -> None:
         warnings.simplefilter("ignore", ExperimentalWarning)
         study.set_metric_names([METRIC])
     for name, value in note_attributes(_STUDY_NOTE).items():
-        study._storage.set_study_system_attr(study._study_id, name, value)
+        storage_of(study).set_study_system_attr(study_id_of(study), name, value)
 
 
 def attributes(evaluation: Evaluation) -> dict[str, float]:
@@ -46,7 +47,7 @@ def ending(trial: FrozenTrial, key: str, evaluation: Evaluation, links: Mapping[
         evaluation: evaluation of the trial.
         links: system attribute that links the contact sheet; empty without a sheet.
     """
-    words = note_attributes(note(str(trial.user_attrs.get(LABEL, "")), evaluation), trial._trial_id)
+    words = note_attributes(note(str(trial.user_attrs.get(LABEL, "")), evaluation), id_of(trial))
     return Ending(evaluation.score, {KEY: key} | attributes(evaluation), links, words)
 
 

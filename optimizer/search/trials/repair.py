@@ -17,8 +17,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optimizer.errors import StudyError
 from optimizer.search.labels import ERROR, FIXED, KEY, LABEL
-from optimizer.search.trials.frozen_trials import finished_trial, study_attributes, waiting_trial
-from optimizer.search.trials.ledger import alone_in, entry_of
+from optimizer.search.trials.frozen_trials import entry_of, finished_trial, study_attributes, waiting_trial
+from optimizer.search.trials.run_lock import lock_run
 from optimizer.search.workers.journal import Journal
 from optimizer.search.workers.registry import FolderRoster
 from optimizer.search.workers.storage import LOCAL, begun_in
@@ -94,7 +94,7 @@ def repair(directory: StudyDirectory) -> Repaired:
         StudyError: a run or a worker is active in the directory.
         OSError: the directory cannot be read or written.
     """
-    with alone_in(directory):
+    with lock_run(directory):
         _refuse_workers(directory)
         store, old = FolderStore(directory.path), _read(directory.journal)
         damaged = _damaged(EvaluationCache(store))

@@ -10,6 +10,7 @@ from enum import Enum
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from optimizer.search.trials.optuna_storage import id_of, storage_of
 from optimizer.search.workers.lock import Gate
 from optimizer.search.workers.registry import Roster
 from optimizer.search.workers.trial_writes import LOST, WORKER, Writes
@@ -84,7 +85,7 @@ class Claims:
 
     def give_back(self, trial: FrozenTrial) -> None:
         """Releases a trial unfinished, so that another worker can claim it; it does not count as lost."""
-        self.study._storage.set_trial_user_attr(trial._trial_id, WORKER, None)
+        storage_of(self.study).set_trial_user_attr(id_of(trial), WORKER, None)
 
     def _orphans(self, trials: Sequence[FrozenTrial]) -> Sequence[FrozenTrial]:
         """Returns trials assigned to this worker whose response was lost, then released trials and running trials of dead workers."""

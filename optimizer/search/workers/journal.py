@@ -10,7 +10,8 @@ from typing import Any
 
 from filelock import FileLock
 from optuna.storages.journal import JournalFileBackend
-from optuna.storages.journal._file import BaseJournalFileLock
+
+from optimizer.search.trials.optuna_storage import JournalLock
 
 
 class Journal(JournalFileBackend):
@@ -52,7 +53,7 @@ class Journal(JournalFileBackend):
             self._system_lock.release()
 
 
-class _SystemLock(BaseJournalFileLock):
+class _SystemLock(JournalLock):
     """Operating system file lock with Optuna's lock interface."""
 
     def __init__(self, path: Path) -> None:

@@ -13,11 +13,12 @@ import optuna
 from optuna.distributions import distribution_to_json, json_to_distribution
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
-from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Engine, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
+
+from optimizer.search.trials.optuna_storage import id_of, storage_of, study_id_of, tables, with_id
 
 WORKER, LOST = "worker", "lost"
 """Trial attributes: name of the worker that a trial is assigned to, and number of workers that have died during the trial."""
@@ -49,10 +50,10 @@ class Writes(Protocol):
     """Writes data of trials; every method may be retried when its answer was lost."""
 
     def create(self, trial: FrozenTrial, number: int) -> FrozenTrial | None:
-        """Appends an unfinished trial, and returns it as stored; its number makes the call safe to repeat.
+        """Appends a trial, and returns it as stored; its number makes the call safe to repeat.
 
         Args:
-            trial: state, user attributes and system attributes of the new trial.
+            trial: state, times, attributes, parameters and value of the new trial.
             number: number that the trial must get.
 
         Returns:
@@ -96,23 +97,23 @@ class StorageWrites:
 
     @property
     def _storage(self) -> BaseStorage:
-        return self.study._storage
+        return storage_of(self.study)
 
     def create(self, trial: FrozenTrial, number: int) -> FrozenTrial | None:
         """Appends a trial, unless the study does not have exactly ``number`` trials; other workers are excluded by the caller's lock."""
         if len(self.study.get_trials(deepcopy=False)) != number:
             return None
-        return self._storage.get_trial(self._storage.create_new_trial(self.study._study_id, trial))
+        return self._storage.get_trial(self._storage.create_new_trial(study_id_of(self.study), trial))
 
     def claim(self, trial: FrozenTrial, worker: str) -> FrozenTrial | None:
         """Assigns a queued or running trial to a worker; other workers are excluded by the caller's lock."""
-        number, storage = trial._trial_id, self._storage
+        number, storage = id_of(trial), self._storage
         found = storage.get_trial(number)
-        if not _unchanged(found, trial):
+        if not _unchanged(trial, found.state, found.user_attrs):
             return None
         if found.state == TrialState.WAITING:
             storage.set_trial_state_values(number, TrialState.RUNNING)
-        for name, value in _assignment(found, worker).items():
+        for name, value in _assignment(found.user_attrs, worker).items():
             storage.set_trial_user_attr(number, name, value)
         return storage.get_trial(number)
 
@@ -120,12 +121,12 @@ class StorageWrites:
         """Stores the proposed parameters one by one, and returns the trial."""
         for name, value in trial.params.items():
             space = trial.distributions[name]
-            self._storage.set_trial_param(trial._trial_id, name, space.to_internal_repr(value), space)
+            self._storage.set_trial_param(id_of(trial), name, space.to_internal_repr(value), space)
         return trial
 
     def end(self, trial: FrozenTrial, ending: Ending) -> bool:
         """Stores the result of a trial; returns False, without changes, if the trial has already ended."""
-        number, storage = trial._trial_id, self._storage
+        number, storage = id_of(trial), self._storage
         if storage.get_trial(number).state.is_finished():
             return False
         for name, value in ending.user.items():
@@ -133,7 +134,7 @@ class StorageWrites:
         for name, value in ending.system.items():
             storage.set_trial_system_attr(number, name, value)
         for name, value in ending.study.items():
-            storage.set_study_system_attr(self.study._study_id, name, value)
+            storage.set_study_system_attr(study_id_of(self.study), name, value)
         storage.set_trial_state_values(number, ending.state, None if ending.value is None else [ending.value])
         return True
 
@@ -157,87 +158,93 @@ class DatabaseWrites:
 
         The row of the study is locked meanwhile, as Optuna does when it creates a trial.
         """
-        study = self.study._study_id
+        study = study_id_of(self.study)
         with Session(self.engine) as session, session.begin():
-            session.get_one(models.StudyModel, study, with_for_update=True)
-            rows = models.TrialModel.study_id == study
-            if session.scalar(select(func.count()).select_from(models.TrialModel).where(rows)) != number:
+            session.get_one(tables.StudyModel, study, with_for_update=True)
+            rows = tables.TrialModel.study_id == study
+            if session.scalar(select(func.count()).select_from(tables.TrialModel).where(rows)) != number:
                 return None
-            row = models.TrialModel(study_id=study, number=number, state=trial.state, datetime_start=trial.datetime_start)
+            row = tables.TrialModel(study_id=study, number=number, state=trial.state)
+            row.datetime_start, row.datetime_complete = trial.datetime_start, trial.datetime_complete
             session.add(row)
             session.flush()
-            owner = {"trial_id": row.trial_id}
-            _set(session, models.TrialUserAttributeModel, owner, trial.user_attrs)
-            _set(session, models.TrialSystemAttributeModel, owner, trial.system_attrs)
-        created = copy.copy(trial)
-        created.number, created._trial_id = number, owner["trial_id"]
-        return created
+            owner: dict[str, int] = {"trial_id": int(row.trial_id)}
+            _set(session, tables.TrialUserAttributeModel, owner, trial.user_attrs)
+            _set(session, tables.TrialSystemAttributeModel, owner, trial.system_attrs)
+            if trial.params:
+                session.execute(insert(tables.TrialParamModel), [owner | _param(trial, name) for name in trial.params])
+            if trial.value is not None:
+                _set_value(session, owner, trial.value)
+        return with_id(trial, number, owner["trial_id"])
 
     def claim(self, trial: FrozenTrial, worker: str) -> FrozenTrial | None:
         """Assigns a queued or running trial to a worker in one transaction."""
-        owner = {"trial_id": trial._trial_id}
+        owner = {"trial_id": id_of(trial)}
         with Session(self.engine) as session, session.begin():
             row = _locked(session, trial)
-            found = copy.copy(trial)
-            found.state, found.user_attrs = row.state, {a.key: json.loads(a.value_json) for a in row.user_attributes}
-            if not _unchanged(found, trial):
+            state = TrialState(row.state)
+            attributes = {attribute.key: json.loads(attribute.value_json) for attribute in row.user_attributes}
+            if not _unchanged(trial, state, attributes):
                 return None
-            if row.state == TrialState.WAITING:
+            if state == TrialState.WAITING:
                 row.state, row.datetime_start = TrialState.RUNNING, datetime.now()
-            _set(session, models.TrialUserAttributeModel, owner, _assignment(found, worker))
-        return self.study._storage.get_trial(trial._trial_id)
+            _set(session, tables.TrialUserAttributeModel, owner, _assignment(attributes, worker))
+        return storage_of(self.study).get_trial(id_of(trial))
 
     def propose(self, trial: FrozenTrial) -> FrozenTrial:
         """Stores the proposed parameters of a trial in one transaction; returns the trial with the stored ones."""
-        table = models.TrialParamModel
+        table = tables.TrialParamModel
         with Session(self.engine) as session, session.begin():
             if _locked(session, trial).state.is_finished():
                 raise UpdateFinishedTrialError(f"trial {trial.number} has ended")
-            stored = session.scalars(select(table).where(table.trial_id == trial._trial_id)).all()
+            stored = session.scalars(select(table).where(table.trial_id == id_of(trial))).all()
             if stored:
                 return _with_params(trial, stored)
-            session.execute(insert(table), [_param(trial, name) for name in trial.params])
+            session.execute(insert(table), [{"trial_id": id_of(trial)} | _param(trial, name) for name in trial.params])
         return trial
 
     def end(self, trial: FrozenTrial, ending: Ending) -> bool:
         """Stores the result of a trial in one transaction; returns False, without changes, if the trial has already ended."""
-        number = {"trial_id": trial._trial_id}
+        number = {"trial_id": id_of(trial)}
         with Session(self.engine) as session, session.begin():
             row = _locked(session, trial)
             if row.state.is_finished():
                 return False
-            _set(session, models.TrialUserAttributeModel, number, ending.user)
-            _set(session, models.TrialSystemAttributeModel, number, ending.system)
-            _set(session, models.StudySystemAttributeModel, {"study_id": self.study._study_id}, ending.study)
+            _set(session, tables.TrialUserAttributeModel, number, ending.user)
+            _set(session, tables.TrialSystemAttributeModel, number, ending.system)
+            _set(session, tables.StudySystemAttributeModel, {"study_id": study_id_of(self.study)}, ending.study)
             if ending.value is not None:
-                kind = models.TrialValueModel.TrialValueType.FINITE
-                session.execute(insert(models.TrialValueModel), number | {"objective": 0, "value": ending.value, "value_type": kind})
+                _set_value(session, number, ending.value)
             row.state, row.datetime_complete = ending.state, datetime.now()
         return True
 
 
-def _unchanged(found: FrozenTrial, seen: FrozenTrial) -> bool:
-    """Returns whether a trial is unfinished, and in the state and with the worker that it was seen with."""
-    same_worker = found.user_attrs.get(WORKER) == seen.user_attrs.get(WORKER)
-    return not found.state.is_finished() and found.state == seen.state and same_worker
+def _unchanged(seen: FrozenTrial, state: TrialState, attributes: Mapping[str, Any]) -> bool:
+    """Returns whether a trial is unfinished, and still in the state and with the worker that it was seen with."""
+    return not state.is_finished() and state == seen.state and attributes.get(WORKER) == seen.user_attrs.get(WORKER)
 
 
-def _assignment(trial: FrozenTrial, worker: str) -> Mapping[str, str | int]:
+def _assignment(attributes: Mapping[str, Any], worker: str) -> Mapping[str, str | int]:
     """Returns the attributes that assign a trial to a worker; another worker that it was assigned to is counted as lost."""
-    before = trial.user_attrs.get(WORKER)
-    lost = {} if before in (None, worker) else {LOST: trial.user_attrs.get(LOST, 0) + 1}
+    before = attributes.get(WORKER)
+    lost = {} if before in (None, worker) else {LOST: int(attributes.get(LOST, 0)) + 1}
     return lost | {WORKER: worker}
 
 
-def _locked(session: Session, trial: FrozenTrial) -> models.TrialModel:
+def _locked(session: Session, trial: FrozenTrial) -> tables.TrialModel:
     """Returns the row of a trial, locked until the transaction ends."""
-    return session.get_one(models.TrialModel, trial._trial_id, with_for_update=True)
+    return session.get_one(tables.TrialModel, id_of(trial), with_for_update=True)
 
 
 def _param(trial: FrozenTrial, name: str) -> dict[str, Any]:
     space = trial.distributions[name]
     value = space.to_internal_repr(trial.params[name])
-    return {"trial_id": trial._trial_id, "param_name": name, "param_value": value, "distribution_json": distribution_to_json(space)}
+    return {"param_name": name, "param_value": value, "distribution_json": distribution_to_json(space)}
+
+
+def _set_value(session: Session, owner: Mapping[str, int], value: float) -> None:
+    kind = tables.TrialValueModel.TrialValueType.FINITE
+    session.execute(insert(tables.TrialValueModel), {**owner, "objective": 0, "value": value, "value_type": kind})
 
 
 def _with_params(trial: FrozenTrial, stored: Any) -> FrozenTrial:

@@ -18,8 +18,8 @@ from optimizer import Study, optimize
 from optimizer.cli.main import execute
 from optimizer.errors import StudyError
 from optimizer.search.evaluation.evaluator import Evaluator
-from optimizer.search.trials.ledger import alone_in
 from optimizer.search.trials.repair import repair
+from optimizer.search.trials.run_lock import lock_run
 from optimizer.search.workers.journal import Journal
 from optimizer.search.workers.registry import FolderRoster, newcomer
 from optimizer.search.workers.storage import on_this_machine
@@ -206,7 +206,7 @@ def test_pictures_that_are_gone_are_named(broken_off: Path) -> None:
 
 def test_what_is_at_work_is_left_alone(broken_off: Path) -> None:
     directory = StudyDirectory(broken_off)
-    with alone_in(directory), pytest.raises(StudyError, match="another run is working on the study here"):
+    with lock_run(directory), pytest.raises(StudyError, match="another run is working on the study here"):
         repair(directory)
     roster, member = FolderRoster(broken_off / "workers"), newcomer()
     roster.sign(member)
