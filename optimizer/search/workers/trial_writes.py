@@ -182,7 +182,7 @@ class DatabaseWrites:
         owner = {"trial_id": id_of(trial)}
         with Session(self.engine) as session, session.begin():
             row = _locked(session, trial)
-            state = TrialState(row.state)
+            state: Any = row.state
             attributes = {attribute.key: json.loads(attribute.value_json) for attribute in row.user_attributes}
             if not _unchanged(trial, state, attributes):
                 return None
