@@ -18,7 +18,7 @@ from optimizer.rendering.latents import latent_shape
 from optimizer.rendering.loading import Loading
 from optimizer.rendering.memory.free import free_memory, stored_numbers
 from optimizer.rendering.memory.oom import Note
-from optimizer.rendering.memory.placement import Demand, Residence, resident
+from optimizer.rendering.memory.placement import Demand, Placement, plan_placement
 from optimizer.rendering.pipelines.load import check_device, family_at, load_pipeline, remarks_on
 from optimizer.rendering.pipelines.quantisation import quantised_parts
 from optimizer.rendering.renderer import Renderer
@@ -49,15 +49,15 @@ def assemble(base: str, settings: RenderSettings, loading: Loading, note: Note, 
     dtype = number_format(loading, family, device, free, stored_numbers(located(base)))
     others = {name: getattr(loading, name) for name in ("vae", "denoiser", "base_config", "quantize")}
     pipeline = load_pipeline(base, device="cpu", dtype=dtype, compute=device, **others)
-    residence = resident(demand(pipeline, settings.resolution, dtype, settings.batch), free, loading, device, dtype)
+    placement = plan_placement(demand(pipeline, settings.resolution, dtype, settings.batch), free, loading, device, dtype)
     for remark in (*remarks_on(base, loading.base_config), *_on_drawing(base, settings, pipeline)):
         note(remark)
-    _slimmed(pipeline, loading, residence)
-    if residence.offload == "none":
+    _slimmed(pipeline, loading, placement)
+    if placement.offload == "none":
         pipeline.to(device)
-    if residence.compiled:
+    if placement.compiled:
         _compile(pipeline, loading)
-    return Renderer(pipeline, settings, residence=residence, note=note)
+    return Renderer(pipeline, settings, placement=placement, note=note)
 
 
 def _on_drawing(base: str, settings: RenderSettings, pipeline: DiffusionPipeline) -> list[str]:
@@ -108,9 +108,9 @@ def _device(asked: str) -> str:
     return asked if asked != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _slimmed(pipeline: Any, loading: Loading, residence: Residence) -> None:
+def _slimmed(pipeline: Any, loading: Loading, placement: Placement) -> None:
     """Enables the memory-saving options that were requested or planned."""
-    if residence.sliced:
+    if placement.sliced:
         pipeline.vae.enable_slicing()
     if loading.vae_tiling:
         pipeline.vae.enable_tiling()

@@ -19,8 +19,8 @@ from optimizer.rendering.candidates.full_weights import live_tensors
 from optimizer.rendering.candidates.in_place import InPlace, base_weights
 from optimizer.rendering.families import TextStates, check_family, check_settings, drawing_of, family_of_pipeline, models_of
 from optimizer.rendering.latents import latent_shape
-from optimizer.rendering.memory.oom import Ladder, Note, attempt
-from optimizer.rendering.memory.placement import Residence
+from optimizer.rendering.memory.oom import MemoryFallback, Note, attempt
+from optimizer.rendering.memory.placement import Placement
 from optimizer.rendering.prompt_encoding import any_special, encoded, length, matched
 from optimizer.rendering.prompts import Prompt
 from optimizer.rendering.schedulers import scheduler_named
@@ -35,7 +35,7 @@ class Renderer:
     Args:
         pipeline: loaded pipeline; its weights are changed only inside ``render`` and are restored bit for bit.
         settings: render settings; missing values default to those of the base.
-        residence: placement of models and candidates; None leaves the models in place and adds candidates to the weights.
+        placement: placement of models and candidates; None leaves the models in place and adds candidates to the weights.
         note: called with one line for each fallback step after running out of memory.
 
     Attributes:
@@ -46,28 +46,28 @@ class Renderer:
     """
 
     def __init__(
-        self, pipeline: DiffusionPipeline, settings: RenderSettings, *, residence: Residence | None = None, note: Note | None = None
+        self, pipeline: DiffusionPipeline, settings: RenderSettings, *, placement: Placement | None = None, note: Note | None = None
     ) -> None:
         self._family, drawing = family_of_pipeline(pipeline), drawing_of(pipeline)
         self.pipeline: Any = pipeline
         check_settings(self._family, settings)
         self.settings = settings.completed(drawing.steps, drawing.guidance)
-        self._residence = residence or Residence(pipeline.components[self._family.denoiser].device, pipeline.dtype)
-        self.device = self._residence.device
+        self._placement = placement or Placement(pipeline.components[self._family.denoiser].device, pipeline.dtype)
+        self.device = self._placement.device
         self.weights = base_weights(pipeline)
         self._shapes = weight_shapes(models_of(pipeline))
-        self._way = Branches(pipeline, self._shapes, self._residence.dtype) if self._residence.branch else self._in_place()
+        self._way = Branches(pipeline, self._shapes, self._placement.dtype) if self._placement.branch else self._in_place()
         self._skip = self._skipped_layers()
         if settings.scheduler:
             self.pipeline.scheduler = scheduler_named(settings.scheduler, self.pipeline.scheduler, self._family.name)
         self._latent = latent_shape(pipeline, settings.resolution)
         self._encoded: dict[str, TextStates] = {}
-        self._ladder = Ladder(pipeline, settings.batch, self._residence, note)
+        self._fallback = MemoryFallback(pipeline, settings.batch, self._placement, note)
         self._decoder: Any = None
         pipeline.set_progress_bar_config(disable=True)
 
     def _in_place(self) -> InPlace:
-        return InPlace(self.weights, live_tensors(self.pipeline), self.device, pinned=self._residence.compiled)
+        return InPlace(self.weights, live_tensors(self.pipeline), self.device, pinned=self._placement.compiled)
 
     def drafting(self, decoder: nn.Module) -> Renderer:
         """Returns a copy of the renderer that shares the pipeline and decodes with a tiny autoencoder: faster and slightly less exact.
@@ -82,12 +82,12 @@ class Renderer:
     @property
     def precision(self) -> str:
         """Device type and dtype, e.g. ``cuda torch.float16``; images of different ones differ in their last bits."""
-        return " ".join([self.device.type, str(self._residence.dtype), *self._residence.marks])
+        return " ".join([self.device.type, str(self._placement.dtype), *self._placement.marks])
 
     @property
     def plan(self) -> str:
         """One-line description of the memory placement of the base's models; empty if it was not planned."""
-        return self._residence.plan
+        return self._placement.plan
 
     def fitted(self, adapter: Adapter) -> Adapter:
         """Returns the adapter in the shapes of the base's weights; raises BaseModelError for another family or other shapes."""
@@ -114,17 +114,17 @@ class Renderer:
         """
         pictures: dict[int, Tensor] = {}
         while not attempt(self._continue, pictures, prompts, candidate, tick):
-            self._ladder.relieve()
+            self._fallback.relieve()
         return torch.stack([pictures[i] for i in range(len(prompts))])
 
     def _continue(
         self, pictures: dict[int, Tensor], prompts: Sequence[Prompt], candidate: Candidate | None, tick: Callable[[int], None] | None
     ) -> bool:
         """Renders the missing images; returns False if memory does not suffice for a single image, else True."""
-        ladder = self._ladder
+        fallback = self._fallback
         try:
             # Model offload moves the weights; tensors moved in inference mode cannot take part in a backward pass later.
-            with torch.no_grad(), torch.inference_mode(not ladder.offloaded), self._way.applied(candidate):
+            with torch.no_grad(), torch.inference_mode(not fallback.offloaded), self._way.applied(candidate):
                 states, blanks = self._text_states(prompts, candidate)
                 while missing := [i for i in range(len(prompts)) if i not in pictures]:
                     some = self._next(missing, states)
@@ -134,10 +134,10 @@ class Renderer:
                         pictures |= dict(zip(dict.fromkeys(some), images, strict=False))
                         if tick:
                             tick(len(pictures))
-                    elif not ladder.smaller(len(some)):
+                    elif not fallback.smaller(len(some)):
                         return False
         finally:
-            ladder.settle()
+            fallback.settle()
         return True
 
     def _next(self, missing: Sequence[int], states: Sequence[TextStates]) -> list[int]:
@@ -145,9 +145,9 @@ class Renderer:
 
         For a compiled model, a batch that is not full is padded with its last prompt, to avoid recompilation for another batch size.
         """
-        batch = self._ladder.batch
+        batch = self._fallback.batch
         alike = [i for i in missing if length(states[i]) == length(states[missing[0]])][:batch]
-        full = min(batch, len(states)) if self._residence.compiled else 0
+        full = min(batch, len(states)) if self._placement.compiled else 0
         return [*alike, *[alike[-1]] * (full - len(alike))]
 
     def _batch(self, prompts: Sequence[Prompt], states: TextStates, blanks: TextStates) -> Images:
@@ -189,7 +189,7 @@ class Renderer:
         noise = torch.stack([torch.randn(self._latent, generator=generator) for generator in generators])
         if self._family.packed:
             noise = self.pipeline._pack_latents(noise, *noise.shape)
-        return noise.to(self.device, self._residence.dtype)
+        return noise.to(self.device, self._placement.dtype)
 
     @property
     def picture_size(self) -> tuple[int, int]:

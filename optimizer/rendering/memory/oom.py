@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
     from optimizer.rendering.loading import Offload
-    from optimizer.rendering.memory.placement import Residence
+    from optimizer.rendering.memory.placement import Placement
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -50,7 +50,7 @@ def attempt(action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | No
     return None
 
 
-class Ladder:
+class MemoryFallback:
     """Fallback steps of a pipeline that ran out of memory.
 
     The batch is halved repeatedly, then idle models are offloaded to the CPU, then all layers except the active one. A step is never
@@ -59,7 +59,7 @@ class Ladder:
     Args:
         pipeline: pipeline whose models are on the CPU or on the computing device.
         batch: initial number of images per forward pass.
-        residence: placement, with device and initial offload.
+        placement: placement, with device and initial offload.
         note: called with one line for each step.
 
     Attributes:
@@ -67,12 +67,12 @@ class Ladder:
         offload: current offload mode.
     """
 
-    def __init__(self, pipeline: DiffusionPipeline, batch: int, residence: Residence, note: Note | None) -> None:
+    def __init__(self, pipeline: DiffusionPipeline, batch: int, placement: Placement, note: Note | None) -> None:
         self.batch = batch
         self.offload: Offload = "none"
-        self._pipeline, self._residence, self._note = pipeline, residence, note or (lambda line: None)
-        if residence.offload != "none":
-            self._settle_in(residence.offload)
+        self._pipeline, self._placement, self._note = pipeline, placement, note or (lambda line: None)
+        if placement.offload != "none":
+            self._settle_in(placement.offload)
 
     @property
     def offloaded(self) -> bool:
@@ -111,7 +111,7 @@ class Ladder:
             self._pipeline.maybe_free_model_hooks()
 
     def _settle_in(self, offload: Offload) -> None:
-        pipeline, device = self._pipeline, self._residence.device
+        pipeline, device = self._pipeline, self._placement.device
         if offload == "model":
             pipeline.enable_model_cpu_offload(device=device)
         else:
@@ -121,7 +121,7 @@ class Ladder:
         self.offload = offload
 
     def _can_offload(self) -> bool:
-        return self._residence.device.type == "cuda" and not self._residence.compiled
+        return self._placement.device.type == "cuda" and not self._placement.compiled
 
     def _where(self) -> str:
         if self.batch > 1:

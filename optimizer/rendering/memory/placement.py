@@ -17,7 +17,7 @@ _BRANCH, _DENOISING, _DECODING = 0.15, 1280, 2560
 
 
 @dataclass(frozen=True)
-class Residence:
+class Placement:
     """Placement of a pipeline's models and of candidates.
 
     Attributes:
@@ -86,7 +86,7 @@ class Demand:
         return max((int(size * more) + work.get(part, 0) for part, size in self.parts.items()), default=0)
 
 
-def resident(demand: Demand, free: int, loading: Loading, device: torch.device, dtype: torch.dtype) -> Residence:
+def plan_placement(demand: Demand, free: int, loading: Loading, device: torch.device, dtype: torch.dtype) -> Placement:
     """Returns the placement of models and candidates.
 
     Adding a candidate to the weights keeps the base's weights for restoring, so it needs the memory of the weights twice. Branches take
@@ -109,7 +109,7 @@ def resident(demand: Demand, free: int, loading: Loading, device: torch.device, 
     held = demand.weights * (1 + _BRANCH if branch else 2) if offload == "none" else demand.parts.get("vae", 0)
     sliced = loading.vae_slicing or (device.type != "cpu" and held + demand.decoding > free)
     told = {"branch": branch, "compiled": compiled, "quantised": demand.quantised, "tiled": loading.vae_tiling}
-    found = Residence(device, dtype, offload, branch, compiled, sliced, tuple(mark for mark, holds in told.items() if holds))
+    found = Placement(device, dtype, offload, branch, compiled, sliced, tuple(mark for mark, holds in told.items() if holds))
     return replace(found, plan=_sentence(demand, free, found))
 
 
@@ -144,7 +144,7 @@ def _branched(demand: Demand, free: int, offload: Offload, device: torch.device)
     return device.type != "cpu" and offload == "none" and 2 * demand.weights + demand.work > free
 
 
-def _sentence(demand: Demand, free: int, found: Residence) -> str:
+def _sentence(demand: Demand, free: int, found: Placement) -> str:
     kind = " (some of them quantised)" if demand.quantised else ""
     where = {
         "none": f"all of them on {found.device.type}",

@@ -15,12 +15,12 @@ from optimizer.adapters import Adapter, Factors, weight_shapes
 from optimizer.errors import BaseModelError
 from optimizer.rendering import Prompt, Renderer, RenderSettings
 from optimizer.rendering.families import models_of
-from optimizer.rendering.memory.placement import Residence
+from optimizer.rendering.memory.placement import Placement
 from tests.tiny import tiny_flux_pipeline, tiny_pipeline, tiny_sd3_pipeline, tiny_xl_pipeline
 
 PROMPTS = [Prompt("a red fox", 1), Prompt("an owl", 2), Prompt("snow", 3)]
 SETTINGS = RenderSettings(steps=2, guidance=3.0, resolution=32, batch=2)
-BRANCH = Residence(torch.device("cpu"), torch.float32, branch=True)
+BRANCH = Placement(torch.device("cpu"), torch.float32, branch=True)
 KINDS: dict[str, Callable[[], DiffusionPipeline]] = {
     "sd1": tiny_pipeline,
     "sdxl": tiny_xl_pipeline,
@@ -60,7 +60,7 @@ def farthest(first: Tensor, second: Tensor) -> int:
 @pytest.mark.parametrize("kind", KINDS)
 def test_pictures_are_those_of_the_sums_in_the_weights(kind: str) -> None:
     wanted, other = Renderer(KINDS[kind](), SETTINGS), KINDS[kind]()
-    before, renderer = base_state(other), Renderer(other, SETTINGS, residence=BRANCH)
+    before, renderer = base_state(other), Renderer(other, SETTINGS, placement=BRANCH)
     for seed in (1, 2):
         adapter = change(wanted.pipeline, seed=seed)
         drawn = renderer.render(PROMPTS, adapter)
@@ -71,7 +71,7 @@ def test_pictures_are_those_of_the_sums_in_the_weights(kind: str) -> None:
 
 
 def test_candidates_of_any_rank_and_of_other_modules_follow_each_other() -> None:
-    wanted, renderer = Renderer(tiny_pipeline(), SETTINGS), Renderer(tiny_pipeline(), SETTINGS, residence=BRANCH)
+    wanted, renderer = Renderer(tiny_pipeline(), SETTINGS), Renderer(tiny_pipeline(), SETTINGS, placement=BRANCH)
     wide, slim = change(wanted.pipeline, rank=5), change(wanted.pipeline, rank=2, seed=1)
     few = replace(slim, modules={path: factors for path, factors in slim.modules.items() if "to_k" in path})
     texts = replace(slim, modules={path: factors for path, factors in slim.modules.items() if path.startswith("text_encoder")})
@@ -81,7 +81,7 @@ def test_candidates_of_any_rank_and_of_other_modules_follow_each_other() -> None
 
 def test_an_adapter_that_does_not_fit_changes_nothing() -> None:
     pipeline = tiny_pipeline()
-    before, renderer = base_state(pipeline), Renderer(pipeline, SETTINGS, residence=BRANCH)
+    before, renderer = base_state(pipeline), Renderer(pipeline, SETTINGS, placement=BRANCH)
     with pytest.raises(BaseModelError, match=r"does not fit the base model: unet\.conv_in: the adapter changes a weight of shape"):
         renderer.render(PROMPTS, change(tiny_pipeline(widths=(32, 32, 24, 24))))
     assert same(base_state(pipeline), before)
@@ -95,7 +95,7 @@ def test_a_compiled_model_is_not_compiled_anew_for_another_candidate(branch: boo
     plain = [Renderer(pipeline, SETTINGS).render(PROMPTS, adapter) for adapter in (*adapters, None)]
     before = base_state(pipeline)
     pipeline.unet.compile(backend="eager", dynamic=False)
-    renderer = Renderer(pipeline, SETTINGS, residence=replace(BRANCH, branch=branch, compiled=True))
+    renderer = Renderer(pipeline, SETTINGS, placement=replace(BRANCH, branch=branch, compiled=True))
     first = renderer.render(PROMPTS, adapters[0])
     with torch.compiler.set_stance("fail_on_recompile"):
         rest = [renderer.render(PROMPTS, adapter) for adapter in (*adapters[1:], None)]

@@ -16,13 +16,13 @@ from optimizer.merging.models import Blend, Job
 from optimizer.rendering import Prompt, Renderer, RenderSettings, load_pipeline
 from optimizer.rendering.candidates.in_place import InPlace
 from optimizer.rendering.families import models_of
-from optimizer.rendering.memory.placement import Residence
+from optimizer.rendering.memory.placement import Placement
 from tests.tiny import tiny_flux_pipeline, tiny_pipeline, tiny_sd3_pipeline, tiny_xl_pipeline
 
 KINDS = {"sd1": tiny_pipeline, "sdxl": tiny_xl_pipeline, "sd3": tiny_sd3_pipeline, "flux1": tiny_flux_pipeline}
 SETTINGS = RenderSettings(steps=2, resolution=32)
 PROMPTS = (Prompt("a red fox", 1), Prompt("a blue hat", 2))
-RESIDENCE = Residence(torch.device("cpu"), torch.float32)
+PLACEMENT = Placement(torch.device("cpu"), torch.float32)
 
 
 def trained(kind: str, place: Path, seed: int) -> Path:
@@ -41,8 +41,8 @@ def shaken(pipeline: Any, seed: int) -> None:
             weight.data.add_(0.05 * torch.randn(weight.shape, generator=draw))
 
 
-def renderer(place: Path, **residence: Any) -> Renderer:
-    return Renderer(load_pipeline(place, device="cpu", dtype=torch.float32), SETTINGS, residence=replace(RESIDENCE, **residence))
+def renderer(place: Path, **placement: Any) -> Renderer:
+    return Renderer(load_pipeline(place, device="cpu", dtype=torch.float32), SETTINGS, placement=replace(PLACEMENT, **placement))
 
 
 def everything(drawer: Renderer) -> dict[str, torch.Tensor]:

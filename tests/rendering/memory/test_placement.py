@@ -10,7 +10,7 @@ import torch
 from optimizer.errors import UsageError
 from optimizer.rendering import Loading
 from optimizer.rendering.assemble import demand as demanded
-from optimizer.rendering.memory.placement import Demand, resident
+from optimizer.rendering.memory.placement import Demand, plan_placement
 from tests.tiny import tiny_pipeline, tiny_xl_pipeline
 
 GIB = 1 << 30
@@ -35,24 +35,24 @@ FLUX = Demand({"transformer": 22 * GIB, "text_encoder_2": 9 * GIB, "vae": GIB //
     ],
 )
 def test_what_fits_on_a_card(demand: Demand, free: int, offload: str, branch: bool) -> None:
-    found = resident(demand, free * GIB, Loading(), CUDA, torch.bfloat16)
+    found = plan_placement(demand, free * GIB, Loading(), CUDA, torch.bfloat16)
     assert (found.offload, found.branch) == (offload, branch)
 
 
 def test_a_cpu_computes_where_everything_lies() -> None:
-    found = resident(SDXL, GIB, Loading(), CPU, torch.float32)
+    found = plan_placement(SDXL, GIB, Loading(), CPU, torch.float32)
     assert (found.offload, found.branch, found.marks) == ("none", False, ())
     assert found.plan == "memory: 6.7 GB of weights in fp32, 1.1 GB free on cpu: all of them on cpu; candidates in the weights"
 
 
 def test_what_is_asked_for_is_done() -> None:
-    found = resident(SDXL, 80 * GIB, Loading(offload="model", apply="branch", vae_tiling=True), CUDA, torch.float16)
+    found = plan_placement(SDXL, 80 * GIB, Loading(offload="model", apply="branch", vae_tiling=True), CUDA, torch.float16)
     assert (found.offload, found.branch, found.marks) == ("model", True, ("branch", "tiled"))
     assert found.plan == (
         "memory: 6.7 GB of weights in fp16, 86 GB free on cuda: those that are idle in the computer's memory; "
         "candidates in branches beside the weights"
     )
-    found = resident(FLUX, 40 * GIB, Loading(compile=True), CUDA, torch.bfloat16)
+    found = plan_placement(FLUX, 40 * GIB, Loading(compile=True), CUDA, torch.bfloat16)
     assert (found.offload, found.compiled, found.branch) == ("none", True, True)
 
 
@@ -70,11 +70,11 @@ def test_what_is_asked_for_is_done() -> None:
 )
 def test_a_batch_that_there_is_no_room_to_decode_is_decoded_picture_by_picture(demand: Demand, free: int, sliced: bool) -> None:
     """Or all its denoising would be for nothing, and smaller batches would be drawn all night."""
-    found = resident(demand, free * GIB, Loading(), CUDA, torch.float16)
+    found = plan_placement(demand, free * GIB, Loading(), CUDA, torch.float16)
     assert found.sliced == sliced
     assert found.plan.endswith("; pictures decoded one at a time") == sliced
-    assert not resident(demand, GIB, Loading(), CPU, torch.float32).sliced
-    assert resident(demand, GIB, Loading(vae_slicing=True), CPU, torch.float32).sliced
+    assert not plan_placement(demand, GIB, Loading(), CPU, torch.float32).sliced
+    assert plan_placement(demand, GIB, Loading(vae_slicing=True), CPU, torch.float32).sliced
 
 
 def test_what_a_pipeline_wants() -> None:
@@ -95,5 +95,5 @@ def test_what_a_pipeline_wants() -> None:
 )
 def test_what_does_not_go_together(loading: Loading, device: torch.device, message: str) -> None:
     with pytest.raises(UsageError) as caught:
-        resident(replace(SDXL, quantised=loading.apply == "weights"), 80 * GIB, loading, device, torch.float16)
+        plan_placement(replace(SDXL, quantised=loading.apply == "weights"), 80 * GIB, loading, device, torch.float16)
     assert str(caught.value).startswith(message)
