@@ -19,7 +19,7 @@ from optimizer.search.proposals.initial_trials import Start, baselines, defaults
 from optimizer.search.proposals.sampler import sampler_for
 from optimizer.search.proposals.space import SearchSpace
 from optimizer.search.trials.ledger import Ledger, TrialEndedError, reason_of
-from optimizer.search.workers.claims import MOST_LOST, Idle, Turn, times_lost
+from optimizer.search.workers.claims import MOST_LOST, Idle, times_lost
 from studies.records import TrialRecord
 
 # Up to 1/_SHARE of the budget is used for common default recipes, and as much, but at most _RANDOM trials, for random recipes, which give
@@ -59,27 +59,27 @@ def search(ledger: Ledger, space: SearchSpace, evaluator: Evaluator, config: Con
         NoFeasibleMerge: base or sources cannot be rendered, so that no trial can be scored.
     """
     observer.stage("search", ledger.total)
-    told: set[int] = set()
+    reported: set[int] = set()
     startup = len(first_trials(space, ledger.planned_budget)) + min(_RANDOM, ledger.planned_budget // _SHARE)
     sampler = partial(sampler_for, seed=config.seed, dimensions=space.dimensions, startup=startup, kind=config.sampler)
     while not passed(deadline):
-        turn = ledger.take()
-        trial = turn.trial
+        claim = ledger.take()
+        trial = claim.trial
         if isinstance(trial, Idle):
-            _tell_news(ledger, turn, observer, told)
+            _report_ended(ledger, claim.known, observer, reported)
             if trial is Idle.DONE:
                 return True
             observer.waiting(_POLL)
             continue
         try:
-            _tell_news(ledger, turn, observer, told)
-            _keep_baselines(ledger, evaluator)
-            _evaluate(ledger, space, evaluator, trial, turn.known, sampler(trial.number))
+            _report_ended(ledger, claim.known, observer, reported)
+            _save_baselines(ledger, evaluator)
+            _evaluate(ledger, space, evaluator, trial, claim.known, sampler(trial.number))
         except Stopped:
             ledger.give_back(trial)
             raise
         tidy()
-    _tell_news(ledger, Turn(Idle.WAIT), observer, told)
+    _report_ended(ledger, (), observer, reported)
     return False
 
 
@@ -88,17 +88,17 @@ def passed(deadline: float | None) -> bool:
     return deadline is not None and time.monotonic() > deadline
 
 
-def _tell_news(ledger: Ledger, turn: Turn, observer: Observer, told: set[int]) -> None:
+def _report_ended(ledger: Ledger, known: Sequence[FrozenTrial], observer: Observer, reported: set[int]) -> None:
     """Reports trials, of this and all other workers, that have ended since the last call."""
-    for record in ledger.records(turn.known):
-        if record.number not in told:
-            told.add(record.number)
+    for record in ledger.records(known):
+        if record.number not in reported:
+            reported.add(record.number)
             observer.trial(record)
             if warning := idle_warning(record):
                 observer.note(f"warning: {warning}")
 
 
-def _keep_baselines(ledger: Ledger, evaluator: Evaluator) -> None:
+def _save_baselines(ledger: Ledger, evaluator: Evaluator) -> None:
     """Renders the baselines once before the trials, because all trials would fail if the baselines cannot be rendered."""
     if evaluator.rendered:
         return

@@ -21,13 +21,13 @@ from optimizer.search.loop import begin_search, first_trials, search
 from optimizer.search.observer import Observer, Silent, Stopped
 from optimizer.search.proposals.initial_trials import idle_warning
 from optimizer.search.proposals.sampler import quiet
-from optimizer.search.results.export import ship
-from optimizer.search.results.summary import Story, command_line, summarise
-from optimizer.search.trials.fork import Origin, forked, take_over
+from optimizer.search.results.export import export_winner
+from optimizer.search.results.summary import RunResults, command_line, summarise
+from optimizer.search.trials.fork import ForkOrigin, resolve_fork, take_over
 from optimizer.search.trials.ledger import Ledger
 from optimizer.search.trials.open import open_ledger
 from optimizer.search.trials.run_lock import lock_run
-from optimizer.search.workers.local_processes import Crew
+from optimizer.search.workers.local_processes import LocalWorkers
 from studies import StudyDirectory, StudyDirectoryError, StudySummary, load_summary, save_summary, write_report, write_tables
 from studies.atomic import write_text
 from studies.records import TrialRecord
@@ -78,23 +78,23 @@ def optimize(sources: Sequence[str | Path], base: str | Path = "", *, observer: 
 def run(config: Config, observer: Observer) -> Study:
     """Runs or resumes the study of a configuration. Raises the exceptions of ``optimize``."""
     quiet()
-    config, origin = forked(config.checked().resolved())
+    config, origin = resolve_fork(config.checked().resolved())
     bench = prepare(config, observer)
     for line in bench.ensemble.remarks():
         observer.note(f"warning: {line}")
     prompts, unseen = search_prompts(config, bench.sources), confirmation_prompts(config, bench.sources)
     bench.renderer.special(unseen.prompts)  # fails now, not after the search, if a confirmation prompt cannot be rendered
     room = check_space(bench, prompts, unseen, StudyDirectory(config.out))
-    directory, name = _created(config), origin.name if origin else ""
+    directory, name = _create_directory(config), origin.name if origin else ""
     with lock_run(directory), open_ledger(bench, prompts, directory, observer, fork=name) as ledger:
-        if finished := _finished(config, ledger, directory):
+        if finished := _finished_study(config, ledger, directory):
             return finished
         if bench.renderer.plan:
             observer.note(bench.renderer.plan)
-            observer.note(_drawing(bench.renderer))
+            observer.note(_rendering_line(bench.renderer))
         observer.note(room)
         if origin and not directory.is_study:
-            observer.note(_taken_over(origin, bench, ledger))
+            observer.note(_take_over(origin, bench, ledger))
         write_text(directory.settings, config.to_yaml())
         confirmation, complete = None, False
         try:
@@ -104,25 +104,25 @@ def run(config: Config, observer: Observer) -> Study:
                 confirmation = confirm(ledger.records(), evaluator, count=config.finalists, seed=config.seed, observer=observer)
         except Stopped:
             observer.note("stopped; everything finished is on disk")
-        study = _closed(bench, ledger, directory, unseen, confirmation, complete)
+        study = _export_results(bench, ledger, directory, unseen, confirmation, complete)
     if complete and not finalists(study.trials, 1):
         reason = next((t.error for t in reversed(study.trials) if t.error), "")
         raise NoFeasibleMerge(f"no merge can be used; the last failure: {reason}", where=directory.path, remedy="see report.html")
     return study
 
 
-def _drawing(renderer: AnyRenderer) -> str:
+def _rendering_line(renderer: AnyRenderer) -> str:
     """Returns a description of the resolved rendering settings."""
     (height, width), settings = renderer.picture_size, renderer.settings
     return f"pictures: {width} × {height}, {settings.steps} steps, guidance {settings.guidance:g}, up to {settings.batch} at once"
 
 
-def _taken_over(origin: Origin, bench: Bench, ledger: Ledger) -> str:
+def _take_over(origin: ForkOrigin, bench: Bench, ledger: Ledger) -> str:
     space = bench.space(ledger.planned_budget)
     return take_over(origin, ledger, space, first_trials(space, ledger.planned_budget))
 
 
-def _created(config: Config) -> StudyDirectory:
+def _create_directory(config: Config) -> StudyDirectory:
     """Returns the study directory; it is created only if it is empty or contains a study with equal settings."""
     directory = StudyDirectory(config.out)
     try:
@@ -133,7 +133,7 @@ def _created(config: Config) -> StudyDirectory:
         raise StudyError(error.problem, where=error.where, remedy=error.remedy) from error
 
 
-def _finished(config: Config, ledger: Ledger, directory: StudyDirectory) -> Study | None:
+def _finished_study(config: Config, ledger: Ledger, directory: StudyDirectory) -> Study | None:
     """Returns the existing result if this command has already completed and its files still exist, else None."""
     try:
         summary = load_summary(directory)
@@ -149,17 +149,17 @@ def _search(bench: Bench, prompts: PromptSet, ledger: Ledger, directory: StudyDi
     observer.note(space.summary())
     begin_search(ledger, space, config.budget)
     deadline = time.monotonic() + config.timeout if config.timeout else None
-    with Crew(config, directory.path, observer):
+    with LocalWorkers(config, directory.path, observer):
         return search(ledger, space, bench.evaluator(prompts, observer), config, deadline=deadline, observer=observer)
 
 
-def _closed(
+def _export_results(
     bench: Bench, ledger: Ledger, directory: StudyDirectory, unseen: PromptSet, confirmation: Confirmation | None, complete: bool
 ) -> Study:
     """Exports the winner and writes tables, summary and report, which are written even if the export fails."""
     records = ledger.records()
     write_tables(records, directory, [s.name for s in bench.sources])
-    story = Story(
+    results = RunResults(
         config=bench.config,
         sources=bench.sources,
         records=records,
@@ -173,21 +173,21 @@ def _closed(
         imported=ledger.imported,
     )
     try:
-        best = ship(story, directory) if confirmation else None
+        best = export_winner(results, directory) if confirmation else None
     except OptimizerError as error:
-        _report(replace(story, warnings=(*story.warnings, f"the export failed: {error}")), directory)
+        _write_summary(replace(results, warnings=(*results.warnings, f"the export failed: {error}")), directory)
         raise
     name = best.relative_to(directory.path).as_posix() if best else ""
     finished = datetime.now(UTC) if best and complete else None
-    return Study(directory.path, _report(replace(story, exported=name, finished=finished), directory), best, complete)
+    return Study(directory.path, _write_summary(replace(results, exported=name, finished=finished), directory), best, complete)
 
 
 def _warning(record: TrialRecord) -> str:
     return f"trial {record.number} failed: {record.error}" if record.evaluation is None else idle_warning(record)
 
 
-def _report(story: Story, directory: StudyDirectory) -> StudySummary:
-    summary = summarise(story, directory)
+def _write_summary(results: RunResults, directory: StudyDirectory) -> StudySummary:
+    summary = summarise(results, directory)
     save_summary(summary, directory)
     write_report(summary, directory)
     return summary

@@ -15,7 +15,7 @@ from optimizer.errors import StudyError
 from optimizer.search.evaluation.evaluator import Evaluator
 from optimizer.search.proposals import sampler
 from optimizer.search.trials.run_lock import lock_run
-from optimizer.search.workers.trial_writes import StorageWrites
+from optimizer.search.workers.trial_writer import StorageTrialWriter
 from studies import StudyDirectory
 from studies.trial_log import TrialLog
 from tests.search.runs import After, trials
@@ -79,7 +79,7 @@ def _run_until_killed(run: dict[str, Any], target: object, name: str, when: Call
 @pytest.mark.parametrize(
     ("target", "name", "when", "written"),
     [
-        pytest.param(StorageWrites, "create", lambda writes, trial, number: number == 3, 0, id="while the first trials are queued"),
+        pytest.param(StorageTrialWriter, "create", lambda writer, trial, number: number == 3, 0, id="while the first trials are queued"),
         pytest.param(TrialLog, "add", lambda log, entry: entry.number == 6, 7, id="between writing an evaluation and telling it"),
         pytest.param(
             optuna.Trial,

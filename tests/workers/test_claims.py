@@ -16,12 +16,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optimizer.search.labels import FIXED
 from optimizer.search.workers.claims import Claims, Idle, counted, times_lost
-from optimizer.search.workers.registry import Member
-from optimizer.search.workers.storage import Shared, in_database, on_this_machine
-from optimizer.search.workers.trial_writes import Ending
+from optimizer.search.workers.registry import WorkerEntry
+from optimizer.search.workers.storage import SharedStudy, open_database_study, open_local_study
+from optimizer.search.workers.trial_writer import TrialResult
 from studies import StudyDirectory
 
-OPENED: list[Shared] = []
+OPENED: list[SharedStudy] = []
 
 CLAIMANT = """
 import sys
@@ -33,12 +33,14 @@ claim_all(open_at(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
 class NoLock:
     """A lock that excludes nobody."""
 
-    def passing(self) -> nullcontext[None]:
+    def held(self) -> nullcontext[None]:
         return nullcontext()
 
 
-def open_at(place: str) -> Shared:
-    OPENED.append(in_database(place, "claims", create=True, grace=60) if "://" in place else on_this_machine(StudyDirectory(Path(place))))
+def open_at(place: str) -> SharedStudy:
+    OPENED.append(
+        open_database_study(place, "claims", create=True, grace=60) if "://" in place else open_local_study(StudyDirectory(Path(place)))
+    )
     return OPENED[-1]
 
 
@@ -51,15 +53,15 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         OPENED.pop().close()
 
 
-def member(name: str) -> Member:
-    return Member(name=name, host="here", pid=1)
+def entry(name: str) -> WorkerEntry:
+    return WorkerEntry(name=name, host="here", pid=1)
 
 
 def worker(place: str, name: str, *, alive: bool = True) -> Claims:
     shared = open_at(place)
     if alive:
-        shared.roster.sign(member(name))
-    return Claims(shared.study, shared.gate, shared.roster, shared.writes, name)
+        shared.registry.write(entry(name))
+    return Claims(shared.study, shared.lock, shared.registry, shared.writer, name)
 
 
 def taken(claims: Claims, total: int = 3) -> FrozenTrial:
@@ -68,12 +70,12 @@ def taken(claims: Claims, total: int = 3) -> FrozenTrial:
     return trial
 
 
-def claim_all(shared: Shared, name: str, total: int) -> None:
-    shared.roster.sign(member(name))
-    claims = Claims(shared.study, shared.gate, shared.roster, shared.writes, name)
+def claim_all(shared: SharedStudy, name: str, total: int) -> None:
+    shared.registry.write(entry(name))
+    claims = Claims(shared.study, shared.lock, shared.registry, shared.writer, name)
     while isinstance(trial := claims.take(total).trial, FrozenTrial):
         by = [*trial.user_attrs.get("by", []), name]
-        assert shared.writes.end(trial, Ending(0.5, {"by": by}))
+        assert shared.writer.end(trial, TrialResult(0.5, {"by": by}))
 
 
 def test_a_dead_workers_trial_goes_to_another_and_counts_as_lost(place: str) -> None:
@@ -147,7 +149,7 @@ def test_the_budget_is_exact_when_eight_threads_ask_at_once(place: str) -> None:
 
 @pytest.mark.postgres
 def test_the_budget_is_exact_in_a_database_without_a_lock(database: str) -> None:
-    shares = [replace(open_at(database), gate=NoLock()) for _ in range(8)]
+    shares = [replace(open_at(database), lock=NoLock()) for _ in range(8)]
     threads = [Thread(target=claim_all, args=(shared, f"worker {i}", 30)) for i, shared in enumerate(shares)]
     for thread in threads:
         thread.start()

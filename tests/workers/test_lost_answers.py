@@ -14,8 +14,8 @@ from optimizer.search.labels import FIXED
 from optimizer.search.observer import Silent
 from optimizer.search.trials.frozen_trials import waiting_trial
 from optimizer.search.workers.claims import Claims, Idle, counted, times_lost
-from optimizer.search.workers.retry import OUTAGES, Patience
-from optimizer.search.workers.trial_writes import Ending, Writes
+from optimizer.search.workers.retry import OUTAGES, RetryPolicy
+from optimizer.search.workers.trial_writer import TrialResult, TrialWriter
 from tests.postgres import Server
 from tests.workers.proxy import Proxy
 from tests.workers.test_claims import OPENED, open_at, worker
@@ -45,15 +45,15 @@ class Quick(Silent):
 def evaluate_all(claims: Claims, total: int) -> list[int]:
     """Evaluate trials until none is left; returns their numbers."""
     numbers = []
-    while isinstance(trial := Patience(Quick())(lambda: claims.take(total)).trial, FrozenTrial):
+    while isinstance(trial := RetryPolicy(Quick())(lambda: claims.take(total)).trial, FrozenTrial):
         numbers.append(trial.number)
-        assert _writes_of(claims).end(trial, Ending(0.5))
+        assert _writes_of(claims).end(trial, TrialResult(0.5))
         assert len(numbers) <= total + 3
     return numbers
 
 
-def _writes_of(claims: Claims) -> Writes:
-    return next(shared.writes for shared in OPENED if shared.study is claims.study)
+def _writes_of(claims: Claims) -> TrialWriter:
+    return next(shared.writer for shared in OPENED if shared.study is claims.study)
 
 
 @pytest.mark.parametrize("total", [1, 3])
@@ -71,7 +71,7 @@ def test_trials_whose_commit_was_not_answered_are_queued_once(proxy: Proxy, thro
     proxy.lose_answer("INSERT INTO trials", 2)
     for number, label in enumerate(("a alone", "b alone", "stack")):
         trial = waiting_trial(label, {"weight": float(number)})
-        created = Patience(Quick())(lambda trial=trial, number=number: shared.writes.create(trial, number))  # type: ignore[misc]
+        created = RetryPolicy(Quick())(lambda trial=trial, number=number: shared.writer.create(trial, number))  # type: ignore[misc]
         assert (created is None) == (number < 2)
     assert proxy.answers_to_lose == 0
     assert [(t.user_attrs, t.system_attrs[FIXED]) for t in shared.study.trials] == [
@@ -97,7 +97,7 @@ def test_a_dead_workers_trial_whose_reassignment_was_not_answered_counts_as_lost
     assert isinstance(worker(through, "dead", alive=False).take(1).trial, FrozenTrial)
     claims = worker(through, "one")
     proxy.lose_answer("INSERT INTO trial_user_attributes")
-    trial = Patience(Quick())(lambda: claims.take(1)).trial
+    trial = RetryPolicy(Quick())(lambda: claims.take(1)).trial
     assert isinstance(trial, FrozenTrial)
     assert proxy.answers_to_lose == 0
     assert times_lost(trial) == 1

@@ -28,17 +28,17 @@ from optimizer.export import (
     write_card,
 )
 from optimizer.merging import DTYPES, Recipe
-from optimizer.merging.models import Blend, account_text
+from optimizer.merging.models import Blend, merge_record_text
 from optimizer.search.evaluation.confirmation import Confirmation, Contender
-from optimizer.search.results.export_model import ship_model
-from optimizer.search.results.summary import Story
+from optimizer.search.results.export_model import export_model
+from optimizer.search.results.summary import RunResults
 from studies import StudyDirectory
 from studies.atomic import replacing, write_text
 
 _PREVIEW = 8
 
 
-def ship(story: Story, directory: StudyDirectory) -> Path:
+def export_winner(results: RunResults, directory: StudyDirectory) -> Path:
     """Writes ``best/`` and verifies the written files; returns the path of the LoRA file or of the model.
 
     A winner that was exported before is overwritten. A different winner gets a new file name, and the model card states which file it
@@ -48,26 +48,26 @@ def ship(story: Story, directory: StudyDirectory) -> Path:
         AdapterError: the file cannot be written, or a value does not fit its dtype.
         ExportError: the written file differs from the merge that was scored.
     """
-    assert story.confirmation is not None
-    winner = story.confirmation.shipped
+    assert results.confirmation is not None
+    winner = results.confirmation.shipped
     assert winner.recipe is not None
-    name = file_name([s.name for s in story.sources], winner.recipe.weights, winner.recipe.method, 1)
+    name = file_name([s.name for s in results.sources], winner.recipe.weights, winner.recipe.method, 1)
     if isinstance(winner.candidate, Adapter):
-        path = _ship_lora(story, winner.candidate, _place(directory.best, name, winner.recipe), winner.recipe)
+        path = _export_lora(results, winner.candidate, _place(directory.best, name, winner.recipe), winner.recipe)
         recipe = winner.recipe.to_yaml()
     else:
         assert isinstance(winner.candidate, Blend)
-        path, recipe = ship_model(winner.candidate, directory.best, name), account_text(winner.candidate.job)
+        path, recipe = export_model(winner.candidate, directory.best, name), merge_record_text(winner.candidate.job)
     write_text(directory.best / "recipe.yaml", recipe)
-    write_card(_card(story, story.confirmation, path), directory.best)
+    write_card(_card(results, results.confirmation, path), directory.best)
     with replacing(directory.best / "preview.webp") as temporary:
         _preview(winner.images).save(temporary, lossless=True)
     return path
 
 
-def _ship_lora(story: Story, merged: Adapter, path: Path, recipe: Recipe) -> Path:
-    metadata = merge_metadata(recipe, _origins(story))
-    export_adapter(merged, path, dialect=story.config.dialect, dtype=DTYPES[recipe.dtype], metadata=metadata)
+def _export_lora(results: RunResults, merged: Adapter, path: Path, recipe: Recipe) -> Path:
+    metadata = merge_metadata(recipe, _origins(results))
+    export_adapter(merged, path, dialect=results.config.dialect, dtype=DTYPES[recipe.dtype], metadata=metadata)
     verify_export(path, merged)
     return path
 
@@ -83,29 +83,29 @@ def _place(folder: Path, name: str, recipe: Recipe) -> Path:
     return next_free(folder / name)
 
 
-def _card(story: Story, found: Confirmation, path: Path) -> ModelCard:
+def _card(results: RunResults, found: Confirmation, path: Path) -> ModelCard:
     winner = found.shipped
     assert winner.recipe is not None
     rest = [c for c in found.contenders if c is not winner]
-    texts = [p.text for p in sorted(story.prompts.prompts, key=lambda p: p.source is not None)]
+    texts = [p.text for p in sorted(results.prompts.prompts, key=lambda p: p.source is not None)]
     return ModelCard(
-        title=title(_origins(story)),
+        title=title(_origins(results)),
         file_name=path.name,
-        base_model="" if story.config.interpolates else base_name(story.config.base),
-        kind="lora" if not story.config.whole else "folder" if path.is_dir() else "file",
+        base_model="" if results.config.interpolates else base_name(results.config.base),
+        kind="lora" if not results.config.whole else "folder" if path.is_dir() else "file",
         method=winner.recipe.method,
-        sources=card_sources(winner.recipe, _origins(story)),
-        scores=(_score("this model" if story.config.whole else "this file", winner), *(_score(c.label, c) for c in rest)),
+        sources=card_sources(winner.recipe, _origins(results)),
+        scores=(_score("this model" if results.config.whole else "this file", winner), *(_score(c.label, c) for c in rest)),
         recipe=winner.recipe.data(),
         prompt=next(iter(texts), ""),
-        license=heritage_of(_origins(story)).licence,
-        comfyui_only=story.config.dialect == "comfyui",
-        demo=not story.config.drawn_with,
+        license=heritage_of(_origins(results)).licence,
+        comfyui_only=results.config.dialect == "comfyui",
+        demo=not results.config.drawn_with,
     )
 
 
-def _origins(story: Story) -> list[Origin]:
-    return [source.origin for source in story.sources]
+def _origins(results: RunResults) -> list[Origin]:
+    return [source.origin for source in results.sources]
 
 
 def _score(label: str, contender: Contender) -> CardScore:

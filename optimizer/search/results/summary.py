@@ -25,7 +25,7 @@ _LIBRARIES = ("torch", "diffusers", "peft", "open-clip-torch", "optuna", "torchm
 
 
 @dataclass(frozen=True)
-class Story:
+class RunResults:
     """Inputs of a study summary.
 
     Attributes:
@@ -55,33 +55,33 @@ class Story:
     imported: int = 0
 
 
-def summarise(story: Story, directory: StudyDirectory) -> StudySummary:
+def summarise(results: RunResults, directory: StudyDirectory) -> StudySummary:
     """Returns the summary, and saves the confirmation pictures that it refers to."""
-    confirmed = story.confirmation
-    names = [s.name for s in story.sources]
-    complete = [r for r in story.records if r.evaluation is not None and not is_alone(r.label)]
+    confirmed = results.confirmation
+    names = [s.name for s in results.sources]
+    complete = [r for r in results.records if r.evaluation is not None and not is_alone(r.label)]
     ahead = max(complete, key=lambda r: r.evaluation.score if r.evaluation else 0.0, default=None)
     return StudySummary(
         title=" + ".join(names),
         version=version("multilora-optimizer"),
-        created=story.created,
-        finished=story.finished,
-        kind=story.config.kind,
-        base=story.config.base or ("" if story.config.whole else DEMO_BASE),
-        sources=tuple(_source(s) for s in story.sources),
-        prompts=_prompts(story.prompts, names) if confirmed else (),
+        created=results.created,
+        finished=results.finished,
+        kind=results.config.kind,
+        base=results.config.base or ("" if results.config.whole else DEMO_BASE),
+        sources=tuple(_source(s) for s in results.sources),
+        prompts=_prompts(results.prompts, names) if confirmed else (),
         columns=_columns(confirmed, directory) if confirmed else (),
-        trials=tuple(story.records),
-        baselines=len(story.sources) + len((NAIVE,) if story.config.interpolates else (STACK, NAIVE)),
-        budget=story.config.budget + story.imported,
+        trials=tuple(results.records),
+        baselines=len(results.sources) + len((NAIVE,) if results.config.interpolates else (STACK, NAIVE)),
+        budget=results.config.budget + results.imported,
         best_number=confirmed.shipped.number if confirmed else ahead.number if ahead else None,
         verdict=verdict(confirmed) if confirmed else None,
-        file=story.exported,
-        comfyui_only=story.config.dialect == "comfyui",
-        environment=_environment(story.device),
-        command=command_line(story.config),
-        resume_command="" if story.finished else f"optimize resume {shlex.quote(str(story.config.out))}",
-        warnings=story.warnings,
+        file=results.exported,
+        comfyui_only=results.config.dialect == "comfyui",
+        environment=_environment(results.device),
+        command=command_line(results.config),
+        resume_command="" if results.finished else f"optimize resume {shlex.quote(str(results.config.out))}",
+        warnings=results.warnings,
     )
 
 

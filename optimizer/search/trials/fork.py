@@ -26,7 +26,7 @@ from studies.trial_log import TrialLog
 
 
 @dataclass(frozen=True)
-class Origin:
+class ForkOrigin:
     """The study that is forked.
 
     Attributes:
@@ -41,7 +41,7 @@ class Origin:
         return self.path.name
 
 
-def forked(config: Config) -> tuple[Config, Origin | None]:
+def resolve_fork(config: Config) -> tuple[Config, ForkOrigin | None]:
     """Returns the configuration of the new study and the study to fork; the configuration is unchanged if nothing is forked.
 
     Raises:
@@ -50,7 +50,7 @@ def forked(config: Config) -> tuple[Config, Origin | None]:
     """
     if not config.fork:
         return config, None
-    origin, place = Origin(config.out), config.out.parent / config.fork
+    origin, place = ForkOrigin(config.out), config.out.parent / config.fork
     if config.fork == ".." or Path(config.fork).name != config.fork or "\\" in config.fork or place == origin.path:
         remedy = "give a name of its own: the new study is made beside --out"
         raise UsageError(f"{config.fork!r} does not name a new study", where="--fork", remedy=remedy)
@@ -59,20 +59,20 @@ def forked(config: Config) -> tuple[Config, Origin | None]:
     if not StudyDirectory(origin.path).is_study:
         raise StudyError("there is no study here to fork", where=origin.path, remedy="name the directory of one with --out")
     beginning = TrialLog(FolderStore(place)).beginning
-    if beginning.fork != origin.name if beginning else _holds_something(place):
+    if beginning.fork != origin.name if beginning else _contains_files(place):
         problem = f"is no fork of {origin.path}, and not empty"
         raise StudyError(problem, where=place, remedy="choose another name for --fork")
     return config.model_copy(update={"out": place, "fork": ""}), origin
 
 
-def _holds_something(place: Path) -> bool:
+def _contains_files(place: Path) -> bool:
     """Returns whether a directory contains more than the files of a fork that was interrupted before it started."""
     if not place.is_dir():
         return place.exists()
     return any(p.is_file() and not p.name.startswith((TEMPORARY, "journal.log")) for p in place.rglob("*"))
 
 
-def take_over(origin: Origin, ledger: Ledger, space: SearchSpace, starts: list[Start]) -> str:
+def take_over(origin: ForkOrigin, ledger: Ledger, space: SearchSpace, starts: list[Start]) -> str:
     """Starts a study with the initial trials and all valid trials of another study; returns a message for the user.
 
     A trial is valid if its recipe can be proposed in the new space, and the old cache has its evaluation under its key in the new study.
@@ -85,7 +85,7 @@ def take_over(origin: Origin, ledger: Ledger, space: SearchSpace, starts: list[S
         starts: initial trials of the new study.
     """
     store = FolderStore(origin.path)
-    found = dict(_still_valid(store, ledger))
+    found = dict(_valid_evaluations(store, ledger))
     begun = ledger.evaluated()
     for number, start in enumerate(starts):
         key = ledger.key(space.recipe(start.values))
@@ -110,7 +110,7 @@ def take_over(origin: Origin, ledger: Ledger, space: SearchSpace, starts: list[S
     return f"no trial of {origin.name} is valid any more{why}: all are evaluated anew"
 
 
-def _still_valid(store: Store, ledger: Ledger) -> Iterator[tuple[str, Evaluation]]:
+def _valid_evaluations(store: Store, ledger: Ledger) -> Iterator[tuple[str, Evaluation]]:
     """Yields the key in the new study and the evaluation of the old study's valid trials, by number."""
     cache = EvaluationCache(store)
     for entry in TrialLog(store).entries():

@@ -17,16 +17,16 @@ from optimizer.merging import Recipe
 from optimizer.search.evaluation.evaluator import Measured
 from optimizer.search.images.contact_sheets import sheet_links
 from optimizer.search.images.png import save_images
-from optimizer.search.images.retention import Gallery
+from optimizer.search.images.retention import ImageRetention
 from optimizer.search.labels import BUDGET, ERROR, FIXED, IMPORTED, KEY, LABEL, TOTAL
 from optimizer.search.trials.beginning import inputs_of
 from optimizer.search.trials.frozen_trials import entry_of, finished_trial, label_of, waiting_trial
-from optimizer.search.trials.optuna_notes import ending
+from optimizer.search.trials.optuna_notes import result_of
 from optimizer.search.trials.optuna_storage import id_of, storage_of
-from optimizer.search.workers.claims import Claims, Idle, Turn, counted
-from optimizer.search.workers.heartbeat import Presence
-from optimizer.search.workers.retry import OUTAGES, Patience
-from optimizer.search.workers.trial_writes import Ending, Writes
+from optimizer.search.workers.claims import Claim, Claims, Idle, counted
+from optimizer.search.workers.heartbeat import Heartbeat
+from optimizer.search.workers.retry import OUTAGES, RetryPolicy
+from optimizer.search.workers.trial_writer import TrialResult, TrialWriter
 from optimizer.text import one_line
 from studies import EvaluationCache, evaluation_key
 from studies.records import Evaluation, TrialRecord
@@ -57,10 +57,10 @@ class Ledger:
         store: store of evaluations, trial log and pictures.
         context: all inputs besides the recipe that an evaluation depends on.
         claims: assignment of trials to workers.
-        writes: writer of trials and their results.
-        presence: heartbeat of this worker.
-        patience: retry policy for the storage.
-        gallery: retention policy for the pictures.
+        writer: writer of trials and their results.
+        heartbeat: heartbeat of this worker.
+        retry: retry policy for the storage.
+        retention: retention policy for the pictures.
         pictures: number of pictures of a trial.
     """
 
@@ -70,15 +70,15 @@ class Ledger:
         store: Store,
         context: Mapping[str, object],
         claims: Claims,
-        writes: Writes,
-        presence: Presence,
-        patience: Patience,
-        gallery: Gallery,
+        writer: TrialWriter,
+        heartbeat: Heartbeat,
+        retry: RetryPolicy,
+        retention: ImageRetention,
         pictures: int,
     ) -> None:
         self._study, self._store, self._context = study, store, context
-        self._claims, self._writes, self._presence, self._patience = claims, writes, presence, patience
-        self._gallery, self._pictures = gallery, pictures
+        self._claims, self._writer, self._heartbeat, self._retry = claims, writer, heartbeat, retry
+        self._retention, self._pictures = retention, pictures
         self._cache, self._log = EvaluationCache(store), TrialLog(store)
         self._known: dict[int, TrialRecord] = {}
 
@@ -90,7 +90,7 @@ class Ledger:
     @property
     def inputs(self) -> Mapping[str, str]:
         """Digests and versions of the inputs that the study started with."""
-        return self._patience(lambda: inputs_of(self._study))
+        return self._retry(lambda: inputs_of(self._study))
 
     @property
     def total(self) -> int:
@@ -111,28 +111,28 @@ class Ledger:
     @property
     def finished(self) -> int:
         """Number of trials that this worker has evaluated."""
-        return self._presence.member.finished
+        return self._heartbeat.entry.finished
 
     def allow(self, total: int) -> None:
         """Sets the trial limit of the study."""
-        self._patience(lambda: self._study.set_user_attr(TOTAL, total))
+        self._retry(lambda: self._study.set_user_attr(TOTAL, total))
 
     def enqueue(self, starts: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
         """Queues the labelled initial trials of a study; trials that an interrupted call has queued are not queued again.
 
         An unfinished trial that a repair could not label gets its label and its values back.
         """
-        self._patience(lambda: self._enqueue(starts))
+        self._retry(lambda: self._enqueue(starts))
 
-    def take(self) -> Turn:
+    def take(self) -> Claim:
         """Returns the next trial of this worker, from ``Claims.take``, or a request to wait if no trials are queued yet."""
         total = self.total
-        turn = self._patience(lambda: self._claims.take(total)) if total else Turn(Idle.WAIT)
-        if isinstance(turn.trial, FrozenTrial):
-            self._presence.note(state="working", trial=turn.trial.number)
+        claim = self._retry(lambda: self._claims.take(total)) if total else Claim(Idle.WAIT)
+        if isinstance(claim.trial, FrozenTrial):
+            self._heartbeat.set(state="working", trial=claim.trial.number)
         else:
-            self._presence.note(state="waiting", trial=None)
-        return turn
+            self._heartbeat.set(state="waiting", trial=None)
+        return claim
 
     def propose(self, trial: FrozenTrial) -> FrozenTrial:
         """Stores the proposed parameters of a trial; returns it with the stored ones, which differ if another worker was first.
@@ -141,7 +141,7 @@ class Ledger:
             TrialEndedError: another worker has ended the trial.
         """
         try:
-            return self._patience(lambda: self._writes.propose(trial))
+            return self._retry(lambda: self._writer.propose(trial))
         except UpdateFinishedTrialError:
             raise TrialEndedError(self._counted(self._ended_by_another(trial))) from None
 
@@ -169,14 +169,14 @@ class Ledger:
         evaluation = measured if isinstance(measured, Evaluation) else self._keep(key, recipe, measured, label)
         self._log.add(entry_of(trial, key=key))
         record = TrialRecord(number=trial.number, label=label, evaluation=evaluation)
-        return self._end(trial, ending(trial, key, evaluation, sheet_links(self._store, recipe.hash)), record)
+        return self._end(trial, result_of(trial, key, evaluation, sheet_links(self._store, recipe.hash)), record)
 
     def fail(self, trial: FrozenTrial, error: Exception) -> TrialRecord:
         """Records a failed trial with the reason, in the log first; returns its record as it stands."""
         reason = reason_of(error)
         self._log.add(entry_of(trial, error=reason))
         record = TrialRecord(number=trial.number, label=label_of(trial), state="FAIL", error=reason)
-        return self._end(trial, Ending(None, {ERROR: reason}), record)
+        return self._end(trial, TrialResult(None, {ERROR: reason}), record)
 
     def give_back(self, trial: FrozenTrial) -> None:
         """Releases a trial, so that another worker or a later run can claim it."""
@@ -194,7 +194,7 @@ class Ledger:
             if trial.number not in self._known:
                 self._known[trial.number] = self._record(trial)
         keys = {trial.number: trial.user_attrs.get(KEY, "") for trial in finished}
-        for record in self._gallery.fallen({number: self._known[number] for number in keys}):
+        for record in self._retention.displaced({number: self._known[number] for number in keys}):
             self._known[record.number] = self._without_pictures(keys[record.number], record)
         return [self._known[trial.number] for trial in finished]
 
@@ -214,29 +214,29 @@ class Ledger:
             evaluation: evaluation of the trial.
             origin: store of the other study, with the pictures.
         """
-        evaluation = self._gallery.copy(evaluation, origin, self._store)
+        evaluation = self._retention.copy(evaluation, origin, self._store)
         self._cache.put(entry.key, evaluation)
         self._log.add(entry)
         trial = finished_trial(entry, evaluation, datetime.now(), self._store)
-        self._patience(lambda: self._writes.create(trial, entry.number))
+        self._retry(lambda: self._writer.create(trial, entry.number))
 
     def key(self, recipe: Recipe) -> str:
         """Returns the cache key of the recipe's evaluation in this study."""
         return evaluation_key(recipe=recipe.data(), **self._context)
 
     def _attributes(self) -> Mapping[str, Any]:
-        attributes: Mapping[str, Any] = self._patience(lambda: self._study.user_attrs)
+        attributes: Mapping[str, Any] = self._retry(lambda: self._study.user_attrs)
         return attributes
 
     def _all_trials(self) -> Sequence[FrozenTrial]:
-        trials: Sequence[FrozenTrial] = self._patience(lambda: self._study.get_trials(deepcopy=False))
+        trials: Sequence[FrozenTrial] = self._retry(lambda: self._study.get_trials(deepcopy=False))
         return trials
 
     def _trials(self) -> Sequence[FrozenTrial]:
         return counted(self._all_trials())
 
     def _enqueue(self, starts: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
-        with self._claims.gate.passing():
+        with self._claims.lock.held():
             queued = self._study.get_trials(deepcopy=False)
             for trial, (label, values) in zip(queued, starts, strict=False):
                 if trial.state == TrialState.WAITING and FIXED not in trial.system_attrs:
@@ -244,31 +244,31 @@ class Ledger:
                     storage_of(self._study).set_trial_system_attr(id_of(trial), FIXED, dict(values))
             for number, (label, values) in enumerate(starts):
                 if number >= len(queued):  # nothing is created if another run, or an attempt whose answer was lost, has queued it
-                    self._writes.create(waiting_trial(label, values), number)
+                    self._writer.create(waiting_trial(label, values), number)
 
     def _keep(self, key: str, recipe: Recipe, measured: Measured, label: str) -> Evaluation:
-        """Writes the pictures, unless better trials have displaced them, then the evaluation that lists them; returns the stored one."""
-        stay = self._gallery.has_room(self._known, label, measured.evaluation)
-        files = self._gallery.hang(self._store, recipe, measured.images, stay=stay)
+        """Writes the pictures, unless better trials have displaced them, then the evaluation; returns the stored one."""
+        keep = self._retention.keeps(self._known, label, measured.evaluation)
+        files = self._retention.save(self._store, recipe, measured.images, keep_pictures=keep)
         stored = self._cache.add(key, measured.evaluation.model_copy(update={"images": files}))
         for file in set(files) - set(stored.images):  # removed by another worker meanwhile
             self._store.remove(file)
         return stored
 
-    def _end(self, trial: FrozenTrial, result: Ending, record: TrialRecord) -> TrialRecord:
-        if not self._patience(lambda: self._writes.end(trial, result)):
+    def _end(self, trial: FrozenTrial, result: TrialResult, record: TrialRecord) -> TrialRecord:
+        if not self._retry(lambda: self._writer.end(trial, result)):
             return self._counted(self._ended_by_another(trial))
         return self._counted(self._known.setdefault(trial.number, record))
 
     def _ended_by_another(self, trial: FrozenTrial) -> TrialRecord:
         """Logs the result of a trial that another worker has ended, and returns its record."""
-        found = self._patience(lambda: storage_of(self._study).get_trial(id_of(trial)))
+        found = self._retry(lambda: storage_of(self._study).get_trial(id_of(trial)))
         self._log.add(entry_of(found))
         return self._known.setdefault(trial.number, self._record(found))
 
     def _counted(self, record: TrialRecord) -> TrialRecord:
         """Counts a trial in the heartbeat of this worker, and returns its record."""
-        self._presence.count(pictures=self._pictures, finished=1, failed=int(record.evaluation is None))
+        self._heartbeat.add(pictures=self._pictures, finished=1, failed=int(record.evaluation is None))
         return record
 
     def _without_pictures(self, key: str, record: TrialRecord) -> TrialRecord:

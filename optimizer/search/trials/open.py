@@ -10,15 +10,15 @@ from optimizer.rendering import PromptSet
 from optimizer.search.config import PARTS, Config
 from optimizer.search.evaluation.fingerprint import check_same_inputs, evaluation_context, study_inputs
 from optimizer.search.evaluation.session import Bench
-from optimizer.search.images.retention import Gallery
+from optimizer.search.images.retention import ImageRetention
 from optimizer.search.observer import Observer
 from optimizer.search.trials.beginning import begin, budget_of, inputs_of
 from optimizer.search.trials.ledger import Ledger
 from optimizer.search.workers.claims import Claims
-from optimizer.search.workers.heartbeat import Presence
-from optimizer.search.workers.registry import newcomer
-from optimizer.search.workers.retry import Patience
-from optimizer.search.workers.storage import BEAT, Shared, in_database, on_this_machine
+from optimizer.search.workers.heartbeat import Heartbeat
+from optimizer.search.workers.registry import new_worker
+from optimizer.search.workers.retry import RetryPolicy
+from optimizer.search.workers.storage import BEAT, SharedStudy, open_database_study, open_local_study
 from optimizer.search.workers.transfer import send
 from studies import StudyDirectory, StudyDirectoryError
 from studies.store import FolderStore, Store
@@ -51,33 +51,33 @@ def open_ledger(
     context = evaluation_context(bench.base, prompts, renderer.settings, eye, renderer.precision, parts, special=special, based=based)
     shared, store = open_shared(config, directory, create=not joining), open_store_of(config, directory)
     try:
-        patience = Patience(observer)
-        budget = patience(lambda: budget_of(shared.study, config.budget))
+        retry = RetryPolicy(observer)
+        budget = retry(lambda: budget_of(shared.study, config.budget))
         inputs = study_inputs(context, bench.sources, bench.space(budget))
-        begun = patience(lambda: inputs_of(shared.study))
+        begun = retry(lambda: inputs_of(shared.study))
         check_same_inputs(begun, inputs, "--study" if joining and config.storage else directory.path)
         if not joining:
-            patience(lambda: begin(shared.study, TrialLog(store), budget=config.budget, inputs=inputs, fork=fork))
+            retry(lambda: begin(shared.study, TrialLog(store), budget=config.budget, inputs=inputs, fork=fork))
         if config.storage and not joining:
-            patience(lambda: send(config, bench.sources, shared.study, store))
-        member = newcomer()
-        claims = Claims(shared.study, shared.gate, shared.roster, shared.writes, member.name)
-        with Presence(shared.roster, member, BEAT).shown(patience) as presence:
-            yield Ledger(shared.study, store, context, claims, shared.writes, presence, patience, gallery_of(config), len(prompts))
+            retry(lambda: send(config, bench.sources, shared.study, store))
+        entry = new_worker()
+        claims = Claims(shared.study, shared.lock, shared.registry, shared.writer, entry.name)
+        with Heartbeat(shared.registry, entry, BEAT).running(retry) as heartbeat:
+            yield Ledger(shared.study, store, context, claims, shared.writer, heartbeat, retry, retention_of(config), len(prompts))
     finally:
         shared.close()
 
 
-def gallery_of(config: Config) -> Gallery:
+def retention_of(config: Config) -> ImageRetention:
     """Returns the retention policy of a run's pictures."""
-    return Gallery(config.keep_images, config.finalists)
+    return ImageRetention(config.keep_images, config.finalists)
 
 
-def open_shared(config: Config, directory: StudyDirectory, *, create: bool) -> Shared:
+def open_shared(config: Config, directory: StudyDirectory, *, create: bool) -> SharedStudy:
     """Returns the shared Optuna study of a configuration."""
     if config.storage:
-        return in_database(config.storage, config.study or config.out.name, create=create)
-    return on_this_machine(directory)
+        return open_database_study(config.storage, config.study or config.out.name, create=create)
+    return open_local_study(directory)
 
 
 def open_store_of(config: Config, directory: StudyDirectory) -> Store:

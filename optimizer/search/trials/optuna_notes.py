@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial
 
 from optimizer.search.labels import KEY, LABEL
 from optimizer.search.trials.optuna_storage import id_of, storage_of, study_id_of
-from optimizer.search.workers.trial_writes import Ending
+from optimizer.search.workers.trial_writer import TrialResult
 from studies.records import Evaluation, printable
 
 METRIC = "score"
@@ -38,7 +38,7 @@ def attributes(evaluation: Evaluation) -> dict[str, float]:
     return kept | {"artifacts": evaluation.artifacts}
 
 
-def ending(trial: FrozenTrial, key: str, evaluation: Evaluation, links: Mapping[str, str]) -> Ending:
+def result_of(trial: FrozenTrial, key: str, evaluation: Evaluation, links: Mapping[str, str]) -> TrialResult:
     """Returns what Optuna stores for a trial's evaluation: score, attributes, link to the contact sheet, and a note.
 
     Args:
@@ -48,7 +48,7 @@ def ending(trial: FrozenTrial, key: str, evaluation: Evaluation, links: Mapping[
         links: system attribute that links the contact sheet; empty without a sheet.
     """
     words = note_attributes(note(str(trial.user_attrs.get(LABEL, "")), evaluation), id_of(trial))
-    return Ending(evaluation.score, {KEY: key} | attributes(evaluation), links, words)
+    return TrialResult(evaluation.score, {KEY: key} | attributes(evaluation), links, words)
 
 
 def note(label: str, evaluation: Evaluation) -> str:

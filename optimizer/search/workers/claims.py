@@ -11,9 +11,9 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from optimizer.search.trials.optuna_storage import id_of, storage_of
-from optimizer.search.workers.lock import Gate
-from optimizer.search.workers.registry import Roster
-from optimizer.search.workers.trial_writes import LOST, WORKER, Writes
+from optimizer.search.workers.lock import StudyLock
+from optimizer.search.workers.registry import WorkerRegistry
+from optimizer.search.workers.trial_writer import LOST, WORKER, TrialWriter
 
 _SURPLUS = "surplus"
 # Number of workers that may die during one trial before the trial itself counts as the cause.
@@ -28,7 +28,7 @@ class Idle(Enum):
 
 
 @dataclass(frozen=True)
-class Turn:
+class Claim:
     """Result of a worker's request for a trial.
 
     Attributes:
@@ -44,24 +44,24 @@ class Turn:
 class Claims:
     """Assigns the trials of one study.
 
-    The lock only spares the workers from competing. It may be lost with the connection to the database at any moment, so every change
-    is made on the condition that the trials are still those that the decision was based on.
+    A database's lock only spares the workers from competing, because it may be lost with its connection at any moment: every change is
+    made on the condition that the trials are still those that the decision was based on. A file lock is held until it is released.
 
     Attributes:
         study: Optuna study.
-        gate: lock that excludes other workers during an assignment.
-        roster: registry of the workers that are alive.
-        writes: writer of the assignments.
+        lock: lock that excludes other workers during an assignment.
+        registry: registry of the workers that are alive.
+        writer: writer of the assignments.
         worker: name of this worker; no other worker, past or present, has the same.
     """
 
     study: optuna.Study
-    gate: Gate
-    roster: Roster
-    writes: Writes
+    lock: StudyLock
+    registry: WorkerRegistry
+    writer: TrialWriter
     worker: str
 
-    def take(self, total: int) -> Turn:
+    def take(self, total: int) -> Claim:
         """Returns a trial to evaluate: one that a dead worker has left, else the next queued trial, else a new one.
 
         The method may be called again after an error: a trial that was assigned before the response was lost is found again by the name
@@ -70,18 +70,18 @@ class Claims:
         Args:
             total: trial limit of the study, baselines included.
         """
-        with self.gate.passing():
+        with self.lock.held():
             while True:
                 everything = self.study.get_trials(deepcopy=False)
                 known = counted(everything)
                 for trial in (*self._orphans(known), *(t for t in known if t.state == TrialState.WAITING)):
-                    if claimed := self.writes.claim(trial, self.worker):
-                        return Turn(claimed, known)
+                    if claimed := self.writer.claim(trial, self.worker):
+                        return Claim(claimed, known)
                 started = [t for t in known if t.state != TrialState.WAITING]
                 if len(started) >= total:
-                    return Turn(Idle.WAIT if any(t.state == TrialState.RUNNING for t in started) else Idle.DONE, known)
-                if created := self.writes.create(_begun_by(self.worker), len(everything)):
-                    return Turn(created, known)
+                    return Claim(Idle.WAIT if any(t.state == TrialState.RUNNING for t in started) else Idle.DONE, known)
+                if created := self.writer.create(_begun_by(self.worker), len(everything)):
+                    return Claim(created, known)
 
     def give_back(self, trial: FrozenTrial) -> None:
         """Releases a trial unfinished, so that another worker can claim it; it does not count as lost."""
@@ -90,7 +90,7 @@ class Claims:
     def _orphans(self, trials: Sequence[FrozenTrial]) -> Sequence[FrozenTrial]:
         """Returns trials assigned to this worker whose response was lost, then released trials and running trials of dead workers."""
         running = [(t, t.user_attrs.get(WORKER)) for t in trials if t.state == TrialState.RUNNING]
-        nobody = self.roster.dead({owner for _, owner in running if owner}) | {None}
+        nobody = self.registry.dead({owner for _, owner in running if owner}) | {None}
         own = [trial for trial, owner in running if owner == self.worker]
         return [*own, *(trial for trial, owner in running if owner in nobody and owner != self.worker)]
 

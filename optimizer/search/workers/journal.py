@@ -39,7 +39,7 @@ class Journal(JournalFileBackend):
         self._system_lock.acquire()
         try:
             with self._path.open("r+b", buffering=0) as file:
-                end = whole_length(self._path)
+                end = complete_length(self._path)
                 file.truncate(end)
                 file.seek(end)
                 try:
@@ -69,7 +69,7 @@ class _SystemLock(JournalLock):
         self._lock.release()
 
 
-def whole_length(path: Path) -> int:
+def complete_length(path: Path) -> int:
     """Returns the number of bytes up to the end of the last complete line."""
     size = path.stat().st_size
     with path.open("rb") as file:

@@ -162,4 +162,4 @@ def test_what_cannot_be_forked(options: dict[str, Any], copy: Path, tmp_path: Pa
 
 def test_nothing_is_forked_where_nothing_is_asked_for(options: dict[str, Any], tmp_path: Path) -> None:
     config = Config.of(**options, out=tmp_path)
-    assert fork.forked(config) == (config, None)
+    assert fork.resolve_fork(config) == (config, None)

@@ -25,7 +25,7 @@ WORKER, LOST = "worker", "lost"
 
 
 @dataclass(frozen=True)
-class Ending:
+class TrialResult:
     """Final result of a trial.
 
     Attributes:
@@ -46,7 +46,7 @@ class Ending:
         return TrialState.FAIL if self.value is None else TrialState.COMPLETE
 
 
-class Writes(Protocol):
+class TrialWriter(Protocol):
     """Writes data of trials; every method may be retried when its answer was lost."""
 
     def create(self, trial: FrozenTrial, number: int) -> FrozenTrial | None:
@@ -81,12 +81,12 @@ class Writes(Protocol):
             UpdateFinishedTrialError: the trial has ended.
         """
 
-    def end(self, trial: FrozenTrial, ending: Ending) -> bool:
+    def end(self, trial: FrozenTrial, ending: TrialResult) -> bool:
         """Stores the result of a trial; returns False, without changes, if the trial has already ended."""
 
 
 @dataclass(frozen=True)
-class StorageWrites:
+class StorageTrialWriter:
     """Sequential writes through Optuna's storage, for storages in which a live worker is never mistaken for dead.
 
     Attributes:
@@ -124,7 +124,7 @@ class StorageWrites:
             self._storage.set_trial_param(id_of(trial), name, space.to_internal_repr(value), space)
         return trial
 
-    def end(self, trial: FrozenTrial, ending: Ending) -> bool:
+    def end(self, trial: FrozenTrial, ending: TrialResult) -> bool:
         """Stores the result of a trial; returns False, without changes, if the trial has already ended."""
         number, storage = id_of(trial), self._storage
         if storage.get_trial(number).state.is_finished():
@@ -140,7 +140,7 @@ class StorageWrites:
 
 
 @dataclass(frozen=True)
-class DatabaseWrites:
+class DatabaseTrialWriter:
     """Writes in one PostgreSQL transaction each, in Optuna's tables, with the trial's row locked.
 
     Optuna's storage would use a transaction and several queries per value.
@@ -203,7 +203,7 @@ class DatabaseWrites:
             session.execute(insert(table), [{"trial_id": id_of(trial)} | _param(trial, name) for name in trial.params])
         return trial
 
-    def end(self, trial: FrozenTrial, ending: Ending) -> bool:
+    def end(self, trial: FrozenTrial, ending: TrialResult) -> bool:
         """Stores the result of a trial in one transaction; returns False, without changes, if the trial has already ended."""
         number = {"trial_id": id_of(trial)}
         with Session(self.engine) as session, session.begin():
