@@ -16,10 +16,9 @@ from optimizer.errors import OptimizerError
 from optimizer.merging import Recipe
 from optimizer.search.evaluation.evaluator import Measured
 from optimizer.search.images.contact_sheets import sheet_links
-from optimizer.search.images.png import save_images
-from optimizer.search.images.retention import ImageRetention
 from optimizer.search.labels import BUDGET, ERROR, FIXED, IMPORTED, KEY, LABEL, TOTAL
 from optimizer.search.trials.beginning import inputs_of
+from optimizer.search.trials.evaluations import StudyEvaluations
 from optimizer.search.trials.frozen_trials import entry_of, finished_trial, label_of, waiting_trial
 from optimizer.search.trials.optuna_notes import result_of
 from optimizer.search.trials.optuna_storage import id_of, storage_of
@@ -28,7 +27,6 @@ from optimizer.search.workers.heartbeat import Heartbeat
 from optimizer.search.workers.retry import OUTAGES, RetryPolicy
 from optimizer.search.workers.trial_writer import TrialResult, TrialWriter
 from optimizer.text import one_line
-from studies import EvaluationCache, evaluation_key
 from studies.records import Evaluation, TrialRecord
 from studies.store import Store
 from studies.trial_log import TrialEntry, TrialLog
@@ -54,32 +52,27 @@ class Ledger:
 
     Args:
         study: Optuna study.
-        store: store of evaluations, trial log and pictures.
-        context: all inputs besides the recipe that an evaluation depends on.
+        evaluations: evaluations and pictures of the study.
         claims: assignment of trials to workers.
         writer: writer of trials and their results.
         heartbeat: heartbeat of this worker.
         retry: retry policy for the storage.
-        retention: retention policy for the pictures.
         pictures: number of pictures of a trial.
     """
 
     def __init__(
         self,
         study: optuna.Study,
-        store: Store,
-        context: Mapping[str, object],
+        evaluations: StudyEvaluations,
         claims: Claims,
         writer: TrialWriter,
         heartbeat: Heartbeat,
         retry: RetryPolicy,
-        retention: ImageRetention,
         pictures: int,
     ) -> None:
-        self._study, self._store, self._context = study, store, context
+        self._study, self._evaluations, self._log = study, evaluations, TrialLog(evaluations.store)
         self._claims, self._writer, self._heartbeat, self._retry = claims, writer, heartbeat, retry
-        self._retention, self._pictures = retention, pictures
-        self._cache, self._log = EvaluationCache(store), TrialLog(store)
+        self._pictures = pictures
         self._known: dict[int, TrialRecord] = {}
 
     @property
@@ -147,7 +140,7 @@ class Ledger:
 
     def cached(self, recipe: Recipe) -> Evaluation | None:
         """Returns the stored evaluation of a recipe, by this or another worker or an earlier run, or None."""
-        return self._cache.get(self.key(recipe))
+        return self._evaluations.get(self.key(recipe))
 
     def record(self, trial: FrozenTrial, recipe: Recipe, measured: Measured | Evaluation) -> TrialRecord:
         """Records a trial: first its pictures and its evaluation, which are durable then, then its log entry, then Optuna's trial.
@@ -166,10 +159,10 @@ class Ledger:
             OSError: the store cannot be written.
         """
         key, label = self.key(recipe), label_of(trial)
-        evaluation = measured if isinstance(measured, Evaluation) else self._keep(key, recipe, measured, label)
+        evaluation = measured if isinstance(measured, Evaluation) else self._evaluations.add(recipe, measured, label, self._known)
         self._log.add(entry_of(trial, key=key))
         record = TrialRecord(number=trial.number, label=label, evaluation=evaluation)
-        return self._end(trial, result_of(trial, key, evaluation, sheet_links(self._store, recipe.hash)), record)
+        return self._end(trial, result_of(trial, key, evaluation, sheet_links(self._evaluations.store, recipe.hash)), record)
 
     def fail(self, trial: FrozenTrial, error: Exception) -> TrialRecord:
         """Records a failed trial with the reason, in the log first; returns its record as it stands."""
@@ -194,13 +187,13 @@ class Ledger:
             if trial.number not in self._known:
                 self._known[trial.number] = self._record(trial)
         keys = {trial.number: trial.user_attrs.get(KEY, "") for trial in finished}
-        for record in self._retention.displaced({number: self._known[number] for number in keys}):
-            self._known[record.number] = self._without_pictures(keys[record.number], record)
+        for record in self._evaluations.retention.displaced({number: self._known[number] for number in keys}):
+            self._known[record.number] = self._evaluations.remove_pictures(keys[record.number], record)
         return [self._known[trial.number] for trial in finished]
 
     def save_baseline(self, name: str, images: Tensor) -> None:
         """Writes the pictures, uint8 (n, 3, height, width), of the base or of a source alone."""
-        save_images(self._store, f"baselines/{name}", images)
+        self._evaluations.save_baseline(name, images)
 
     def evaluated(self) -> list[str]:
         """Returns the evaluation key of every trial, by number; empty for one that has none yet."""
@@ -214,15 +207,14 @@ class Ledger:
             evaluation: evaluation of the trial.
             origin: store of the other study, with the pictures.
         """
-        evaluation = self._retention.copy(evaluation, origin, self._store)
-        self._cache.put(entry.key, evaluation)
+        copied = self._evaluations.copy(entry.key, evaluation, origin)
         self._log.add(entry)
-        trial = finished_trial(entry, evaluation, datetime.now(), self._store)
+        trial = finished_trial(entry, copied, datetime.now(), self._evaluations.store)
         self._retry(lambda: self._writer.create(trial, entry.number))
 
     def key(self, recipe: Recipe) -> str:
         """Returns the cache key of the recipe's evaluation in this study."""
-        return evaluation_key(recipe=recipe.data(), **self._context)
+        return self._evaluations.key(recipe)
 
     def _attributes(self) -> Mapping[str, Any]:
         attributes: Mapping[str, Any] = self._retry(lambda: self._study.user_attrs)
@@ -246,15 +238,6 @@ class Ledger:
                 if number >= len(queued):  # nothing is created if another run, or an attempt whose answer was lost, has queued it
                     self._writer.create(waiting_trial(label, values), number)
 
-    def _keep(self, key: str, recipe: Recipe, measured: Measured, label: str) -> Evaluation:
-        """Writes the pictures, unless better trials have displaced them, then the evaluation; returns the stored one."""
-        keep = self._retention.keeps(self._known, label, measured.evaluation)
-        files = self._retention.save(self._store, recipe, measured.images, keep_pictures=keep)
-        stored = self._cache.add(key, measured.evaluation.model_copy(update={"images": files}))
-        for file in set(files) - set(stored.images):  # removed by another worker meanwhile
-            self._store.remove(file)
-        return stored
-
     def _end(self, trial: FrozenTrial, result: TrialResult, record: TrialRecord) -> TrialRecord:
         if not self._retry(lambda: self._writer.end(trial, result)):
             return self._counted(self._ended_by_another(trial))
@@ -271,18 +254,9 @@ class Ledger:
         self._heartbeat.add(pictures=self._pictures, finished=1, failed=int(record.evaluation is None))
         return record
 
-    def _without_pictures(self, key: str, record: TrialRecord) -> TrialRecord:
-        """Removes a trial's pictures after its evaluation has ceased to list them; safe if other workers do so concurrently."""
-        assert record.evaluation is not None
-        bare = record.evaluation.model_copy(update={"images": ()})
-        self._cache.put(key, bare)
-        for file in record.evaluation.images:
-            self._store.remove(file)
-        return record.model_copy(update={"evaluation": bare})
-
     def _record(self, trial: FrozenTrial) -> TrialRecord:
         label = label_of(trial)
-        evaluation = self._cache.get(trial.user_attrs[KEY]) if trial.state == TrialState.COMPLETE else None
+        evaluation = self._evaluations.get(trial.user_attrs[KEY]) if trial.state == TrialState.COMPLETE else None
         if evaluation is None:
             reason = trial.user_attrs.get(ERROR, "its evaluation is missing or damaged — optimize repair has it evaluated again")
             return TrialRecord(number=trial.number, label=label, state="FAIL", error=reason)

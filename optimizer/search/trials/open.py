@@ -13,6 +13,7 @@ from optimizer.search.evaluation.session import Bench
 from optimizer.search.images.retention import ImageRetention
 from optimizer.search.observer import Observer
 from optimizer.search.trials.beginning import begin, budget_of, inputs_of
+from optimizer.search.trials.evaluations import StudyEvaluations
 from optimizer.search.trials.ledger import Ledger
 from optimizer.search.workers.claims import Claims
 from optimizer.search.workers.heartbeat import Heartbeat
@@ -63,14 +64,10 @@ def open_ledger(
         entry = new_worker()
         claims = Claims(shared.study, shared.lock, shared.registry, shared.writer, entry.name)
         with Heartbeat(shared.registry, entry, BEAT).running(retry) as heartbeat:
-            yield Ledger(shared.study, store, context, claims, shared.writer, heartbeat, retry, retention_of(config), len(prompts))
+            evaluations = StudyEvaluations(store, context, ImageRetention(config.keep_images, config.finalists))
+            yield Ledger(shared.study, evaluations, claims, shared.writer, heartbeat, retry, len(prompts))
     finally:
         shared.close()
-
-
-def retention_of(config: Config) -> ImageRetention:
-    """Returns the retention policy of a run's pictures."""
-    return ImageRetention(config.keep_images, config.finalists)
 
 
 def open_shared(config: Config, directory: StudyDirectory, *, create: bool) -> SharedStudy:

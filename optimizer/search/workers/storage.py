@@ -19,11 +19,12 @@ from sqlalchemy import Engine, create_engine
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from optimizer.errors import StudyError, UsageError
+from optimizer.search.workers.database_writer import DatabaseTrialWriter
 from optimizer.search.workers.journal import Journal
 from optimizer.search.workers.lock import DatabaseStudyLock, FileStudyLock, StudyLock
 from optimizer.search.workers.registry import FolderRegistry, StudyRegistry, WorkerRegistry
 from optimizer.search.workers.retry import OUTAGES, reason
-from optimizer.search.workers.trial_writer import DatabaseTrialWriter, StorageTrialWriter, TrialWriter
+from optimizer.search.workers.trial_writer import StorageTrialWriter, TrialWriter
 from studies import StudyDirectory
 
 LOCAL = "search"
