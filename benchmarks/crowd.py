@@ -1,11 +1,11 @@
 """How many workers one PostgreSQL server bears: ``python -m benchmarks.crowd --storage postgresql://…``.
 
-A study with 1, 10, 100, 300, 1000 workers on its roster, each with a running trial of twelve parameters, and as many finished trials as
+A study with 1, 10, 100, 300, 1000 workers in its registry, each with a running trial of twelve parameters, and as many finished trials as
 ``--finished``. A few processes then do, as fast as they can, what a worker does about a trial beside proposing and evaluating it: ask for
 one, write the proposal down, end it. Printed are
 
 * trials a second, and for how many workers with trials of ``--trial`` seconds that is enough;
-* milliseconds for asking for a trial, most of it inside the gate, where workers wait for each other;
+* milliseconds for asking for a trial, most of it inside the lock, where workers wait for each other;
 * milliseconds for one sign of life, of which each worker gives one in ten seconds, and the share of a core that the crowd's signs take.
 
 Server and processes share this machine's cores.
@@ -27,9 +27,9 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from optimizer.search.proposals.sampler import quiet
 from optimizer.search.workers.claims import Claims
-from optimizer.search.workers.registry import Member
-from optimizer.search.workers.storage import Shared, heartbeat_seconds, in_database
-from optimizer.search.workers.trial_writes import Ending
+from optimizer.search.workers.registry import WorkerEntry
+from optimizer.search.workers.storage import SharedStudy, heartbeat_seconds, open_database_study
+from optimizer.search.workers.trial_writer import TrialResult
 
 SPACES = {f"weight:{i}": FloatDistribution(0.0, 1.3) for i in range(12)}
 _FOREVER = 1e6
@@ -65,7 +65,7 @@ def main() -> None:
 
 def fill(storage: str, name: str, workers: int, finished: int) -> None:
     """Make the study."""
-    shared, draw = in_database(storage, name, create=True, grace=_FOREVER), np.random.default_rng(0)
+    shared, draw = open_database_study(storage, name, create=True, grace=_FOREVER), np.random.default_rng(0)
     for number in range(workers + finished):
         running = number < workers
         attributes = {"worker": f"w{number}"} if running else {"evaluation": "0" * 64, "artifacts": 0.1}
@@ -75,16 +75,16 @@ def fill(storage: str, name: str, workers: int, finished: int) -> None:
             create_trial(state=state, value=None if running else 0.5, params=params, distributions=SPACES, user_attrs=attributes)
         )
     for number in range(workers):
-        shared.roster.sign(Member(name=f"w{number}", host="somewhere", pid=number, state="working", trial=number))
+        shared.registry.write(WorkerEntry(name=f"w{number}", host="somewhere", pid=number, state="working", trial=number))
     shared.close()
 
 
 def work(storage: str, name: str, seconds: float) -> tuple[int, Sequence[float]]:
     """Take and end trials for so long; returns how many, and what each ``take`` took, in seconds."""
     quiet()
-    shared, draw = in_database(storage, name, create=False, grace=_FOREVER), np.random.default_rng(os.getpid())
-    claims = Claims(shared.study, shared.gate, shared.roster, f"hand-{os.getpid()}")
-    shared.roster.sign(Member(name=claims.worker, host="here", pid=os.getpid()))
+    shared, draw = open_database_study(storage, name, create=False, grace=_FOREVER), np.random.default_rng(os.getpid())
+    claims = Claims(shared.study, shared.lock, shared.registry, shared.writer, f"hand-{os.getpid()}")
+    shared.registry.write(WorkerEntry(name=claims.worker, host="here", pid=os.getpid()))
     _turn(shared, claims, draw)
     spent, end = [], time.perf_counter() + seconds
     while time.perf_counter() < end:
@@ -93,23 +93,23 @@ def work(storage: str, name: str, seconds: float) -> tuple[int, Sequence[float]]
     return len(spent), spent
 
 
-def _turn(shared: Shared, claims: Claims, draw: np.random.Generator) -> float:
+def _turn(shared: SharedStudy, claims: Claims, draw: np.random.Generator) -> float:
     total = int(shared.study.user_attrs.get("total", 10**9))
     begun = time.perf_counter()
     trial = claims.take(total).trial
     took = time.perf_counter() - begun
     assert isinstance(trial, FrozenTrial)
     trial.params, trial.distributions = dict(zip(SPACES, draw.uniform(0, 1.3, len(SPACES)).tolist(), strict=True)), SPACES
-    shared.writes.end(shared.writes.propose(trial), Ending(0.5, {"evaluation": "0" * 64, "artifacts": 0.1}))
+    shared.writer.end(shared.writer.propose(trial), TrialResult(0.5, {"evaluation": "0" * 64, "artifacts": 0.1}))
     return took
 
 
 def signing(storage: str, name: str, times: int = 50) -> float:
     """Seconds that one sign of life takes."""
-    shared = in_database(storage, name, create=False)
+    shared = open_database_study(storage, name, create=False)
     begun = time.perf_counter()
     for beat in range(times):
-        shared.roster.sign(Member(name="w0", host="somewhere", pid=0, beat=beat))
+        shared.registry.write(WorkerEntry(name="w0", host="somewhere", pid=0, beat=beat))
     took = time.perf_counter() - begun
     shared.close()
     return took / times

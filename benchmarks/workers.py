@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.shapes import random_file, sd1_shapes
-from optimizer.search.workers.storage import Shared, in_database, on_this_machine
+from optimizer.search.workers.storage import SharedStudy, open_database_study, open_local_study
 from studies import StudyDirectory
 
 
@@ -53,11 +53,11 @@ def measure(out: Path, words: Sequence[str], workers: int, storage: str) -> tupl
     psutil.cpu_percent()
     subprocess.run([sys.executable, "-m", "optimizer", *words, *few, *place], check=True, capture_output=True, env=environment)
     busy = psutil.cpu_percent() / 100 * (os.cpu_count() or 1)
-    shared = in_database(storage, out.name, create=False) if storage else on_this_machine(StudyDirectory(out), create=False)
+    shared = open_database_study(storage, out.name, create=False) if storage else open_local_study(StudyDirectory(out), create=False)
     return rate(shared, workers), busy
 
 
-def rate(shared: Shared, workers: int) -> float:
+def rate(shared: SharedStudy, workers: int) -> float:
     """Trials a second from when each worker has ended its first, for which it renders what all are compared with, to its last trials."""
     trials = [t for t in shared.study.get_trials(deepcopy=False) if t.datetime_complete]
     shared.close()

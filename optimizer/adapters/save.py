@@ -33,7 +33,7 @@ from optimizer.adapters.factors import Factors
 from optimizer.adapters.files.container import serialise, write_atomically
 from optimizer.adapters.files.declared_alphas import METADATA_KEY
 from optimizer.adapters.files.dtypes import DTYPES
-from optimizer.adapters.names.dialects import Dialect, DialectWeight, MissingKey, dialect_weights
+from optimizer.adapters.names.dialects import Dialect, MissingKey, NamedWeight, named_weights
 from optimizer.adapters.names.paths import split_path
 from optimizer.errors import AdapterError
 
@@ -85,7 +85,7 @@ def adapter_tensors(
         raise AdapterError(
             f"the adapter {adapter.name!r} has no modules", file=path, remedy="nothing to write: check the sources and weights"
         )
-    weights = _dialect_weights(adapter, path, dialect)
+    weights = _named_weights(adapter, path, dialect)
     whole = {} if dialect == "diffusers" else {w.name: matrix for w in weights if (matrix := _whole(w.factors)) is not None}
     tensors: dict[str, Tensor] = {}
     for weight in _with_alphas([w for w in weights if w.name not in whole], dialect):
@@ -101,15 +101,15 @@ def adapter_tensors(
     return tensors, _lora_configs(adapter.modules) if dialect == "diffusers" else {}
 
 
-def _dialect_weights(adapter: Adapter, path: Path, dialect: Dialect) -> list[DialectWeight]:
+def _named_weights(adapter: Adapter, path: Path, dialect: Dialect) -> list[NamedWeight]:
     try:
-        return list(dialect_weights(adapter.modules, adapter.base, dialect))
+        return list(named_weights(adapter.modules, adapter.base, dialect))
     except MissingKey as error:
         problem = f"cannot be written in the {dialect} dialect: {error}"
         raise AdapterError(problem, file=path, remedy="write the diffusers dialect, which has a name for every module") from error
 
 
-def _with_alphas(weights: list[DialectWeight], dialect: Dialect) -> list[DialectWeight]:
+def _with_alphas(weights: list[NamedWeight], dialect: Dialect) -> list[NamedWeight]:
     """Returns the weights with the common alpha of their part, or with alpha = rank; ``up`` is rescaled so that ΔW is unchanged."""
     common = {} if dialect == "diffusers" else _common_alphas(weights)
     return [replace(weight, factors=_with_alpha(weight.factors, common.get(weight.part))) for weight in weights]
@@ -120,7 +120,7 @@ def _with_alpha(factors: Factors, alpha: float | None) -> Factors:
     return factors if factors.alpha == alpha else replace(factors, up=factors.up.float() * (factors.alpha / alpha), alpha=alpha)
 
 
-def _common_alphas(weights: list[DialectWeight]) -> dict[str, float]:
+def _common_alphas(weights: list[NamedWeight]) -> dict[str, float]:
     """Returns part → most frequent alpha of its weights (the greatest in a tie); transformers are omitted."""
     counts: dict[str, Counter[float]] = {}
     for weight in weights:

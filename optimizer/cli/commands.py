@@ -12,7 +12,7 @@ from rich.table import Table
 from optimizer.cli.quiet import hush
 from optimizer.errors import StudyError, UsageError
 from optimizer.search.config import Config
-from optimizer.search.workers.parent_watch import leave_with_parent
+from optimizer.search.workers.parent_watch import exit_with_parent
 from studies import StudyDirectory, StudyDirectoryError, StudySummary, load_summary
 from studies.demo.world import GUIDANCE, STEPS, DemoSource, demo_base, demo_embedder, demo_sources, demo_words
 
@@ -91,7 +91,7 @@ def worker(
     from optimizer.search.worker import work
 
     display = Display(errors)
-    leave_with_parent()
+    exit_with_parent()
     with display.watching():
         try:
             done = work(config.model_copy(update=own), display)

@@ -24,6 +24,7 @@ def dashboard(directory: Path | None = None, *, storage: str = "", study: str = 
     hush(Console(stderr=True, highlight=False))
     from optimizer.search.config import Config
     from optimizer.search.status import watch_database, watch_directory
+    from optimizer.search.trials.optuna_storage import storage_of, study_id_of
     from optimizer.ui.dashboard import HOST, board
     from studies import StudyDirectory
     from studies.store import FolderStore, Store
@@ -40,7 +41,7 @@ def dashboard(directory: Path | None = None, *, storage: str = "", study: str = 
         raise UsageError("which study is meant cannot be told", remedy="give its directory, or --storage and --study together")
     if shared is None:
         raise UsageError("the trials cannot be read, only the report is left", where=directory, remedy="open report.html there")
-    with board(shared.study._storage, store, port) as server:
-        print(f"http://{HOST}:{server.server_port}/dashboard/studies/{shared.study._study_id}", flush=True)
+    with board(storage_of(shared.study), store, port) as server:
+        print(f"http://{HOST}:{server.server_port}/dashboard/studies/{study_id_of(shared.study)}", flush=True)
         server.serve_forever()
     return 0

@@ -98,9 +98,9 @@ def _of_models(recipe: Path | None) -> bool:
     if recipe is None or recipe.suffix not in (".yaml", ".yml"):
         return False
     from optimizer.jobs.model_merge_plan import parsed
-    from optimizer.merging.models import is_account
+    from optimizer.merging.models import is_merge_record
 
-    return is_account(parsed(recipe))
+    return is_merge_record(parsed(recipe))
 
 
 def _warn(job: MergePlan, errors: Console) -> None:

@@ -16,7 +16,7 @@ from optimizer.checkpoints.model import Model
 from optimizer.errors import UsageError
 from optimizer.jobs.merge_options import MergeOptions
 from optimizer.jobs.model_merge_plan import model_job
-from optimizer.merging.models import Job, ModelMerge, account, account_path, merge_models
+from optimizer.merging.models import Job, ModelMerge, merge_models, merge_record, merge_record_path
 
 _LISTED = 10
 _LONGEST = 200  # characters of all models' names in that of a file, of which file systems take 255
@@ -35,7 +35,7 @@ def merge_full(recipe: Path | None, options: MergeOptions, errors: Console, *, a
         bar = progress.add_task("merging…")
         found = merge_models(job, place, tick=lambda done, total: progress.update(bar, completed=done, total=total))
     facts = _facts(job, found)
-    account_path(place).write_text(yaml.safe_dump(facts, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    merge_record_path(place).write_text(yaml.safe_dump(facts, sort_keys=False, allow_unicode=True), encoding="utf-8")
     _tell(job, found, facts, as_json)
     return 0
 
@@ -52,7 +52,7 @@ def _place(options: MergeOptions, models: Sequence[Model], job: Job) -> Path:
     elif not suffix and place.suffix == ".safetensors":
         remedy = "name a folder, or a file first in --sources"
         raise UsageError("the first model is a folder, and so will be the result", where=f"--out {out}", remedy=remedy)
-    for taken in (place, account_path(place)):
+    for taken in (place, merge_record_path(place)):
         if taken.exists():
             raise UsageError("is there already", where=f"--out {taken}", remedy=f"name another {what}, or remove it")
     if not place.absolute().parent.is_dir():
@@ -61,8 +61,8 @@ def _place(options: MergeOptions, models: Sequence[Model], job: Job) -> Path:
 
 
 def _facts(job: Job, found: ModelMerge) -> dict[str, Any]:
-    """The account of the job, and what came of it."""
-    return account(job) | {"tensors": found.tensors, "apart": list(found.apart)}
+    """The merge record of the job, and what came of it."""
+    return merge_record(job) | {"tensors": found.tensors, "apart": list(found.apart)}
 
 
 def _tell(job: Job, found: ModelMerge, facts: dict[str, Any], as_json: bool) -> None:
@@ -76,7 +76,9 @@ def _tell(job: Job, found: ModelMerge, facts: dict[str, Any], as_json: bool) -> 
     for line in found.apart[:_LISTED]:
         console.print(f"not merged: {line}", soft_wrap=True, markup=False)
     if len(found.apart) > _LISTED:
-        console.print(f"not merged: {len(found.apart) - _LISTED} more, see {account_path(found.place).name}", soft_wrap=True, markup=False)
+        console.print(
+            f"not merged: {len(found.apart) - _LISTED} more, see {merge_record_path(found.place).name}", soft_wrap=True, markup=False
+        )
     console.print(f"model   {found.place}", soft_wrap=True, markup=False)
 
 

@@ -18,7 +18,7 @@ from optimizer.errors import StudyError, UsageError
 from optimizer.jobs.artifacts import open_artifacts
 
 if TYPE_CHECKING:
-    from optimizer.search.status import Standing, Watched, WorkerStanding
+    from optimizer.search.status import StudyReader, StudyStatus, WorkerStatus
 
 _PAUSE = 2.0
 _UNKNOWN = "–"
@@ -47,24 +47,24 @@ def status(
     """
     errors = Console(stderr=True, highlight=False)
     hush(errors)
-    watched = _watched(directory, storage, study, artifacts)
+    reader = _reader(directory, storage, study, artifacts)
     console = Console(highlight=False)
     if not watch:
-        found = watched.look()
+        found = reader.read()
         if as_json:
             print(found.model_dump_json())
         else:
             console.print(_shown(found), soft_wrap=True)
     elif console.is_terminal and not as_json:
         with Live(console=console, auto_refresh=False) as live:
-            for found in _looks(watched, errors):
+            for found in _readings(reader, errors):
                 live.update(_shown(found), refresh=True)
     else:
-        _tell_changes(watched, errors, as_json=as_json)
+        _tell_changes(reader, errors, as_json=as_json)
     return 0
 
 
-def _watched(directory: Path | None, storage: str, study: str, artifacts: str) -> Watched:
+def _reader(directory: Path | None, storage: str, study: str, artifacts: str) -> StudyReader:
     from optimizer.search.status import watch_database, watch_directory
     from studies import StudyDirectory
 
@@ -75,14 +75,14 @@ def _watched(directory: Path | None, storage: str, study: str, artifacts: str) -
     return watch_database(storage, study, open_artifacts(artifacts) if artifacts else None)
 
 
-def _looks(watched: Watched, errors: Console) -> Iterator[Standing]:
+def _readings(reader: StudyReader, errors: Console) -> Iterator[StudyStatus]:
     """One look after the other until the study is done; a storage that goes away is waited for."""
-    found, told = watched.look(), False
+    found, told = reader.read(), False
     yield found
     while found.state != "done":
         time.sleep(_PAUSE)
         try:
-            found = watched.look()
+            found = reader.read()
         except StudyError as error:
             if not told:
                 errors.print(f"warning: {error}; looking again", markup=False, soft_wrap=True)
@@ -92,23 +92,23 @@ def _looks(watched: Watched, errors: Console) -> Iterator[Standing]:
             yield found
 
 
-def _tell_changes(watched: Watched, errors: Console, *, as_json: bool) -> None:
+def _tell_changes(reader: StudyReader, errors: Console, *, as_json: bool) -> None:
     """One line whenever something has happened."""
     before = None
-    for found in _looks(watched, errors):
+    for found in _readings(reader, errors):
         news = (found.model_dump(exclude=_RESTLESS), [(w.name, w.state) for w in found.workers])
         if news != before:
             print(found.model_dump_json() if as_json else _line(found), flush=True)
         before = news
 
 
-def _line(found: Standing) -> str:
+def _line(found: StudyStatus) -> str:
     there = sum(worker.state != "lost" for worker in found.workers)
     parts = [f"{found.state} {_progress(found)}", f"best {_best(found)}", f"{there} {'worker' if there == 1 else 'workers'}"]
     return " · ".join([*parts, *([f"ETA {_time(found.eta)}"] if found.eta is not None else [])])
 
 
-def _shown(found: Standing) -> Group:
+def _shown(found: StudyStatus) -> Group:
     rows = {
         "study": found.study,
         "state": found.state,
@@ -129,7 +129,7 @@ def _shown(found: Standing) -> Group:
     return Group(*lines, _table(found.workers)) if found.workers else Group(*lines)
 
 
-def _table(workers: tuple[WorkerStanding, ...]) -> Table:
+def _table(workers: tuple[WorkerStatus, ...]) -> Table:
     table = Table("worker", "state", "trial", "finished", "failed", "pictures/s", "seen")
     for column in table.columns[2:]:
         column.justify = "right"
@@ -141,12 +141,12 @@ def _table(workers: tuple[WorkerStanding, ...]) -> Table:
     return table
 
 
-def _progress(found: Standing) -> str:
+def _progress(found: StudyStatus) -> str:
     more = [f"{count} {what}" for count, what in ((found.running, "running"), (found.failed, "failed")) if count]
     return ", ".join([f"{found.ended} of {found.trials or _UNKNOWN}", *more])
 
 
-def _best(found: Standing) -> str:
+def _best(found: StudyStatus) -> str:
     return _UNKNOWN if found.best is None else f"{found.best:.3f} ({found.best_label})"
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from optimizer.adapters import Adapter, distillation
 from optimizer.inspection.diagnosis import diagnose
 from optimizer.inspection.file_metadata import line, particulars
-from optimizer.inspection.gather import Found, Gathered, LeftOut
+from optimizer.inspection.gather import Found, GatheredFiles, LeftOut
 from optimizer.inspection.similarity import Kinship, Likeness, kinships
 from optimizer.inspection.strength import Anatomy, BlockAnatomy, anatomy
 
@@ -24,13 +24,13 @@ MOST_UNKNOWN = 10
 class Inspection:
     """Results of ``inspect``: files, anatomies in the order of the files, kinships of their pairs (ab, ac, …, bc, …), and sentences."""
 
-    gathered: Gathered
+    gathered: GatheredFiles
     anatomies: tuple[Anatomy, ...]
     kinships: tuple[Kinship, ...]
     diagnosis: tuple[str, ...]
 
 
-def examine(gathered: Gathered) -> Inspection:
+def examine(gathered: GatheredFiles) -> Inspection:
     """Measures every file and every pair of files."""
     adapters = [found.adapter for found in gathered.found]
     anatomies = tuple(anatomy(adapter) for adapter in adapters)

@@ -65,14 +65,14 @@ class LeftOut:
 
 
 @dataclass(frozen=True)
-class Gathered:
+class GatheredFiles:
     """Files that were read, with unique names and in the given order, and skipped files of folders."""
 
     found: tuple[Found, ...]
     left_out: tuple[LeftOut, ...]
 
 
-def gather(specs: Sequence[str], reading: Reading) -> Gathered:
+def gather(specs: Sequence[str], reading: Reading) -> GatheredFiles:
     """Reads the files that are given to ``inspect``.
 
     Args:
@@ -101,7 +101,7 @@ def gather(specs: Sequence[str], reading: Reading) -> Gathered:
                 left_out.append(outcome)
     if not found:
         raise UsageError(f"nothing to inspect, {summary(left_out)}", where=specs[0], remedy=f"first {left_out[0].detail}")
-    return Gathered(_uniquely_named(found), tuple(left_out))
+    return GatheredFiles(_uniquely_named(found), tuple(left_out))
 
 
 def load(spec: str, reading: Reading) -> Found:

@@ -12,7 +12,7 @@ from optimizer.adapters import Adapter, Dialect, clean_name
 from optimizer.errors import RecipeError, UsageError
 from optimizer.export import file_name, next_free
 from optimizer.jobs.merge_options import MergeOptions
-from optimizer.jobs.replay import Told, read_told, sources_of
+from optimizer.jobs.replay import SavedRecipe, read_saved_recipe, sources_of
 from optimizer.merging import (
     METHODS,
     PARAMETERS,
@@ -79,19 +79,19 @@ def plan(file: Path | None, options: MergeOptions, routers: Iterable[Router] = (
         UsageError: an option is invalid, or a source cannot be used.
         RecipeError: the recipe is invalid, or does not fit the sources, or its router is missing or damaged.
     """
-    told = read_told(file) if file else None
-    specs = sources_of(told, options.sources) if told else options.sources
+    saved = read_saved_recipe(file) if file else None
+    specs = sources_of(saved, options.sources) if saved else options.sources
     check_count(len(specs), force=options.force)
-    sources = _sources(specs, told, options)
-    recipe = _recipe([s.adapter for s in sources], told, options)
+    sources = _sources(specs, saved, options)
+    recipe = _recipe([s.adapter for s in sources], saved, options)
     return MergePlan(
         sources=tuple(sources),
         specs=specs,
         recipe=recipe,
-        dialect=options.dialect or (told.setup.dialect if told else "kohya"),
+        dialect=options.dialect or (saved.setup.dialect if saved else "kohya"),
         path=output_path(options, [s.name for s in sources], recipe),
-        warnings=tuple(_warnings(sources, recipe, suggested=not options.weights and not (told and "weights" in told.fields))),
-        routers=_router(recipe.calibration, told.folder if told else Path(), routers) if recipe.calibration else (),
+        warnings=tuple(_warnings(sources, recipe, suggested=not options.weights and not (saved and "weights" in saved.fields))),
+        routers=_router(recipe.calibration, saved.folder if saved else Path(), routers) if recipe.calibration else (),
     )
 
 
@@ -110,8 +110,8 @@ def suggestion(count: int) -> float:
     return round(round(1 / math.sqrt(count) / _STEP) * _STEP, 2)
 
 
-def _sources(specs: Sequence[str], told: Told | None, options: MergeOptions) -> list[LoraSource]:
-    setup = told.setup if told else None
+def _sources(specs: Sequence[str], saved: SavedRecipe | None, options: MergeOptions) -> list[LoraSource]:
+    setup = saved.setup if saved else None
     triggers = options.triggers or (setup.triggers if setup else ())
     roles = setup.roles if setup and all(setup.roles) else ()
     for name, given in (("--triggers", triggers), ("roles", roles)):
@@ -127,10 +127,10 @@ def _named(source: LoraSource, name: str) -> LoraSource:
     return replace(source, adapter=replace(source.adapter, name=name), subject=replace(source.subject, name=name))
 
 
-def _recipe(adapters: Sequence[Adapter], told: Told | None, options: MergeOptions) -> Recipe:
-    fields = _told_fields(told, options.method) | options.fields()
+def _recipe(adapters: Sequence[Adapter], saved: SavedRecipe | None, options: MergeOptions) -> Recipe:
+    fields = _saved_fields(saved, options.method) | options.fields()
     fields.setdefault("method", "linear")
-    if not told or fields["method"] != told.fields.get("method"):
+    if not saved or fields["method"] != saved.fields.get("method"):
         fields = (METHODS[fields["method"]].starting_values() if fields["method"] in METHODS else {}) | fields
     if options.weights:
         fields["weights"] = options.weights
@@ -140,13 +140,13 @@ def _recipe(adapters: Sequence[Adapter], told: Told | None, options: MergeOption
     return _ranked(Recipe(**fields), adapters).bound_to(adapters)
 
 
-def _told_fields(told: Told | None, method: str | None) -> dict[str, Any]:
+def _saved_fields(saved: SavedRecipe | None, method: str | None) -> dict[str, Any]:
     """Returns the recipe fields from the file; if another method is requested, only the fields that apply to every method."""
-    if told is None:
+    if saved is None:
         return {}
-    if method in (None, told.fields.get("method")):
-        return dict(told.fields)
-    return {name: value for name, value in told.fields.items() if name in Recipe.model_fields and name not in (*PARAMETERS, "calibration")}
+    if method in (None, saved.fields.get("method")):
+        return dict(saved.fields)
+    return {name: value for name, value in saved.fields.items() if name in Recipe.model_fields and name not in (*PARAMETERS, "calibration")}
 
 
 def _blocks(texts: Sequence[str], adapters: Sequence[Adapter]) -> tuple[dict[str, float], ...]:

@@ -15,7 +15,7 @@ from optimizer.checkpoints.open import open_model
 from optimizer.errors import UsageError
 from optimizer.jobs.merge_options import MergeOptions
 from optimizer.merging import METHODS, Recipe, read_blocks
-from optimizer.merging.models import FORMULAS, Job, check_formula, is_account, job_of
+from optimizer.merging.models import FORMULAS, Job, check_formula, is_merge_record, job_of
 
 _LORAS = ("rank", "rank_energy", "target_mb", "prune", "dialect", "triggers", "allow_unknown")
 _REPLAYED = ("sources", "base", "kind", "out", "device")
@@ -37,7 +37,7 @@ def model_job(recipe: Path | None, options: MergeOptions) -> Job:
         given, named = f"{len(options.sources)} given", "" if recipe is None else ", those that were merged, in the same order"
         remedy = f"give two to five models{named}: diffusers folders or .safetensors files"
         raise UsageError(given, where="--sources", remedy=remedy)
-    told = None if recipe is None else _account(recipe, options)
+    told = None if recipe is None else _read_merge_record(recipe, options)
     models = tuple(map(open_model, options.sources))
     base = open_model(options.base) if options.base else None
     if recipe is not None and told is not None:
@@ -45,9 +45,9 @@ def model_job(recipe: Path | None, options: MergeOptions) -> Job:
     return _between(models, options) if base is None else _over(base, models, options)
 
 
-def _account(recipe: Path, options: MergeOptions) -> dict[str, Any]:
+def _read_merge_record(recipe: Path, options: MergeOptions) -> dict[str, Any]:
     told = parsed(recipe)
-    if not is_account(told):
+    if not is_merge_record(told):
         remedy = "name the models with --sources, or give the merge.yaml of a merged model"
         raise UsageError("is a recipe for LoRAs", where=recipe, remedy=remedy)
     for name, field in MergeOptions.model_fields.items():

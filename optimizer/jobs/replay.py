@@ -24,7 +24,7 @@ _SUFFIX = ".safetensors"
 
 
 @dataclass(frozen=True)
-class Told:
+class SavedRecipe:
     """A recipe as read from a file, with the information needed to replay it.
 
     Attributes:
@@ -38,7 +38,7 @@ class Told:
     folder: Path
 
 
-def read_told(path: Path) -> Told:
+def read_saved_recipe(path: Path) -> SavedRecipe:
     """Reads a recipe from a YAML or JSON file, or from the header of a merged file.
 
     Raises:
@@ -52,7 +52,7 @@ def read_told(path: Path) -> Told:
         header = dict(read_header(path).metadata)
         if RECIPE_KEY not in header:
             raise RecipeError("holds no recipe", where=path, remedy="give a LoRA that this software merged, or a recipe file")
-        return Told(_fields(_parsed(header[RECIPE_KEY], path), path), Setup.of_header(header), path.parent)
+        return SavedRecipe(_fields(_parsed(header[RECIPE_KEY], path), path), Setup.of_header(header), path.parent)
     data = _fields(_parsed(path.read_text(encoding="utf-8", errors="replace"), path), path)
     try:
         setup = Setup.model_validate(data.pop("setup", None) or {})
@@ -60,7 +60,7 @@ def read_told(path: Path) -> Told:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in ("setup", *first["loc"]))
         raise RecipeError(f"got {first['input']!r}", where=f"{path}: {place}", remedy=first["msg"]) from None
-    return Told(data, setup, path.parent)
+    return SavedRecipe(data, setup, path.parent)
 
 
 def _parsed(text: str, path: Path) -> object:
@@ -77,7 +77,7 @@ def _fields(data: object, path: Path) -> dict[str, Any]:
     return dict(data)
 
 
-def sources_of(told: Told, given: Sequence[str]) -> tuple[str, ...]:
+def sources_of(saved: SavedRecipe, given: Sequence[str]) -> tuple[str, ...]:
     """Returns the paths of the source files of a recipe, in the recipe's order.
 
     If the recipe identifies its sources by SHA-256, they are found under any file name. The search covers the given files and
@@ -87,18 +87,18 @@ def sources_of(told: Told, given: Sequence[str]) -> tuple[str, ...]:
     Raises:
         UsageError: a source is not found; the message names it.
     """
-    wanted = Recipe(**told.fields).sources if "weights" in told.fields else ()
-    listed = tuple(spec if spec.startswith(PREFIX) else os.path.normpath(told.folder / spec) for spec in told.setup.files)
+    wanted = Recipe(**saved.fields).sources if "weights" in saved.fields else ()
+    listed = tuple(spec if spec.startswith(PREFIX) else os.path.normpath(saved.folder / spec) for spec in saved.setup.files)
     if not wanted:
         return tuple(given) or listed
     found: dict[str, str] = {}
-    for spec, path in _candidates((*given, *listed), told.folder):
+    for spec, path in _candidates((*given, *listed), saved.folder):
         if set(wanted) <= found.keys():
             break
         found.setdefault(_sha256(path), spec)
     for index, sha256 in enumerate(wanted):
         if sha256 not in found:
-            name = told.setup.names[index] if index < len(told.setup.names) else f"source {index + 1}"
+            name = saved.setup.names[index] if index < len(saved.setup.names) else f"source {index + 1}"
             raise UsageError(
                 f"{name} (SHA-256 {sha256}) was not found", where="--sources", remedy="name the file, or the directory that it lies in"
             )

@@ -18,7 +18,7 @@ from optimizer.rendering.candidates.candidate import Candidate, changes
 from optimizer.rendering.candidates.full_weights import live_tensors
 from optimizer.rendering.candidates.in_place import InPlace, base_weights
 from optimizer.rendering.latents import latent_shape
-from optimizer.rendering.memory.oom import Ladder, Note, attempt
+from optimizer.rendering.memory.oom import MemoryFallback, Note, attempt
 from optimizer.rendering.memory.placement import Placement
 from optimizer.rendering.pipeline_class import check_family, check_settings, drawing_of, models_of, pipeline_class_of
 from optimizer.rendering.prompt_encoding import any_special, encode_texts, length, pad_states
@@ -63,7 +63,7 @@ class Renderer:
             self.pipeline.scheduler = scheduler_named(settings.scheduler, self.pipeline.scheduler, self._record.title)
         self._latent = latent_shape(pipeline, settings.resolution)
         self._encoded: dict[str, TextStates] = {}
-        self._ladder = Ladder(pipeline, settings.batch, self._placement, note)
+        self._fallback = MemoryFallback(pipeline, settings.batch, self._placement, note)
         self._decoder: Any = None
         pipeline.set_progress_bar_config(disable=True)
 
@@ -115,17 +115,17 @@ class Renderer:
         """
         pictures: dict[int, Tensor] = {}
         while not attempt(self._continue, pictures, prompts, candidate, tick):
-            self._ladder.relieve()
+            self._fallback.relieve()
         return torch.stack([pictures[i] for i in range(len(prompts))])
 
     def _continue(
         self, pictures: dict[int, Tensor], prompts: Sequence[Prompt], candidate: Candidate | None, tick: Callable[[int], None] | None
     ) -> bool:
         """Renders the missing images; returns False if memory does not suffice for a single image, else True."""
-        ladder = self._ladder
+        fallback = self._fallback
         try:
             # Model offload moves the weights; tensors moved in inference mode cannot take part in a backward pass later.
-            with torch.no_grad(), torch.inference_mode(not ladder.offloaded), self._way.applied(candidate):
+            with torch.no_grad(), torch.inference_mode(not fallback.offloaded), self._way.applied(candidate):
                 states, blanks = self._text_states(prompts, candidate)
                 while missing := [i for i in range(len(prompts)) if i not in pictures]:
                     some = self._next(missing, states)
@@ -135,10 +135,10 @@ class Renderer:
                         pictures |= dict(zip(dict.fromkeys(some), images, strict=False))
                         if tick:
                             tick(len(pictures))
-                    elif not ladder.smaller(len(some)):
+                    elif not fallback.smaller(len(some)):
                         return False
         finally:
-            ladder.settle()
+            fallback.settle()
         return True
 
     def _next(self, missing: Sequence[int], states: Sequence[TextStates]) -> list[int]:
@@ -146,7 +146,7 @@ class Renderer:
 
         For a compiled model, a batch that is not full is padded with its last prompt, to avoid recompilation for another batch size.
         """
-        batch = self._ladder.batch
+        batch = self._fallback.batch
         alike = [i for i in missing if length(states[i]) == length(states[missing[0]])][:batch]
         full = min(batch, len(states)) if self._placement.compiled else 0
         return [*alike, *[alike[-1]] * (full - len(alike))]

@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from functools import partial
 
-from optuna.exceptions import UpdateFinishedTrialError
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
@@ -14,14 +13,13 @@ from optimizer.errors import NoFeasibleMerge, StudyError, TrialError
 from optimizer.search.config import Config
 from optimizer.search.evaluation.evaluator import Evaluator
 from optimizer.search.evaluation.heap import trim_heap
-from optimizer.search.images.png import save_images
 from optimizer.search.observer import Observer, Stopped
-from optimizer.search.proposals.ask import proposed
+from optimizer.search.proposals.ask import ask
 from optimizer.search.proposals.initial_trials import Start, baselines, defaults, idle_warning
 from optimizer.search.proposals.sampler import sampler_for
 from optimizer.search.proposals.space import SearchSpace
-from optimizer.search.trials.ledger import Ledger, label_of, reason_of
-from optimizer.search.workers.claims import MOST_LOST, Idle, Turn, times_lost
+from optimizer.search.trials.ledger import Ledger, TrialEndedError, reason_of
+from optimizer.search.workers.claims import MOST_LOST, Idle, times_lost
 from studies.records import TrialRecord
 
 # Up to 1/_SHARE of the budget is used for common default recipes, and as much, but at most _RANDOM trials, for random recipes, which give
@@ -38,7 +36,7 @@ def first_trials(space: SearchSpace, budget: int) -> list[Start]:
 def begin_search(ledger: Ledger, space: SearchSpace, budget: int) -> None:
     """Queues the initial trials, and sets the trial limit to the baselines, the imported trials and the budget."""
     starts = first_trials(space, ledger.planned_budget)
-    ledger.patience(lambda: ledger.enqueue([(s.label, s.values) for s in starts]))
+    ledger.enqueue([(s.label, s.values) for s in starts])
     ledger.allow(len(baselines(space)) + ledger.imported + budget)
 
 
@@ -61,30 +59,27 @@ def search(ledger: Ledger, space: SearchSpace, evaluator: Evaluator, config: Con
         NoFeasibleMerge: base or sources cannot be rendered, so that no trial can be scored.
     """
     observer.stage("search", ledger.total)
-    told: set[int] = set()
+    reported: set[int] = set()
     startup = len(first_trials(space, ledger.planned_budget)) + min(_RANDOM, ledger.planned_budget // _SHARE)
     sampler = partial(sampler_for, seed=config.seed, dimensions=space.dimensions, startup=startup, kind=config.sampler)
     while not passed(deadline):
-        turn = ledger.take()
-        trial = turn.trial
+        claim = ledger.take()
+        trial = claim.trial
         if isinstance(trial, Idle):
-            _tell_news(ledger, turn, observer, told)
+            _report_ended(ledger, claim.known, observer, reported)
             if trial is Idle.DONE:
                 return True
-            ledger.presence.note(state="waiting", trial=None)
             observer.waiting(_POLL)
             continue
-        ledger.presence.note(state="working", trial=trial.number)
         try:
-            _tell_news(ledger, turn, observer, told)
-            _keep_baselines(ledger, evaluator)
-            record = _evaluated(ledger, space, evaluator, trial, turn.known, sampler(trial.number))
+            _report_ended(ledger, claim.known, observer, reported)
+            _save_baselines(ledger, evaluator)
+            _evaluate(ledger, space, evaluator, trial, claim.known, sampler(trial.number))
         except Stopped:
             ledger.give_back(trial)
             raise
-        ledger.presence.count(pictures=len(evaluator.prompts), finished=1, failed=int(record.evaluation is None))
         trim_heap()
-    _tell_news(ledger, Turn(Idle.WAIT), observer, told)
+    _report_ended(ledger, (), observer, reported)
     return False
 
 
@@ -93,17 +88,17 @@ def passed(deadline: float | None) -> bool:
     return deadline is not None and time.monotonic() > deadline
 
 
-def _tell_news(ledger: Ledger, turn: Turn, observer: Observer, told: set[int]) -> None:
+def _report_ended(ledger: Ledger, known: Sequence[FrozenTrial], observer: Observer, reported: set[int]) -> None:
     """Reports trials, of this and all other workers, that have ended since the last call."""
-    for record in ledger.records(turn.known):
-        if record.number not in told:
-            told.add(record.number)
+    for record in ledger.records(known):
+        if record.number not in reported:
+            reported.add(record.number)
             observer.trial(record)
             if warning := idle_warning(record):
                 observer.note(f"warning: {warning}")
 
 
-def _keep_baselines(ledger: Ledger, evaluator: Evaluator) -> None:
+def _save_baselines(ledger: Ledger, evaluator: Evaluator) -> None:
     """Renders the baselines once before the trials, because all trials would fail if the baselines cannot be rendered."""
     if evaluator.has_baselines:
         return
@@ -115,27 +110,22 @@ def _keep_baselines(ledger: Ledger, evaluator: Evaluator) -> None:
         problem = f"base and sources cannot be rendered: {reason_of(error)}"
         raise NoFeasibleMerge(problem) from error
     if found.base is not None:
-        save_images(ledger.store, "baselines/base", found.base)
+        ledger.save_baseline("base", found.base)
     for source, images in zip(evaluator.sources, found.alone, strict=True):
-        save_images(ledger.store, f"baselines/{source.name}", images)
+        ledger.save_baseline(source.name, images)
 
 
-def _evaluated(
+def _evaluate(
     ledger: Ledger, space: SearchSpace, evaluator: Evaluator, trial: FrozenTrial, known: Sequence[FrozenTrial], sampler: BaseSampler
 ) -> TrialRecord:
     try:
         if times_lost(trial) >= MOST_LOST:
             raise TrialError(f"{MOST_LOST} workers ended while they evaluated it", remedy="see their logs")
-        trial = ledger.propose(proposed(space, trial, known, sampler))
-        recipe = space.recipe(trial.params)
-        evaluation = ledger.known(recipe)
-        if evaluation is None:
-            measured = evaluator.evaluate(recipe)
-            evaluation = ledger.keep(recipe, measured.evaluation, measured.images, label_of(trial))
+        trial, recipe = ask(ledger, space, trial, known, sampler)
+        return ledger.record(trial, recipe, ledger.cached(recipe) or evaluator.evaluate(recipe))
     except (OSError, StudyError, Stopped):  # these end the run: a full disk, for instance, fails every trial
         raise
-    except UpdateFinishedTrialError:  # another worker considered this one dead and finished the trial
-        return ledger.ended(trial)
+    except TrialEndedError as ended:
+        return ended.record
     except Exception as error:  # any library error: one failing recipe must not end the run
         return ledger.fail(trial, error)
-    return ledger.tell(trial, recipe, evaluation)

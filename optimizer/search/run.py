@@ -23,10 +23,11 @@ from optimizer.search.proposals.initial_trials import idle_warning
 from optimizer.search.proposals.sampler import quiet
 from optimizer.search.results.export import export_winner
 from optimizer.search.results.summary import SummaryInputs, command_line, summarise
-from optimizer.search.trials.fork import Origin, forked, take_over
-from optimizer.search.trials.ledger import Ledger, alone_in
+from optimizer.search.trials.fork import ForkOrigin, resolve_fork, take_over
+from optimizer.search.trials.ledger import Ledger
 from optimizer.search.trials.open import open_ledger
-from optimizer.search.workers.local_processes import Crew
+from optimizer.search.trials.run_lock import lock_run
+from optimizer.search.workers.local_processes import LocalWorkers
 from studies import StudyDirectory, StudyDirectoryError, StudySummary, load_summary, save_summary, write_report, write_tables
 from studies.atomic import write_text
 from studies.records import TrialRecord
@@ -77,23 +78,23 @@ def optimize(sources: Sequence[str | Path], base: str | Path = "", *, observer: 
 def run(config: Config, observer: Observer) -> Study:
     """Runs or resumes the study of a configuration. Raises the exceptions of ``optimize``."""
     quiet()
-    config, origin = forked(config.checked().resolved())
+    config, origin = resolve_fork(config.checked().resolved())
     session = prepare(config, observer)
     for line in session.ensemble.remarks():
         observer.note(f"warning: {line}")
     prompts, unseen = search_prompts(config, session.sources), confirmation_prompts(config, session.sources)
     session.renderer.special(unseen.prompts)  # fails now, not after the search, if a confirmation prompt cannot be rendered
     room = check_space(session, prompts, unseen, StudyDirectory(config.out))
-    directory, name = _created(config), origin.name if origin else ""
-    with alone_in(directory), open_ledger(session, prompts, directory, observer, fork=name) as ledger:
-        if finished := _finished(config, ledger, directory):
+    directory, name = _create_directory(config), origin.name if origin else ""
+    with lock_run(directory), open_ledger(session, prompts, directory, observer, fork=name) as ledger:
+        if finished := _finished_study(config, ledger, directory):
             return finished
         if session.renderer.plan:
             observer.note(session.renderer.plan)
-            observer.note(_drawing(session.renderer))
+            observer.note(_rendering_line(session.renderer))
         observer.note(room)
         if origin and not directory.is_study:
-            observer.note(_taken_over(origin, session, ledger))
+            observer.note(_take_over(origin, session, ledger))
         write_text(directory.settings, config.to_yaml())
         confirmation, complete = None, False
         try:
@@ -103,25 +104,25 @@ def run(config: Config, observer: Observer) -> Study:
                 confirmation = confirm(ledger.records(), evaluator, count=config.finalists, seed=config.seed, observer=observer)
         except Stopped:
             observer.note("stopped; everything finished is on disk")
-        study = _closed(session, ledger, directory, unseen, confirmation, complete)
+        study = _export_results(session, ledger, directory, unseen, confirmation, complete)
     if complete and not finalists(study.trials, 1):
         reason = next((t.error for t in reversed(study.trials) if t.error), "")
         raise NoFeasibleMerge(f"no merge can be used; the last failure: {reason}", where=directory.path, remedy="see report.html")
     return study
 
 
-def _drawing(renderer: AnyRenderer) -> str:
+def _rendering_line(renderer: AnyRenderer) -> str:
     """Returns a description of the resolved rendering settings."""
     (height, width), settings = renderer.picture_size, renderer.settings
     return f"pictures: {width} × {height}, {settings.steps} steps, guidance {settings.guidance:g}, up to {settings.batch} at once"
 
 
-def _taken_over(origin: Origin, session: Session, ledger: Ledger) -> str:
+def _take_over(origin: ForkOrigin, session: Session, ledger: Ledger) -> str:
     space = session.space(ledger.planned_budget)
     return take_over(origin, ledger, space, first_trials(space, ledger.planned_budget))
 
 
-def _created(config: Config) -> StudyDirectory:
+def _create_directory(config: Config) -> StudyDirectory:
     """Returns the study directory; it is created only if it is empty or contains a study with equal settings."""
     directory = StudyDirectory(config.out)
     try:
@@ -132,7 +133,7 @@ def _created(config: Config) -> StudyDirectory:
         raise StudyError(error.problem, where=error.where, remedy=error.remedy) from error
 
 
-def _finished(config: Config, ledger: Ledger, directory: StudyDirectory) -> Study | None:
+def _finished_study(config: Config, ledger: Ledger, directory: StudyDirectory) -> Study | None:
     """Returns the existing result if this command has already completed and its files still exist, else None."""
     try:
         summary = load_summary(directory)
@@ -148,11 +149,11 @@ def _search(session: Session, prompts: PromptSet, ledger: Ledger, directory: Stu
     observer.note(space.summary())
     begin_search(ledger, space, config.budget)
     deadline = time.monotonic() + config.timeout if config.timeout else None
-    with Crew(config, directory.path, observer):
+    with LocalWorkers(config, directory.path, observer):
         return search(ledger, space, session.evaluator(prompts, observer), config, deadline=deadline, observer=observer)
 
 
-def _closed(
+def _export_results(
     session: Session, ledger: Ledger, directory: StudyDirectory, unseen: PromptSet, confirmation: Confirmation | None, complete: bool
 ) -> Study:
     """Exports the winner and writes tables, summary and report, which are written even if the export fails."""
@@ -166,7 +167,7 @@ def _closed(
         confirmation=confirmation,
         exported="",
         device=str(session.renderer.device),
-        created=_began(ledger),
+        created=ledger.started,
         finished=None,
         warnings=(*session.ensemble.remarks(), *(warning for r in records if (warning := _warning(r)))),
         imported=ledger.imported,
@@ -174,24 +175,19 @@ def _closed(
     try:
         best = export_winner(inputs, directory) if confirmation else None
     except OptimizerError as error:
-        _report(replace(inputs, warnings=(*inputs.warnings, f"the export failed: {error}")), directory)
+        _write_summary(replace(inputs, warnings=(*inputs.warnings, f"the export failed: {error}")), directory)
         raise
     name = best.relative_to(directory.path).as_posix() if best else ""
     finished = datetime.now(UTC) if best and complete else None
-    return Study(directory.path, _report(replace(inputs, exported=name, finished=finished), directory), best, complete)
+    return Study(directory.path, _write_summary(replace(inputs, exported=name, finished=finished), directory), best, complete)
 
 
 def _warning(record: TrialRecord) -> str:
     return f"trial {record.number} failed: {record.error}" if record.evaluation is None else idle_warning(record)
 
 
-def _report(inputs: SummaryInputs, directory: StudyDirectory) -> StudySummary:
+def _write_summary(inputs: SummaryInputs, directory: StudyDirectory) -> StudySummary:
     summary = summarise(inputs, directory)
     save_summary(summary, directory)
     write_report(summary, directory)
     return summary
-
-
-def _began(ledger: Ledger) -> datetime:
-    started = [t.datetime_start for t in ledger.patience(lambda: ledger.study.get_trials(deepcopy=False)) if t.datetime_start]
-    return (min(started) if started else datetime.now()).astimezone(UTC)

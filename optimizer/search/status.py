@@ -15,16 +15,16 @@ from optimizer.errors import StudyError
 from optimizer.search.config import Config
 from optimizer.search.labels import LABEL, NAIVE, STACK, TOTAL, is_alone, is_baseline, source_of
 from optimizer.search.workers.claims import counted
-from optimizer.search.workers.registry import Member
+from optimizer.search.workers.registry import WorkerEntry
 from optimizer.search.workers.retry import OUTAGES, reason
-from optimizer.search.workers.storage import Shared, grace_seconds, in_database, on_this_machine
+from optimizer.search.workers.storage import SharedStudy, grace_seconds, open_database_study, open_local_study
 from studies import EvaluationCache, StudyDirectory, StudyDirectoryError, StudySummary, load_summary
 from studies.store import Store
 
 State = Literal["loading", "searching", "confirming", "done", "stopped"]
 
 
-class WorkerStanding(BaseModel):
+class WorkerStatus(BaseModel):
     """Status of one worker.
 
     Attributes:
@@ -52,7 +52,7 @@ class WorkerStanding(BaseModel):
     seen: float | None
 
 
-class Standing(BaseModel):
+class StudyStatus(BaseModel):
     """Status of a study. The scores are search scores.
 
     Attributes:
@@ -95,11 +95,11 @@ class Standing(BaseModel):
     best_label: str
     eta: float | None = None
     evaluations: int | None = None
-    workers: tuple[WorkerStanding, ...] = ()
+    workers: tuple[WorkerStatus, ...] = ()
 
 
 @dataclass(frozen=True)
-class Watched:
+class StudyReader:
     """A study whose status is read once or repeatedly; lost workers are detected reliably only from the second read.
 
     Attributes:
@@ -110,11 +110,11 @@ class Watched:
     """
 
     name: str
-    shared: Shared | None
+    shared: SharedStudy | None
     directory: StudyDirectory | None = None
     store: Store | None = None
 
-    def look(self) -> Standing:
+    def read(self) -> StudyStatus:
         """Returns the present status.
 
         Raises:
@@ -124,47 +124,47 @@ class Watched:
         if self.shared is None:
             if summary is None:
                 raise StudyError("nothing has been written yet", where=self.name, remedy="wait until the run has begun")
-            return _at_rest(summary)
+            return _saved_status(summary)
         try:
-            trials = counted(self.shared.study)
+            trials = counted(self.shared.study.get_trials(deepcopy=False))
             attributes = self.shared.study.user_attrs
-            workers = tuple(self._worker(member) for member in self.shared.roster.members())
+            workers = tuple(self._worker(entry) for entry in self.shared.registry.entries())
         except OUTAGES as error:
             remedy = "check that the database runs"
             raise StudyError(f"the storage does not answer ({reason(error)})", where=self.name, remedy=remedy) from None
-        found = self._live(trials, attributes, workers, summary)
+        found = self._live_status(trials, attributes, workers, summary)
         return found if self.store is None else found.model_copy(update={"evaluations": len(list(EvaluationCache(self.store).keys()))})
 
-    def _worker(self, member: Member) -> WorkerStanding:
-        seen = max(0.0, time.time() - member.at) if member.at else None
-        alive = self.shared is not None and self.shared.roster.seems_alive(member) and (seen or 0.0) < grace_seconds()
-        return WorkerStanding(
-            **member.model_dump(include={"name", "host", "pid", "trial", "finished", "failed"}),
-            state=member.state if alive else "lost",
-            pictures_per_second=member.pictures / member.seconds if member.pictures and member.seconds else None,
+    def _worker(self, entry: WorkerEntry) -> WorkerStatus:
+        seen = max(0.0, time.time() - entry.at) if entry.at else None
+        alive = self.shared is not None and self.shared.registry.seems_alive(entry) and (seen or 0.0) < grace_seconds()
+        return WorkerStatus(
+            **entry.model_dump(include={"name", "host", "pid", "trial", "finished", "failed"}),
+            state=entry.state if alive else "lost",
+            pictures_per_second=entry.pictures / entry.seconds if entry.pictures and entry.seconds else None,
             seen=seen,
         )
 
-    def _live(
+    def _live_status(
         self,
         trials: Sequence[FrozenTrial],
         attributes: Mapping[str, object],
-        workers: tuple[WorkerStanding, ...],
+        workers: tuple[WorkerStatus, ...],
         summary: StudySummary | None,
-    ) -> Standing:
+    ) -> StudyStatus:
         total = int(str(attributes.get(TOTAL, 0)))
         ended = [t for t in trials if t.state.is_finished()]
         running = sum(t.state == TrialState.RUNNING for t in trials)
         spent = 0 < total <= len(ended) and not running
         if spent and summary and summary.finished and len(summary.trials) == len(ended):
-            return _at_rest(summary).model_copy(update={"workers": workers})
+            return _saved_status(summary).model_copy(update={"workers": workers})
         labels = [str(t.user_attrs.get(LABEL, "")) for t in trials]
         count = sum(map(is_baseline, labels))
         scores = {str(t.user_attrs.get(LABEL) or f"trial {t.number}"): t.value for t in ended if t.state == TrialState.COMPLETE}
         merges = {label: value for label, value in scores.items() if value is not None and not is_alone(label)}
         best = max(merges, key=lambda label: merges[label], default="")
         state = _state(total, spent, workers, alone=self.directory is None)
-        return Standing(
+        return StudyStatus(
             study=" + ".join(source_of(label) for label in labels if is_alone(label)) or self.name,
             recipes=max(0, len(ended) - count),
             budget=max(0, total - count),
@@ -180,7 +180,7 @@ class Watched:
             ended=len(ended),
             running=running,
             best_label=best,
-            eta=_eta(total - len(ended), self.shared.roster.members() if self.shared else (), workers) if state == "searching" else None,
+            eta=_eta(total - len(ended), self.shared.registry.entries() if self.shared else (), workers) if state == "searching" else None,
             workers=workers,
         )
 
@@ -190,7 +190,7 @@ class Watched:
         return f"optimize resume {shlex.quote(str(self.directory.path))}" if self.directory else ""
 
 
-def watch_directory(directory: StudyDirectory, storage: str = "") -> Watched:
+def watch_directory(directory: StudyDirectory, storage: str = "") -> StudyReader:
     """Returns the study in a directory, with its storage in the directory or in a database.
 
     Args:
@@ -205,24 +205,24 @@ def watch_directory(directory: StudyDirectory, storage: str = "") -> Watched:
     except StudyDirectoryError as error:
         raise StudyError(error.problem, where=error.where, remedy=error.remedy) from error
     try:
-        return Watched(str(directory.path), shared_of(directory, storage), directory)
+        return StudyReader(str(directory.path), shared_of(directory, storage), directory)
     except StudyError:
         if _summary(directory) is None:
             raise
-        return Watched(str(directory.path), None, directory)
+        return StudyReader(str(directory.path), None, directory)
 
 
-def watch_database(storage: str, study: str, store: Store | None = None) -> Watched:
-    """Returns the study with this name in a database. Raises the exceptions of ``in_database``."""
-    return Watched(study, in_database(storage, study, create=False), store=store)
+def watch_database(storage: str, study: str, store: Store | None = None) -> StudyReader:
+    """Returns the study with this name in a database. Raises the exceptions of ``open_database_study``."""
+    return StudyReader(study, open_database_study(storage, study, create=False), store=store)
 
 
-def shared_of(directory: StudyDirectory, storage: str = "") -> Shared:
+def shared_of(directory: StudyDirectory, storage: str = "") -> SharedStudy:
     """Returns the shared storage of the study in a directory, read-only. Raises the exceptions of ``watch_directory``."""
     config = Config.from_yaml(directory.settings)
     if config.storage:
-        return in_database(storage or config.storage, config.study or config.out.name, create=False)
-    return on_this_machine(directory, create=False)
+        return open_database_study(storage or config.storage, config.study or config.out.name, create=False)
+    return open_local_study(directory, create=False)
 
 
 def _summary(directory: StudyDirectory) -> StudySummary | None:
@@ -233,11 +233,11 @@ def _summary(directory: StudyDirectory) -> StudySummary | None:
         return None
 
 
-def _at_rest(summary: StudySummary) -> Standing:
+def _saved_status(summary: StudySummary) -> StudyStatus:
     """Returns the status of a study without active workers, from the last run's summary."""
     scores = {t.label: t.evaluation.score for t in summary.trials if t.evaluation}
     best = summary.best
-    return Standing(
+    return StudyStatus(
         study=summary.title,
         recipes=max(0, len(summary.trials) - summary.baselines),
         budget=summary.budget or 0,
@@ -256,20 +256,20 @@ def _at_rest(summary: StudySummary) -> Standing:
     )
 
 
-def _state(total: int, spent: bool, workers: Sequence[WorkerStanding], *, alone: bool) -> State:
+def _state(total: int, spent: bool, workers: Sequence[WorkerStatus], *, alone: bool) -> State:
     """Returns the state of the study; ``alone``: no study directory is known, so that confirmation and exports cannot be observed."""
-    there = {worker.state for worker in workers} - {"lost"}
+    active = {worker.state for worker in workers} - {"lost"}
     if spent and alone:
         return "done"
-    if not there:
+    if not active:
         return "stopped"
     if spent:
         return "confirming"
-    return "loading" if there == {"loading"} or not total else "searching"
+    return "loading" if active == {"loading"} or not total else "searching"
 
 
-def _eta(left: int, members: Sequence[Member], workers: Sequence[WorkerStanding]) -> float | None:
+def _eta(left: int, entries: Sequence[WorkerEntry], workers: Sequence[WorkerStatus]) -> float | None:
     """Returns the estimated seconds for the remaining trials at the average rate of the active workers, or None."""
-    there = {worker.name for worker in workers if worker.state != "lost"}
-    rate = sum(m.finished / m.seconds for m in members if m.name in there and m.seconds)
+    active = {worker.name for worker in workers if worker.state != "lost"}
+    rate = sum(m.finished / m.seconds for m in entries if m.name in active and m.seconds)
     return left / rate if rate else None

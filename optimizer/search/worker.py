@@ -9,8 +9,8 @@ from optimizer.search.loop import search
 from optimizer.search.observer import Observer
 from optimizer.search.proposals.sampler import quiet
 from optimizer.search.trials.open import open_ledger, open_shared, open_store_of
-from optimizer.search.workers.retry import Patience
-from optimizer.search.workers.transfer import fetched
+from optimizer.search.workers.retry import RetryPolicy
+from optimizer.search.workers.transfer import fetch_config
 from studies import StudyDirectory
 
 
@@ -31,7 +31,7 @@ def work(config: Config, observer: Observer) -> int:
         shared = open_shared(config, directory, create=False)
         store, own = open_store_of(config, directory), config
         try:
-            config = Patience(observer)(lambda: fetched(own, shared.study, store))
+            config = RetryPolicy(observer)(lambda: fetch_config(own, shared.study, store))
         finally:
             shared.close()
     session = prepare(config, observer)
@@ -39,4 +39,4 @@ def work(config: Config, observer: Observer) -> int:
     with open_ledger(session, prompts, directory, observer, joining=True) as ledger:
         space, evaluator = session.space(ledger.planned_budget), session.evaluator(prompts, observer)
         search(ledger, space, evaluator, config, deadline=None, observer=observer)
-        return ledger.presence.member.finished
+        return ledger.finished

@@ -164,7 +164,7 @@ def test_three_models_by_weights(here: Path, capsys: pytest.CaptureFixture[str])
         torch.testing.assert_close(tensor, 0.5 * a[name] + 0.3 * b[name] + 0.2 * c[name], rtol=0, atol=1e-6)
 
 
-def test_an_account_gives_the_same_bytes_again(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_merge_record_gives_the_same_bytes_again(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pair, base = ["--sources", "anime_v2+x", "real.v3"], ["--base", "base-1.0"]
     jobs = {
         "sigmoid": ([], ["--method", "sigmoid", "--alpha", "0.4"]),

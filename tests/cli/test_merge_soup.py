@@ -70,8 +70,8 @@ def test_the_soup_is_the_mean_of_the_trials_it_names(
         assert relative_error(factors.delta(), sum(part.modules[path].delta() for part in parts) / len(parts)) < 2e-3
 
     config = Config.from_yaml(study.directory / "study.yaml")
-    bench = prepare(config, Silent())
-    scored = bench.evaluator(search_prompts(config, bench.sources), Silent()).evaluate(recipe).evaluation
+    session = prepare(config, Silent())
+    scored = session.evaluator(search_prompts(config, session.sources), Silent()).evaluate(recipe).evaluation
     assert scored.score == pytest.approx(soup["score"], abs=1e-6)
     assert {"soup", "stack", "naive", "a alone", "b alone"} <= set(soup["confirmed"])
     assert soup["preferred"] in soup["confirmed"]

@@ -11,19 +11,17 @@ import pytest
 
 from optimizer.cli.main import execute
 from optimizer.cli.status import _shown, _time
-from optimizer.search.status import Standing, WorkerStanding
+from optimizer.search.status import StudyStatus, WorkerStatus
 
 RUN = [sys.executable, "-m", "optimizer"]
-WORKER = WorkerStanding(
-    name="n", host="[bold]h", pid=7, state="working", trial=3, finished=2, failed=0, pictures_per_second=1.5, seen=100.0
-)
+WORKER = WorkerStatus(name="n", host="[bold]h", pid=7, state="working", trial=3, finished=2, failed=0, pictures_per_second=1.5, seen=100.0)
 
 
-def standing(**changes: object) -> Standing:
+def status(**changes: object) -> StudyStatus:
     scores = {"best": 0.5, "stack": 0.25, "naive": None}
     counts = {"recipes": 1, "budget": 4, "failed": 1, "trials": 8, "ended": 5, "running": 1}
     known = {"study": "a + b", "finished": False, "file": "", "resume": "", "state": "searching", "best_label": "trial 4"}
-    return Standing.model_validate(scores | counts | known | changes)
+    return StudyStatus.model_validate(scores | counts | known | changes)
 
 
 def test_times_read_well() -> None:
@@ -33,7 +31,7 @@ def test_times_read_well() -> None:
 def test_a_page_of_facts(capsys: pytest.CaptureFixture[str]) -> None:
     from rich.console import Console
 
-    Console(width=100).print(_shown(standing(eta=300.0, workers=(WORKER,), evaluations=3)))
+    Console(width=100).print(_shown(status(eta=300.0, workers=(WORKER,), evaluations=3)))
     out = capsys.readouterr().out
     facts = [
         "   trials  5 of 8, 1 running, 1 failed",

@@ -13,7 +13,7 @@ from optimizer.errors import StudyError
 from optimizer.search.evaluation import fingerprint as context
 from optimizer.search.evaluation.fingerprint import check_same_inputs
 from optimizer.search.proposals import space
-from optimizer.search.workers.storage import on_this_machine
+from optimizer.search.workers.storage import open_local_study
 from studies import StudyDirectory
 from studies.store import FolderStore
 from studies.trial_log import StudyEntry, TrialLog
@@ -52,7 +52,7 @@ def test_a_larger_budget_does_not_change_the_space(options: dict[str, Any]) -> N
 def test_an_older_study_is_accepted_and_learns_what_it_lacks(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     directory = StudyDirectory(options["out"])
     first = optimize(**options, observer=After(1, rendering=False))
-    study, log = on_this_machine(directory).study, TrialLog(FolderStore(directory.path))
+    study, log = open_local_study(directory).study, TrialLog(FolderStore(directory.path))
     full = study.user_attrs["inputs"]
     assert list(full) == BOUND
     old = {name: full[name] for name in BOUND[:5]}
@@ -60,7 +60,7 @@ def test_an_older_study_is_accepted_and_learns_what_it_lacks(options: dict[str, 
     log.begin(StudyEntry(budget=2, inputs=old))
     resumed = optimize(**options)
     assert trials(resumed.trials)[:1] == trials(first.trials)
-    assert on_this_machine(directory).study.user_attrs["inputs"] == full
+    assert open_local_study(directory).study.user_attrs["inputs"] == full
     assert log.beginning == StudyEntry(budget=2, inputs=full)
     monkeypatch.setattr(context, "SCORER", 99)
     with pytest.raises(StudyError, match="scorer: version 1 → version 99"):

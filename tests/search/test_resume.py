@@ -14,8 +14,10 @@ from optimizer import Study, optimize
 from optimizer.errors import StudyError
 from optimizer.search.evaluation.evaluator import Evaluator
 from optimizer.search.proposals import sampler
-from optimizer.search.trials.ledger import Ledger, alone_in
+from optimizer.search.trials.run_lock import lock_run
+from optimizer.search.workers.trial_writer import StorageTrialWriter
 from studies import StudyDirectory
+from studies.trial_log import TrialLog
 from tests.search.runs import After, trials
 from tests.studio import Studio
 
@@ -77,8 +79,8 @@ def _run_until_killed(run: dict[str, Any], target: object, name: str, when: Call
 @pytest.mark.parametrize(
     ("target", "name", "when", "written"),
     [
-        pytest.param(optuna.Study, "enqueue_trial", lambda study, *_: len(study.trials) == 3, 0, id="while the first trials are queued"),
-        pytest.param(Ledger, "tell", lambda _, trial, *rest: trial.number == 6, 7, id="between writing an evaluation and telling it"),
+        pytest.param(StorageTrialWriter, "create", lambda writer, trial, number: number == 3, 0, id="while the first trials are queued"),
+        pytest.param(TrialLog, "add", lambda log, entry: entry.number == 6, 7, id="between writing an evaluation and telling it"),
         pytest.param(
             optuna.Trial,
             "suggest_float",
@@ -126,7 +128,7 @@ def test_a_torn_journal_and_the_locks_of_a_dead_process(whole: Study, options: d
 
 
 def test_one_run_at_a_time(options: dict[str, Any], tmp_path: Path) -> None:
-    with alone_in(StudyDirectory(tmp_path)), pytest.raises(StudyError) as caught:
+    with lock_run(StudyDirectory(tmp_path)), pytest.raises(StudyError) as caught:
         optimize(**options, out=tmp_path)
     assert str(caught.value) == f"{tmp_path}: another run is working on the study here — wait until it ends, or choose another --out"
 

@@ -17,8 +17,8 @@ from PIL import Image
 
 from optimizer.cli.main import execute
 from optimizer.search.images.contact_sheets import keep_sheet, sheet, sheet_links
-from optimizer.search.trials.optuna_notes import ending, introduce, note, note_attributes
-from optimizer.search.workers.trial_writes import StorageWrites
+from optimizer.search.trials.optuna_notes import introduce, note, note_attributes, result_of
+from optimizer.search.workers.trial_writer import StorageTrialWriter
 from optimizer.ui.dashboard import Sheets, board
 from studies.records import Evaluation, SourceScore
 from studies.store import FolderStore
@@ -37,7 +37,7 @@ def test_a_study_is_shown_and_cannot_be_changed(tmp_path: Path) -> None:
     keep_sheet(store, FOUND.recipe_hash, torch.zeros((4, 3, 16, 16), dtype=torch.uint8))
     introduce(study)
     study.ask()
-    assert StorageWrites(study).end(study.trials[0], ending(study.trials[0], "key", FOUND, sheet_links(store, FOUND.recipe_hash)))
+    assert StorageTrialWriter(study).end(study.trials[0], result_of(study.trials[0], "key", FOUND, sheet_links(store, FOUND.recipe_hash)))
     with board(study._storage, store, 0) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}"

@@ -178,7 +178,7 @@ def _crew_until_it_ends(job: Job, lot: random.Random, faults: Counter[str], most
     run = job.begin(job.words("--workers", "3"), job.out.with_suffix(".log"))
     while run.code is None:
         _wait(run, lot.uniform(0.3, 2))
-        others = [pid for pid in _members(job.out) if pid != run.popen.pid]
+        others = [pid for pid in _worker_pids(job.out) if pid != run.popen.pid]
         if faults.total() >= most or run.code is not None:
             run.popen.wait()
         elif lot.random() < 0.15:
@@ -190,8 +190,8 @@ def _crew_until_it_ends(job: Job, lot: random.Random, faults: Counter[str], most
     assert run.code == 0, run.told
 
 
-def _members(out: Path) -> list[int]:
-    """Process numbers on the roster."""
+def _worker_pids(out: Path) -> list[int]:
+    """Process numbers in the registry."""
     found = []
     for file in sorted((out / "workers").glob("[!.]*.json")):
         with suppress(FileNotFoundError):

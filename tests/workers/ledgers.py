@@ -22,7 +22,7 @@ from optimizer.search.evaluation.session import prepare
 from optimizer.search.observer import Silent
 from optimizer.search.proposals.sampler import quiet
 from optimizer.search.workers.claims import counted
-from optimizer.search.workers.storage import Shared, in_database, on_this_machine
+from optimizer.search.workers.storage import SharedStudy, open_database_study, open_local_study
 from studies import EvaluationCache, StudyDirectory, load_summary
 from studies.store import FolderStore
 from tests.search.runs import trials
@@ -60,16 +60,16 @@ class Findings:
         return Findings(**{name: value + getattr(other, name) for name, value in vars(self).items()})
 
 
-def opened(job: Job) -> Shared:
+def opened(job: Job) -> SharedStudy:
     """The Optuna study of a job."""
     quiet()
-    return in_database(job.storage, job.name, create=False) if job.storage else on_this_machine(StudyDirectory(job.out))
+    return open_database_study(job.storage, job.name, create=False) if job.storage else open_local_study(StudyDirectory(job.out))
 
 
 def examined(job: Job, watch: Watch, *, differing: bool = False) -> Findings:
     """Check everything about a study that has ended."""
     shared = opened(job)
-    everything, ours = shared.study.get_trials(deepcopy=False), counted(shared.study)
+    everything, ours = (found := shared.study.get_trials(deepcopy=False)), counted(found)
     shared.close()
     ended = [t for t in ours if t.state.is_finished()]
     with (job.out / "trials.csv").open(newline="") as file:

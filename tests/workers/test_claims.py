@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 
@@ -14,12 +16,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optimizer.search.labels import FIXED
 from optimizer.search.workers.claims import Claims, Idle, counted, times_lost
-from optimizer.search.workers.registry import Member
-from optimizer.search.workers.storage import Shared, in_database, on_this_machine
-from optimizer.search.workers.trial_writes import Ending
+from optimizer.search.workers.registry import WorkerEntry
+from optimizer.search.workers.storage import SharedStudy, open_database_study, open_local_study
+from optimizer.search.workers.trial_writer import TrialResult
 from studies import StudyDirectory
 
-OPENED: list[Shared] = []
+OPENED: list[SharedStudy] = []
 
 CLAIMANT = """
 import sys
@@ -28,8 +30,17 @@ claim_all(open_at(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
 """
 
 
-def open_at(place: str) -> Shared:
-    OPENED.append(in_database(place, "claims", create=True, grace=60) if "://" in place else on_this_machine(StudyDirectory(Path(place))))
+class NoLock:
+    """A lock that excludes nobody."""
+
+    def held(self) -> nullcontext[None]:
+        return nullcontext()
+
+
+def open_at(place: str) -> SharedStudy:
+    OPENED.append(
+        open_database_study(place, "claims", create=True, grace=60) if "://" in place else open_local_study(StudyDirectory(Path(place)))
+    )
     return OPENED[-1]
 
 
@@ -42,15 +53,15 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         OPENED.pop().close()
 
 
-def member(name: str) -> Member:
-    return Member(name=name, host="here", pid=1)
+def entry(name: str) -> WorkerEntry:
+    return WorkerEntry(name=name, host="here", pid=1)
 
 
 def worker(place: str, name: str, *, alive: bool = True) -> Claims:
     shared = open_at(place)
     if alive:
-        shared.roster.sign(member(name))
-    return Claims(shared.study, shared.gate, shared.roster, name)
+        shared.registry.write(entry(name))
+    return Claims(shared.study, shared.lock, shared.registry, shared.writer, name)
 
 
 def taken(claims: Claims, total: int = 3) -> FrozenTrial:
@@ -59,12 +70,12 @@ def taken(claims: Claims, total: int = 3) -> FrozenTrial:
     return trial
 
 
-def claim_all(shared: Shared, name: str, total: int) -> None:
-    shared.roster.sign(member(name))
-    claims = Claims(shared.study, shared.gate, shared.roster, name)
+def claim_all(shared: SharedStudy, name: str, total: int) -> None:
+    shared.registry.write(entry(name))
+    claims = Claims(shared.study, shared.lock, shared.registry, shared.writer, name)
     while isinstance(trial := claims.take(total).trial, FrozenTrial):
         by = [*trial.user_attrs.get("by", []), name]
-        assert shared.writes.end(trial, Ending(0.5, {"by": by}))
+        assert shared.writer.end(trial, TrialResult(0.5, {"by": by}))
 
 
 def test_a_dead_workers_trial_goes_to_another_and_counts_as_lost(place: str) -> None:
@@ -96,27 +107,12 @@ def test_a_trial_that_was_given_back_does_not_count_as_lost(place: str) -> None:
     assert times_lost(found) == 0
 
 
-def test_a_surplus_trial_is_given_up_and_counts_for_nothing(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    claims = worker(place, "one")
-    real = Claims._begun
-
-    def late(self: Claims, known: Sequence[FrozenTrial]) -> int:  # another gets in between: the gate's connection has broken
-        claims.study.tell(claims.study.ask(), 0.5)
-        return real(self, known)
-
-    monkeypatch.setattr(Claims, "_begun", late)
-    assert claims.take(1).trial is Idle.WAIT
-    assert claims.take(1).trial is Idle.DONE
-    assert [t.number for t in counted(claims.study)] == [0]
-    assert [t.state for t in claims.study.trials] == [TrialState.COMPLETE, TrialState.FAIL]
-
-
-def test_a_surplus_trial_whose_worker_died_while_it_gave_it_up_is_ended(place: str) -> None:
+def test_a_trial_beyond_the_budget_that_an_earlier_version_cancelled_counts_for_nothing(place: str) -> None:
     claims = worker(place, "one")
     claims.study.ask().set_user_attr("surplus", True)
-    claims.study.tell(taken(claims, 1).number, 0.5)
-    assert claims.take(1).trial is Idle.DONE
-    assert [t.state for t in claims.study.trials] == [TrialState.FAIL, TrialState.COMPLETE]
+    claims.study.tell(0, state=TrialState.FAIL)
+    assert taken(claims, 1).number == 1
+    assert [t.number for t in counted(claims.study.trials)] == [1]
 
 
 def test_queued_trials_come_first_and_in_order(place: str) -> None:
@@ -151,6 +147,19 @@ def test_the_budget_is_exact_when_eight_threads_ask_at_once(place: str) -> None:
     _check_whole(open_at(place).study, 30)
 
 
+@pytest.mark.postgres
+def test_the_budget_is_exact_in_a_database_without_a_lock(database: str) -> None:
+    shares = [replace(open_at(database), lock=NoLock()) for _ in range(8)]
+    threads = [Thread(target=claim_all, args=(shared, f"worker {i}", 30)) for i, shared in enumerate(shares)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    _check_whole(shares[0].study, 30)
+    while OPENED:
+        OPENED.pop().close()
+
+
 def test_the_budget_is_exact_when_four_processes_ask_at_once(place: str) -> None:
     open_at(place)
     commands = [[sys.executable, "-c", CLAIMANT, place, f"worker {i}", "24"] for i in range(4)]
@@ -162,6 +171,6 @@ def test_the_budget_is_exact_when_four_processes_ask_at_once(place: str) -> None
 
 
 def _check_whole(study: optuna.Study, total: int) -> None:
-    assert [t.number for t in counted(study)] == list(range(total))
+    assert [t.number for t in counted(study.trials)] == list(range(total))
     assert {t.state for t in study.trials} == {TrialState.COMPLETE}
     assert {len(t.user_attrs["by"]) for t in study.trials} == {1}

@@ -12,7 +12,7 @@ from typing import Any
 import optuna
 import pytest
 
-from optimizer.search.workers.journal import Journal, whole_length
+from optimizer.search.workers.journal import Journal, complete_length
 
 FULL = """
 import resource, sys
@@ -55,7 +55,7 @@ def test_a_torn_last_line_is_not_read_and_goes_with_the_next_one(tmp_path: Path,
     Journal(path).append_logs([{"n": 0}])
     whole = path.read_bytes()
     path.write_bytes(whole + torn)
-    assert whole_length(path) == len(whole)
+    assert complete_length(path) == len(whole)
     assert read(path) == [{"n": 0}]
     Journal(path).append_logs([{"n": 1}])
     assert read(path) == [{"n": 0}, {"n": 1}]

@@ -12,12 +12,11 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages.journal import JournalFileBackend
 
 from optimizer import Study, optimize
-from optimizer.merging import Recipe
 from optimizer.search import loop
 from optimizer.search.observer import Silent
-from optimizer.search.trials.ledger import Ledger
 from optimizer.search.workers.claims import MOST_LOST
 from optimizer.search.workers.journal import Journal
+from studies import EvaluationCache
 from studies.records import Evaluation
 from tests.search.runs import trials
 from tests.workers.runs import Sources
@@ -87,12 +86,12 @@ def test_a_trial_over_which_too_many_workers_have_died_fails_and_the_search_goes
 
 
 def test_where_another_worker_was_first_its_evaluation_stands(sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = Ledger.keep
+    real = EvaluationCache.add
 
-    def late(ledger: Ledger, recipe: Recipe, evaluation: Evaluation, *rest: Any) -> Evaluation:
-        ledger.cache.put(ledger.key(recipe), evaluation.model_copy(update={"score": 0.0625}))
-        return real(ledger, recipe, evaluation, *rest)
+    def late(cache: EvaluationCache, key: str, evaluation: Evaluation) -> Evaluation:
+        cache.put(key, evaluation.model_copy(update={"score": 0.0625}))
+        return real(cache, key, evaluation)
 
-    monkeypatch.setattr(Ledger, "keep", late)
+    monkeypatch.setattr(EvaluationCache, "add", late)
     found = run(sources, tmp_path)
     assert {t.evaluation.score for t in found.trials if t.evaluation} == {0.0625}

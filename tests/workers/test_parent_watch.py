@@ -7,10 +7,10 @@ import signal
 import subprocess
 import sys
 
-from optimizer.search.workers.parent_watch import TIED
+from optimizer.search.workers.parent_watch import STARTED_BY_RUN
 
 PROGRAM = (
-    "from optimizer.search.workers.parent_watch import leave_with_parent; import time; leave_with_parent(); time.sleep({}); print('ended')"
+    "from optimizer.search.workers.parent_watch import exit_with_parent; import time; exit_with_parent(); time.sleep({}); print('ended')"
 )
 
 
@@ -18,7 +18,7 @@ def started(seconds: float) -> subprocess.Popen[str]:
     """A worker whose run holds its standard input open."""
     command = [sys.executable, "-c", PROGRAM.format(seconds)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, text=True, env=os.environ | {TIED: "1"}, **pipes)  # type: ignore[call-overload, no-any-return]
+    return subprocess.Popen(command, text=True, env=os.environ | {STARTED_BY_RUN: "1"}, **pipes)  # type: ignore[call-overload, no-any-return]
 
 
 def test_one_whose_work_is_done_ends_while_the_run_goes_on() -> None:

@@ -11,21 +11,21 @@ from pathlib import Path
 import optuna
 import pytest
 
-from optimizer.search.workers.registry import FolderRoster, Member, StudyRoster, newcomer
+from optimizer.search.workers.registry import FolderRegistry, StudyRegistry, WorkerEntry, new_worker
 
 SIGNS = """
 import sys, time
 from pathlib import Path
-from optimizer.search.workers.registry import FolderRoster, Member
-roster = FolderRoster(Path(sys.argv[1]))
-roster.sign(Member(name="other", host="here", pid=1))
+from optimizer.search.workers.registry import FolderRegistry, WorkerEntry
+registry = FolderRegistry(Path(sys.argv[1]))
+registry.write(WorkerEntry(name="other", host="here", pid=1))
 print("signed", flush=True)
 time.sleep(600)
 """
 
 
-def member(name: str, beat: int = 0, state: str = "working") -> Member:
-    return Member(name=name, host="here", pid=1, beat=beat, state=state)
+def entry(name: str, beat: int = 0, state: str = "working") -> WorkerEntry:
+    return WorkerEntry(name=name, host="here", pid=1, beat=beat, state=state)
 
 
 @pytest.fixture
@@ -40,27 +40,27 @@ def other(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_in_a_folder_a_process_is_alive_until_it_ends_and_is_then_forgotten(tmp_path: Path, other: subprocess.Popen[str]) -> None:
-    roster = FolderRoster(tmp_path)
-    assert roster.alive("other")
-    assert [m.name for m in roster.members()] == ["other"]
+    registry = FolderRegistry(tmp_path)
+    assert registry.alive("other")
+    assert [m.name for m in registry.entries()] == ["other"]
     other.kill()
     other.wait()
-    assert not roster.alive("other")
-    assert roster.members() == []
+    assert not registry.alive("other")
+    assert registry.entries() == []
     assert list(tmp_path.iterdir()) == []
 
 
 def test_in_a_folder_the_clock_does_not_matter(tmp_path: Path, other: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "time", lambda: 0.0)
     monkeypatch.setattr(time, "monotonic", lambda: 1e12)
-    assert FolderRoster(tmp_path).alive("other")
+    assert FolderRegistry(tmp_path).alive("other")
 
 
 def test_in_a_folder_whoever_signs_off_or_never_signed_is_not_alive(tmp_path: Path) -> None:
-    here, elsewhere = FolderRoster(tmp_path / "workers"), FolderRoster(tmp_path / "workers")
-    here.sign(member("one"))
+    here, elsewhere = FolderRegistry(tmp_path / "workers"), FolderRegistry(tmp_path / "workers")
+    here.write(entry("one"))
     assert here.alive("one")
-    here.sign(member("one", state="left"))
+    here.write(entry("one", state="left"))
     assert not elsewhere.alive("one")
     assert not elsewhere.alive("nobody")
     assert not (tmp_path / "workers").exists()
@@ -68,13 +68,13 @@ def test_in_a_folder_whoever_signs_off_or_never_signed_is_not_alive(tmp_path: Pa
 
 def test_a_name_cannot_lead_out_of_the_folder(tmp_path: Path) -> None:
     (tmp_path / "victim.lock").touch()
-    assert not FolderRoster(tmp_path / "workers").alive("../victim")
+    assert not FolderRegistry(tmp_path / "workers").alive("../victim")
     assert (tmp_path / "victim.lock").exists()
 
 
 def test_a_torn_file_in_the_folder_is_no_member(tmp_path: Path) -> None:
     (tmp_path / "torn.json").write_text('{"name": "to')
-    assert FolderRoster(tmp_path).members() == []
+    assert FolderRegistry(tmp_path).entries() == []
 
 
 @pytest.fixture
@@ -93,24 +93,24 @@ def study() -> optuna.Study:
 
 
 def test_in_a_study_whoever_counts_up_is_alive_and_who_stops_is_dead_after_the_grace(study: optuna.Study, clock: dict[str, float]) -> None:
-    there, here = StudyRoster(study, 60), StudyRoster(study, 60)
-    there.sign(member("other", 1))
+    there, here = StudyRegistry(study, 60), StudyRegistry(study, 60)
+    there.write(entry("other", 1))
     assert here.alive("other")
     clock["now"] += 59
     assert here.alive("other")
-    there.sign(member("other", 2))
+    there.write(entry("other", 2))
     clock["now"] += 59
     assert here.alive("other")
     clock["now"] += 60
     assert not here.alive("other")
-    there.sign(member("other", 3))
+    there.write(entry("other", 3))
     assert here.alive("other")
 
 
 def test_in_a_study_the_first_look_begins_the_grace_however_old_the_sign_is(study: optuna.Study, clock: dict[str, float]) -> None:
-    StudyRoster(study, 60).sign(member("other", 7))
+    StudyRegistry(study, 60).write(entry("other", 7))
     clock["now"] += 1e6
-    here = StudyRoster(study, 60)
+    here = StudyRegistry(study, 60)
     assert here.alive("other")
     clock["now"] += 60
     assert not here.alive("other")
@@ -119,16 +119,16 @@ def test_in_a_study_the_first_look_begins_the_grace_however_old_the_sign_is(stud
 def test_in_a_study_whoever_signs_off_or_never_signed_is_not_alive_and_oneself_always_is(
     study: optuna.Study, clock: dict[str, float]
 ) -> None:
-    here, there = StudyRoster(study, 60), StudyRoster(study, 60)
-    here.sign(member("one"))
+    here, there = StudyRegistry(study, 60), StudyRegistry(study, 60)
+    here.write(entry("one"))
     clock["now"] += 1e6
     assert here.alive("one")
-    here.sign(member("one", state="left"))
+    here.write(entry("one", state="left"))
     assert not here.alive("one")
     assert not there.alive("one")
     assert not there.alive("nobody")
-    assert there.members() == []
+    assert there.entries() == []
 
 
 def test_every_newcomer_has_a_name_of_its_own() -> None:
-    assert len({newcomer().name for _ in range(100)}) == 100
+    assert len({new_worker().name for _ in range(100)}) == 100

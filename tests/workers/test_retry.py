@@ -1,4 +1,4 @@
-"""Patience: an outage is waited out, and told of without what nobody may read."""
+"""Retries: an outage is waited out, and told of without what nobody may read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sqlalchemy.exc import OperationalError
 
 from optimizer.errors import StudyError
 from optimizer.search.observer import Silent, Stopped
-from optimizer.search.workers.retry import Patience, reason
+from optimizer.search.workers.retry import RetryPolicy, reason
 
 
 class Watcher(Silent):
@@ -50,7 +50,7 @@ def away() -> OperationalError:
 
 def test_an_outage_is_told_once_and_waited_out(monkeypatch: pytest.MonkeyPatch) -> None:
     watcher = Watcher(monkeypatch)
-    assert Patience(watcher)(failing(8, away())) == "answer"
+    assert RetryPolicy(watcher)(failing(8, away())) == "answer"
     assert watcher.pauses == [0.5, 1, 2, 4, 8, 15, 15, 15]
     assert watcher.notes == [
         "the storage does not answer (server closed the connection); trying again for 10 min",
@@ -60,14 +60,14 @@ def test_an_outage_is_told_once_and_waited_out(monkeypatch: pytest.MonkeyPatch) 
 
 def test_where_nothing_fails_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     watcher = Watcher(monkeypatch)
-    assert Patience(watcher)(failing(0, away())) == "answer"
+    assert RetryPolicy(watcher)(failing(0, away())) == "answer"
     assert watcher.notes == []
 
 
 def test_a_storage_that_stays_away_ends_the_run_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     watcher = Watcher(monkeypatch)
     with pytest.raises(StudyError) as caught:
-        Patience(watcher, seconds=60)(failing(1000, away()))
+        RetryPolicy(watcher, seconds=60)(failing(1000, away()))
     assert str(caught.value) == (
         "the storage does not answer (server closed the connection) — "
         "start the database, then run the same command again: everything finished is kept"
@@ -77,20 +77,20 @@ def test_a_storage_that_stays_away_ends_the_run_with_what_to_do(monkeypatch: pyt
 
 def test_a_stop_during_an_outage_gets_through(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Stopped):
-        Patience(Watcher(monkeypatch, stop_after=3))(failing(1000, away()))
+        RetryPolicy(Watcher(monkeypatch, stop_after=3))(failing(1000, away()))
 
 
 @pytest.mark.parametrize("error", [ValueError("a mistake"), KeyError("x"), UpdateFinishedTrialError("it has ended")])
 def test_what_is_no_outage_is_not_repeated(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     watcher = Watcher(monkeypatch)
     with pytest.raises(type(error)):
-        Patience(watcher)(failing(1, error))
+        RetryPolicy(watcher)(failing(1, error))
     assert watcher.pauses == []
 
 
 @pytest.mark.parametrize("error", [StorageInternalError("away"), ConnectionResetError("away"), TimeoutError("away"), away()])
 def test_every_kind_of_outage_is_waited_out(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    assert Patience(Watcher(monkeypatch))(failing(2, error)) == "answer"
+    assert RetryPolicy(Watcher(monkeypatch))(failing(2, error)) == "answer"
 
 
 def test_the_reason_is_one_line_without_the_password() -> None:
@@ -128,7 +128,7 @@ def test_a_real_server_that_restarts(database: str, server: object, monkeypatch:
         with engine.connect() as connection:
             return int(connection.execute(text("SELECT 1")).scalar_one())
 
-    assert Patience(watcher)(asked) == 1
+    assert RetryPolicy(watcher)(asked) == 1
     engine.dispose()
     assert watcher.told[0].startswith("the storage does not answer (")
     assert watcher.told[1:] == ("started", "the storage answers again")

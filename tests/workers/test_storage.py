@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from optimizer.errors import StudyError, UsageError
-from optimizer.search.workers.storage import grace_seconds, heartbeat_seconds, in_database, on_this_machine
+from optimizer.search.workers.storage import grace_seconds, heartbeat_seconds, open_database_study, open_local_study
 from studies import StudyDirectory
 from tests.postgres import PASSWORD, free_port
 from tests.workers.runs import Job, Sources
@@ -21,7 +21,7 @@ CHECK = "check the address, PGPASSWORD or the service file, and that the server 
 
 def refused(url: str, *, create: bool = True) -> str:
     with pytest.raises((UsageError, StudyError)) as caught:
-        in_database(url, "s", create=create)
+        open_database_study(url, "s", create=create)
     told = str(caught.value)
     del caught
     with warnings.catch_warnings():  # of connections of a storage that Optuna could not open and has dropped
@@ -68,7 +68,7 @@ def test_a_driver_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.postgres
 def test_a_study_that_is_not_in_the_database(database: str) -> None:
-    in_database(database, "other", create=True).close()
+    open_database_study(database, "other", create=True).close()
     told = refused(database, create=False)
     assert told == "--study: there is no study 's' in the database — begin it with optimize --storage … --study s, or check the name"
 
@@ -90,7 +90,7 @@ def test_a_wrong_password_is_not_repeated(database: str) -> None:
 
 @pytest.mark.postgres
 def test_two_begin_the_same_study_and_share_it(database: str) -> None:
-    first, second = (in_database(database, "s", create=True) for _ in range(2))
+    first, second = (open_database_study(database, "s", create=True) for _ in range(2))
     first.study.ask()
     assert len(second.study.trials) == 1
     first.close()
@@ -99,10 +99,10 @@ def test_two_begin_the_same_study_and_share_it(database: str) -> None:
 
 def test_a_damaged_journal_is_named_with_what_to_do(tmp_path: Path) -> None:
     directory = StudyDirectory(tmp_path).create()
-    on_this_machine(directory)
+    open_local_study(directory)
     directory.journal.write_bytes(b"{broken}\n" + directory.journal.read_bytes())
     with pytest.raises(StudyError) as caught:
-        on_this_machine(directory)
+        open_local_study(directory)
     assert str(caught.value).startswith(f"{directory.journal}: the journal is damaged (")
     assert str(caught.value).endswith(f") — rebuild it from the evaluations: optimize repair {directory.path}")
 
@@ -132,6 +132,6 @@ def test_a_password_is_in_nothing_that_a_run_leaves_or_says(database: str, sourc
     kept = [path for path in out.parent.rglob("*") if path.is_file()]
     assert {"study.yaml", "summary.json", "report.html", "1.log", "log", "worker-log"} <= {path.name for path in kept}
     assert [path for path in kept if PASSWORD.encode() in path.read_bytes()] == []
-    shared = in_database(database, job.name, create=False)
+    shared = open_database_study(database, job.name, create=False)
     assert PASSWORD not in str(shared.study.user_attrs)
     shared.close()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from optimizer.cli.main import execute
-from optimizer.search.workers.storage import in_database
+from optimizer.search.workers.storage import open_database_study
 from tests.postgres import PASSWORD
 from tests.workers.runs import Job, Sources
 
@@ -31,7 +31,7 @@ def test_a_database(
     monkeypatch.setenv("XDG_CACHE_HOME", str(out.parent / "cache"))
     job = Job(sources, out, budget=1, storage=database, artifacts=str(out.parent / "store"))
     assert job.begin(job.words(), out.with_suffix(".log")).popen.wait() == 0
-    shared = in_database(database, "s", create=False)
+    shared = open_database_study(database, "s", create=False)
     shared.study.set_user_attr("total", 6)
     shared.close()
     meant = {"OUT": str(out), "URL": database, "STORE": job.artifacts}

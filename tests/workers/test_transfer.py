@@ -13,7 +13,7 @@ from optimizer.search.config import Config
 from optimizer.search.evaluation.session import prepare
 from optimizer.search.observer import Silent
 from optimizer.search.workers import transfer as travel
-from optimizer.search.workers.transfer import fetched, send
+from optimizer.search.workers.transfer import fetch_config, send
 from studies.store import FolderStore
 from tests.workers.runs import Sources
 
@@ -34,23 +34,23 @@ def test_sources_arrive_by_content_and_settings_are_those_of_the_study_but_for_w
     begun: tuple[optuna.Study, FolderStore, Config], sources: Sources, tmp_path: Path
 ) -> None:
     study, store, there = begun
-    found = fetched(there, study, store)
+    found = fetch_config(there, study, store)
     assert [Path(p).read_bytes() for p in found.sources] == [Path(p).read_bytes() for p in sources]
     assert all(Path(p).is_relative_to(tmp_path / "cache" / "multilora" / "sources") for p in found.sources)
     assert [Path(p).name for p in found.sources] == ["a.safetensors", "b.safetensors"]
     assert (found.base, found.seed, found.own) == ("fake:size=4", 3, 2)
-    assert fetched(there.model_copy(update={"base": "/here/sd", "vae": "/here/vae"}), study, store).vae == "/here/vae"
+    assert fetch_config(there.model_copy(update={"base": "/here/sd", "vae": "/here/vae"}), study, store).vae == "/here/vae"
     assert (found.storage, found.artifacts, found.device, found.batch) == ("postgresql://elsewhere/d", "/mnt/store", "cpu", 2)
 
 
 def test_files_are_kept_and_a_damaged_copy_is_fetched_again(begun: tuple[optuna.Study, FolderStore, Config], sources: Sources) -> None:
     study, store, there = begun
-    first = Path(fetched(there, study, store).sources[0])
+    first = Path(fetch_config(there, study, store).sources[0])
     first.write_bytes(b"damaged")
-    assert Path(fetched(there, study, store).sources[0]).read_bytes() == Path(sources[0]).read_bytes()
+    assert Path(fetch_config(there, study, store).sources[0]).read_bytes() == Path(sources[0]).read_bytes()
     for name in list(store.names("sources")):
         store.remove(name)
-    assert Path(fetched(there, study, store).sources[0]).read_bytes() == Path(sources[0]).read_bytes()
+    assert Path(fetch_config(there, study, store).sources[0]).read_bytes() == Path(sources[0]).read_bytes()
 
 
 @pytest.mark.parametrize("problem", ["missing", "damaged"])
@@ -62,7 +62,7 @@ def test_a_file_that_the_store_has_lost_or_spoilt(begun: tuple[optuna.Study, Fol
     else:
         store.write(name, b"damaged")
     with pytest.raises(StudyError) as caught:
-        fetched(there, study, store)
+        fetch_config(there, study, store)
     assert str(caught.value) == (
         f"{name}: b.safetensors is {problem} {'from' if problem == 'missing' else 'in'} the store — "
         "run the command that began the study again: it sends its files"
@@ -81,7 +81,7 @@ def test_sending_again_mends_the_store_and_writes_nothing_that_is_whole(
     config = Config.of(sources=sources, base="fake:size=4")
     send(config, prepare(config, Silent()).sources, study, store)
     assert written == [name]
-    assert len(fetched(there, study, store).sources) == 2
+    assert len(fetch_config(there, study, store).sources) == 2
 
 
 def test_another_version_is_refused(begun: tuple[optuna.Study, FolderStore, Config], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +89,7 @@ def test_another_version_is_refused(begun: tuple[optuna.Study, FolderStore, Conf
     monkeypatch.setattr(travel, "version", lambda name: "9.9+cpu")
     sent = study.user_attrs["version"]
     with pytest.raises(StudyError) as caught:
-        fetched(there, study, store)
+        fetch_config(there, study, store)
     assert str(caught.value) == (
         f"--study: the study was begun with {sent}, here is multilora-optimizer 9.9, torch 9.9, diffusers 9.9 — "
         "install the same versions on all machines"
@@ -98,5 +98,5 @@ def test_another_version_is_refused(begun: tuple[optuna.Study, FolderStore, Conf
 
 def test_a_study_that_nobody_has_sent_yet(tmp_path: Path) -> None:
     with pytest.raises(StudyError) as caught:
-        fetched(Config.of(), optuna.create_study(), FolderStore(tmp_path))
+        fetch_config(Config.of(), optuna.create_study(), FolderStore(tmp_path))
     assert str(caught.value) == "--study: the study has not been begun yet — start optimize --storage … first, or wait for it"

@@ -23,7 +23,7 @@ class MissingKey(ValueError):
 
 
 @dataclass(frozen=True)
-class DialectWeight:
+class NamedWeight:
     """One weight of a file, with its key in a dialect.
 
     Attributes:
@@ -45,7 +45,7 @@ class _Weight:
     paths: tuple[str, ...]
 
 
-def dialect_weights(modules: Modules, base: str, dialect: Dialect) -> Iterator[DialectWeight]:
+def named_weights(modules: Modules, base: str, dialect: Dialect) -> Iterator[NamedWeight]:
     """Yields every weight of a file in the dialect, in the order of the module paths.
 
     Args:
@@ -63,7 +63,7 @@ def dialect_weights(modules: Modules, base: str, dialect: Dialect) -> Iterator[D
         except ValueError as error:
             raise MissingKey(str(error)) from error
         prefix = f"{weight.part}." if family is None else _prefix(weight.part, family, dialect)
-        yield DialectWeight(weight.part, prefix + (weight.name.replace(".", "_") if dialect == "kohya" else weight.name), factors)
+        yield NamedWeight(weight.part, prefix + (weight.name.replace(".", "_") if dialect == "kohya" else weight.name), factors)
 
 
 def written_rows(path: str, shape: tuple[int, ...], base: str) -> int:

@@ -3,7 +3,7 @@
 from optimizer.merging.models.blend import Blend, Job
 from optimizer.merging.models.formulas import FORMULAS, Formula, check_formula
 from optimizer.merging.models.merge import ModelMerge, merge_models
-from optimizer.merging.models.recipe import account, account_path, account_text, is_account, job_of
+from optimizer.merging.models.recipe import is_merge_record, job_of, merge_record, merge_record_path, merge_record_text
 
 __all__ = [
     "FORMULAS",
@@ -11,11 +11,11 @@ __all__ = [
     "Formula",
     "Job",
     "ModelMerge",
-    "account",
-    "account_path",
-    "account_text",
     "check_formula",
-    "is_account",
+    "is_merge_record",
     "job_of",
     "merge_models",
+    "merge_record",
+    "merge_record_path",
+    "merge_record_text",
 ]

@@ -1,4 +1,4 @@
-"""Account of a merge of full models: a record of models and settings that reproduces the merge."""
+"""The merge record of full models: the models and settings that reproduce a merge, beside the merged model as YAML."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from optimizer.merging.recipe import Recipe
 
 _UNREAD = ("dtype", "rank", "sources")
 _AS_FIRST = "as the first model"
-_DTYPES = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", "I64", "I32", "I16", "I8", "U8", "BOOL")  # that an account may state
+_DTYPES = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", "I64", "I32", "I16", "I8", "U8", "BOOL")  # that a record may state
 
 
-def account(job: Job) -> dict[str, Any]:
+def merge_record(job: Job) -> dict[str, Any]:
     """Returns a job as JSON-serialisable data: names and digests of the models and the base, method, alpha or recipe, dtype, force."""
     named = [_named(model) for model in job.models]
     told: dict[str, Any] = {"kind": "model", "models": named, "method": job.formula or (job.recipe.method if job.recipe else "")}
@@ -33,35 +33,35 @@ def account(job: Job) -> dict[str, Any]:
     return told | {"dtype": job.dtype or _AS_FIRST, "force": job.force}
 
 
-def account_text(job: Job) -> str:
-    """Returns the account of a job as YAML text."""
-    return str(yaml.safe_dump(account(job), sort_keys=False, allow_unicode=True))
+def merge_record_text(job: Job) -> str:
+    """Returns the merge record of a job as YAML text."""
+    return str(yaml.safe_dump(merge_record(job), sort_keys=False, allow_unicode=True))
 
 
-def account_path(place: Path) -> Path:
-    """Returns the path of a merged model's account: in its folder, or next to its file.
+def merge_record_path(place: Path) -> Path:
+    """Returns the path of a merged model's merge record: in its folder, or next to its file.
 
     The file is not called NAME.yaml, because A1111 reads that as the model's configuration.
     """
     return place.with_name(f"{place.stem}.merge.yaml") if place.suffix == ".safetensors" else place / "merge.yaml"
 
 
-def is_account(data: object) -> bool:
-    """Returns whether parsed file content is an account of a model merge, rather than a recipe for LoRAs."""
+def is_merge_record(data: object) -> bool:
+    """Returns whether parsed file content is the merge record of full models, rather than a recipe for LoRAs."""
     return isinstance(data, Mapping) and data.get("kind") == "model"
 
 
 def job_of(told: Mapping[str, Any], models: Sequence[Model], base: Model | None, where: Path) -> Job:
-    """Returns the job that an account describes.
+    """Returns the job that a merge record describes.
 
     Args:
-        told: result of ``account``, or parsed file content.
-        models: models that the account names, in its order.
-        base: base model that the account names, or None.
-        where: path of the account, for errors.
+        told: result of ``merge_record``, or parsed file content.
+        models: models that the merge record names, in its order.
+        base: base model that the merge record names, or None.
+        where: path of the merge record, for errors.
 
     Raises:
-        RecipeError: the models are not those of the account, or the account is invalid.
+        RecipeError: the models are not those of the merge record, or it is invalid.
     """
     try:
         wanted = [(entry["name"], entry["sha256"]) for entry in told["models"]]

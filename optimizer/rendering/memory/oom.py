@@ -50,7 +50,7 @@ def attempt(action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | No
     return None
 
 
-class Ladder:
+class MemoryFallback:
     """Fallback steps of a pipeline that ran out of memory.
 
     The batch is halved repeatedly, then idle models are offloaded to the CPU, then all layers except the active one. A step is never

@@ -142,9 +142,9 @@ class Evaluator:
         """
         begun = time.perf_counter()
         scorer = self.render_baselines().scorer
-        mixed = self._load_mixer().mixed(recipe)
+        candidate, error = self._load_mixer().mixed(recipe)
         merge_seconds = time.perf_counter() - begun
-        images = self._render(mixed.candidate)
+        images = self._render(candidate)
         render_seconds = time.perf_counter() - begun - merge_seconds
         begun_scoring = time.perf_counter()
         measurements = scorer.measure(self._extract(images))
@@ -160,14 +160,14 @@ class Evaluator:
             artifacts=artifact_level(outcomes),
             metrics={
                 **metrics(outcomes, names),
-                "relative_error": mixed.error,
+                "relative_error": error,
                 "seconds_merge": merge_seconds,
                 "seconds_render": render_seconds,
                 "seconds_score": time.perf_counter() - begun_scoring,
             },
             seconds=time.perf_counter() - begun,
         )
-        return Measured(evaluation, images, measurements, mixed.candidate)
+        return Measured(evaluation, images, measurements, candidate)
 
     def _render_baseline(self, what: str, candidate: Candidate | None) -> Tensor:
         """Renders a baseline, which is required; the error names it if it cannot be rendered."""

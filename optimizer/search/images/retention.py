@@ -1,4 +1,4 @@
-"""Retention: which trials' pictures are kept on disk."""
+"""Image retention: which trials' pictures are kept on disk."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from optimizer.merging import Recipe
 from optimizer.search.config import KeepImages
-from optimizer.search.images.contact_sheets import keep_sheet
+from optimizer.search.images.contact_sheets import keep_sheet, sheet_name
 from optimizer.search.images.png import save_images
 from optimizer.search.labels import is_baseline
 from studies.records import Evaluation, TrialRecord
@@ -17,7 +17,7 @@ from studies.store import Store
 
 
 @dataclass(frozen=True)
-class Gallery:
+class ImageRetention:
     """Retention policy for the pictures of trials. Contact sheets, which are small, are kept for all trials.
 
     The pictures of one recipe are stored in one folder, shared by all of its trials.
@@ -30,14 +30,14 @@ class Gallery:
     keep: KeepImages
     best: int
 
-    def hang(self, store: Store, recipe: Recipe, images: Tensor, *, stay: bool = True) -> tuple[str, ...]:
-        """Writes the contact sheet of a trial, unless none are kept, and the pictures themselves, if ``stay``.
+    def save(self, store: Store, recipe: Recipe, images: Tensor, *, keep_pictures: bool = True) -> tuple[str, ...]:
+        """Writes the contact sheet of a trial, unless none are kept, and the pictures themselves, if ``keep_pictures``.
 
         Args:
             store: destination store.
             recipe: recipe of the trial.
             images: pictures, uint8, (n, 3, height, width).
-            stay: whether to write the pictures, as ``has_room`` decides; encoding them takes longer than all other steps except rendering.
+            keep_pictures: whether to write the pictures, as ``keeps`` decides. Encoding takes longer than all other steps but rendering.
 
         Returns:
             Names of the pictures.
@@ -45,9 +45,9 @@ class Gallery:
         if self.keep == "none":
             return ()
         keep_sheet(store, recipe.hash, images)
-        return save_images(store, f"trials/{recipe.hash[:16]}", images) if stay else ()
+        return save_images(store, f"trials/{recipe.hash[:16]}", images) if keep_pictures else ()
 
-    def has_room(self, records: Mapping[int, TrialRecord], label: str, evaluation: Evaluation) -> bool:
+    def keeps(self, records: Mapping[int, TrialRecord], label: str, evaluation: Evaluation) -> bool:
         """Returns whether the pictures of a new trial would be kept, given all trials that have ended so far.
 
         Args:
@@ -55,15 +55,33 @@ class Gallery:
             label: label of the new trial.
             evaluation: evaluation of the new trial.
         """
-        coming = TrialRecord(number=max(records, default=-1) + 1, label=label, evaluation=evaluation)
-        return self.keep == "all" or evaluation.recipe_hash in self._kept({**records, coming.number: coming})
+        new = TrialRecord(number=max(records, default=-1) + 1, label=label, evaluation=evaluation)
+        return self.keep == "all" or evaluation.recipe_hash in self._kept({**records, new.number: new})
 
-    def fallen(self, records: Mapping[int, TrialRecord]) -> list[TrialRecord]:
+    def displaced(self, records: Mapping[int, TrialRecord]) -> list[TrialRecord]:
         """Returns the ended trials whose stored pictures are no longer to be kept."""
         if self.keep == "all":
             return []
         kept = self._kept(records)
         return [r for r in records.values() if r.evaluation and r.evaluation.images and r.evaluation.recipe_hash not in kept]
+
+    def copy(self, evaluation: Evaluation, origin: Store, store: Store) -> Evaluation:
+        """Copies a trial's contact sheet and, if they are kept and complete, its pictures to another study's store.
+
+        Returns:
+            The evaluation with the pictures that the store has.
+        """
+        if self.keep == "none":
+            return evaluation.model_copy(update={"images": ()})
+        sheet = sheet_name(evaluation.recipe_hash)
+        if data := origin.read(sheet):
+            store.write(sheet, data)
+        pictures = [data for file in evaluation.images if (data := origin.read(file))]
+        if len(pictures) < len(evaluation.images):
+            return evaluation.model_copy(update={"images": ()})
+        for file, data in zip(evaluation.images, pictures, strict=True):
+            store.write(file, data)
+        return evaluation
 
     def _kept(self, records: Mapping[int, TrialRecord]) -> set[str]:
         if self.keep == "none":

@@ -11,12 +11,30 @@ from optuna.samplers import BaseSampler
 from optuna.storages import InMemoryStorage
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
+from optimizer.merging import Recipe
 from optimizer.search.labels import FIXED
 from optimizer.search.proposals.space import SearchSpace
+from optimizer.search.trials.ledger import Ledger
+from optimizer.search.trials.optuna_storage import id_of
 
 
-def proposed(space: SearchSpace, trial: FrozenTrial, known: Sequence[FrozenTrial], sampler: BaseSampler) -> FrozenTrial:
-    """Returns the trial with a value for every parameter of the space.
+def ask(
+    ledger: Ledger, space: SearchSpace, trial: FrozenTrial, known: Sequence[FrozenTrial], sampler: BaseSampler
+) -> tuple[FrozenTrial, Recipe]:
+    """Returns a trial with its parameters, which are stored then, and its recipe.
+
+    If another worker has stored other parameters for the trial first, those are returned. Arguments as of ``propose``.
+
+    Raises:
+        TrialEndedError: another worker has ended the trial.
+    """
+    proposal, recipe = propose(space, trial, known, sampler)
+    stored = ledger.propose(proposal)
+    return stored, recipe if stored.params == proposal.params else space.recipe(stored.params)
+
+
+def propose(space: SearchSpace, trial: FrozenTrial, known: Sequence[FrozenTrial], sampler: BaseSampler) -> tuple[FrozenTrial, Recipe]:
+    """Returns the trial with a value for every parameter of the space, and the recipe of these values.
 
     Args:
         space: search space of the study.
@@ -24,26 +42,25 @@ def proposed(space: SearchSpace, trial: FrozenTrial, known: Sequence[FrozenTrial
         known: trials of the study that the sampler learns from, with results and proposals.
         sampler: sampler for the values that were not queued with the trial.
     """
-    if is_whole(space, trial.params):
-        return trial
+    if recipe := complete_recipe(space, trial.params):
+        return trial, recipe
     blank = copy.copy(trial)
     blank.params, blank.distributions = {}, {}
     blank.system_attrs = {name: value for name, value in trial.system_attrs.items() if name == FIXED}
     others = [t for t in known if t.number != trial.number]
     study = optuna.create_study(storage=_Known(blank, others), sampler=sampler, direction="maximize")
-    space.suggest(asked := optuna.Trial(study, trial._trial_id))
+    recipe = space.suggest(asked := optuna.Trial(study, id_of(trial)))
     found = copy.copy(trial)
     found.params, found.distributions = asked.params, asked.distributions
-    return found
+    return found, recipe
 
 
-def is_whole(space: SearchSpace, values: Mapping[str, Any]) -> bool:
-    """Returns whether the values are a complete proposal."""
+def complete_recipe(space: SearchSpace, values: Mapping[str, Any]) -> Recipe | None:
+    """Returns the recipe of a complete proposal; None if a value is missing or not one of the space."""
     try:
-        space.suggest(FixedTrial(dict(values)))
+        return space.suggest(FixedTrial(dict(values)))
     except ValueError:
-        return False
-    return True
+        return None
 
 
 class _Known(InMemoryStorage):
@@ -57,7 +74,7 @@ class _Known(InMemoryStorage):
         self._trial, self._others = trial, others
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
-        assert trial_id == self._trial._trial_id
+        assert trial_id == id_of(self._trial)
         return copy.copy(self._trial)
 
     def get_all_trials(self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None) -> list[FrozenTrial]:

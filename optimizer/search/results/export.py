@@ -28,7 +28,7 @@ from optimizer.export import (
     write_card,
 )
 from optimizer.merging import DTYPES, Recipe
-from optimizer.merging.models import Blend, account_text
+from optimizer.merging.models import Blend, merge_record_text
 from optimizer.search.evaluation.confirmation import Confirmation, Contender
 from optimizer.search.results.export_model import export_model
 from optimizer.search.results.summary import SummaryInputs
@@ -57,7 +57,7 @@ def export_winner(inputs: SummaryInputs, directory: StudyDirectory) -> Path:
         recipe = winner.recipe.to_yaml()
     else:
         assert isinstance(winner.candidate, Blend)
-        path, recipe = export_model(winner.candidate, directory.best, name), account_text(winner.candidate.job)
+        path, recipe = export_model(winner.candidate, directory.best, name), merge_record_text(winner.candidate.job)
     write_text(directory.best / "recipe.yaml", recipe)
     write_card(_card(inputs, inputs.confirmation, path), directory.best)
     with replacing(directory.best / "preview.webp") as temporary:

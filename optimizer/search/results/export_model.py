@@ -11,7 +11,7 @@ import yaml
 from optimizer.checkpoints.open import open_model
 from optimizer.errors import ExportError
 from optimizer.export.naming import unversioned
-from optimizer.merging.models import Blend, account, account_path, account_text
+from optimizer.merging.models import Blend, merge_record, merge_record_path, merge_record_text
 from studies.atomic import write_text
 
 
@@ -35,7 +35,7 @@ def export_model(blend: Blend, best: Path, name: str) -> Path:
     place, known = _place(blend, best, unversioned(Path(name).stem))
     if not known:
         blend.first.write(blend, place, dtype=blend.job.dtype)
-        write_text(account_path(place), account_text(blend.job))
+        write_text(merge_record_path(place), merge_record_text(blend.job))
     _verify(blend, place)
     return place
 
@@ -46,15 +46,15 @@ def _place(blend: Blend, best: Path, stem: str) -> tuple[Path, bool]:
         place = best / f"{stem}_v{version}{blend.first.suffix}"
         if not place.exists():
             return place, False
-        if _read_account(place) == account(blend.job):
+        if _saved_record(place) == merge_record(blend.job):
             return place, True
     raise AssertionError("there are always more numbers")
 
 
-def _read_account(place: Path) -> object:
+def _saved_record(place: Path) -> object:
     """Returns the ``merge.yaml`` content of an existing model, or None if the model is incomplete."""
     try:
-        return yaml.safe_load(account_path(place).read_text(encoding="utf-8"))
+        return yaml.safe_load(merge_record_path(place).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return None
 

@@ -23,7 +23,7 @@ from optimizer.rendering.memory.oom import Note
 from optimizer.rendering.prompts import Subject
 from optimizer.search.config import Config
 from optimizer.search.proposals.space import SearchSpace, space_of_models
-from optimizer.search.sources.source import Ensemble, Mixed, Source, checked_role, unique_names
+from optimizer.search.sources.source import Ensemble, Source, checked_role, unique_names
 
 
 @dataclass(frozen=True)
@@ -144,9 +144,9 @@ class ModelMixer:
             return None
         return self._ensemble.only(source, self._device) if self._ensemble.apart else self._ensemble.models[source]
 
-    def mixed(self, recipe: Recipe) -> Mixed:
-        """Returns the blend that a recipe describes."""
-        return Mixed(self._ensemble.blend(recipe, self._device), 0.0)
+    def mixed(self, recipe: Recipe) -> tuple[Blend, float]:
+        """Returns the blend that a recipe describes, which is never compressed."""
+        return self._ensemble.blend(recipe, self._device), 0.0
 
 
 def load_models(config: Config) -> ModelEnsemble:

@@ -9,7 +9,6 @@ import torch
 from optimizer.adapters import Adapter
 from optimizer.merging import DTYPES, Merged, Merger, Recipe
 from optimizer.rendering.memory.oom import Note, attempt
-from optimizer.search.sources.source import Mixed
 
 
 class LoraMixer:
@@ -29,15 +28,15 @@ class LoraMixer:
         """Returns the adapter of one source, unmerged."""
         return self._adapters[source]
 
-    def mixed(self, recipe: Recipe) -> Mixed:
-        """Returns the merge with weights as its file stores them.
+    def mixed(self, recipe: Recipe) -> tuple[Adapter, float]:
+        """Returns the merge with weights as its file stores them, and its compression error.
 
         If all weights are 0 the merge has no modules. Such a proposal gets a low score, so that the sampler avoids the region.
         """
         if not any(recipe.weights):
-            return Mixed(Adapter(name="nothing", modules={}, base=self._adapters[0].base), 0.0)
+            return Adapter(name="nothing", modules={}, base=self._adapters[0].base), 0.0
         found = self._here(recipe) if self._device.type == "cpu" else attempt(self._here, recipe) or self._on_cpu(recipe)
-        return Mixed(found.adapter, found.error)
+        return found.adapter, found.error
 
     def _here(self, recipe: Recipe) -> Merged:
         if self._merger is None:

@@ -64,27 +64,21 @@ class Source(ABC):
         return 0, 0
 
 
-@dataclass(frozen=True)
-class Mixed:
-    """A candidate with the approximation error of its merge.
-
-    Attributes:
-        candidate: merge with weights as its file stores them, so that the scored weights are the exported ones.
-        error: compression error relative to ‖ΔW‖, in [0, 1].
-    """
-
-    candidate: Candidate
-    error: float
-
-
 class Mixer(Protocol):
     """Creates candidates."""
 
     def alone(self, source: int) -> Candidate | None:
         """Returns a source without merging; None if the source is the base itself."""
 
-    def mixed(self, recipe: Recipe) -> Mixed:
-        """Returns the merge that the recipe describes; raises RecipeError if it does not fit the sources."""
+    def mixed(self, recipe: Recipe) -> tuple[Candidate, float]:
+        """Returns the merge that a recipe describes, with weights as its file stores them, so that what is scored is what is exported.
+
+        Returns:
+            The candidate, and its compression error relative to ‖ΔW‖, in [0, 1].
+
+        Raises:
+            RecipeError: the recipe does not fit the sources.
+        """
 
 
 class Ensemble(ABC):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,11 @@ from optimizer.errors import RecipeError, StudyError, UsageError
 from optimizer.merging import Recipe
 from optimizer.search.config import Config
 from optimizer.search.evaluation.fingerprint import changes
-from optimizer.search.images.contact_sheets import sheet_name
-from optimizer.search.labels import KEY, is_baseline
+from optimizer.search.labels import is_baseline
 from optimizer.search.proposals.initial_trials import Start
 from optimizer.search.proposals.space import SearchSpace
-from optimizer.search.trials.frozen_trials import finished_trial, waiting_trial
-from optimizer.search.trials.ledger import Ledger, entry_of, inputs_of
+from optimizer.search.trials.frozen_trials import entry_of
+from optimizer.search.trials.ledger import Ledger
 from studies import EvaluationCache, StudyDirectory
 from studies.atomic import TEMPORARY
 from studies.records import Evaluation
@@ -28,7 +26,7 @@ from studies.trial_log import TrialLog
 
 
 @dataclass(frozen=True)
-class Origin:
+class ForkOrigin:
     """The study that is forked.
 
     Attributes:
@@ -43,7 +41,7 @@ class Origin:
         return self.path.name
 
 
-def forked(config: Config) -> tuple[Config, Origin | None]:
+def resolve_fork(config: Config) -> tuple[Config, ForkOrigin | None]:
     """Returns the configuration of the new study and the study to fork; the configuration is unchanged if nothing is forked.
 
     Raises:
@@ -52,7 +50,7 @@ def forked(config: Config) -> tuple[Config, Origin | None]:
     """
     if not config.fork:
         return config, None
-    origin, place = Origin(config.out), config.out.parent / config.fork
+    origin, place = ForkOrigin(config.out), config.out.parent / config.fork
     if config.fork == ".." or Path(config.fork).name != config.fork or "\\" in config.fork or place == origin.path:
         remedy = "give a name of its own: the new study is made beside --out"
         raise UsageError(f"{config.fork!r} does not name a new study", where="--fork", remedy=remedy)
@@ -61,20 +59,20 @@ def forked(config: Config) -> tuple[Config, Origin | None]:
     if not StudyDirectory(origin.path).is_study:
         raise StudyError("there is no study here to fork", where=origin.path, remedy="name the directory of one with --out")
     beginning = TrialLog(FolderStore(place)).beginning
-    if beginning.fork != origin.name if beginning else _holds_something(place):
+    if beginning.fork != origin.name if beginning else _contains_files(place):
         problem = f"is no fork of {origin.path}, and not empty"
         raise StudyError(problem, where=place, remedy="choose another name for --fork")
     return config.model_copy(update={"out": place, "fork": ""}), origin
 
 
-def _holds_something(place: Path) -> bool:
+def _contains_files(place: Path) -> bool:
     """Returns whether a directory contains more than the files of a fork that was interrupted before it started."""
     if not place.is_dir():
         return place.exists()
     return any(p.is_file() and not p.name.startswith((TEMPORARY, "journal.log")) for p in place.rglob("*"))
 
 
-def take_over(origin: Origin, ledger: Ledger, space: SearchSpace, starts: list[Start]) -> str:
+def take_over(origin: ForkOrigin, ledger: Ledger, space: SearchSpace, starts: list[Start]) -> str:
     """Starts a study with the initial trials and all valid trials of another study; returns a message for the user.
 
     A trial is valid if its recipe can be proposed in the new space, and the old cache has its evaluation under its key in the new study.
@@ -87,29 +85,32 @@ def take_over(origin: Origin, ledger: Ledger, space: SearchSpace, starts: list[S
         starts: initial trials of the new study.
     """
     store = FolderStore(origin.path)
-    found = dict(_still_valid(store, ledger))
-    begun = ledger.study.get_trials(deepcopy=False)
-    for start in starts[len(begun) :]:
+    found = dict(_valid_evaluations(store, ledger))
+    begun = ledger.evaluated()
+    for number, start in enumerate(starts):
         key = ledger.key(space.recipe(start.values))
+        if number < len(begun):
+            continue
         if key in found:
-            _tell(ledger, space, key, _copied(found[key], store, ledger), start)
+            _import(ledger, space, number, start, key, found[key], store)
         else:
-            ledger.study.add_trial(waiting_trial(start.label, start.values))
-    told = {ledger.key(space.recipe(start.values)) for start in starts} | {t.user_attrs.get(KEY) for t in begun}
+            ledger.enqueue([(s.label, s.values) for s in starts[: number + 1]])
+    known, number = {ledger.key(space.recipe(start.values)) for start in starts} | {*begun}, max(len(starts), len(begun))
     for key, evaluation in found.items():
         values = _values(space, Recipe.from_data(evaluation.recipe))
-        if key not in told and values is not None:
-            _tell(ledger, space, key, _copied(evaluation, store, ledger), Start("", values))
+        if key not in known and values is not None:
+            _import(ledger, space, number, Start("", values), key, evaluation, store)
+            number += 1
     count = len(ledger.records())
     if count:
         return f"{count} trials of {origin.name} are still valid and taken over"
     beginning = TrialLog(store).beginning
-    changed = changes(beginning.inputs, inputs_of(ledger.study)) if beginning else []
+    changed = changes(beginning.inputs, ledger.inputs) if beginning else []
     why = f" ({'; '.join(changed)})" if changed else ""
     return f"no trial of {origin.name} is valid any more{why}: all are evaluated anew"
 
 
-def _still_valid(store: Store, ledger: Ledger) -> Iterator[tuple[str, Evaluation]]:
+def _valid_evaluations(store: Store, ledger: Ledger) -> Iterator[tuple[str, Evaluation]]:
     """Yields the key in the new study and the evaluation of the old study's valid trials, by number."""
     cache = EvaluationCache(store)
     for entry in TrialLog(store).entries():
@@ -139,24 +140,9 @@ def _values(space: SearchSpace, recipe: Recipe) -> dict[str, Any] | None:
     return values if same else None
 
 
-def _tell(ledger: Ledger, space: SearchSpace, key: str, evaluation: Evaluation, start: Start) -> None:
-    """Records a finished trial: the evaluation first, then the log entry, then the Optuna trial."""
-    ledger.cache.put(key, evaluation)
-    proposal = FixedTrial(dict(start.values), number=len(ledger.study.get_trials(deepcopy=False)))
+def _import(ledger: Ledger, space: SearchSpace, number: int, start: Start, key: str, evaluation: Evaluation, store: Store) -> None:
+    """Appends a finished trial of the old study, with this number, as one with the values of ``start``."""
+    proposal = FixedTrial(dict(start.values), number=number)
     space.suggest(proposal)
     entry = entry_of(proposal, key=key).model_copy(update={"label": start.label, "imported": not is_baseline(start.label)})
-    ledger.log.add(entry)
-    ledger.study.add_trial(finished_trial(entry, evaluation, datetime.now(), ledger.store))
-
-
-def _copied(evaluation: Evaluation, old: Store, ledger: Ledger) -> Evaluation:
-    """Copies the contact sheet and, if complete and kept, the pictures to the new study's store; returns the evaluation that lists them."""
-    sheet = sheet_name(evaluation.recipe_hash)
-    if ledger.gallery.keep != "none" and (data := old.read(sheet)):
-        ledger.store.write(sheet, data)
-    pictures = [old.read(file) for file in evaluation.images]
-    if ledger.gallery.keep == "none" or not all(pictures):
-        return evaluation.model_copy(update={"images": ()})
-    for file, data in zip(evaluation.images, pictures, strict=True):
-        ledger.store.write(file, data or b"")
-    return evaluation
+    ledger.import_trial(entry, evaluation, store)

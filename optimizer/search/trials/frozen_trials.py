@@ -1,4 +1,4 @@
-"""Conversion of trial log entries to Optuna trials and study attributes."""
+"""Conversion between trial log entries and Optuna trials."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from optuna.distributions import json_to_distribution
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.distributions import distribution_to_json, json_to_distribution
+from optuna.trial import BaseTrial, FrozenTrial, TrialState, create_trial
 
 from optimizer.search.images.contact_sheets import sheet_links
 from optimizer.search.labels import BUDGET, ERROR, FIXED, IMPORTED, INPUTS, KEY, LABEL
@@ -53,3 +53,23 @@ def waiting_trial(label: str, values: Mapping[str, Any]) -> FrozenTrial:
     """Returns a queued trial with these values; if there are none, the sampler proposes all of them."""
     fixed = {FIXED: dict(values)} if values else {}
     return create_trial(state=TrialState.WAITING, user_attrs={LABEL: label} if label else {}, system_attrs=fixed)
+
+
+def label_of(trial: BaseTrial) -> str:
+    """Returns the label of a baseline or default recipe; empty for a proposed trial."""
+    return str(trial.user_attrs.get(LABEL, ""))
+
+
+def entry_of(trial: BaseTrial, *, key: str = "", error: str = "") -> TrialEntry:
+    """Returns a trial as a log entry; key and error are taken from the trial's attributes if not given."""
+    spaces = {name: distribution_to_json(space) for name, space in trial.distributions.items()}
+    attributes = trial.user_attrs if not (key or error) else {KEY: key, ERROR: error}
+    return TrialEntry(
+        number=trial.number,
+        label=label_of(trial),
+        values=trial.params,
+        spaces=spaces,
+        key=attributes.get(KEY, ""),
+        error=attributes.get(ERROR, ""),
+        imported=trial.user_attrs.get(IMPORTED, False),
+    )

@@ -2,266 +2,268 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any
 
 import optuna
-from filelock import FileLock, Timeout
-from optuna.distributions import distribution_to_json
-from optuna.trial import BaseTrial, FrozenTrial, TrialState
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import FrozenTrial, TrialState
 from torch import Tensor
 
-from optimizer.errors import OptimizerError, StudyError
+from optimizer.errors import OptimizerError
 from optimizer.merging import Recipe
+from optimizer.search.evaluation.evaluator import Measured
 from optimizer.search.images.contact_sheets import sheet_links
-from optimizer.search.images.retention import Gallery
-from optimizer.search.labels import BUDGET, ERROR, FIXED, IMPORTED, INPUTS, KEY, LABEL, TOTAL
-from optimizer.search.trials.optuna_notes import ending, introduce
-from optimizer.search.workers.claims import Claims, Idle, Turn, counted
-from optimizer.search.workers.heartbeat import Presence
-from optimizer.search.workers.retry import OUTAGES, Patience
-from optimizer.search.workers.trial_writes import Ending, Writes
+from optimizer.search.labels import BUDGET, ERROR, FIXED, IMPORTED, KEY, LABEL, TOTAL
+from optimizer.search.trials.beginning import inputs_of
+from optimizer.search.trials.evaluations import StudyEvaluations
+from optimizer.search.trials.frozen_trials import entry_of, finished_trial, label_of, waiting_trial
+from optimizer.search.trials.optuna_notes import result_of
+from optimizer.search.trials.optuna_storage import id_of, storage_of
+from optimizer.search.workers.claims import Claim, Claims, Idle, counted
+from optimizer.search.workers.heartbeat import Heartbeat
+from optimizer.search.workers.retry import OUTAGES, RetryPolicy
+from optimizer.search.workers.trial_writer import TrialResult, TrialWriter
 from optimizer.text import one_line
-from studies import EvaluationCache, StudyDirectory, evaluation_key
 from studies.records import Evaluation, TrialRecord
 from studies.store import Store
-from studies.trial_log import StudyEntry, TrialEntry, TrialLog
+from studies.trial_log import TrialEntry, TrialLog
 
 
-@dataclass(frozen=True)
-class Ledger:
-    """The storage of one study: Optuna's study, the evaluation cache, the trial log and the pictures.
-
-    An evaluation is written to the store before it is reported to Optuna. Every call to Optuna is idempotent, and is retried while a
-    database is unavailable.
+class TrialEndedError(Exception):
+    """Another worker, which considered this one dead, has ended the trial.
 
     Attributes:
-        study: Optuna study.
-        store: store of evaluations, trial log and pictures.
-        context: all inputs besides the recipe that an evaluation depends on.
-        claims: assignment of trials to workers.
-        writes: writer of trial results.
-        presence: heartbeat of this worker.
-        patience: retry policy for the storage.
-        gallery: retention policy for the pictures.
+        record: record of the ended trial.
     """
 
-    study: optuna.Study
-    store: Store
-    context: Mapping[str, object]
-    claims: Claims
-    writes: Writes
-    presence: Presence
-    patience: Patience
-    gallery: Gallery
-    _known: dict[int, TrialRecord] = field(default_factory=dict)
+    def __init__(self, record: TrialRecord) -> None:
+        super().__init__(f"trial {record.number} has ended")
+        self.record = record
 
-    @property
-    def cache(self) -> EvaluationCache:
-        """Evaluation cache, which is authoritative for the results."""
-        return EvaluationCache(self.store)
+
+class Ledger:
+    """The record of one study's trials: their evaluations and pictures, the trial log, and Optuna's study.
+
+    An evaluation is durable before the trial is logged, and the log before Optuna learns of the result. Every call to Optuna is
+    idempotent, and is retried here while a database is unavailable.
+
+    Args:
+        study: Optuna study.
+        evaluations: evaluations and pictures of the study.
+        claims: assignment of trials to workers.
+        writer: writer of trials and their results.
+        heartbeat: heartbeat of this worker.
+        retry: retry policy for the storage.
+        pictures: number of pictures of a trial.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        evaluations: StudyEvaluations,
+        claims: Claims,
+        writer: TrialWriter,
+        heartbeat: Heartbeat,
+        retry: RetryPolicy,
+        pictures: int,
+    ) -> None:
+        self._study, self._evaluations, self._log = study, evaluations, TrialLog(evaluations.store)
+        self._claims, self._writer, self._heartbeat, self._retry = claims, writer, heartbeat, retry
+        self._pictures = pictures
+        self._known: dict[int, TrialRecord] = {}
 
     @property
     def planned_budget(self) -> int:
         """Budget that the study started with. Search space and initial trials depend on it, and do not change when the budget grows."""
-        return int(self.patience(lambda: self.study.user_attrs)[BUDGET])
+        return int(self._attributes()[BUDGET])
+
+    @property
+    def inputs(self) -> Mapping[str, str]:
+        """Digests and versions of the inputs that the study started with."""
+        return self._retry(lambda: inputs_of(self._study))
 
     @property
     def total(self) -> int:
-        """Present trial limit of the study, baselines included."""
-        return int(self.patience(lambda: self.study.user_attrs).get(TOTAL, 0))
+        """Present trial limit of the study, baselines included; 0 before its first trials are queued."""
+        return int(self._attributes().get(TOTAL, 0))
 
     @property
     def imported(self) -> int:
         """Number of trials beyond the baselines that were imported from another study; they do not count towards the budget."""
-        return sum(bool(t.user_attrs.get(IMPORTED)) for t in self.patience(lambda: counted(self.study)))
+        return sum(bool(t.user_attrs.get(IMPORTED)) for t in self._trials())
+
+    @property
+    def started(self) -> datetime:
+        """Time at which the first trial began, with a time zone; now, if none has begun."""
+        times = [t.datetime_start for t in self._trials() if t.datetime_start]
+        return min(times, default=datetime.now()).astimezone(UTC)
+
+    @property
+    def finished(self) -> int:
+        """Number of trials that this worker has evaluated."""
+        return self._heartbeat.entry.finished
 
     def allow(self, total: int) -> None:
         """Sets the trial limit of the study."""
-        self.patience(lambda: self.study.set_user_attr(TOTAL, total))
+        self._retry(lambda: self._study.set_user_attr(TOTAL, total))
 
-    def known(self, recipe: Recipe) -> Evaluation | None:
-        """Returns the stored evaluation of a recipe, by this or another worker or an earlier run, or None."""
-        return self.cache.get(self.key(recipe))
-
-    def keep(self, recipe: Recipe, evaluation: Evaluation, images: Tensor, label: str = "") -> Evaluation:
-        """Writes the pictures, unless better trials have displaced them, then the evaluation that lists them; both are durable on return.
-
-
-        If another worker, which considered this one dead, was first, its evaluation is kept and returned.
-        """
-        files = self.gallery.hang(self.store, recipe, images, stay=self.gallery.has_room(self._known, label, evaluation))
-        stands = self.cache.add(self.key(recipe), evaluation.model_copy(update={"images": files}))
-        for file in set(files) - set(stands.images):  # removed by another worker meanwhile
-            self.store.remove(file)
-        return stands
-
-    def enqueue(self, starts: Sequence[tuple[str, Mapping[str, object]]]) -> None:
+    def enqueue(self, starts: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
         """Queues the labelled initial trials of a study; trials that an interrupted call has queued are not queued again.
 
         An unfinished trial that a repair could not label gets its label and its values back.
         """
-        with self.claims.gate.passing():
-            queued = self.study.get_trials(deepcopy=False)
-            for trial, (label, values) in zip(queued, starts, strict=False):
-                if trial.state == TrialState.WAITING and FIXED not in trial.system_attrs:
-                    self._name(trial, label, values)
-            for label, values in starts[len(queued) :]:
-                self.study.enqueue_trial(dict(values), user_attrs={LABEL: label})
+        self._retry(lambda: self._enqueue(starts))
 
-    def _name(self, trial: FrozenTrial, label: str, values: Mapping[str, Any]) -> None:
-        self.study._storage.set_trial_user_attr(trial._trial_id, LABEL, label)
-        self.study._storage.set_trial_system_attr(trial._trial_id, FIXED, dict(values))
-
-    def take(self) -> Turn:
+    def take(self) -> Claim:
         """Returns the next trial of this worker, from ``Claims.take``, or a request to wait if no trials are queued yet."""
         total = self.total
-        return self.patience(lambda: self.claims.take(total)) if total else Turn(Idle.WAIT)
+        claim = self._retry(lambda: self._claims.take(total)) if total else Claim(Idle.WAIT)
+        if isinstance(claim.trial, FrozenTrial):
+            self._heartbeat.set(state="working", trial=claim.trial.number)
+        else:
+            self._heartbeat.set(state="waiting", trial=None)
+        return claim
 
     def propose(self, trial: FrozenTrial) -> FrozenTrial:
-        """Stores the parameters of a proposed trial, by ``Writes.propose``."""
-        return self.patience(lambda: self.writes.propose(trial))
+        """Stores the proposed parameters of a trial; returns it with the stored ones, which differ if another worker was first.
 
-    def tell(self, trial: FrozenTrial, recipe: Recipe, evaluation: Evaluation) -> TrialRecord:
-        """Logs a finished trial, whose evaluation is in the cache, and reports it to Optuna.
-
-        If another worker, which considered this one dead, was first, its result is kept.
+        Raises:
+            TrialEndedError: another worker has ended the trial.
         """
-        key = self.key(recipe)
-        self.log.add(entry_of(trial, key=key))
-        record = TrialRecord(number=trial.number, label=label_of(trial), evaluation=evaluation)
-        return self._end(trial, ending(trial, key, evaluation, sheet_links(self.store, recipe.hash)), record)
+        try:
+            return self._retry(lambda: self._writer.propose(trial))
+        except UpdateFinishedTrialError:
+            raise TrialEndedError(self._counted(self._ended_by_another(trial))) from None
+
+    def cached(self, recipe: Recipe) -> Evaluation | None:
+        """Returns the stored evaluation of a recipe, by this or another worker or an earlier run, or None."""
+        return self._evaluations.get(self.key(recipe))
+
+    def record(self, trial: FrozenTrial, recipe: Recipe, measured: Measured | Evaluation) -> TrialRecord:
+        """Records a trial: first its pictures and its evaluation, which are durable then, then its log entry, then Optuna's trial.
+
+        If another worker, which considered this one dead, was first, its evaluation and its result are kept.
+
+        Args:
+            trial: the trial, with the parameters of the recipe.
+            recipe: recipe of the trial.
+            measured: result of the trial, or what ``cached`` has returned.
+
+        Returns:
+            The record of the trial as it stands.
+
+        Raises:
+            OSError: the store cannot be written.
+        """
+        key, label = self.key(recipe), label_of(trial)
+        evaluation = measured if isinstance(measured, Evaluation) else self._evaluations.add(recipe, measured, label, self._known)
+        self._log.add(entry_of(trial, key=key))
+        record = TrialRecord(number=trial.number, label=label, evaluation=evaluation)
+        return self._end(trial, result_of(trial, key, evaluation, sheet_links(self._evaluations.store, recipe.hash)), record)
 
     def fail(self, trial: FrozenTrial, error: Exception) -> TrialRecord:
-        """Records a failed trial with the reason."""
+        """Records a failed trial with the reason, in the log first; returns its record as it stands."""
         reason = reason_of(error)
-        self.log.add(entry_of(trial, error=reason))
+        self._log.add(entry_of(trial, error=reason))
         record = TrialRecord(number=trial.number, label=label_of(trial), state="FAIL", error=reason)
-        return self._end(trial, Ending(None, {ERROR: reason}), record)
-
-    def ended(self, trial: FrozenTrial) -> TrialRecord:
-        """Records the result of a trial that another worker has ended."""
-        found = self.patience(lambda: self.study._storage.get_trial(trial._trial_id))
-        self.log.add(entry_of(found))
-        return self._known.setdefault(trial.number, self._record(found))
+        return self._end(trial, TrialResult(None, {ERROR: reason}), record)
 
     def give_back(self, trial: FrozenTrial) -> None:
         """Releases a trial, so that another worker or a later run can claim it."""
         with suppress(*OUTAGES, OSError):
-            self.claims.give_back(trial)
+            self._claims.give_back(trial)
 
-    def _end(self, trial: FrozenTrial, told: Ending, record: TrialRecord) -> TrialRecord:
-        if not self.patience(lambda: self.writes.end(trial, told)):
-            return self.ended(trial)
-        return self._known.setdefault(trial.number, record)
-
-    @property
-    def log(self) -> TrialLog:
-        """Logs of all ended trials."""
-        return TrialLog(self.store)
-
-    def records(self, known: Sequence[FrozenTrial] | None = None) -> list[TrialRecord]:
+    def records(self, known: Sequence[FrozenTrial] = ()) -> list[TrialRecord]:
         """Returns all finished trials, by number; pictures that better trials have displaced are removed first.
 
         Args:
-            known: trials of the study, if they were just read; None reads them.
+            known: trials of the study, if they were just read.
         """
-        finished = [t for t in known or self.patience(lambda: counted(self.study)) if t.state.is_finished()]
+        finished = [t for t in known or self._trials() if t.state.is_finished()]
         for trial in finished:
             if trial.number not in self._known:
                 self._known[trial.number] = self._record(trial)
         keys = {trial.number: trial.user_attrs.get(KEY, "") for trial in finished}
-        for record in self.gallery.fallen({number: self._known[number] for number in keys}):
-            self._known[record.number] = self._take_down(keys[record.number], record)
+        for record in self._evaluations.retention.displaced({number: self._known[number] for number in keys}):
+            self._known[record.number] = self._evaluations.remove_pictures(keys[record.number], record)
         return [self._known[trial.number] for trial in finished]
 
-    def _take_down(self, key: str, record: TrialRecord) -> TrialRecord:
-        """Removes a trial's pictures after its evaluation has ceased to list them; safe if other workers do so concurrently."""
-        assert record.evaluation is not None
-        bare = record.evaluation.model_copy(update={"images": ()})
-        self.cache.put(key, bare)
-        for file in record.evaluation.images:
-            self.store.remove(file)
-        return record.model_copy(update={"evaluation": bare})
+    def save_baseline(self, name: str, images: Tensor) -> None:
+        """Writes the pictures, uint8 (n, 3, height, width), of the base or of a source alone."""
+        self._evaluations.save_baseline(name, images)
+
+    def evaluated(self) -> list[str]:
+        """Returns the evaluation key of every trial, by number; empty for one that has none yet."""
+        return [str(t.user_attrs.get(KEY, "")) for t in self._all_trials()]
+
+    def import_trial(self, entry: TrialEntry, evaluation: Evaluation, origin: Store) -> None:
+        """Appends a finished trial of another study: its pictures and evaluation, then its log entry, then Optuna's trial.
+
+        Args:
+            entry: log entry of the trial; its number is the number of trials that the study has.
+            evaluation: evaluation of the trial.
+            origin: store of the other study, with the pictures.
+        """
+        copied = self._evaluations.copy(entry.key, evaluation, origin)
+        self._log.add(entry)
+        trial = finished_trial(entry, copied, datetime.now(), self._evaluations.store)
+        self._retry(lambda: self._writer.create(trial, entry.number))
+
+    def key(self, recipe: Recipe) -> str:
+        """Returns the cache key of the recipe's evaluation in this study."""
+        return self._evaluations.key(recipe)
+
+    def _attributes(self) -> Mapping[str, Any]:
+        attributes: Mapping[str, Any] = self._retry(lambda: self._study.user_attrs)
+        return attributes
+
+    def _all_trials(self) -> Sequence[FrozenTrial]:
+        trials: Sequence[FrozenTrial] = self._retry(lambda: self._study.get_trials(deepcopy=False))
+        return trials
+
+    def _trials(self) -> Sequence[FrozenTrial]:
+        return counted(self._all_trials())
+
+    def _enqueue(self, starts: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+        with self._claims.lock.held():
+            queued = self._study.get_trials(deepcopy=False)
+            for trial, (label, values) in zip(queued, starts, strict=False):
+                if trial.state == TrialState.WAITING and FIXED not in trial.system_attrs:
+                    storage_of(self._study).set_trial_user_attr(id_of(trial), LABEL, label)
+                    storage_of(self._study).set_trial_system_attr(id_of(trial), FIXED, dict(values))
+            for number, (label, values) in enumerate(starts):
+                if number >= len(queued):  # nothing is created if another run, or an attempt whose answer was lost, has queued it
+                    self._writer.create(waiting_trial(label, values), number)
+
+    def _end(self, trial: FrozenTrial, result: TrialResult, record: TrialRecord) -> TrialRecord:
+        if not self._retry(lambda: self._writer.end(trial, result)):
+            return self._counted(self._ended_by_another(trial))
+        return self._counted(self._known.setdefault(trial.number, record))
+
+    def _ended_by_another(self, trial: FrozenTrial) -> TrialRecord:
+        """Logs the result of a trial that another worker has ended, and returns its record."""
+        found = self._retry(lambda: storage_of(self._study).get_trial(id_of(trial)))
+        self._log.add(entry_of(found))
+        return self._known.setdefault(trial.number, self._record(found))
+
+    def _counted(self, record: TrialRecord) -> TrialRecord:
+        """Counts a trial in the heartbeat of this worker, and returns its record."""
+        self._heartbeat.add(pictures=self._pictures, finished=1, failed=int(record.evaluation is None))
+        return record
 
     def _record(self, trial: FrozenTrial) -> TrialRecord:
         label = label_of(trial)
-        evaluation = self.cache.get(trial.user_attrs[KEY]) if trial.state == TrialState.COMPLETE else None
+        evaluation = self._evaluations.get(trial.user_attrs[KEY]) if trial.state == TrialState.COMPLETE else None
         if evaluation is None:
             reason = trial.user_attrs.get(ERROR, "its evaluation is missing or damaged — optimize repair has it evaluated again")
             return TrialRecord(number=trial.number, label=label, state="FAIL", error=reason)
         return TrialRecord(number=trial.number, label=label, evaluation=evaluation)
-
-    def key(self, recipe: Recipe) -> str:
-        """Returns the cache key of the recipe's evaluation in this study."""
-        return evaluation_key(recipe=recipe.data(), **self.context)
-
-
-def begin(study: optuna.Study, log: TrialLog, *, budget: int, inputs: Mapping[str, str], fork: str = "") -> None:
-    """Records the study's budget and inputs, once; inputs that an older version did not record are added."""
-    known = inputs_of(study)
-    if inputs.keys() <= known.keys():
-        return
-    introduce(study)
-    budget, inputs = budget_of(study, budget), {**inputs, **known}
-    beginning = log.beginning
-    log.begin(StudyEntry(budget=budget, inputs=inputs, fork=fork or (beginning.fork if beginning else "")))
-    study.set_user_attr(BUDGET, budget)
-    study.set_user_attr(INPUTS, inputs)
-
-
-def budget_of(study: optuna.Study, asked: int) -> int:
-    """Returns the budget that a study started with, or ``asked`` if it has not started."""
-    return int(study.user_attrs.get(BUDGET, asked))
-
-
-def inputs_of(study: optuna.Study) -> Mapping[str, str]:
-    """Returns the digests and versions of the inputs that the study started with."""
-    return dict(study.user_attrs.get(INPUTS, {}))
-
-
-@contextmanager
-def alone_in(directory: StudyDirectory) -> Iterator[None]:
-    """Holds the lock that excludes all other runs from a study until the block, or the process, ends.
-
-    Raises:
-        StudyError: another run holds the lock.
-    """
-    lock = FileLock(directory.journal.with_name(f"{directory.journal.name}.run"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        remedy = "wait until it ends, or choose another --out"
-        raise StudyError("another run is working on the study here", where=directory.path, remedy=remedy) from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def reason_of(error: Exception) -> str:
     """Returns the reason of a failure in one line; exceptions that are not an OptimizerError are prefixed with their class name."""
     text = one_line(error)
     return text if isinstance(error, OptimizerError) else f"{type(error).__name__}: {text}".rstrip(": ")
-
-
-def label_of(trial: BaseTrial) -> str:
-    """Returns the label of a baseline or default recipe; empty for a proposed trial."""
-    return str(trial.user_attrs.get(LABEL, ""))
-
-
-def entry_of(trial: BaseTrial, *, key: str = "", error: str = "") -> TrialEntry:
-    """Returns a trial as a log entry; key and error are taken from the trial's attributes if not given."""
-    spaces = {name: distribution_to_json(space) for name, space in trial.distributions.items()}
-    attributes = trial.user_attrs if not (key or error) else {KEY: key, ERROR: error}
-    return TrialEntry(
-        number=trial.number,
-        label=label_of(trial),
-        values=trial.params,
-        spaces=spaces,
-        key=attributes.get(KEY, ""),
-        error=attributes.get(ERROR, ""),
-        imported=trial.user_attrs.get(IMPORTED, False),
-    )

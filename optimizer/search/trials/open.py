@@ -10,14 +10,16 @@ from optimizer.rendering import PromptSet
 from optimizer.search.config import PARTS, Config
 from optimizer.search.evaluation.fingerprint import check_same_inputs, evaluation_context, study_inputs
 from optimizer.search.evaluation.session import Session
-from optimizer.search.images.retention import Gallery
+from optimizer.search.images.retention import ImageRetention
 from optimizer.search.observer import Observer
-from optimizer.search.trials.ledger import Ledger, begin, budget_of, inputs_of
+from optimizer.search.trials.beginning import begin, budget_of, inputs_of
+from optimizer.search.trials.evaluations import StudyEvaluations
+from optimizer.search.trials.ledger import Ledger
 from optimizer.search.workers.claims import Claims
-from optimizer.search.workers.heartbeat import Presence
-from optimizer.search.workers.registry import newcomer
-from optimizer.search.workers.retry import Patience
-from optimizer.search.workers.storage import Shared, heartbeat_seconds, in_database, on_this_machine
+from optimizer.search.workers.heartbeat import Heartbeat
+from optimizer.search.workers.registry import new_worker
+from optimizer.search.workers.retry import RetryPolicy
+from optimizer.search.workers.storage import SharedStudy, heartbeat_seconds, open_database_study, open_local_study
 from optimizer.search.workers.transfer import send
 from studies import StudyDirectory, StudyDirectoryError
 from studies.store import FolderStore, Store
@@ -58,33 +60,29 @@ def open_ledger(
     )
     shared, store = open_shared(config, directory, create=not joining), open_store_of(config, directory)
     try:
-        patience = Patience(observer)
-        budget = patience(lambda: budget_of(shared.study, config.budget))
+        retry = RetryPolicy(observer)
+        budget = retry(lambda: budget_of(shared.study, config.budget))
         inputs = study_inputs(context, session.sources, session.space(budget))
-        begun = patience(lambda: inputs_of(shared.study))
+        begun = retry(lambda: inputs_of(shared.study))
         check_same_inputs(begun, inputs, "--study" if joining and config.storage else directory.path)
         if not joining:
-            patience(lambda: begin(shared.study, TrialLog(store), budget=config.budget, inputs=inputs, fork=fork))
+            retry(lambda: begin(shared.study, TrialLog(store), budget=config.budget, inputs=inputs, fork=fork))
         if config.storage and not joining:
-            patience(lambda: send(config, session.sources, shared.study, store))
-        member = newcomer()
-        claims = Claims(shared.study, shared.gate, shared.roster, member.name)
-        with Presence(shared.roster, member, heartbeat_seconds()).shown(patience) as presence:
-            yield Ledger(shared.study, store, context, claims, shared.writes, presence, patience, gallery_of(config))
+            retry(lambda: send(config, session.sources, shared.study, store))
+        entry = new_worker()
+        claims = Claims(shared.study, shared.lock, shared.registry, shared.writer, entry.name)
+        with Heartbeat(shared.registry, entry, heartbeat_seconds()).running(retry) as heartbeat:
+            evaluations = StudyEvaluations(store, context, ImageRetention(config.keep_images, config.finalists))
+            yield Ledger(shared.study, evaluations, claims, shared.writer, heartbeat, retry, len(prompts))
     finally:
         shared.close()
 
 
-def gallery_of(config: Config) -> Gallery:
-    """Returns the retention policy of a run's pictures."""
-    return Gallery(config.keep_images, config.finalists)
-
-
-def open_shared(config: Config, directory: StudyDirectory, *, create: bool) -> Shared:
+def open_shared(config: Config, directory: StudyDirectory, *, create: bool) -> SharedStudy:
     """Returns the shared Optuna study of a configuration."""
     if config.storage:
-        return in_database(config.storage, config.study or config.out.name, create=create)
-    return on_this_machine(directory)
+        return open_database_study(config.storage, config.study or config.out.name, create=create)
+    return open_local_study(directory)
 
 
 def open_store_of(config: Config, directory: StudyDirectory) -> Store:

@@ -10,7 +10,8 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial
 
 from optimizer.search.labels import KEY, LABEL
-from optimizer.search.workers.trial_writes import Ending
+from optimizer.search.trials.optuna_storage import id_of, storage_of, study_id_of
+from optimizer.search.workers.trial_writer import TrialResult
 from studies.records import Evaluation, printable
 
 METRIC = "score"
@@ -29,7 +30,7 @@ def introduce(study: optuna.Study) -> None:
         warnings.simplefilter("ignore", ExperimentalWarning)
         study.set_metric_names([METRIC])
     for name, value in note_attributes(_STUDY_NOTE).items():
-        study._storage.set_study_system_attr(study._study_id, name, value)
+        storage_of(study).set_study_system_attr(study_id_of(study), name, value)
 
 
 def attributes(evaluation: Evaluation) -> dict[str, float]:
@@ -38,7 +39,7 @@ def attributes(evaluation: Evaluation) -> dict[str, float]:
     return kept | {"artifacts": evaluation.artifacts}
 
 
-def ending(trial: FrozenTrial, key: str, evaluation: Evaluation, links: Mapping[str, str]) -> Ending:
+def result_of(trial: FrozenTrial, key: str, evaluation: Evaluation, links: Mapping[str, str]) -> TrialResult:
     """Returns what Optuna stores for a trial's evaluation: score, attributes, link to the contact sheet, and a note.
 
     Args:
@@ -47,8 +48,8 @@ def ending(trial: FrozenTrial, key: str, evaluation: Evaluation, links: Mapping[
         evaluation: evaluation of the trial.
         links: system attribute that links the contact sheet; empty without a sheet.
     """
-    words = note_attributes(note(str(trial.user_attrs.get(LABEL, "")), evaluation), trial._trial_id)
-    return Ending(evaluation.score, {KEY: key} | attributes(evaluation), links, words)
+    words = note_attributes(note(str(trial.user_attrs.get(LABEL, "")), evaluation), id_of(trial))
+    return TrialResult(evaluation.score, {KEY: key} | attributes(evaluation), links, words)
 
 
 def note(label: str, evaluation: Evaluation) -> str:

@@ -17,11 +17,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optimizer.errors import StudyError
 from optimizer.search.labels import ERROR, FIXED, KEY, LABEL
-from optimizer.search.trials.frozen_trials import finished_trial, study_attributes, waiting_trial
-from optimizer.search.trials.ledger import alone_in, entry_of
+from optimizer.search.trials.frozen_trials import entry_of, finished_trial, study_attributes, waiting_trial
+from optimizer.search.trials.run_lock import lock_run
 from optimizer.search.workers.journal import Journal
-from optimizer.search.workers.registry import FolderRoster
-from optimizer.search.workers.storage import LOCAL, begun_in
+from optimizer.search.workers.registry import FolderRegistry
+from optimizer.search.workers.storage import LOCAL, create_study_in
 from studies import BrokenEvaluationWarning, EvaluationCache, StudyDirectory
 from studies.atomic import replacing
 from studies.records import Evaluation
@@ -73,7 +73,7 @@ class Repaired:
 
 
 @dataclass(frozen=True)
-class _Old:
+class _OldJournal:
     """Readable content of the existing journal."""
 
     readable: bool = False
@@ -94,7 +94,7 @@ def repair(directory: StudyDirectory) -> Repaired:
         StudyError: a run or a worker is active in the directory.
         OSError: the directory cannot be read or written.
     """
-    with alone_in(directory):
+    with lock_run(directory):
         _refuse_workers(directory)
         store, old = FolderStore(directory.path), _read(directory.journal)
         damaged = _damaged(EvaluationCache(store))
@@ -102,9 +102,9 @@ def repair(directory: StudyDirectory) -> Repaired:
         entries = {entry.number: entry for entry in TrialLog(store).entries()}
         found = {n: e for n, entry in entries.items() if entry.key and (e := EvaluationCache(store).get(entry.key))}
         pictureless = [_name(entries[n]) for n, e in found.items() if not all(directory.inside(f).is_file() for f in e.images)]
-        told = Repaired(directory.path, len(entries), damaged, relogged=relogged, pictureless=pictureless)
+        result = Repaired(directory.path, len(entries), damaged, relogged=relogged, pictureless=pictureless)
         if _agrees(old, entries, found):
-            return told
+            return result
         trials = [_trial(number, entries, found, old, store) for number in range(max(entries, default=-1) + 1)]
         kept = _replace(directory.journal, trials, study_attributes(TrialLog(store)) | dict(old.attributes))
     waiting = sum(t.state == TrialState.WAITING for t in trials)
@@ -112,23 +112,23 @@ def repair(directory: StudyDirectory) -> Repaired:
 
 
 def _refuse_workers(directory: StudyDirectory) -> None:
-    roster = FolderRoster(directory.path / "workers")
-    if busy := [member.pid for member in roster.members() if roster.alive(member.name)]:
+    registry = FolderRegistry(directory.path / "workers")
+    if busy := [entry.pid for entry in registry.entries() if registry.alive(entry.name)]:
         remedy = "wait until it ends, or stop it"
         raise StudyError(f"a worker is at work on the study here (process {busy[0]})", where=directory.path, remedy=remedy)
 
 
-def _read(journal: Path) -> _Old:
+def _read(journal: Path) -> _OldJournal:
     if not journal.is_file():
-        return _Old()
+        return _OldJournal()
     try:
         _check_lines(journal)
         study = optuna.load_study(study_name=LOCAL, storage=JournalStorage(Journal(journal)))
     except OSError:
         raise
     except Exception:  # any error that Optuna raises on an invalid journal
-        return _Old()
-    return _Old(True, study.get_trials(deepcopy=False), study.user_attrs)
+        return _OldJournal()
+    return _OldJournal(True, study.get_trials(deepcopy=False), study.user_attrs)
 
 
 def _check_lines(journal: Path) -> None:
@@ -148,7 +148,7 @@ def _damaged(cache: EvaluationCache) -> int:
     return sum(issubclass(w.category, BrokenEvaluationWarning) for w in caught)
 
 
-def _relog(log: TrialLog, old: _Old) -> int:
+def _relog(log: TrialLog, old: _OldJournal) -> int:
     """Writes log entries for finished trials that only the journal contains, and returns their number."""
     known = {entry.number for entry in log.entries()}
     ended = [t for t in old.trials if t.state.is_finished() and (KEY in t.user_attrs or ERROR in t.user_attrs)]
@@ -158,7 +158,7 @@ def _relog(log: TrialLog, old: _Old) -> int:
     return len(lost)
 
 
-def _agrees(old: _Old, entries: Mapping[int, TrialEntry], found: Mapping[int, Evaluation]) -> bool:
+def _agrees(old: _OldJournal, entries: Mapping[int, TrialEntry], found: Mapping[int, Evaluation]) -> bool:
     """Returns whether the journal agrees with the log on every logged trial; a trial still running in the journal counts as agreeing."""
     if not old.readable or max(entries, default=-1) >= len(old.trials):
         return False
@@ -176,7 +176,9 @@ def _same(trial: FrozenTrial, entry: TrialEntry, evaluation: Evaluation | None) 
     return trial.params == entry.values and trial.value == evaluation.score and trial.user_attrs.get(KEY) == entry.key
 
 
-def _trial(number: int, entries: Mapping[int, TrialEntry], found: Mapping[int, Evaluation], old: _Old, store: FolderStore) -> FrozenTrial:
+def _trial(
+    number: int, entries: Mapping[int, TrialEntry], found: Mapping[int, Evaluation], old: _OldJournal, store: FolderStore
+) -> FrozenTrial:
     entry = entries.get(number)
     if entry is None:
         return _unfinished(old, number)
@@ -186,7 +188,7 @@ def _trial(number: int, entries: Mapping[int, TrialEntry], found: Mapping[int, E
     return finished_trial(entry, found[number] if entry.key else None, ended, store)
 
 
-def _unfinished(old: _Old, number: int) -> FrozenTrial:
+def _unfinished(old: _OldJournal, number: int) -> FrozenTrial:
     """Returns an unfinished trial as a queued one, with its label and queued values; proposed values are dropped and proposed again."""
     if number >= len(old.trials):
         return waiting_trial("", {})
@@ -207,7 +209,7 @@ def _replace(journal: Path, trials: Sequence[FrozenTrial], attributes: Mapping[s
 
 
 def _fill(storage: BaseStorage, trials: Sequence[FrozenTrial], attributes: Mapping[str, object]) -> None:
-    study = begun_in(storage)
+    study = create_study_in(storage)
     for name, value in attributes.items():
         study.set_user_attr(name, value)
     study.add_trials(trials)

@@ -9,66 +9,66 @@ from dataclasses import dataclass, field
 from threading import Event, Lock, Thread
 from typing import Any
 
-from optimizer.search.workers.registry import Member, Roster
+from optimizer.search.workers.registry import WorkerEntry, WorkerRegistry
 from optimizer.search.workers.retry import OUTAGES
 
 
 @dataclass
-class Presence:
+class Heartbeat:
     """Registry entry of this worker, with its heartbeat.
 
     Attributes:
-        roster: registry that the entry is stored in.
-        member: present state of the worker.
+        registry: registry that the entry is stored in.
+        entry: present state of the worker.
         interval: seconds between heartbeats.
     """
 
-    roster: Roster
-    member: Member
+    registry: WorkerRegistry
+    entry: WorkerEntry
     interval: float
     _lock: Lock = field(default_factory=Lock)
     _began: float = field(default_factory=time.monotonic)
 
     @contextmanager
-    def shown(self, patience: Callable[[Callable[[], None]], None]) -> Iterator[Presence]:
+    def running(self, retry: Callable[[Callable[[], None]], None]) -> Iterator[Heartbeat]:
         """Registers the worker and sends heartbeats while the block runs; then signs off.
 
         Args:
-            patience: retry policy for the first registration.
+            retry: retry policy for the first registration.
         """
-        patience(lambda: self.sign(state="loading"))
+        retry(lambda: self.send(state="loading"))
         end = Event()
-        thread = Thread(target=self._beat, args=(end,), daemon=True)
+        thread = Thread(target=self._send_repeatedly, args=(end,), daemon=True)
         thread.start()
         try:
             yield self
         finally:
             end.set()
             thread.join()
-            self.show(state="left")
+            self.send_if_possible(state="left")
 
-    def sign(self, **changes: Any) -> None:
+    def send(self, **changes: Any) -> None:
         """Changes the state and stores it at once; raises the registry's exceptions."""
         with self._lock:
             seconds = time.monotonic() - self._began
-            self.member = self.member.model_copy(update=changes | {"beat": self.member.beat + 1, "seconds": seconds, "at": time.time()})
-            self.roster.sign(self.member)
+            self.entry = self.entry.model_copy(update=changes | {"beat": self.entry.beat + 1, "seconds": seconds, "at": time.time()})
+            self.registry.write(self.entry)
 
-    def show(self, **changes: Any) -> None:
+    def send_if_possible(self, **changes: Any) -> None:
         """Changes the state, and stores it if the storage answers; otherwise it is stored with the next heartbeat."""
         with suppress(OSError, *OUTAGES):
-            self.sign(**changes)
+            self.send(**changes)
 
-    def note(self, **changes: Any) -> None:
+    def set(self, **changes: Any) -> None:
         """Changes the state; it is stored with the next heartbeat."""
         with self._lock:
-            self.member = self.member.model_copy(update=changes)
+            self.entry = self.entry.model_copy(update=changes)
 
-    def count(self, **more: int) -> None:
+    def add(self, **more: int) -> None:
         """Increases the counters of pictures or trials; they are stored with the next heartbeat."""
         with self._lock:
-            self.member = self.member.model_copy(update={name: getattr(self.member, name) + n for name, n in more.items()})
+            self.entry = self.entry.model_copy(update={name: getattr(self.entry, name) + n for name, n in more.items()})
 
-    def _beat(self, end: Event) -> None:
+    def _send_repeatedly(self, end: Event) -> None:
         while not end.wait(self.interval):
-            self.show()
+            self.send_if_possible()

@@ -10,7 +10,8 @@ from typing import Any
 
 from filelock import FileLock
 from optuna.storages.journal import JournalFileBackend
-from optuna.storages.journal._file import BaseJournalFileLock
+
+from optimizer.search.trials.optuna_storage import JournalLock
 
 
 class Journal(JournalFileBackend):
@@ -38,7 +39,7 @@ class Journal(JournalFileBackend):
         self._system_lock.acquire()
         try:
             with self._path.open("r+b", buffering=0) as file:
-                end = whole_length(self._path)
+                end = complete_length(self._path)
                 file.truncate(end)
                 file.seek(end)
                 try:
@@ -52,7 +53,7 @@ class Journal(JournalFileBackend):
             self._system_lock.release()
 
 
-class _SystemLock(BaseJournalFileLock):
+class _SystemLock(JournalLock):
     """Operating system file lock with Optuna's lock interface."""
 
     def __init__(self, path: Path) -> None:
@@ -68,7 +69,7 @@ class _SystemLock(BaseJournalFileLock):
         self._lock.release()
 
 
-def whole_length(path: Path) -> int:
+def complete_length(path: Path) -> int:
     """Returns the number of bytes up to the end of the last complete line."""
     size = path.stat().st_size
     with path.open("rb") as file:

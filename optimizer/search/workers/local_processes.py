@@ -15,13 +15,13 @@ import torch
 
 from optimizer.search.config import Config
 from optimizer.search.observer import Observer
-from optimizer.search.workers.parent_watch import TIED
+from optimizer.search.workers.parent_watch import STARTED_BY_RUN
 
-_RESTARTS, _PATIENCE, _POLL = 3, 20.0, 0.5
+_RESTARTS, _EXIT_TIMEOUT, _POLL = 3, 20.0, 0.5
 
 
 @dataclass
-class Crew:
+class LocalWorkers:
     """Context manager that runs worker processes beside this process.
 
     Attributes:
@@ -35,28 +35,28 @@ class Crew:
     observer: Observer
     _processes: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
     _logs: list[IO[bytes]] = field(default_factory=list)
-    _over: Event = field(default_factory=Event)
-    _keeper: Thread | None = None
+    _stopping: Event = field(default_factory=Event)
+    _monitor: Thread | None = None
 
     def __enter__(self) -> Self:
         if self.config.workers > 1:
             torch.set_num_threads(threads_each(self.config.workers))
             for number in range(1, self.config.workers):
                 self._start(number)
-            self._keeper = Thread(target=self._keep, daemon=True)
-            self._keeper.start()
+            self._monitor = Thread(target=self._restart_ended, daemon=True)
+            self._monitor.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         """Asks the workers to stop, and waits until they have ended."""
-        self._over.set()
-        if self._keeper:
-            self._keeper.join()
+        self._stopping.set()
+        if self._monitor:
+            self._monitor.join()
         for process in self._processes.values():
             process.terminate()
         for process in self._processes.values():
             try:
-                process.wait(_PATIENCE)
+                process.wait(_EXIT_TIMEOUT)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
@@ -72,10 +72,10 @@ class Crew:
             self._command(), stdin=subprocess.PIPE, stdout=log, stderr=log, env=self._environment(number), start_new_session=True
         )
 
-    def _keep(self) -> None:
+    def _restart_ended(self) -> None:
         """Restarts workers that ended too early, a limited number of times."""
         left = dict.fromkeys(self._processes, _RESTARTS)
-        while not self._over.wait(_POLL):
+        while not self._stopping.wait(_POLL):
             for number, process in list(self._processes.items()):
                 if process.poll() in (None, 0):
                     continue
@@ -94,7 +94,7 @@ class Crew:
 
     def _environment(self, number: int) -> dict[str, str]:
         """Returns a worker's environment, with the database URL, which may contain a password and must not be a visible argument."""
-        own = {TIED: "1", "OMP_NUM_THREADS": str(threads_each(self.config.workers))}
+        own = {STARTED_BY_RUN: "1", "OMP_NUM_THREADS": str(threads_each(self.config.workers))}
         if self.config.storage:
             own |= {"OPTIMIZE_STORAGE": self.config.storage, "OPTIMIZE_ARTIFACTS": self.config.artifacts}
         if devices := visible_devices():

@@ -15,15 +15,15 @@ from sqlalchemy import Engine, text
 _LONGEST = 2**31 - 1  # upper limit of PostgreSQL's timeouts, in milliseconds
 
 
-class Gate(Protocol):
+class StudyLock(Protocol):
     """Lock that one worker of a study can hold at a time; released automatically when the worker dies."""
 
-    def passing(self) -> AbstractContextManager[None]:
+    def held(self) -> AbstractContextManager[None]:
         """Acquires the lock, and holds it during the block."""
 
 
 @dataclass(frozen=True)
-class FileGate:
+class FileStudyLock:
     """Lock among the processes of one machine, by an operating system file lock.
 
     Attributes:
@@ -33,14 +33,14 @@ class FileGate:
     path: Path
 
     @contextmanager
-    def passing(self) -> Iterator[None]:
+    def held(self) -> Iterator[None]:
         """Acquires the file lock, and holds it during the block."""
         with FileLock(self.path):
             yield
 
 
 @dataclass(frozen=True)
-class DatabaseGate:
+class DatabaseStudyLock:
     """Lock among machines, by a PostgreSQL advisory lock bound to a transaction, so that it is released when the connection ends.
 
     If the holder sleeps or loses its network connection, the server closes its connection after ``seconds``.
@@ -56,7 +56,7 @@ class DatabaseGate:
     seconds: float = 120.0
 
     @contextmanager
-    def passing(self) -> Iterator[None]:
+    def held(self) -> Iterator[None]:
         """Acquires the advisory lock, and holds it during the block."""
         number = int.from_bytes(hashlib.sha256(f"multilora {self.study}".encode()).digest()[:8], "big", signed=True)
         limit = {"limit": str(min(max(1, round(self.seconds * 1000)), _LONGEST))}

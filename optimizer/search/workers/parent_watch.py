@@ -7,13 +7,13 @@ import signal
 import sys
 from threading import Thread
 
-TIED = "MULTILORA_TIED"
+STARTED_BY_RUN = "MULTILORA_TIED"
 """Environment variable that a run sets for its workers."""
 
 
-def leave_with_parent() -> None:
+def exit_with_parent() -> None:
     """Terminates this process by SIGTERM when the run that started it has ended; no effect if no run started it."""
-    if os.environ.get(TIED):
+    if os.environ.get(STARTED_BY_RUN):
         Thread(target=_wait, daemon=True).start()
 
 

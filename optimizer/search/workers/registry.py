@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from studies.atomic import write_text
 
 
-class Member(BaseModel):
+class WorkerEntry(BaseModel):
     """Registry entry of a worker.
 
     Attributes:
@@ -51,13 +51,13 @@ class Member(BaseModel):
     at: float = 0.0
 
 
-class Roster(Protocol):
+class WorkerRegistry(Protocol):
     """Registry of the workers of one study."""
 
-    def sign(self, member: Member) -> None:
+    def write(self, entry: WorkerEntry) -> None:
         """Stores a worker's present state."""
 
-    def members(self) -> Sequence[Member]:
+    def entries(self) -> Sequence[WorkerEntry]:
         """Returns all registered workers that have not been removed."""
 
     def alive(self, name: str) -> bool:
@@ -66,18 +66,18 @@ class Roster(Protocol):
     def dead(self, names: Collection[str]) -> set[str]:
         """Returns those of the workers that are not alive."""
 
-    def seems_alive(self, member: Member) -> bool:
+    def seems_alive(self, entry: WorkerEntry) -> bool:
         """Returns whether a registered worker is alive, without removing dead entries; for read-only observers."""
 
 
-def newcomer() -> Member:
+def new_worker() -> WorkerEntry:
     """Returns an entry for this process as a worker with a new name."""
     host, pid = socket.gethostname(), os.getpid()
-    return Member(name=f"{host}-{pid}-{secrets.token_hex(3)}", host=host, pid=pid)
+    return WorkerEntry(name=f"{host}-{pid}-{secrets.token_hex(3)}", host=host, pid=pid)
 
 
 @dataclass
-class FolderRoster:
+class FolderRegistry:
     """Registry for one machine: each worker holds an operating system file lock, which is released when its process ends.
 
     Attributes:
@@ -87,26 +87,26 @@ class FolderRoster:
     folder: Path
     _held: dict[str, FileLock] = field(default_factory=dict)
 
-    def sign(self, member: Member) -> None:
+    def write(self, entry: WorkerEntry) -> None:
         """Stores a worker's present state, and acquires or releases its lock."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        if member.name not in self._held:
-            self._held[member.name] = FileLock(self._lock(member.name))
-            self._held[member.name].acquire(timeout=0)
-        if member.state == "left":
-            self._forget(member.name)
-            self._held.pop(member.name).release()
+        if entry.name not in self._held:
+            self._held[entry.name] = FileLock(self._lock(entry.name))
+            self._held[entry.name].acquire(timeout=0)
+        if entry.state == "left":
+            self._forget(entry.name)
+            self._held.pop(entry.name).release()
             with suppress(OSError):
                 self.folder.rmdir()
         else:
-            write_text(self.folder / f"{member.name}.json", member.model_dump_json())
+            write_text(self.folder / f"{entry.name}.json", entry.model_dump_json())
 
-    def members(self) -> list[Member]:
+    def entries(self) -> list[WorkerEntry]:
         """Returns all registered workers that have not been removed."""
         found = []
         for file in sorted(self.folder.glob("*.json")):
             try:
-                found.append(Member.model_validate_json(file.read_bytes()))
+                found.append(WorkerEntry.model_validate_json(file.read_bytes()))
             except (FileNotFoundError, ValidationError):
                 continue
         return found
@@ -124,12 +124,12 @@ class FolderRoster:
             return True
         return False
 
-    def seems_alive(self, member: Member) -> bool:
+    def seems_alive(self, entry: WorkerEntry) -> bool:
         """Returns whether a registered worker is alive, without removing dead entries."""
-        if member.name in self._held or not self._lock(member.name).exists():
-            return member.name in self._held
+        if entry.name in self._held or not self._lock(entry.name).exists():
+            return entry.name in self._held
         try:
-            with FileLock(self._lock(member.name)).acquire(timeout=0):
+            with FileLock(self._lock(entry.name)).acquire(timeout=0):
                 return False
         except Timeout:
             return True
@@ -150,7 +150,7 @@ _PREFIX = "worker:"
 
 
 @dataclass
-class StudyRoster:
+class StudyRegistry:
     """Registry for several machines: workers store entries in the study's attributes and increase a heartbeat counter while alive.
 
     Each worker observes by its own clock whether the others' counters increase, so that clocks need not agree and may jump. A worker
@@ -167,17 +167,17 @@ class StudyRoster:
     _seen: dict[str, tuple[int, float]] = field(default_factory=dict)
     _own: set[str] = field(default_factory=set)
 
-    def sign(self, member: Member) -> None:
+    def write(self, entry: WorkerEntry) -> None:
         """Stores a worker's present state in the study's attributes; an entry with state ``left`` is cleared."""
-        self._own.add(member.name)
-        self.study.set_user_attr(f"{_PREFIX}{member.name}", None if member.state == "left" else member.model_dump(mode="json"))
-        if member.state == "left":
-            self._own.discard(member.name)
+        self._own.add(entry.name)
+        self.study.set_user_attr(f"{_PREFIX}{entry.name}", None if entry.state == "left" else entry.model_dump(mode="json"))
+        if entry.state == "left":
+            self._own.discard(entry.name)
 
-    def members(self) -> list[Member]:
+    def entries(self) -> list[WorkerEntry]:
         """Returns all registered workers that have not left."""
         attrs = self.study.user_attrs
-        return [Member.model_validate(value) for name, value in sorted(attrs.items()) if name.startswith(_PREFIX) and value]
+        return [WorkerEntry.model_validate(value) for name, value in sorted(attrs.items()) if name.startswith(_PREFIX) and value]
 
     def alive(self, name: str) -> bool:
         """Returns whether the worker is alive, by its heartbeat counter."""
@@ -188,14 +188,14 @@ class StudyRoster:
     def dead(self, names: Collection[str]) -> set[str]:
         """Returns those of the workers that are not alive."""
         others = set(names) - self._own
-        alive = {m.name for m in self.members() if m.name in others and self.seems_alive(m)} if others else set()
+        alive = {m.name for m in self.entries() if m.name in others and self.seems_alive(m)} if others else set()
         return others - alive
 
-    def seems_alive(self, member: Member) -> bool:
+    def seems_alive(self, entry: WorkerEntry) -> bool:
         """Returns whether the worker's heartbeat counter has increased within the grace period."""
         now = time.monotonic()
-        count, since = self._seen.get(member.name, (-1, now))
-        if member.beat != count:
-            self._seen[member.name] = (member.beat, now)
+        count, since = self._seen.get(entry.name, (-1, now))
+        if entry.beat != count:
+            self._seen[entry.name] = (entry.beat, now)
             return True
         return now - since < self.grace

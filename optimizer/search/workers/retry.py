@@ -20,7 +20,7 @@ OUTAGES = (StorageInternalError, DBAPIError, ConnectionError, TimeoutError)
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """Callable that retries idempotent operations.
 
     Attributes:
@@ -37,7 +37,7 @@ class Patience:
         Raises:
             StudyError: the storage was unavailable for the whole time.
         """
-        pause, began, told = _FIRST, time.monotonic(), False
+        pause, began, noted = _FIRST, time.monotonic(), False
         while True:
             try:
                 result = operation()
@@ -47,13 +47,13 @@ class Patience:
                 if time.monotonic() - began > self.seconds:
                     remedy = "start the database, then run the same command again: everything finished is kept"
                     raise StudyError(f"the storage does not answer ({reason(error)})", remedy=remedy) from None
-                if not told:
+                if not noted:
                     self.observer.note(f"the storage does not answer ({reason(error)}); trying again for {self.seconds / 60:.0f} min")
-                    told = True
+                    noted = True
                 self.observer.waiting(pause)
                 pause = min(2 * pause, _LONGEST)
             else:
-                if told:
+                if noted:
                     self.observer.note("the storage answers again")
                 return result
 

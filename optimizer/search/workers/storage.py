@@ -19,11 +19,12 @@ from sqlalchemy import Engine, create_engine
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from optimizer.errors import StudyError, UsageError
+from optimizer.search.workers.database_writer import DatabaseTrialWriter
 from optimizer.search.workers.journal import Journal
-from optimizer.search.workers.lock import DatabaseGate, FileGate, Gate
-from optimizer.search.workers.registry import FolderRoster, Roster, StudyRoster
+from optimizer.search.workers.lock import DatabaseStudyLock, FileStudyLock, StudyLock
+from optimizer.search.workers.registry import FolderRegistry, StudyRegistry, WorkerRegistry
 from optimizer.search.workers.retry import OUTAGES, reason
-from optimizer.search.workers.trial_writes import DatabaseWrites, StorageWrites, Writes
+from optimizer.search.workers.trial_writer import StorageTrialWriter, TrialWriter
 from studies import StudyDirectory
 
 LOCAL = "search"
@@ -56,21 +57,21 @@ def _seconds(environment: Mapping[str, str], name: str, default: float) -> float
 
 
 @dataclass(frozen=True)
-class Shared:
+class SharedStudy:
     """A study with the objects that coordinate its workers.
 
     Attributes:
         study: Optuna study.
-        gate: lock for the assignment of trials.
-        roster: registry of the workers.
-        writes: writer of trial results.
+        lock: lock for the assignment of trials.
+        registry: registry of the workers.
+        writer: writer of trial results.
         engines: engines of the database; empty without a database.
     """
 
     study: optuna.Study
-    gate: Gate
-    roster: Roster
-    writes: Writes
+    lock: StudyLock
+    registry: WorkerRegistry
+    writer: TrialWriter
     engines: tuple[Engine, ...] = ()
 
     def close(self) -> None:
@@ -79,7 +80,7 @@ class Shared:
             engine.dispose()
 
 
-def on_this_machine(directory: StudyDirectory, *, create: bool = True) -> Shared:
+def open_local_study(directory: StudyDirectory, *, create: bool = True) -> SharedStudy:
     """Returns the study in a directory.
 
     Args:
@@ -95,22 +96,22 @@ def on_this_machine(directory: StudyDirectory, *, create: bool = True) -> Shared
         raise StudyError("there is no journal of trials", where=directory.path, remedy=remedy)
     try:
         storage = JournalStorage(Journal(directory.journal))
-        study = begun_in(storage) if create else optuna.load_study(study_name=LOCAL, storage=storage)
+        study = create_study_in(storage) if create else optuna.load_study(study_name=LOCAL, storage=storage)
     except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
         if isinstance(error, KeyError) and not directory.journal.stat().st_size:
             raise StudyError("the study has not begun yet", where=directory.path, remedy="wait a moment") from None
         remedy = f"rebuild it from the evaluations: optimize repair {directory.path}"
         raise StudyError(f"the journal is damaged ({reason(error)})", where=directory.journal, remedy=remedy) from error
-    gate = FileGate(directory.journal.with_name(f"{directory.journal.name}.gate"))
-    return Shared(study, gate, FolderRoster(directory.path / "workers"), StorageWrites(study))
+    lock = FileStudyLock(directory.journal.with_name(f"{directory.journal.name}.gate"))
+    return SharedStudy(study, lock, FolderRegistry(directory.path / "workers"), StorageTrialWriter(study))
 
 
-def begun_in(storage: BaseStorage) -> optuna.Study:
+def create_study_in(storage: BaseStorage) -> optuna.Study:
     """Returns the study in a single-machine storage, created if missing; an invalid journal raises Optuna's exceptions."""
-    return _made(storage, LOCAL)
+    return _create_or_load(storage, LOCAL)
 
 
-def in_database(url: str, name: str, *, create: bool, grace: float | None = None) -> Shared:
+def open_database_study(url: str, name: str, *, create: bool, grace: float | None = None) -> SharedStudy:
     """Returns the study with this name in a PostgreSQL database.
 
     Args:
@@ -129,10 +130,10 @@ def in_database(url: str, name: str, *, create: bool, grace: float | None = None
         opened.callback(engine.dispose)
         try:
             if create:
-                with DatabaseGate(engine, "schema").passing():  # creating the tables concurrently fails
+                with DatabaseStudyLock(engine, "schema").held():  # creating the tables concurrently fails
                     storage = RDBStorage(_with_driver(url), engine_kwargs=_options())
                     opened.callback(storage.engine.dispose)
-                    study = _made(storage, name)
+                    study = _create_or_load(storage, name)
             else:
                 storage = RDBStorage(_with_driver(url), engine_kwargs=_options(), skip_table_creation=True)
                 opened.callback(storage.engine.dispose)
@@ -144,11 +145,11 @@ def in_database(url: str, name: str, *, create: bool, grace: float | None = None
             remedy = "check the address, PGPASSWORD or the service file, and that the server runs"
             raise StudyError(f"the database cannot be used ({reason(error)})", where="--storage", remedy=remedy) from None
         opened.pop_all()
-        gate, roster, writes = DatabaseGate(engine, name, grace), StudyRoster(study, grace), DatabaseWrites(engine, study)
-        return Shared(study, gate, roster, writes, (engine, storage.engine))
+        lock, registry, writer = DatabaseStudyLock(engine, name, grace), StudyRegistry(study, grace), DatabaseTrialWriter(engine, study)
+        return SharedStudy(study, lock, registry, writer, (engine, storage.engine))
 
 
-def _made(storage: BaseStorage, name: str) -> optuna.Study:
+def _create_or_load(storage: BaseStorage, name: str) -> optuna.Study:
     try:
         return optuna.create_study(study_name=name, storage=storage, direction="maximize", load_if_exists=True)
     except DuplicatedStudyError:

@@ -28,13 +28,13 @@ def send(config: Config, sources: Sequence[Source], study: optuna.Study, store: 
     files = {spec: source.file for spec, source in zip(config.sources, sources, strict=True) if not spec.startswith(DEMO)}
     if config.prompts:
         files[config.prompts] = Path(config.prompts)
-    named = {spec: _sent(path, store) for spec, path in files.items()}
+    named = {spec: _send_file(path, store) for spec, path in files.items()}
     study.set_user_attr(_FILES, named)
     study.set_user_attr(_VERSION, _version())
     study.set_user_attr(_CONFIG, config.model_dump(mode="json", exclude=_OWN))
 
 
-def fetched(config: Config, study: optuna.Study, store: Store) -> Config:
+def fetch_config(config: Config, study: optuna.Study, store: Store) -> Config:
     """Returns the study's configuration for this machine, with files from the store in place of those of the machine that started it.
 
     Args:
@@ -53,14 +53,14 @@ def fetched(config: Config, study: optuna.Study, store: Store) -> Config:
         raise StudyError(problem, where="--study", remedy="install the same versions on all machines")
     saved: dict[str, Any] = dict(attrs[_CONFIG])
     own = config.model_dump(include=_OWN)
-    places = {spec: str(_received(name, store)) for spec, name in attrs[_FILES].items()}
+    places = {spec: str(_fetch_file(name, store)) for spec, name in attrs[_FILES].items()}
     saved["sources"] = [places.get(spec, spec) for spec in saved["sources"]]
     saved["prompts"] = places.get(saved["prompts"], saved["prompts"])
     saved |= {name: getattr(config, name) or saved[name] for name in ("base", *PARTS)}
     return Config.of(**saved | own)
 
 
-def _sent(path: Path, store: Store) -> str:
+def _send_file(path: Path, store: Store) -> str:
     """Stores a file under its content hash and file name, unless it exists; returns the store name."""
     data = path.read_bytes()
     name = f"{_FOLDER}/{hashlib.sha256(data).hexdigest()}/{path.name}"
@@ -69,7 +69,7 @@ def _sent(path: Path, store: Store) -> str:
     return name
 
 
-def _received(name: str, store: Store) -> Path:
+def _fetch_file(name: str, store: Store) -> Path:
     """Returns the local path of a file in the store, downloaded unless it is already in the local cache."""
     digest = name.split("/")[1]
     path = cache_folder() / digest / Path(name).name

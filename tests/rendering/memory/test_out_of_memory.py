@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from optimizer.adapters import Adapter, load_adapter
 from optimizer.errors import TrialError
 from optimizer.rendering import Prompt, Renderer, RenderSettings
-from optimizer.rendering.memory.oom import Ladder, attempt, is_out_of_memory
+from optimizer.rendering.memory.oom import MemoryFallback, attempt, is_out_of_memory
 from tests.files import kohya_file, random_parts
 from tests.tiny import tiny_pipeline, tiny_shapes
 
@@ -150,7 +150,7 @@ def test_sums_that_do_not_fit_fail_the_trial(adapter: Adapter, monkeypatch: pyte
 
 def test_both_kinds_of_offload_come_before_the_end(adapter: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a GPU: diffusers' hooks, which move the models from the CPU to the CPU."""
-    monkeypatch.setattr(Ladder, "_can_offload", lambda self: True)
+    monkeypatch.setattr(MemoryFallback, "_can_offload", lambda self: True)
     pipeline, told = tiny_pipeline(), list[str]()
     before, renderer = state(pipeline), Renderer(pipeline, SETTINGS, note=told.append)
     wanted = Renderer(pipeline, replace(SETTINGS, batch=1)).render(PROMPTS, adapter)

@@ -13,7 +13,7 @@ from optimizer import Study, optimize
 from optimizer.cli.main import execute
 from optimizer.search.config import KeepImages
 from optimizer.search.images.png import save_images
-from optimizer.search.images.retention import Gallery
+from optimizer.search.images.retention import ImageRetention
 from optimizer.search.observer import Silent
 from studies.records import TrialRecord
 from studies.store import Store
@@ -82,18 +82,24 @@ def evaluations(study: Path) -> dict[str, list[str]]:
 
 
 def test_what_falls_is_what_no_kept_trial_shares() -> None:
-    def hung(number: int, score: float, label: str = "", recipe: str = "") -> TrialRecord:
+    def with_pictures(number: int, score: float, label: str = "", recipe: str = "") -> TrialRecord:
         found = record(number, score, label, recipe)
         assert found.evaluation
         return found.model_copy(update={"evaluation": found.evaluation.model_copy(update={"images": ("x",)})})
 
-    known = [hung(0, 0.1, "a alone"), hung(1, 0.2, "stack"), hung(2, 0.3, recipe="p"), hung(3, 0.9, recipe="q"), record(4, None)]
-    shared = [*known, hung(5, 0.1, recipe="0"), hung(6, 0.3, recipe="p")]
+    known = [
+        with_pictures(0, 0.1, "a alone"),
+        with_pictures(1, 0.2, "stack"),
+        with_pictures(2, 0.3, recipe="p"),
+        with_pictures(3, 0.9, recipe="q"),
+        record(4, None),
+    ]
+    shared = [*known, with_pictures(5, 0.1, recipe="0"), with_pictures(6, 0.3, recipe="p")]
     by_number = {r.number: r for r in shared}
-    assert [r.number for r in Gallery("best", 1).fallen(by_number)] == [2, 6]
-    assert Gallery("best", 2).fallen(by_number) == []
-    assert Gallery("all", 0).fallen(by_number) == []
-    assert [r.number for r in Gallery("none", 5).fallen(by_number)] == [0, 1, 2, 3, 5, 6]
+    assert [r.number for r in ImageRetention("best", 1).displaced(by_number)] == [2, 6]
+    assert ImageRetention("best", 2).displaced(by_number) == []
+    assert ImageRetention("all", 0).displaced(by_number) == []
+    assert [r.number for r in ImageRetention("none", 5).displaced(by_number)] == [0, 1, 2, 3, 5, 6]
 
 
 def test_what_better_trials_have_displaced_already_is_not_written() -> None:
@@ -102,7 +108,7 @@ def test_what_better_trials_have_displaced_already_is_not_written() -> None:
     def room(keep: KeepImages, score: float, label: str = "", recipe: str = "new") -> bool:
         found = record(4, score, label, recipe).evaluation
         assert found
-        return Gallery(keep, 2).has_room(known, label, found)
+        return ImageRetention(keep, 2).keeps(known, label, found)
 
     assert [room("best", score) for score in (0.2, 0.4, 1.0)] == [False, True, True]
     assert room("best", 0.0, "stack")

@@ -10,7 +10,7 @@ import pytest
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from optimizer.search.proposals.ask import is_whole, proposed
+from optimizer.search.proposals.ask import complete_recipe, propose
 from optimizer.search.proposals.sampler import sampler_for
 from optimizer.search.proposals.space import SearchSpace
 
@@ -61,37 +61,38 @@ def test_it_is_optunas_own(sampler: Any) -> None:
     known = study.trials
     asked = study.ask()
     SPACE.suggest(asked)
-    found = proposed(SPACE, blank(8), known, sampler())
+    found, recipe = propose(SPACE, blank(8), known, sampler())
     assert found.params == asked.params
     assert found.distributions == asked.distributions
     assert len(found.params) == SPACE.dimensions
-    assert SPACE.recipe(found.params) == SPACE.suggest(optuna.trial.FixedTrial(found.params))
+    assert recipe == SPACE.recipe(found.params) == SPACE.suggest(optuna.trial.FixedTrial(found.params))
 
 
 @pytest.mark.parametrize("sampler", [gaussian, parzen])
 def test_others_that_run_are_known_and_an_attempt_of_its_own_is_not(sampler: Any) -> None:
     known = study_of(sampler()).trials
-    first = proposed(SPACE, blank(8), known, sampler())
+    first, _ = propose(SPACE, blank(8), known, sampler())
     half = copy.copy(first)
     half.params = dict(list(first.params.items())[:2])
     half.system_attrs = {"gp:relative_params:0": "{}"}
-    assert proposed(SPACE, half, [*known, half], sampler()).params == first.params
+    assert propose(SPACE, half, [*known, half], sampler())[0].params == first.params
     assert first.system_attrs == blank(8).system_attrs == {}
-    second = proposed(SPACE, blank(9), [*known, first], sampler(4))
+    second, _ = propose(SPACE, blank(9), [*known, first], sampler(4))
     assert second.params != first.params
 
 
 def test_a_whole_proposal_stays() -> None:
     known = study_of(gaussian()).trials
-    first = proposed(SPACE, blank(8), known, gaussian())
-    assert proposed(SPACE, first, known[:5], gaussian(9)) is first
-    assert is_whole(SPACE, first.params)
-    assert not is_whole(SPACE, {})
-    assert not is_whole(SPACE, first.params | {"method": "slerp"})
+    first, recipe = propose(SPACE, blank(8), known, gaussian())
+    again, same = propose(SPACE, first, known[:5], gaussian(9))
+    assert again is first
+    assert same == recipe == complete_recipe(SPACE, first.params)
+    assert complete_recipe(SPACE, {}) is None
+    assert complete_recipe(SPACE, first.params | {"method": "slerp"}) is None
 
 
 def test_queued_values_come_before_what_the_sampler_would_choose() -> None:
     queued = {"method": "ties", "weight:a": 0.25}
-    found = proposed(SPACE, blank(8, system_attrs={"fixed_params": queued}), study_of(parzen()).trials, parzen())
+    found, _ = propose(SPACE, blank(8, system_attrs={"fixed_params": queued}), study_of(parzen()).trials, parzen())
     assert found.params | queued == found.params
-    assert is_whole(SPACE, found.params)
+    assert complete_recipe(SPACE, found.params)

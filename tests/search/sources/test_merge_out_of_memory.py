@@ -38,7 +38,7 @@ def test_it_is_made_on_the_cpu_and_told_once(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(lora_mixer, "Merger", Scarce)
     told: list[str] = []
     made = mixer("cuda", told)
-    for merged in [made.mixed(RECIPE).candidate for _ in range(2)]:
+    for merged in [made.mixed(RECIPE)[0] for _ in range(2)]:
         assert isinstance(merged, Adapter)
         assert_same_change(merged, Merger(PAIR).merge(RECIPE, dtype=torch.float16), tolerance=0)
     assert told == ["out of memory while merging: candidates that are too large for the GPU are merged on the CPU"]

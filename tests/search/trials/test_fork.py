@@ -94,7 +94,7 @@ def test_the_same_again_goes_on_and_so_does_resume(options: dict[str, Any], copy
 def test_a_fork_that_was_broken_off_while_it_began(options: dict[str, Any], copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = options | {"budget": 6, "out": copy}
     whole = optimize(**run | {"fork": "whole"})
-    real, told = fork._tell, []
+    real, told = fork._import, []
 
     def dying(*arguments: Any) -> None:
         told.append(arguments)
@@ -103,7 +103,7 @@ def test_a_fork_that_was_broken_off_while_it_began(options: dict[str, Any], copy
         real(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(fork, "_tell", dying)
+        patch.setattr(fork, "_import", dying)
         with pytest.raises(KeyboardInterrupt):
             optimize(**run | {"fork": "more"})
     assert not StudyDirectory(copy.parent / "more").is_study
@@ -162,4 +162,4 @@ def test_what_cannot_be_forked(options: dict[str, Any], copy: Path, tmp_path: Pa
 
 def test_nothing_is_forked_where_nothing_is_asked_for(options: dict[str, Any], tmp_path: Path) -> None:
     config = Config.of(**options, out=tmp_path)
-    assert fork.forked(config) == (config, None)
+    assert fork.resolve_fork(config) == (config, None)

@@ -18,11 +18,11 @@ from optimizer import Study, optimize
 from optimizer.cli.main import execute
 from optimizer.errors import StudyError
 from optimizer.search.evaluation.evaluator import Evaluator
-from optimizer.search.trials.ledger import alone_in
 from optimizer.search.trials.repair import repair
+from optimizer.search.trials.run_lock import lock_run
 from optimizer.search.workers.journal import Journal
-from optimizer.search.workers.registry import FolderRoster, newcomer
-from optimizer.search.workers.storage import on_this_machine
+from optimizer.search.workers.registry import FolderRegistry, new_worker
+from optimizer.search.workers.storage import open_local_study
 from studies import StudyDirectory
 from studies.store import FolderStore
 from studies.trial_log import TrialLog
@@ -108,14 +108,14 @@ def test_a_journal(whole: Study, options: dict[str, Any], broken_off: Path, dama
 
 
 def test_the_log_has_every_value_that_was_proposed(broken_off: Path) -> None:
-    proposed = [t.params for t in on_this_machine(StudyDirectory(broken_off)).study.trials[:9]]
+    proposed = [t.params for t in open_local_study(StudyDirectory(broken_off)).study.trials[:9]]
     assert [entry.values for entry in TrialLog(FolderStore(broken_off)).entries()] == proposed
     assert all(proposed)
 
 
 def test_the_study_is_that_of_before(broken_off: Path) -> None:
     def attributes() -> tuple[object, ...]:
-        study = on_this_machine(StudyDirectory(broken_off)).study
+        study = open_local_study(StudyDirectory(broken_off)).study
         of_trials = [{k: v for k, v in t.user_attrs.items() if k != "worker"} for t in study.trials if t.state.is_finished()]
         told = [(t.values, t.params, t.distributions) for t in study.trials[:9]]
         return {k: v for k, v in study.user_attrs.items() if k != "total"}, of_trials, told
@@ -164,7 +164,7 @@ def test_a_proposal_that_nothing_is_known_of_is_made_anew(options: dict[str, Any
     (broken_off / "evaluations/trials/000006.json").write_text("torn")
     (broken_off / "journal.log").write_text("garbage\n" * 3)
     assert repair(StudyDirectory(broken_off)).repeated == 1
-    study = on_this_machine(StudyDirectory(broken_off)).study
+    study = open_local_study(StudyDirectory(broken_off)).study
     assert [t.number for t in study.trials if t.state == TrialState.WAITING] == [6]
     found = optimize(**options, out=broken_off).trials
     assert [t.number for t in found] == list(range(12))
@@ -206,16 +206,16 @@ def test_pictures_that_are_gone_are_named(broken_off: Path) -> None:
 
 def test_what_is_at_work_is_left_alone(broken_off: Path) -> None:
     directory = StudyDirectory(broken_off)
-    with alone_in(directory), pytest.raises(StudyError, match="another run is working on the study here"):
+    with lock_run(directory), pytest.raises(StudyError, match="another run is working on the study here"):
         repair(directory)
-    roster, member = FolderRoster(broken_off / "workers"), newcomer()
-    roster.sign(member)
+    registry, entry = FolderRegistry(broken_off / "workers"), new_worker()
+    registry.write(entry)
     with pytest.raises(StudyError) as caught:
         repair(directory)
     assert str(caught.value) == (
-        f"{broken_off}: a worker is at work on the study here (process {member.pid}) — wait until it ends, or stop it"
+        f"{broken_off}: a worker is at work on the study here (process {entry.pid}) — wait until it ends, or stop it"
     )
-    roster.sign(member.model_copy(update={"state": "left"}))
+    registry.write(entry.model_copy(update={"state": "left"}))
     assert repair(directory).lines() == ["9 trials found; nothing to repair"]
 
 
