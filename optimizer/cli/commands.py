@@ -5,13 +5,14 @@ from __future__ import annotations
 import shlex
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from optimizer.cli.quiet import hush
 from optimizer.errors import StudyError, UsageError
-from optimizer.search.config import Config
+from optimizer.search.config import Config, checked
 from optimizer.search.workers.parent_watch import leave_with_parent
 from studies import StudyDirectory, StudyDirectoryError, StudySummary, load_summary
 from studies.demo.world import GUIDANCE, STEPS, DemoSource, demo_base, demo_embedder, demo_sources, demo_words
@@ -21,7 +22,7 @@ STOPPED_EARLY = 4
 
 def run_and_tell(config: Config) -> int:
     """Run the main job with progress on stderr, then print the verdict."""
-    config.checked()
+    checked(config)
     errors = Console(stderr=True, highlight=False)
     hush(errors)
     with errors.status("loading…") if errors.is_terminal else nullcontext():
@@ -47,8 +48,8 @@ def resume(directory: Path, *, budget: int | None = None) -> int:
         directory: the study directory.
         budget: a new budget; default: the study's own.
     """
-    config = Config.from_yaml(_study(directory).settings)
-    return run_and_tell(config.model_copy(update={"out": directory} | ({} if budget is None else {"budget": budget})))
+    changed: dict[str, Any] = {"out": directory} | ({} if budget is None else {"budget": budget})
+    return run_and_tell(Config.from_yaml(_study(directory).settings).replaced(**changed))
 
 
 def worker(
@@ -83,7 +84,7 @@ def worker(
     config = _place_of_work(directory, storage, study, artifacts)
     places = {"base": base, "vae": vae, "denoiser": denoiser, "decoder": decoder, "base_config": base_config}
     here = {name: place for name, place in places.items() if place}
-    own = here | {"device": device} | ({} if batch is None else {"batch": batch})
+    own: dict[str, Any] = here | {"device": device} | ({} if batch is None else {"batch": batch})
     errors = Console(stderr=True, highlight=False)
     hush(errors)
     from optimizer.cli.display import Display
@@ -94,7 +95,7 @@ def worker(
     leave_with_parent()
     with display.watching():
         try:
-            done = work(config.model_copy(update=own), display)
+            done = work(config.replaced(**own), display)
         except Stopped:
             return 128 + (display.stopping or 0)
     print(f"{done} {'trial' if done == 1 else 'trials'} evaluated here; the study has none left")
@@ -140,10 +141,11 @@ def _place_of_work(directory: Path | None, storage: str, study: str, artifacts: 
     """The configuration of a study on this machine, or where one in a database is; a directory knows which of them it is of."""
     if directory is not None:
         config = Config.from_yaml(_study(directory).settings)
-        if not config.storage:
-            return config.model_copy(update={"out": directory})
-        storage, artifacts = storage or config.storage, artifacts or config.artifacts
-        study = study or config.study or config.out.name
+        places = config.places
+        if not places.storage:
+            return config.replaced(out=directory)
+        storage, artifacts = storage or places.storage, artifacts or places.artifacts
+        study = study or places.study_name
     if not (storage and study and artifacts):
         remedy = "give the study's directory, or --storage, --study and --artifacts together"
         raise UsageError("where the study is cannot be told", remedy=remedy)

@@ -32,7 +32,7 @@ def dashboard(directory: Path | None = None, *, storage: str = "", study: str = 
     if directory is not None and not study:
         here = StudyDirectory(directory)
         shared = watch_directory(here, storage).shared
-        place = Config.from_yaml(here.settings).artifacts
+        place = Config.from_yaml(here.settings).places.artifacts
         store = open_artifacts(artifacts or place) if artifacts or place else FolderStore(here.path)
     elif directory is None and storage and study:
         shared, store = watch_database(storage, study).shared, open_artifacts(artifacts) if artifacts else None

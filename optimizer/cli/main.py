@@ -18,6 +18,7 @@ from optimizer.cli.extract import extract
 from optimizer.cli.inspect import inspect
 from optimizer.cli.ls import ls
 from optimizer.cli.merge import merge
+from optimizer.cli.options import Options
 from optimizer.cli.repair import repair
 from optimizer.cli.status import status
 from optimizer.errors import OptimizerError, UsageError
@@ -42,7 +43,7 @@ _COMMANDS = (
     ls,
 )
 _CONFIG = "--config"
-_DEFAULTS = Config.of()
+_DEFAULTS = Options()
 
 
 def build_app(options: dict[str, Any] | None = None, source: str = "") -> App:
@@ -67,9 +68,9 @@ def build_app(options: dict[str, Any] | None = None, source: str = "") -> App:
     return app
 
 
-def search(*, config: Annotated[Config, Parameter(name="*")] = _DEFAULTS) -> int:
+def search(*, options: Annotated[Options, Parameter(name="*")] = _DEFAULTS) -> int:
     """Search for the best merge of the sources and export it."""
-    return commands.run_and_tell(config)
+    return commands.run_and_tell(Config.of(**options.model_dump()))
 
 
 def _default(value: Any) -> str | None:

@@ -21,7 +21,7 @@ def repair(directory: Path) -> int:
         study = StudyDirectory(directory).open()
     except StudyDirectoryError as error:
         raise StudyError(error.problem, where=error.where, remedy=error.remedy) from error
-    if Config.from_yaml(study.settings).storage:
+    if Config.from_yaml(study.settings).places.storage:
         remedy = "restore the database from its backup"
         raise UsageError("the study is in a database and has no journal here", where=directory, remedy=remedy)
     from optimizer.search.proposals.sampler import quiet

@@ -11,7 +11,7 @@ from typing import Any
 
 from optimizer.errors import NoFeasibleMerge, OptimizerError, StudyError
 from optimizer.rendering import AnyRenderer, PromptSet
-from optimizer.search.config import Config
+from optimizer.search.config import Config, checked
 from optimizer.search.disk_space import check_space
 from optimizer.search.evaluation.confirmation import Confirmation, confirm, finalists
 from optimizer.search.evaluation.fingerprint import check_same_run
@@ -61,7 +61,7 @@ def optimize(sources: Sequence[str | Path], base: str | Path = "", *, observer: 
         sources: two to five LoRA files, or ``demo:NAME``; with ``kind="model"`` full models.
         base: the base model; optional for demo sources and full models; ``fake:`` selects the fake renderer.
         observer: receives every trial; default: none.
-        options: fields of ``Config``: ``budget``, ``out``, ``seed``, ``roles``, ``triggers`` …
+        options: options of the command line: ``budget``, ``out``, ``seed``, ``roles``, ``triggers`` …
 
     Returns:
         Outcome of the run.
@@ -77,13 +77,13 @@ def optimize(sources: Sequence[str | Path], base: str | Path = "", *, observer: 
 def run(config: Config, observer: Observer) -> Study:
     """Runs or resumes the study of a configuration. Raises the exceptions of ``optimize``."""
     quiet()
-    config, origin = forked(config.checked().resolved())
+    config, origin = forked(checked(config).resolved())
     bench = prepare(config, observer)
     for line in bench.ensemble.remarks():
         observer.note(f"warning: {line}")
     prompts, unseen = search_prompts(config, bench.sources), confirmation_prompts(config, bench.sources)
     bench.renderer.special(unseen.prompts)  # fails now, not after the search, if a confirmation prompt cannot be rendered
-    room = check_space(bench, prompts, unseen, StudyDirectory(config.out))
+    room = check_space(bench, prompts, unseen, StudyDirectory(config.places.out))
     directory, name = _created(config), origin.name if origin else ""
     with alone_in(directory), open_ledger(bench, prompts, directory, observer, fork=name) as ledger:
         if finished := _finished(config, ledger, directory):
@@ -100,7 +100,9 @@ def run(config: Config, observer: Observer) -> Study:
             complete = _search(bench, prompts, ledger, directory, observer)
             if finalists(ledger.records(), 1):
                 evaluator = bench.evaluator(unseen, observer, final=True)
-                confirmation = confirm(ledger.records(), evaluator, count=config.finalists, seed=config.seed, observer=observer)
+                confirmation = confirm(
+                    ledger.records(), evaluator, count=config.protocol.finalists, seed=config.search.seed, observer=observer
+                )
         except Stopped:
             observer.note("stopped; everything finished is on disk")
         study = _closed(bench, ledger, directory, unseen, confirmation, complete)
@@ -123,10 +125,10 @@ def _taken_over(origin: Origin, bench: Bench, ledger: Ledger) -> str:
 
 def _created(config: Config) -> StudyDirectory:
     """Returns the study directory; it is created only if it is empty or contains a study with equal settings."""
-    directory = StudyDirectory(config.out)
+    directory = StudyDirectory(config.places.out)
     try:
         if directory.is_study:
-            check_same_run(Config.from_yaml(directory.settings), config, config.out)
+            check_same_run(Config.from_yaml(directory.settings), config, config.places.out)
         return directory.create()
     except StudyDirectoryError as error:
         raise StudyError(error.problem, where=error.where, remedy=error.remedy) from error
@@ -146,8 +148,8 @@ def _finished(config: Config, ledger: Ledger, directory: StudyDirectory) -> Stud
 def _search(bench: Bench, prompts: PromptSet, ledger: Ledger, directory: StudyDirectory, observer: Observer) -> bool:
     config, space = bench.config, bench.space(ledger.planned_budget)
     observer.note(space.summary())
-    begin_search(ledger, space, config.budget)
-    deadline = time.monotonic() + config.timeout if config.timeout else None
+    begin_search(ledger, space, config.search.budget)
+    deadline = time.monotonic() + config.search.timeout if config.search.timeout else None
     with Crew(config, directory.path, observer):
         return search(ledger, space, bench.evaluator(prompts, observer), config, deadline=deadline, observer=observer)
 

@@ -219,9 +219,9 @@ def watch_database(storage: str, study: str, store: Store | None = None) -> Watc
 
 def shared_of(directory: StudyDirectory, storage: str = "") -> Shared:
     """Returns the shared storage of the study in a directory, read-only. Raises the exceptions of ``watch_directory``."""
-    config = Config.from_yaml(directory.settings)
-    if config.storage:
-        return in_database(storage or config.storage, config.study or config.out.name, create=False)
+    places = Config.from_yaml(directory.settings).places
+    if places.storage:
+        return in_database(storage or places.storage, places.study_name, create=False)
     return on_this_machine(directory, create=False)
 
 

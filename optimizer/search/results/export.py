@@ -67,7 +67,7 @@ def ship(story: Story, directory: StudyDirectory) -> Path:
 
 def _ship_lora(story: Story, merged: Adapter, path: Path, recipe: Recipe) -> Path:
     metadata = merge_metadata(recipe, _origins(story))
-    export_adapter(merged, path, dialect=story.config.dialect, dtype=DTYPES[recipe.dtype], metadata=metadata)
+    export_adapter(merged, path, dialect=story.config.output.dialect, dtype=DTYPES[recipe.dtype], metadata=metadata)
     verify_export(path, merged)
     return path
 
@@ -91,16 +91,16 @@ def _card(story: Story, found: Confirmation, path: Path) -> ModelCard:
     return ModelCard(
         title=title(_origins(story)),
         file_name=path.name,
-        base_model="" if story.config.interpolates else base_name(story.config.base),
-        kind="lora" if not story.config.whole else "folder" if path.is_dir() else "file",
+        base_model="" if story.config.inputs.interpolates else base_name(story.config.inputs.base),
+        kind="lora" if not story.config.inputs.whole else "folder" if path.is_dir() else "file",
         method=winner.recipe.method,
         sources=card_sources(winner.recipe, _origins(story)),
-        scores=(_score("this model" if story.config.whole else "this file", winner), *(_score(c.label, c) for c in rest)),
+        scores=(_score("this model" if story.config.inputs.whole else "this file", winner), *(_score(c.label, c) for c in rest)),
         recipe=winner.recipe.data(),
         prompt=next(iter(texts), ""),
         license=heritage_of(_origins(story)).licence,
-        comfyui_only=story.config.dialect == "comfyui",
-        demo=not story.config.drawn_with,
+        comfyui_only=story.config.output.dialect == "comfyui",
+        demo=not story.config.inputs.drawn_with,
     )
 
 

@@ -12,7 +12,7 @@ from importlib.metadata import version
 import torch
 
 from optimizer.rendering import PromptSet
-from optimizer.search.config import Config, without_password
+from optimizer.search.config import OPTIONS, Config, without_password
 from optimizer.search.evaluation.confirmation import CONFIDENCE, Confirmation, Contender
 from optimizer.search.images.png import save_images
 from optimizer.search.labels import NAIVE, STACK, is_alone
@@ -66,21 +66,21 @@ def summarise(story: Story, directory: StudyDirectory) -> StudySummary:
         version=version("multilora-optimizer"),
         created=story.created,
         finished=story.finished,
-        kind=story.config.kind,
-        base=story.config.base or ("" if story.config.whole else DEMO_BASE),
+        kind=story.config.inputs.kind,
+        base=story.config.inputs.base or ("" if story.config.inputs.whole else DEMO_BASE),
         sources=tuple(_source(s) for s in story.sources),
         prompts=_prompts(story.prompts, names) if confirmed else (),
         columns=_columns(confirmed, directory) if confirmed else (),
         trials=tuple(story.records),
-        baselines=len(story.sources) + len((NAIVE,) if story.config.interpolates else (STACK, NAIVE)),
-        budget=story.config.budget + story.imported,
+        baselines=len(story.sources) + len((NAIVE,) if story.config.inputs.interpolates else (STACK, NAIVE)),
+        budget=story.config.search.budget + story.imported,
         best_number=confirmed.shipped.number if confirmed else ahead.number if ahead else None,
         verdict=verdict(confirmed) if confirmed else None,
         file=story.exported,
-        comfyui_only=story.config.dialect == "comfyui",
+        comfyui_only=story.config.output.dialect == "comfyui",
         environment=_environment(story.device),
         command=command_line(story.config),
-        resume_command="" if story.finished else f"optimize resume {shlex.quote(str(story.config.out))}",
+        resume_command="" if story.finished else f"optimize resume {shlex.quote(str(story.config.places.out))}",
         warnings=story.warnings,
     )
 
@@ -103,11 +103,10 @@ def verdict(found: Confirmation) -> Verdict:
 
 def command_line(config: Config) -> str:
     """Returns the command that repeats a run, with every option that differs from its default."""
-    words = ["optimize", "--sources", *config.sources]
-    config = config.model_copy(update={"storage": without_password(config.storage)})
-    for name, field in Config.model_fields.items():
-        value = getattr(config, name)
-        if name == "sources" or value == field.default:
+    words = ["optimize", "--sources", *config.inputs.sources]
+    shown = config.options() | {"storage": without_password(config.places.storage)}
+    for name, value in shown.items():
+        if name == "sources" or value == OPTIONS[name].default:
             continue
         option = f"--{name.replace('_', '-')}"
         words += [option] if value is True else [option, *(map(str, value) if isinstance(value, tuple) else [str(value)])]

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from optimizer.errors import StudyError
 from optimizer.rendering import PromptSet
-from optimizer.search.config import PARTS, Config
+from optimizer.search.config import Config, Places
 from optimizer.search.evaluation.fingerprint import check_same_inputs, evaluation_context, study_inputs
 from optimizer.search.evaluation.session import Bench
 from optimizer.search.images.retention import Gallery
@@ -44,20 +44,20 @@ def open_ledger(
         UsageError: a prompt is longer than the base model accepts.
     """
     config = bench.config
-    renderer, eye, parts = bench.renderer, bench.embedder.name, {part: getattr(config, part) for part in PARTS}
+    renderer, eye, parts = bench.renderer, bench.embedder.name, config.loading.parts()
     special = renderer.special(prompts.prompts)
     based = bench.ensemble.based
     context = evaluation_context(bench.base, prompts, renderer.settings, eye, renderer.precision, parts, special=special, based=based)
-    shared, store = open_shared(config, directory, create=not joining), open_store_of(config, directory)
+    shared, store = open_shared(config.places, directory, create=not joining), open_store_of(config.places, directory)
     try:
         patience = Patience(observer)
-        budget = patience(lambda: budget_of(shared.study, config.budget))
+        budget = patience(lambda: budget_of(shared.study, config.search.budget))
         inputs = study_inputs(context, bench.sources, bench.space(budget))
         begun = patience(lambda: inputs_of(shared.study))
-        check_same_inputs(begun, inputs, "--study" if joining and config.storage else directory.path)
+        check_same_inputs(begun, inputs, "--study" if joining and config.places.storage else directory.path)
         if not joining:
-            patience(lambda: begin(shared.study, TrialLog(store), budget=config.budget, inputs=inputs, fork=fork))
-        if config.storage and not joining:
+            patience(lambda: begin(shared.study, TrialLog(store), budget=config.search.budget, inputs=inputs, fork=fork))
+        if config.places.storage and not joining:
             patience(lambda: send(config, bench.sources, shared.study, store))
         member = newcomer()
         claims = Claims(shared.study, shared.gate, shared.roster, member.name)
@@ -69,26 +69,26 @@ def open_ledger(
 
 def gallery_of(config: Config) -> Gallery:
     """Returns the retention policy of a run's pictures."""
-    return Gallery(config.keep_images, config.finalists)
+    return Gallery(config.output.keep_images, config.protocol.finalists)
 
 
-def open_shared(config: Config, directory: StudyDirectory, *, create: bool) -> Shared:
+def open_shared(places: Places, directory: StudyDirectory, *, create: bool) -> Shared:
     """Returns the shared Optuna study of a configuration."""
-    if config.storage:
-        return in_database(config.storage, config.study or config.out.name, create=create)
+    if places.storage:
+        return in_database(places.storage, places.study_name, create=create)
     return on_this_machine(directory)
 
 
-def open_store_of(config: Config, directory: StudyDirectory) -> Store:
+def open_store_of(places: Places, directory: StudyDirectory) -> Store:
     """Returns the store of a study's evaluations, pictures and sources.
 
     Raises:
         StudyError: the store cannot be used.
     """
-    if not config.storage:
+    if not places.storage:
         return FolderStore(directory.path)
     try:
-        store = open_store(config.artifacts)
+        store = open_store(places.artifacts)
         check(store)
     except StudyDirectoryError as error:
         raise StudyError(error.problem, where="--artifacts", remedy=error.remedy) from error
