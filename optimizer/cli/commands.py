@@ -42,7 +42,7 @@ def run_and_tell(config: Config) -> int:
 
 
 def resume(directory: Path, *, budget: int | None = None) -> int:
-    """Continue a study that was stopped, or enlarge one that is finished.
+    """Continue a study that was stopped, or extend a finished one with --budget.
 
     Args:
         directory: the study directory.
@@ -66,18 +66,18 @@ def worker(
     device: str = "auto",
     batch: int | None = None,
 ) -> int:
-    """Work on a study that has begun, in its directory on this machine or in a database, until it has no trials left.
+    """Evaluate trials of a study that another process has started, here or on another machine.
 
     Args:
-        directory: the study directory; it knows the database of a study that is in one.
-        storage: the postgresql://… database of the study.
-        study: its name there.
-        artifacts: folder or s3://BUCKET/PREFIX where its evaluations, pictures and sources lie.
-        base: where the base model lies on this machine, if elsewhere than where the study began.
-        vae: the same of another autoencoder, if the study has one.
-        denoiser: the same of another denoiser.
-        decoder: the same of a tiny decoder.
-        base_config: the same of the folder that says how a single file is laid out.
+        directory: study directory, also of a study that is in a database.
+        storage: postgresql://… database of the study.
+        study: name of the study in the database.
+        artifacts: folder or s3://BUCKET/PREFIX with the evaluations, pictures and sources of the study.
+        base: location of the study's --base on this machine, if it differs.
+        vae: location of the study's --vae on this machine, if it differs.
+        denoiser: location of the study's --denoiser on this machine, if it differs.
+        decoder: location of the study's --decoder on this machine, if it differs.
+        base_config: location of the study's --base-config on this machine, if it differs.
         device: Torch device.
         batch: pictures per forward pass.
     """
@@ -103,7 +103,7 @@ def worker(
 
 
 def report(directory: Path) -> int:
-    """Write report.html anew from the study's data.
+    """Write report.html again from the data of the study.
 
     Args:
         directory: the study directory.
@@ -116,7 +116,7 @@ def report(directory: Path) -> int:
 
 
 def demo() -> int:
-    """List the sources that ship with this package, and how to name their files one by one."""
+    """List the demo sources, and the command that names their files one by one."""
     sources = demo_sources()
     table = Table("source", "role", "trigger")
     for name, source in sources.items():

@@ -12,7 +12,7 @@ from optimizer.jobs.artifacts import open_artifacts
 
 
 def dashboard(directory: Path | None = None, *, storage: str = "", study: str = "", artifacts: str = "", port: int = 8080) -> int:
-    """Show a study in optuna-dashboard, also while it runs, to this machine only, until Ctrl-C.
+    """Show a study in optuna-dashboard, on this machine only, until Ctrl-C.
 
     Args:
         directory: the study directory.

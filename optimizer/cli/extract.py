@@ -28,7 +28,7 @@ def extract(
     out: Path | None = None,
     force: bool = False,
 ) -> int:
-    """Make a LoRA of what a training has changed: the nearest one of a rank to model − base.
+    """Extract a LoRA from a trained model: the closest one of a rank to model − base.
 
     Args:
         model: diffusers folder or .safetensors file of the trained model, or its name in the hub's cache.

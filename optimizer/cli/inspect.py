@@ -24,7 +24,7 @@ def inspect(
     allow_unknown: bool = False,
     base: Path | None = None,
 ) -> int:
-    """Say what is in LoRA files, and how they go together.
+    """Show what LoRA files hold, and how well they go together.
 
     Args:
         files: LoRA files, demo:NAME, or directories, which stand for those of their files that fit the first one.

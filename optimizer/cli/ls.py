@@ -23,7 +23,7 @@ def ls(
     allow_unknown: bool = False,
     base: Path | None = None,
 ) -> int:
-    """List the LoRA files of a directory that go together.
+    """List the LoRA files of a directory that can be merged with each other.
 
     Args:
         directory: the directory; those inside it are not searched.

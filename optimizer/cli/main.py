@@ -7,40 +7,38 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from cyclopts import App, Parameter
+from cyclopts import App, Group, Parameter
 from cyclopts.config import Dict, Env
 from cyclopts.exceptions import CycloptsError, UnusedCliTokensError
+from cyclopts.help import DefaultFormatter
 from pydantic import ValidationError
 
 from optimizer.cli import commands
 from optimizer.cli.dashboard import dashboard
 from optimizer.cli.extract import extract
+from optimizer.cli.help import NOTES, SUMMARY, USAGE, examples, formatter, print_short_help
 from optimizer.cli.inspect import inspect
 from optimizer.cli.ls import ls
 from optimizer.cli.merge import merge
-from optimizer.cli.options import Options
+from optimizer.cli.options import PANELS, Options
 from optimizer.cli.repair import repair
 from optimizer.cli.status import status
 from optimizer.errors import OptimizerError, UsageError
 from optimizer.search.config import Config, refused
 from optimizer.text import one_line
 
-HELP = """Find, unattended, the one merged LoRA that keeps what each of your LoRAs is good at.
-
---config FILE.yaml holds any of the options; a flag wins over the environment, which wins over the file.
-"""
 _COMMANDS = (
     commands.resume,
-    repair,
-    commands.worker,
     status,
-    dashboard,
     commands.report,
-    commands.demo,
+    dashboard,
+    commands.worker,
+    repair,
     merge,
     extract,
     inspect,
     ls,
+    commands.demo,
 )
 _CONFIG = "--config"
 _DEFAULTS = Options()
@@ -55,7 +53,13 @@ def build_app(options: dict[str, Any] | None = None, source: str = "") -> App:
     """
     app = App(
         name="optimize",
-        help=HELP,
+        help=SUMMARY,
+        help_prologue=examples(),
+        help_epilogue=NOTES,
+        help_format="plaintext",
+        help_formatter=formatter(),
+        usage=USAGE,
+        group_commands=Group("Commands", sort_key=len(PANELS)),
         version_flags=["--version"],
         version=_version,
         default_parameter=Parameter(consume_multiple=True, negative=(), show_default=_default),
@@ -63,8 +67,8 @@ def build_app(options: dict[str, Any] | None = None, source: str = "") -> App:
         help_on_error=False,
     )
     app.default(search)
-    for command in _COMMANDS:
-        app.command(command)
+    for place, command in enumerate(_COMMANDS):
+        app.command(command, sort_key=place, help_prologue="", help_epilogue="", help_format="markdown", help_formatter=DefaultFormatter())
     return app
 
 
@@ -89,8 +93,11 @@ def execute(arguments: list[str]) -> int:
     """Run the command line; returns the exit code. Problems are told in one line on stderr."""
     try:
         words, file = _split_config(arguments)
+        if not arguments:
+            print_short_help()
+            return 0
         app = build_app(_read(file), str(file)) if file else build_app()
-        result: Any = app(words if arguments else ["--help"], exit_on_error=False, print_error=False, result_action="return_value")
+        result: Any = app(words, exit_on_error=False, print_error=False, result_action="return_value")
         return result if isinstance(result, int) else 0
     except OptimizerError as error:
         return _told(error)

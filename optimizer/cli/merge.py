@@ -21,7 +21,7 @@ _DEFAULTS = MergeOptions.model_validate({})
 
 
 def merge(recipe: Path | None = None, /, *, options: Annotated[MergeOptions, Parameter(name="*")] = _DEFAULTS) -> int:
-    """Merge LoRAs as you say, or as a recipe says, into one file; or full models, with --kind model.
+    """Merge LoRAs, or full models with --kind model, once, as the options or a recipe say.
 
     Beside the file its recipe (.yaml) and a model card (.md) are written; of models what says how they were made (merge.yaml).
 

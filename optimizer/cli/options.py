@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter
 from pydantic import create_model
+from pydantic.fields import FieldInfo
 
 from optimizer.search.config import GROUPS, Panel, Settings, option_of
 
@@ -15,10 +16,13 @@ PANELS = {panel: Group(panel, sort_key=place) for place, panel in enumerate(Pane
 def _options() -> dict[str, Any]:
     """Returns the declarations of all options, in the order of the help text."""
     fields = {name: field for group in GROUPS for name, field in group.model_fields.items()}
-    return {
-        name: (Annotated[field.annotation, *field.metadata, Parameter(group=PANELS[option_of(field).panel])], field)
-        for name, field in fields.items()
-    }
+    return {name: (Annotated[field.annotation, *field.metadata, _shown(field)], field) for name, field in fields.items()}
+
+
+def _shown(field: FieldInfo) -> Parameter:
+    """Returns how the help text shows an option."""
+    option = option_of(field)
+    return Parameter(group=PANELS[option.panel], metavar=option.value or None, show_env_var=False)
 
 
 if TYPE_CHECKING:

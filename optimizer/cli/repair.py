@@ -10,7 +10,7 @@ from studies import StudyDirectory, StudyDirectoryError
 
 
 def repair(directory: Path) -> int:
-    """Check a study, and rebuild its journal from the evaluations where it is damaged or missing.
+    """Check a study, and rebuild a damaged or missing journal from the evaluations.
 
     Nothing is deleted: what is damaged is kept under another name. A trial whose evaluation is lost is evaluated again by the next run.
 

@@ -35,7 +35,7 @@ def status(
     watch: bool = False,
     as_json: Annotated[bool, Parameter("--json")] = False,
 ) -> int:
-    """Say how far a study is, also while it runs, and who works on it.
+    """Show the progress of a study and its workers, also while it runs.
 
     Args:
         directory: the study directory.

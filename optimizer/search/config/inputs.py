@@ -17,30 +17,29 @@ MAX_SOURCES = 5
 class Inputs(Settings):
     """What is merged, and over which base model."""
 
-    sources: Annotated[tuple[PathText, ...], Option(1, Panel.SOURCES)] = Field(
-        default=(), description="Two to five LoRA files, or demo:NAME for one that ships with this package; with --kind model, full models."
+    sources: Annotated[tuple[PathText, ...], Option(1, Panel.SOURCES, "FILE...")] = Field(
+        default=(), description="LoRA files to merge, two to five. demo:NAME is one that ships with this package."
     )
     roles: Annotated[tuple[Literal["style", "character", "concept"], ...], Option(7, Panel.SOURCES)] = Field(
-        default=(), description="What each source is; read from the files where not given."
+        default=(), description="Role of each source, in the same order. By default it is read from the file."
     )
-    triggers: Annotated[tuple[str, ...], Option(8, Panel.SOURCES)] = Field(
-        default=(), description='Trigger word of each source, "" for none; read from the files where not given.'
+    triggers: Annotated[tuple[str, ...], Option(8, Panel.SOURCES, "WORD...")] = Field(
+        default=(), description='Trigger word of each source, in the same order; "" for none. By default it is read from the file.'
     )
     kind: Annotated[Literal["lora", "model"], Option(2, Panel.SOURCES)] = Field(
         default="lora",
-        description="What the sources are, and the result will be: LoRAs, or full models (folders, .safetensors files, hub names).",
+        description="Type of the sources and of the result: LoRAs, or full models (folders, .safetensors files, hub names).",
     )
     allow_unknown: Annotated[bool, Option(19, Panel.SOURCES, not_for_models="is for LoRAs")] = Field(
-        default=False, description="Leave out tensors of the sources that are not understood, with a warning."
+        default=False, description="Skip tensors that are not recognised, with a warning, instead of refusing the file."
     )
     force: Annotated[bool, Option(45, Panel.SOURCES, identity=False)] = Field(
-        default=False, description="Allow more than five sources; of full models, merge what matches."
+        default=False, description="Merge more than five sources. With --kind model: merge what matches, where models differ."
     )
-    base: Annotated[PathText, Option(3, Panel.BASE_MODEL)] = Field(
+    base: Annotated[PathText, Option(3, Panel.BASE_MODEL, "MODEL")] = Field(
         default="",
-        description="The model that the sources were trained on (SD 1.x to 3.5, SDXL, FLUX.1): diffusers folder, .safetensors checkpoint, "
-        "or ORGANISATION/NAME in the local cache of the hub; not needed for demo sources, and full models can do without. "
-        "fake: tries out all but the model.",
+        description="Model that the sources were trained on: diffusers folder, .safetensors file, or a name in the "
+        "local hub cache. Not needed for demo sources; fake: is a stand-in for test runs.",
     )
 
     @property

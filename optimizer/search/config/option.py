@@ -29,6 +29,7 @@ class Option:
         number: position in ``study.yaml`` and in the command that repeats a run. The order is fixed, because a finished study is recognised
             by its command.
         panel: panel of the help text.
+        value: placeholder of the value in the help text; empty for flags and choices.
         identity: whether the setting belongs to the study's identity, so that it must not change when the study is resumed.
         per_machine: whether every machine sets it for itself, so that it is not sent to workers on other machines.
         part: whether it names a replacement for a part of the base model. It is then bound by content, and each machine may have it
@@ -38,6 +39,7 @@ class Option:
 
     number: int
     panel: Panel
+    value: str = ""
     _: KW_ONLY
     identity: bool = True
     per_machine: bool = False

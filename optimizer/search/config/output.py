@@ -13,15 +13,14 @@ from optimizer.search.config.values import Dtype, KeepImages
 class Output(Settings):
     """What a run leaves behind."""
 
-    rank: Annotated[int | None, Option(16, Panel.OUTPUT, not_for_models="is for LoRAs")] = Field(
-        default=None, ge=1, description="Rank of the exported file; the sum of the sources' ranks where not given."
+    rank: Annotated[int | None, Option(16, Panel.OUTPUT, "N", not_for_models="is for LoRAs")] = Field(
+        default=None, ge=1, description="Rank of the exported LoRA. By default the sum of the sources' ranks."
     )
-    dtype: Annotated[Dtype, Option(17, Panel.OUTPUT)] = Field(default="fp16", description="Number format of the exported file, or model.")
+    dtype: Annotated[Dtype, Option(17, Panel.OUTPUT)] = Field(default="fp16", description="Number format of the exported file.")
     dialect: Annotated[Literal["kohya", "diffusers", "comfyui"], Option(18, Panel.OUTPUT, identity=False)] = Field(
-        default="kohya", description="Key names of the exported file."
+        default="kohya", description="Naming convention of the keys in the exported LoRA."
     )
     keep_images: Annotated[KeepImages, Option(43, Panel.OUTPUT, identity=False)] = Field(
         default="best",
-        description="Trials whose pictures stay on the disk: the baselines and the best so far, all, or none. "
-        "Their contact sheets, which are small, stay with best, too.",
+        description="Pictures that stay on the disk: those of the baselines and the best trials, all, or none.",
     )

@@ -16,27 +16,28 @@ from optimizer.search.config.values import PathText, absolute
 class Places(Settings):
     """Locations of a study, as this machine reaches them."""
 
-    out: Annotated[Path, Option(5, Panel.OUTPUT, identity=False, per_machine=True)] = Field(
-        default=Path("study"), description="Study directory; a study that is there already is resumed."
+    out: Annotated[Path, Option(5, Panel.OUTPUT, "FOLDER", identity=False, per_machine=True)] = Field(
+        default=Path("study"), description="Study directory. A study that it already holds is resumed."
     )
-    workers: Annotated[int, Option(46, Panel.WORKERS, identity=False, per_machine=True)] = Field(
-        default=1, ge=1, description="Processes that evaluate recipes on this machine, one a GPU."
+    workers: Annotated[int, Option(46, Panel.WORKERS, "N", identity=False, per_machine=True)] = Field(
+        default=1, ge=1, description="Number of processes that evaluate recipes on this machine, one per GPU."
     )
     storage: Annotated[
         str,
         Option(
             47,
             Panel.WORKERS,
+            "URL",
             identity=False,
             per_machine=True,
             not_for_models="full models do not travel: their workers are those of one machine (--workers)",
         ),
-    ] = Field(default="", description="postgresql://… database in which workers of many machines share the study.")
-    artifacts: Annotated[PathText, Option(49, Panel.WORKERS, identity=False, per_machine=True)] = Field(
-        default="", description="Folder or s3://BUCKET/PREFIX that all machines reach, for evaluations and pictures."
+    ] = Field(default="", description="Database (postgresql://…) through which many machines share the study. Needs --artifacts.")
+    artifacts: Annotated[PathText, Option(49, Panel.WORKERS, "PLACE", identity=False, per_machine=True)] = Field(
+        default="", description="Folder or s3://BUCKET/PREFIX for evaluations and pictures, which all machines reach. Needs --storage."
     )
-    study: Annotated[str, Option(48, Panel.WORKERS, identity=False, per_machine=True)] = Field(
-        default="", description="The study's name in the database; the name of its directory where not given."
+    study: Annotated[str, Option(48, Panel.WORKERS, "NAME", identity=False, per_machine=True)] = Field(
+        default="", description="Name of the study in the database. By default the name of the study directory."
     )
 
     @property

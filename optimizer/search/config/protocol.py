@@ -13,21 +13,24 @@ from optimizer.search.config.values import PathText, absolute, absolute_if_there
 class Protocol(Settings):
     """How candidates are measured."""
 
-    prompts: Annotated[PathText, Option(9, Panel.PICTURES)] = Field(
-        default="", description="YAML file with the words that prompts are built from."
+    prompts: Annotated[PathText, Option(9, Panel.PICTURES, "FILE")] = Field(
+        default="", description="YAML file with the words that prompts are composed of. By default a general list is used."
     )
-    own: Annotated[int, Option(10, Panel.PICTURES)] = Field(default=4, ge=1, description="Prompts per source that ask for it alone.")
-    joint: Annotated[int, Option(11, Panel.PICTURES)] = Field(
-        default=8, ge=0, description="Prompts that ask for all sources in one picture."
+    own: Annotated[int, Option(10, Panel.PICTURES, "N")] = Field(
+        default=4, ge=1, description="Number of prompts per source that ask for this source alone."
     )
-    confirm: Annotated[int, Option(12, Panel.PICTURES, identity=False)] = Field(
-        default=8, ge=1, description="Fresh prompts of each kind on which the finalists are compared."
+    joint: Annotated[int, Option(11, Panel.PICTURES, "N")] = Field(
+        default=8, ge=0, description="Number of prompts that ask for all sources in one picture."
     )
-    finalists: Annotated[int, Option(13, Panel.PICTURES, identity=False)] = Field(
-        default=3, ge=1, description="Candidates that are compared on the fresh prompts."
+    confirm: Annotated[int, Option(12, Panel.PICTURES, "N", identity=False)] = Field(
+        default=8, ge=1, description="Number of new prompts of each kind on which the finalists are compared."
     )
-    embedder: Annotated[PathText, Option(20, Panel.PICTURES)] = Field(
-        default="", description="open_clip model, MODEL/PRETRAINED or a folder; a default that suits the base where not given."
+    finalists: Annotated[int, Option(13, Panel.PICTURES, "N", identity=False)] = Field(
+        default=3, ge=1, description="Number of candidates that are compared on the new prompts."
+    )
+    embedder: Annotated[PathText, Option(20, Panel.PICTURES, "MODEL")] = Field(
+        default="",
+        description="Image encoder behind the scores: MODEL/PRETRAINED of open_clip, or a folder. By default one for the base model.",
     )
 
     def resolved(self) -> Self:

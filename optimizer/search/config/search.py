@@ -13,22 +13,24 @@ from optimizer.search.config.values import seconds
 class Search(Settings):
     """What is proposed, and when the search ends."""
 
-    budget: Annotated[int, Option(4, Panel.SEARCH, identity=False, per_machine=True)] = Field(
-        default=50, description="Recipes to try, beyond the baselines."
+    budget: Annotated[int, Option(4, Panel.SEARCH, "N", identity=False, per_machine=True)] = Field(
+        default=50, description="Number of recipes to try, in addition to the baselines."
     )
-    timeout: Annotated[float | None, BeforeValidator(seconds), Option(42, Panel.SEARCH, identity=False, per_machine=True)] = Field(
-        default=None, gt=0, description="Start no trial after this time: seconds, or 8h, 90m, 1h30m."
+    timeout: Annotated[float | None, BeforeValidator(seconds), Option(42, Panel.SEARCH, "TIME", identity=False, per_machine=True)] = Field(
+        default=None,
+        gt=0,
+        description="Start no trial after this time: seconds, or 90m, 8h, 1h30m. By default there is no limit.",
     )
-    methods: Annotated[tuple[str, ...], Option(14, Panel.SEARCH)] = Field(
-        default=("ties", "dare_linear", "dare_ties", "magnitude_prune"), description="Merge methods to try beside the weighted sum."
+    methods: Annotated[tuple[str, ...], Option(14, Panel.SEARCH, "METHOD...")] = Field(
+        default=("ties", "dare_linear", "dare_ties", "magnitude_prune"), description="Merge methods to try in addition to the weighted sum."
     )
     sampler: Annotated[Literal["auto", "gp", "tpe"], Option(15, Panel.SEARCH)] = Field(
         default="auto",
-        description="What proposes: a Gaussian process (gp) proposes best, a Parzen estimator (tpe) at once; auto: gp where it can.",
+        description="Algorithm that proposes recipes: Gaussian process (gp, best) or Parzen estimator (tpe, fast); "
+        "auto: gp where possible.",
     )
-    seed: Annotated[int, Option(6, Panel.SEARCH)] = Field(default=0, ge=0, description="Seeds proposals, prompts and noise.")
-    fork: Annotated[str, Option(44, Panel.SEARCH, identity=False)] = Field(
+    seed: Annotated[int, Option(6, Panel.SEARCH, "N")] = Field(default=0, ge=0, description="Seed of proposals, prompts and noise.")
+    fork: Annotated[str, Option(44, Panel.SEARCH, "NAME", identity=False)] = Field(
         default="",
-        description="Begin a new study of this name beside --out, with the trials of --out that are still valid; "
-        "they do not count as part of the budget.",
+        description="Start a new study of this name, beside --out, with those trials of --out that are still valid.",
     )
