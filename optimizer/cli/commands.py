@@ -11,10 +11,11 @@ from rich.console import Console
 from rich.table import Table
 
 from optimizer.cli.quiet import hush
-from optimizer.errors import StudyError, UsageError
+from optimizer.errors import UsageError
 from optimizer.search.config import Config, checked
+from optimizer.search.study_errors import study_errors
 from optimizer.search.workers.parent_watch import leave_with_parent
-from studies import StudyDirectory, StudyDirectoryError, StudySummary, load_summary
+from studies import StudyDirectory, StudySummary, load_summary
 from studies.demo.world import GUIDANCE, STEPS, DemoSource, demo_base, demo_embedder, demo_sources, demo_words
 
 STOPPED_EARLY = 4
@@ -110,8 +111,10 @@ def report(directory: Path) -> int:
     """
     from studies import write_report
 
-    study = _study(directory)
-    print(write_report(_summary(study), study))
+    with study_errors():
+        study = StudyDirectory(directory).open()
+        summary = load_summary(study)
+    print(write_report(summary, study))
     return 0
 
 
@@ -153,17 +156,8 @@ def _place_of_work(directory: Path | None, storage: str, study: str, artifacts: 
 
 
 def _study(directory: Path) -> StudyDirectory:
-    try:
+    with study_errors():
         return StudyDirectory(directory).open()
-    except StudyDirectoryError as error:
-        raise StudyError(error.problem, where=error.where, remedy=error.remedy) from error
-
-
-def _summary(study: StudyDirectory) -> StudySummary:
-    try:
-        return load_summary(study)
-    except StudyDirectoryError as error:
-        raise StudyError(error.problem, where=error.where, remedy=error.remedy) from error
 
 
 def _tell(summary: StudySummary, directory: Path, best: Path | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,7 +28,7 @@ from optimizer.errors import OptimizerError, UsageError
 from optimizer.search.config import Config, refused
 from optimizer.text import one_line
 
-_COMMANDS = (
+_COMMANDS: tuple[Callable[..., int], ...] = (
     commands.resume,
     status,
     commands.report,

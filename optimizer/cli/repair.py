@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from optimizer.errors import StudyError, UsageError
+from optimizer.errors import UsageError
 from optimizer.search.config import Config
-from studies import StudyDirectory, StudyDirectoryError
+from optimizer.search.study_errors import study_errors
+from studies import StudyDirectory
 
 
 def repair(directory: Path) -> int:
@@ -17,10 +18,8 @@ def repair(directory: Path) -> int:
     Args:
         directory: the study directory; no run may be working in it.
     """
-    try:
+    with study_errors():
         study = StudyDirectory(directory).open()
-    except StudyDirectoryError as error:
-        raise StudyError(error.problem, where=error.where, remedy=error.remedy) from error
     if Config.from_yaml(study.settings).places.storage:
         remedy = "restore the database from its backup"
         raise UsageError("the study is in a database and has no journal here", where=directory, remedy=remedy)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from optimizer.errors import NoFeasibleMerge, OptimizerError, StudyError
+from optimizer.errors import NoFeasibleMerge, OptimizerError
 from optimizer.rendering import AnyRenderer, PromptSet
 from optimizer.search.config import Config, checked
 from optimizer.search.disk_space import check_space
@@ -23,6 +23,7 @@ from optimizer.search.proposals.initial_trials import idle_warning
 from optimizer.search.proposals.sampler import quiet
 from optimizer.search.results.export import ship
 from optimizer.search.results.summary import Story, command_line, summarise
+from optimizer.search.study_errors import study_errors
 from optimizer.search.trials.fork import Origin, forked, take_over
 from optimizer.search.trials.ledger import Ledger, alone_in
 from optimizer.search.trials.open import open_ledger
@@ -126,12 +127,10 @@ def _taken_over(origin: Origin, bench: Bench, ledger: Ledger) -> str:
 def _created(config: Config) -> StudyDirectory:
     """Returns the study directory; it is created only if it is empty or contains a study with equal settings."""
     directory = StudyDirectory(config.places.out)
-    try:
+    with study_errors():
         if directory.is_study:
             check_same_run(Config.from_yaml(directory.settings), config, config.places.out)
         return directory.create()
-    except StudyDirectoryError as error:
-        raise StudyError(error.problem, where=error.where, remedy=error.remedy) from error
 
 
 def _finished(config: Config, ledger: Ledger, directory: StudyDirectory) -> Study | None:

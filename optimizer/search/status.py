@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from optimizer.errors import StudyError
 from optimizer.search.config import Config
 from optimizer.search.labels import LABEL, NAIVE, STACK, TOTAL, is_alone, is_baseline, source_of
+from optimizer.search.study_errors import study_errors
 from optimizer.search.workers.claims import counted
 from optimizer.search.workers.registry import Member
 from optimizer.search.workers.retry import OUTAGES, reason
@@ -200,10 +201,8 @@ def watch_directory(directory: StudyDirectory, storage: str = "") -> Watched:
     Raises:
         StudyError: the directory is no study, its journal is damaged, or its database does not answer, and there is no summary.
     """
-    try:
+    with study_errors():
         directory.open()
-    except StudyDirectoryError as error:
-        raise StudyError(error.problem, where=error.where, remedy=error.remedy) from error
     try:
         return Watched(str(directory.path), shared_of(directory, storage), directory)
     except StudyError:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from optimizer.errors import StudyError
 from optimizer.rendering import PromptSet
 from optimizer.search.config import Config, Places
 from optimizer.search.evaluation.fingerprint import check_same_inputs, evaluation_context, study_inputs
 from optimizer.search.evaluation.session import Bench
 from optimizer.search.images.retention import Gallery
 from optimizer.search.observer import Observer
+from optimizer.search.study_errors import study_errors
 from optimizer.search.trials.ledger import Ledger, begin, budget_of, inputs_of
 from optimizer.search.workers.claims import Claims
 from optimizer.search.workers.heartbeat import Presence
@@ -19,7 +19,7 @@ from optimizer.search.workers.registry import newcomer
 from optimizer.search.workers.retry import Patience
 from optimizer.search.workers.storage import BEAT, Shared, in_database, on_this_machine
 from optimizer.search.workers.transfer import send
-from studies import StudyDirectory, StudyDirectoryError
+from studies import StudyDirectory
 from studies.store import FolderStore, Store
 from studies.store_urls import check, open_store
 from studies.trial_log import TrialLog
@@ -87,9 +87,7 @@ def open_store_of(places: Places, directory: StudyDirectory) -> Store:
     """
     if not places.storage:
         return FolderStore(directory.path)
-    try:
+    with study_errors("--artifacts"):
         store = open_store(places.artifacts)
         check(store)
-    except StudyDirectoryError as error:
-        raise StudyError(error.problem, where="--artifacts", remedy=error.remedy) from error
     return store
