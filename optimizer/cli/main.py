@@ -14,32 +14,35 @@ from cyclopts.exceptions import CycloptsError, UnusedCliTokensError
 from cyclopts.help import DefaultFormatter
 from pydantic import ValidationError
 
-from optimizer.cli import commands
-from optimizer.cli.dashboard import dashboard
-from optimizer.cli.extract import extract
+from optimizer.cli.commands import search as main_job
+from optimizer.cli.commands.dashboard import dashboard
+from optimizer.cli.commands.demo import demo
+from optimizer.cli.commands.extract import extract
+from optimizer.cli.commands.inspect import inspect
+from optimizer.cli.commands.ls import ls
+from optimizer.cli.commands.merge import merge
+from optimizer.cli.commands.repair import repair
+from optimizer.cli.commands.report import report
+from optimizer.cli.commands.status import status
+from optimizer.cli.commands.worker import worker
 from optimizer.cli.help import NOTES, SUMMARY, USAGE, examples, formatter, print_short_help
-from optimizer.cli.inspect import inspect
-from optimizer.cli.ls import ls
-from optimizer.cli.merge import merge
 from optimizer.cli.options import PANELS, Options
-from optimizer.cli.repair import repair
-from optimizer.cli.status import status
 from optimizer.errors import OptimizerError, UsageError
 from optimizer.search.config import Config, refused
 from optimizer.text import one_line
 
 _COMMANDS: tuple[Callable[..., int], ...] = (
-    commands.resume,
+    main_job.resume,
     status,
-    commands.report,
+    report,
     dashboard,
-    commands.worker,
+    worker,
     repair,
     merge,
     extract,
     inspect,
     ls,
-    commands.demo,
+    demo,
 )
 _CONFIG = "--config"
 _DEFAULTS = Options()
@@ -75,7 +78,7 @@ def build_app(options: dict[str, Any] | None = None, source: str = "") -> App:
 
 def search(*, options: Annotated[Options, Parameter(name="*")] = _DEFAULTS) -> int:
     """Search for the best merge of the sources and export it."""
-    return commands.run_and_tell(Config.of(**options.model_dump()))
+    return main_job.run_and_tell(Config.of(**options.model_dump()))
 
 
 def _default(value: Any) -> str | None:

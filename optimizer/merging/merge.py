@@ -12,6 +12,7 @@ from torch import Tensor
 from optimizer.adapters.adapter import Adapter
 from optimizer.adapters.factors import Factors
 from optimizer.adapters.names.dialects import written_rows
+from optimizer.checkpoints.model import Tick
 from optimizer.errors import RecipeError
 from optimizer.merging.algebra.compress import compressed
 from optimizer.merging.algebra.deltas import Deltas
@@ -68,10 +69,15 @@ class Merger:
         return self.measured(recipe, dtype=dtype).adapter
 
     @torch.no_grad()
-    def measured(self, recipe: Recipe, *, dtype: torch.dtype = torch.float32) -> Merged:
+    def measured(self, recipe: Recipe, *, dtype: torch.dtype = torch.float32, tick: Tick | None = None) -> Merged:
         """Returns the merged adapter and its compression error.
 
         The error costs almost nothing: the kept part of ΔW is orthogonal to the lost part, so the two energies suffice.
+
+        Args:
+            recipe: description of the merge.
+            dtype: dtype to which the factors of the result are rounded, as in a written file.
+            tick: called with the number of merged modules and of all; not called for plain weighted sums of kept stacks, which are instant.
         """
         plain = recipe.method_record.function is weighted_sum and recipe.rank is None and not recipe.sized
         if plain and self._kept:
@@ -81,6 +87,7 @@ class Merger:
         modules: dict[str, Factors] = {}
         whole, kept = 0.0, 0.0
         spectra: dict[str, Spectrum] = {}
+        total = len(set().union(*(adapter.modules for adapter in self.adapters)))
         for shape, deltas in self.deltas(recipe):
             change, factors = _merged(deltas, recipe)
             whole += (energy := _energy(change))
@@ -92,6 +99,8 @@ class Merger:
             else:
                 kept += energy if factors is change else _energy(factors)
                 modules.update(zip(deltas.paths, unstacked(factors.to(dtype), shape), strict=True))
+            if tick:
+                tick(len(modules), total)
         if not modules:
             raise RecipeError(
                 "nothing is left to merge: every module's weight is 0",
@@ -153,7 +162,7 @@ class Merger:
         return torch.tensor([[block_weight(path, blocks, self.base) for path in stack.paths] for blocks in recipe.blocks])
 
 
-def merge(adapters: Sequence[Adapter], recipe: Recipe, *, device: str | torch.device = "cpu") -> Adapter:
+def merge(adapters: Sequence[Adapter], recipe: Recipe, *, device: str | torch.device = "cpu", tick: Tick | None = None) -> Adapter:
     """Merges the sources according to a recipe.
 
     Every module that any source changes is merged; a source that lacks a module contributes nothing there. A module is left out if the
@@ -163,6 +172,7 @@ def merge(adapters: Sequence[Adapter], recipe: Recipe, *, device: str | torch.de
         adapters: sources, in the order of the recipe's weights.
         recipe: description of the merge; if it names sources, they must be these.
         device: device that computes and holds the result.
+        tick: called with the number of merged modules and of all; an exception that it raises stops the merge.
 
     Returns:
         The merged adapter in fp32, each module's alpha equal to its rank (scale 1), so that it is used at strength 1.0.
@@ -170,7 +180,7 @@ def merge(adapters: Sequence[Adapter], recipe: Recipe, *, device: str | torch.de
     Raises:
         RecipeError: the recipe does not match the sources, or every module's weight is 0.
     """
-    return Merger(adapters, device, keep=False).merge(recipe)
+    return Merger(adapters, device, keep=False).measured(recipe, tick=tick).adapter
 
 
 def shared_modules(adapters: Sequence[Adapter]) -> tuple[str, ...]:

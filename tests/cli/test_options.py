@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from optimizer.cli import commands
+from optimizer.cli.commands import search
 from optimizer.cli.main import execute
 from optimizer.search.config import Config
 
@@ -22,7 +22,7 @@ COMMANDS = [[], ["resume"], ["status"], ["report"], ["demo"], ["inspect"], ["ls"
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     """The configurations that the main job was started with, instead of running it."""
     configs: list[Config] = []
-    monkeypatch.setattr(commands, "run_and_tell", lambda config: configs.append(config) or 0)
+    monkeypatch.setattr(search, "run_and_tell", lambda config: configs.append(config) or 0)
     return configs
 
 

@@ -36,7 +36,7 @@ def ls(
     errors = Console(stderr=True, highlight=False)
     hush(errors)
     with errors.status("reading…") if errors.is_terminal else nullcontext():
-        from optimizer.cli.inspect_tables import print_listing
+        from optimizer.cli.tables.inspection import print_listing
         from optimizer.inspection.gather import Reading, summary
         from optimizer.inspection.listing import listing, listing_facts
 

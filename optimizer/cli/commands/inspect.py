@@ -35,7 +35,7 @@ def inspect(
     errors = Console(stderr=True, highlight=False)
     hush(errors)
     with errors.status("reading and measuring…") if errors.is_terminal else nullcontext():
-        from optimizer.cli.inspect_tables import print_inspection
+        from optimizer.cli.tables.inspection import print_inspection
         from optimizer.inspection.facts import examine, inspection_facts
         from optimizer.inspection.gather import Reading, gather
 

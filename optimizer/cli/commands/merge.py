@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
 
+from optimizer.cli.progress import progress_bar
 from optimizer.cli.quiet import hush
 from optimizer.errors import UsageError
 from optimizer.jobs.merge_options import MergeOptions
-
-if TYPE_CHECKING:
-    from optimizer.jobs.merge_plan import MergePlan
 
 _DEFAULTS = MergeOptions.model_validate({})
 
@@ -30,24 +29,20 @@ def merge(recipe: Path | None = None, /, *, options: Annotated[MergeOptions, Par
     """
     errors = Console(stderr=True, highlight=False)
     hush(errors)
-    if options.kind == "model" or _of_models(recipe):
-        from optimizer.cli.merge_models import merge_full
-
-        return merge_full(recipe, options, errors)
+    if options.kind == "model" or _is_of_models(recipe):
+        return _merge_models(recipe, options, errors)
     if options.alpha is not None:
         raise UsageError("LoRAs have no alpha to merge at", where="--alpha", remedy="give --weights, or --kind model")
     with errors.status("reading…") if errors.is_terminal else nullcontext():
-        from optimizer.cli.merge_tables import merge_facts, print_merge
+        from optimizer.cli.tables.merge import idle_blocks, merge_facts, print_merge
         from optimizer.jobs.merge_plan import plan
-        from optimizer.jobs.merge_write import written
+        from optimizer.jobs.merge_write import write_merge
 
         job = plan(recipe, options)
-    _warn(job, errors)
-    with errors.status("merging…") if errors.is_terminal else nullcontext():
-        found = written(job, options)
-    for source, names in zip(job.sources, found.report.idle_blocks, strict=True):
-        if names:
-            errors.print(f"warning: {source.name}: no module is in {', '.join(names)}", soft_wrap=True, markup=False)
+    _warn(job.warnings, errors)
+    with progress_bar("merging…", errors) as tick:
+        found = write_merge(job, options, tick=tick)
+    _warn(idle_blocks(job, found), errors)
     if options.json_:
         print(json.dumps(merge_facts(job, found), allow_nan=False))
     else:
@@ -55,15 +50,29 @@ def merge(recipe: Path | None = None, /, *, options: Annotated[MergeOptions, Par
     return 0
 
 
-def _of_models(recipe: Path | None) -> bool:
+def _merge_models(recipe: Path | None, options: MergeOptions, errors: Console) -> int:
+    from optimizer.cli.tables.model_merge import model_merge_facts, print_model_merge
+    from optimizer.jobs.model_merge_plan import model_job
+    from optimizer.jobs.model_merge_write import write_model_merge
+
+    job = model_job(recipe, options)
+    with progress_bar("merging…", errors) as tick:
+        found = write_model_merge(job, options.out, tick=tick)
+    if options.json_:
+        print(json.dumps(model_merge_facts(job, found)))
+    else:
+        print_model_merge(job, found, Console(highlight=False))
+    return 0
+
+
+def _is_of_models(recipe: Path | None) -> bool:
     if recipe is None or recipe.suffix not in (".yaml", ".yml"):
         return False
-    from optimizer.jobs.model_merge_plan import parsed
-    from optimizer.merging.models import is_account
+    from optimizer.jobs.model_merge_plan import describes_models
 
-    return is_account(parsed(recipe))
+    return describes_models(recipe)
 
 
-def _warn(job: MergePlan, errors: Console) -> None:
-    for line in job.warnings:
+def _warn(lines: Iterable[str], errors: Console) -> None:
+    for line in lines:
         errors.print(f"warning: {line}", soft_wrap=True, markup=False)
