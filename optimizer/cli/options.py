@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter
-from pydantic import create_model
+from pydantic import Field, create_model
 from pydantic.fields import FieldInfo
 
 from optimizer.search.config import GROUPS, Panel, Settings, option_of
@@ -16,7 +16,10 @@ PANELS = {panel: Group(panel, sort_key=place) for place, panel in enumerate(Pane
 def _options() -> dict[str, Any]:
     """Returns the declarations of all options, in the order of the help text."""
     fields = {name: field for group in GROUPS for name, field in group.model_fields.items()}
-    return {name: (Annotated[field.annotation, *field.metadata, _shown(field)], field) for name, field in fields.items()}
+    return {
+        name: (Annotated[field.annotation, *field.metadata, _shown(field)], Field(default=field.default, description=field.description))
+        for name, field in fields.items()
+    }
 
 
 def _shown(field: FieldInfo) -> Parameter:
