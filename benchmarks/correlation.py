@@ -48,7 +48,7 @@ def main() -> None:
 def _group(judge: Judge, group: tuple[str, ...], count: int, each: int) -> pd.DataFrame:
     sources = demo_sources_of(group, judge)
     seen = compose([s.subject for s in sources], read_words(demo_words()), own=4, joint=8, seed=0)
-    ensemble = LoraEnsemble(sources, Config(sources=group))
+    ensemble = LoraEnsemble(sources, Config.of(sources=group))
     evaluator = Evaluator(ensemble, judge.renderer, load_embedder(demo_embedder()), seen)
     unseen = unseen_prompts(sources, each=each)
     rows = []

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from optimizer.adapters import Adapter
 from optimizer.rendering import Prompt, PromptSet, Renderer, RenderSettings, compose, load_pipeline
-from optimizer.search.config import Config
+from optimizer.search.config import Inputs
 from optimizer.search.evaluation.prompt_sets import read_words
 from optimizer.search.sources.loras import LoraSource, load_loras
 from studies.atomic import replacing
@@ -93,7 +93,7 @@ def _base_digest() -> str:
 
 def demo_sources_of(names: Sequence[str], judge: Judge) -> list[LoraSource]:
     """Demo sources by name, in the shapes of the base."""
-    loaded = load_loras(Config(sources=tuple(PREFIX + name for name in names)))
+    loaded = load_loras(Inputs(sources=tuple(PREFIX + name for name in names)))
     return [replace(s, adapter=judge.renderer.fit_adapter(s.adapter)) for s in loaded]
 
 

@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def _row(judge: Judge, group: tuple[str, ...], budget: int, each: int, out: Path, sheets: Path) -> float:
-    config = Config(sources=tuple(PREFIX + name for name in group), budget=budget, out=out / "-".join(group))
+    config = Config.of(sources=tuple(PREFIX + name for name in group), budget=budget, out=out / "-".join(group))
     study = run(config, Silent())
     assert study.best is not None
     sources = demo_sources_of(group, judge)

@@ -64,10 +64,17 @@ class Folder(Model):
         return found.hexdigest()
 
     def write(self, weights: Weights, place: Path, *, dtype: str = "", tick: Tick | None = None) -> None:
-        """Writes the model as in ``Model.write``, to a folder with one file per part."""
+        """Writes the model as in ``Model.write``, to a folder with one file per part. If an exception ends the writing, nothing is left."""
         growing = place.with_name(f".{place.name}.part")
         shutil.rmtree(growing, ignore_errors=True)
-        shutil.copytree(self.place, growing, ignore=self._weights)
+        try:
+            shutil.copytree(self.place, growing, ignore=self._weights)
+            self._write_parts(weights, growing, dtype, tick)
+            growing.replace(place)
+        finally:
+            shutil.rmtree(growing, ignore_errors=True)
+
+    def _write_parts(self, weights: Weights, folder: Path, dtype: str, tick: Tick | None) -> None:
         total, done = sum(map(len, self._written.values())), 0
         for part, names in self._written.items():
 
@@ -80,8 +87,7 @@ class Folder(Model):
                         tick(done, total)
 
             shapes = {stored: self._as_written(self.parts[part][names[stored]], dtype) for stored in sorted(names)}
-            write_streamed(growing / part / _file(part), shapes, tensors())
-        growing.replace(place)
+            write_streamed(folder / part / _file(part), shapes, tensors())
 
     @staticmethod
     def _as_written(entry: StoredTensor, dtype: str) -> tuple[tuple[int, ...], str]:

@@ -21,20 +21,23 @@ def write_streamed(path: Path, shapes: Shapes, tensors: Iterator[Tensor], metada
     """Writes a safetensors file durably and deterministically, with one tensor in memory at a time.
 
     Args:
-        path: path of the file; it has a temporary name until it is complete.
+        path: path of the file. It has a temporary name until it is complete, and is removed if an exception ends the writing.
         shapes: key → shape and dtype of every tensor.
         tensors: tensors, in the order of ``shapes``.
         metadata: metadata strings; an empty mapping writes none, None writes ``{"format": "pt"}``.
     """
     text = _header(shapes, {"format": "pt"} if metadata is None else metadata)
     part = path.with_name(f".{path.name}.part")
-    with part.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for tensor, (_, kind) in zip(tensors, shapes.values(), strict=True):
-            file.write(tensor.to("cpu", TORCH_DTYPES[kind]).contiguous().flatten().view(torch.uint8).numpy().data)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    try:
+        with part.open("wb") as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            for tensor, (_, kind) in zip(tensors, shapes.values(), strict=True):
+                file.write(tensor.to("cpu", TORCH_DTYPES[kind]).contiguous().flatten().view(torch.uint8).numpy().data)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _header(shapes: Shapes, metadata: Mapping[str, str]) -> bytes:

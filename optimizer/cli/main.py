@@ -7,46 +7,48 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from cyclopts import App, Parameter
+from cyclopts import App, Group, Parameter
 from cyclopts.config import Dict, Env
 from cyclopts.exceptions import CycloptsError, UnusedCliTokensError
+from cyclopts.help import DefaultFormatter
 from pydantic import ValidationError
 
-from optimizer.cli import commands
-from optimizer.cli.dashboard import dashboard
-from optimizer.cli.extract import extract
-from optimizer.cli.inspect import inspect
-from optimizer.cli.ls import ls
-from optimizer.cli.repair import repair
-from optimizer.cli.status import status
+from optimizer.cli.commands import search as main_job
+from optimizer.cli.commands.dashboard import dashboard
+from optimizer.cli.commands.demo import demo
+from optimizer.cli.commands.extract import extract
+from optimizer.cli.commands.inspect import inspect
+from optimizer.cli.commands.ls import ls
+from optimizer.cli.commands.repair import repair
+from optimizer.cli.commands.report import report
+from optimizer.cli.commands.status import status
+from optimizer.cli.commands.worker import worker
+from optimizer.cli.help import NOTES, SUMMARY, USAGE, examples, formatter, print_short_help
+from optimizer.cli.options import PANELS, Options
 from optimizer.errors import OptimizerError, UsageError
 from optimizer.search.config import Config, refused
 from optimizer.text import one_line
 
-HELP = """Find, unattended, the one merged LoRA that keeps what each of your LoRAs is good at.
-
---config FILE.yaml holds any of the options; a flag wins over the environment, which wins over the file.
-"""
-MERGE = "optimizer.cli.merge:merge"
-MERGE_HELP = """Merge LoRAs as you say, or as a recipe says, into one file; or full models, with --kind model; or, with
---method soup, the best merges of a study.
+MERGE = "optimizer.cli.commands.merge:merge"
+MERGE_HELP = """Merge LoRAs, full models with --kind model, or the best merges of a study with --method soup, once.
 
 Beside the file its recipe (.yaml) and a model card (.md) are written; of models what says how they were made (merge.yaml).
 """
-_COMMANDS = (
-    commands.resume,
-    repair,
-    commands.worker,
+_COMMANDS: tuple[Any, ...] = (  # MERGE is imported when it is run: it needs torch, for which no other help should wait
+    main_job.resume,
     status,
+    report,
     dashboard,
-    commands.report,
-    commands.demo,
+    worker,
+    repair,
+    MERGE,
     extract,
     inspect,
     ls,
+    demo,
 )
 _CONFIG = "--config"
-_DEFAULTS = Config.of()
+_DEFAULTS = Options()
 
 
 def build_app(options: dict[str, Any] | None = None, source: str = "") -> App:
@@ -58,7 +60,13 @@ def build_app(options: dict[str, Any] | None = None, source: str = "") -> App:
     """
     app = App(
         name="optimize",
-        help=HELP,
+        help=SUMMARY,
+        help_prologue=examples(),
+        help_epilogue=NOTES,
+        help_format="plaintext",
+        help_formatter=formatter(),
+        usage=USAGE,
+        group_commands=Group("Commands", sort_key=len(PANELS)),
         version_flags=["--version"],
         version=_version,
         default_parameter=Parameter(consume_multiple=True, negative=(), show_default=_default),
@@ -66,15 +74,16 @@ def build_app(options: dict[str, Any] | None = None, source: str = "") -> App:
         help_on_error=False,
     )
     app.default(search)
-    for command in _COMMANDS:
-        app.command(command)
-    app.command(MERGE, help=MERGE_HELP)  # imported when it is run: it needs torch, for which no other help should wait
+    for place, command in enumerate(_COMMANDS):
+        own: dict[str, Any] = {"help": MERGE_HELP} if command == MERGE else {}
+        plain: dict[str, Any] = {"help_prologue": "", "help_epilogue": "", "help_format": "markdown", "help_formatter": DefaultFormatter()}
+        app.command(command, sort_key=place, **own, **plain)
     return app
 
 
-def search(*, config: Annotated[Config, Parameter(name="*")] = _DEFAULTS) -> int:
+def search(*, options: Annotated[Options, Parameter(name="*")] = _DEFAULTS) -> int:
     """Search for the best merge of the sources and export it."""
-    return commands.run_and_tell(config)
+    return main_job.run_and_tell(Config.of(**options.model_dump()))
 
 
 def _default(value: Any) -> str | None:
@@ -93,8 +102,11 @@ def execute(arguments: list[str]) -> int:
     """Run the command line; returns the exit code. Problems are told in one line on stderr."""
     try:
         words, file = _split_config(arguments)
+        if not arguments:
+            print_short_help()
+            return 0
         app = build_app(_read(file), str(file)) if file else build_app()
-        result: Any = app(words if arguments else ["--help"], exit_on_error=False, print_error=False, result_action="return_value")
+        result: Any = app(words, exit_on_error=False, print_error=False, result_action="return_value")
         return result if isinstance(result, int) else 0
     except OptimizerError as error:
         return _told(error)

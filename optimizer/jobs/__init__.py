@@ -1,1 +1,1 @@
-"""Jobs: one merge, one preview or one validation, from request to output files; independent of terminal and web interfaces."""
+"""Jobs: one merge, one extraction, one task on a saved study, from request to output files; independent of terminal and web interfaces."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from optimizer.errors import StudyError
-from studies import StudyDirectoryError
+from optimizer.search.study_errors import study_errors
 from studies.store import Store
 from studies.store_urls import open_store
 
@@ -14,7 +13,5 @@ def open_artifacts(place: str) -> Store:
     Raises:
         StudyError: ``place`` is not a valid store location.
     """
-    try:
+    with study_errors("--artifacts"):
         return open_store(place)
-    except StudyDirectoryError as error:
-        raise StudyError(error.problem, where="--artifacts", remedy=error.remedy) from error

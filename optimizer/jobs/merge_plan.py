@@ -117,7 +117,8 @@ def _sources(specs: Sequence[str], saved: SavedRecipe | None, options: MergeOpti
     for name, given in (("--triggers", triggers), ("roles", roles)):
         if given and len(given) != len(specs):
             raise UsageError(f"{len(given)} given for {len(specs)} sources", where=name, remedy="give one per source, in the same order")
-    sources = load_loras(Config.of(sources=specs, base=options.base, triggers=triggers, roles=roles, allow_unknown=options.allow_unknown))
+    asked = Config.of(sources=specs, base=options.base, triggers=triggers, roles=roles, allow_unknown=options.allow_unknown)
+    sources = load_loras(asked.inputs)
     told_names = [clean_name(name) for name in setup.names] if setup else []  # a stranger's header must not steer a terminal
     names = told_names if len(set(told_names)) == len(specs) else [s.name for s in sources]
     return [_named(source, name) for source, name in zip(sources, names, strict=True)]

@@ -11,6 +11,7 @@ import yaml
 
 from optimizer.adapters import Adapter
 from optimizer.adapters.families import FAMILIES
+from optimizer.checkpoints.model import Tick
 from optimizer.export import (
     ExportCheck,
     ModelCard,
@@ -55,10 +56,15 @@ class Written:
     router: Path | None = None
 
 
-def written(job: MergePlan, options: MergeOptions) -> Written:
+def write_merge(job: MergePlan, options: MergeOptions, *, tick: Tick | None = None) -> Written:
     """Merges, writes the output file, verifies it by reading it back, and writes the recipe and the model card to the same folder.
 
     The router of a recipe that names a calibration is written to ``routers/`` there, so that the recipe can be replayed.
+
+    Args:
+        job: plan of the merge.
+        options: command line options.
+        tick: called with the number of merged modules and of all. An exception that it raises stops the merge and leaves no file.
 
     Raises:
         RecipeError: no module is left to merge, or the requested size cannot be reached.
@@ -66,7 +72,7 @@ def written(job: MergePlan, options: MergeOptions) -> Written:
         ExportError: the file, read back, differs from the merge.
     """
     device = options.device if options.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    merged = merge(job.adapters, job.recipe, device=device, routers=job.routers)
+    merged = merge(job.adapters, job.recipe, device=device, routers=job.routers, tick=tick)
     origins = [source.origin for source in job.sources]
     export_adapter(merged, job.path, dialect=job.dialect, dtype=DTYPES[job.recipe.dtype], metadata=merge_metadata(job.recipe, origins))
     check = verify_export(job.path, merged)

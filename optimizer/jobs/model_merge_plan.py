@@ -58,6 +58,11 @@ def _read_merge_record(recipe: Path, options: MergeOptions) -> dict[str, Any]:
     return found
 
 
+def describes_models(recipe: Path) -> bool:
+    """Returns whether a YAML file describes a merge of full models, rather than one of LoRAs."""
+    return is_merge_record(parsed(recipe))
+
+
 def parsed(recipe: Path) -> Any:
     """Returns the parsed content of a YAML file, or None if it cannot be read."""
     try:

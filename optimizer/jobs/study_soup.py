@@ -79,13 +79,13 @@ def study_soup(folder: Path, options: MergeOptions, observer: Observer) -> Study
     unseen = session.evaluator(confirmation_prompts(config, sources), observer, final=True)
     plan = MergePlan(
         sources=tuple(sources),
-        specs=config.sources,
+        specs=config.inputs.sources,
         recipe=soup.recipe,
-        dialect=options.dialect or config.dialect,
+        dialect=options.dialect or config.output.dialect,
         path=output_path(options, [s.name for s in sources], soup.recipe),
         warnings=(),
     )
-    confirmation = confirm(compared, unseen, count=2, seed=config.seed, observer=observer)
+    confirmation = confirm(compared, unseen, count=2, seed=config.search.seed, observer=observer)
     return StudySoup(plan, soup, tuple(record.label or f"trial {record.number}" for record in tried), confirmation)
 
 
@@ -97,9 +97,9 @@ def _config(folder: Path, options: MergeOptions) -> Config:
     if not study.is_study:
         raise StudyError("this is not a study, it holds no study.yaml", where=folder, remedy="name the directory of a finished study")
     config = Config.from_yaml(study.settings)
-    if config.whole:
+    if config.inputs.whole:
         raise StudyError("a soup is made of merges of LoRAs, the study is of full models", where=folder, remedy="name a study of LoRAs")
-    return config.model_copy(update={"out": folder} | ({} if options.device == "auto" else {"device": options.device}))
+    return config.replaced(out=folder, **({} if options.device == "auto" else {"device": options.device}))
 
 
 def _records(folder: Path) -> Sequence[TrialRecord]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from optimizer.adapters.adapter import Adapter
 from optimizer.adapters.factors import Factors
 from optimizer.adapters.names.dialects import written_rows
+from optimizer.checkpoints.model import Tick
 from optimizer.errors import RecipeError
 from optimizer.merging.algebra.compress import compressed
 from optimizer.merging.algebra.deltas import Deltas
@@ -74,10 +75,15 @@ class Merger:
         return self.measured(recipe, dtype=dtype).adapter
 
     @torch.no_grad()
-    def measured(self, recipe: Recipe, *, dtype: torch.dtype = torch.float32) -> Merged:
+    def measured(self, recipe: Recipe, *, dtype: torch.dtype = torch.float32, tick: Tick | None = None) -> Merged:
         """Returns the merged adapter and its compression error.
 
         The error costs almost nothing: the kept part of ΔW is orthogonal to the lost part, so the two energies suffice.
+
+        Args:
+            recipe: description of the merge.
+            dtype: dtype to which the factors of the result are rounded, as in a written file.
+            tick: called with the number of merged modules and of all; not called for plain weighted sums of kept stacks, which are instant.
 
         Raises:
             RecipeError: the recipe does not match the sources, its method needs an input that is not available, or every module's
@@ -90,6 +96,7 @@ class Merger:
         modules: dict[str, Factors] = {}
         whole, kept = 0.0, 0.0
         spectra: dict[str, Spectrum] = {}
+        total = len(set().union(*(adapter.modules for adapter in self.adapters)))
         for shape, deltas in self.deltas(recipe):
             change, factors = _merged(deltas, recipe)
             whole += (energy := _energy(change))
@@ -101,6 +108,8 @@ class Merger:
             else:
                 kept += energy if factors is change else _energy(factors)
                 modules.update(zip(deltas.paths, unstacked(factors.to(dtype), shape), strict=True))
+            if tick:
+                tick(len(modules), total)
         if not modules:
             raise RecipeError(
                 "nothing is left to merge: every module's weight is 0",
@@ -199,7 +208,14 @@ class _Kept:
         return self._prepared[dtype]
 
 
-def merge(adapters: Sequence[Adapter], recipe: Recipe, *, device: str | torch.device = "cpu", routers: Iterable[Router] = ()) -> Adapter:
+def merge(
+    adapters: Sequence[Adapter],
+    recipe: Recipe,
+    *,
+    device: str | torch.device = "cpu",
+    routers: Iterable[Router] = (),
+    tick: Tick | None = None,
+) -> Adapter:
     """Merges the sources according to a recipe.
 
     Every module that any source changes is merged; a source that lacks a module contributes nothing there. A module is left out if the
@@ -210,6 +226,7 @@ def merge(adapters: Sequence[Adapter], recipe: Recipe, *, device: str | torch.de
         recipe: description of the merge; if it names sources, they must be these.
         device: device that computes and holds the result.
         routers: routers, of which the recipe's calibration names one; needed only by a recipe that names a calibration.
+        tick: called with the number of merged modules and of all; an exception that it raises stops the merge.
 
     Returns:
         The merged adapter in fp32, each module's alpha equal to its rank (scale 1), so that it is used at strength 1.0.
@@ -217,7 +234,7 @@ def merge(adapters: Sequence[Adapter], recipe: Recipe, *, device: str | torch.de
     Raises:
         RecipeError: the recipe does not match the sources, its router was not given, or every module's weight is 0.
     """
-    return Merger(adapters, device, keep=False, routers=routers).merge(recipe)
+    return Merger(adapters, device, keep=False, routers=routers).measured(recipe, tick=tick).adapter
 
 
 def shared_modules(adapters: Sequence[Adapter]) -> tuple[str, ...]:

@@ -64,14 +64,15 @@ def check_space(session: Session, prompts: PromptSet, unseen: PromptSet, directo
 def need(session: Session, prompts: PromptSet, unseen: PromptSet, directory: StudyDirectory) -> Need:
     """Returns what a run writes from start to end; with a database, only what it writes on this machine."""
     config, sources = session.config, len(session.sources)
+    places, keep, budget = config.places, config.output.keep_images, config.search.budget
     baselines = sources + 2
-    kept = {"all": baselines + config.budget, "best": baselines + config.finalists + config.workers, "none": 0}[config.keep_images]
-    searched = 0 if config.storage else (1 + sources + kept) * len(prompts)
+    kept = {"all": baselines + budget, "best": baselines + config.protocol.finalists + places.workers, "none": 0}[keep]
+    searched = 0 if places.storage else (1 + sources + kept) * len(prompts)
     confirmed = (1 + sources + 4) * len(unseen)
-    trials = baselines + config.budget
-    sheets = 0 if config.storage or config.keep_images == "none" else trials * min(_SHEET, len(prompts) * _picture(session, directory))
+    trials = baselines + budget
+    sheets = 0 if places.storage or keep == "none" else trials * min(_SHEET, len(prompts) * _picture(session, directory))
     pictures = (searched + confirmed) * _picture(session, directory)
-    return Need(pictures, sheets, trials * _RECORD, session.ensemble.export_bytes(session.space(config.budget)))
+    return Need(pictures, sheets, trials * _RECORD, session.ensemble.export_bytes(session.space(budget)))
 
 
 def _picture(session: Session, directory: StudyDirectory) -> int:

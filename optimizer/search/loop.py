@@ -61,7 +61,7 @@ def search(ledger: Ledger, space: SearchSpace, evaluator: Evaluator, config: Con
     observer.stage("search", ledger.total)
     reported: set[int] = set()
     startup = len(first_trials(space, ledger.planned_budget)) + min(_RANDOM, ledger.planned_budget // _SHARE)
-    sampler = partial(sampler_for, seed=config.seed, dimensions=space.dimensions, startup=startup, kind=config.sampler)
+    sampler = partial(sampler_for, seed=config.search.seed, dimensions=space.dimensions, startup=startup, kind=config.search.sampler)
     while not passed(deadline):
         claim = ledger.take()
         trial = claim.trial

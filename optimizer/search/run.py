@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from optimizer.errors import NoFeasibleMerge, OptimizerError, StudyError
+from optimizer.errors import NoFeasibleMerge, OptimizerError
 from optimizer.rendering import AnyRenderer, PromptSet
-from optimizer.search.config import Config
+from optimizer.search.config import Config, checked
 from optimizer.search.disk_space import check_space
 from optimizer.search.evaluation.confirmation import Confirmation, confirm, finalists
 from optimizer.search.evaluation.fingerprint import check_same_run
@@ -23,6 +23,7 @@ from optimizer.search.proposals.initial_trials import idle_warning
 from optimizer.search.proposals.sampler import quiet
 from optimizer.search.results.export import export_winner
 from optimizer.search.results.summary import SummaryInputs, command_line, summarise
+from optimizer.search.study_errors import study_errors
 from optimizer.search.trials.fork import ForkOrigin, resolve_fork, take_over
 from optimizer.search.trials.ledger import Ledger
 from optimizer.search.trials.open import open_ledger
@@ -62,7 +63,7 @@ def optimize(sources: Sequence[str | Path], base: str | Path = "", *, observer: 
         sources: two to five LoRA files, or ``demo:NAME``; with ``kind="model"`` full models.
         base: the base model; optional for demo sources and full models; ``fake:`` selects the fake renderer.
         observer: receives every trial; default: none.
-        options: fields of ``Config``: ``budget``, ``out``, ``seed``, ``roles``, ``triggers`` …
+        options: options of the command line: ``budget``, ``out``, ``seed``, ``roles``, ``triggers`` …
 
     Returns:
         Outcome of the run.
@@ -78,13 +79,13 @@ def optimize(sources: Sequence[str | Path], base: str | Path = "", *, observer: 
 def run(config: Config, observer: Observer) -> Study:
     """Runs or resumes the study of a configuration. Raises the exceptions of ``optimize``."""
     quiet()
-    config, origin = resolve_fork(config.checked().resolved())
+    config, origin = resolve_fork(checked(config).resolved())
     session = prepare(config, observer)
     for line in session.ensemble.remarks():
         observer.note(f"warning: {line}")
     prompts, unseen = search_prompts(config, session.sources), confirmation_prompts(config, session.sources)
     session.renderer.special(unseen.prompts)  # fails now, not after the search, if a confirmation prompt cannot be rendered
-    room = check_space(session, prompts, unseen, StudyDirectory(config.out))
+    room = check_space(session, prompts, unseen, StudyDirectory(config.places.out))
     directory, name = _create_directory(config), origin.name if origin else ""
     with lock_run(directory), open_ledger(session, prompts, directory, observer, fork=name) as ledger:
         if finished := _finished_study(config, ledger, directory):
@@ -101,7 +102,8 @@ def run(config: Config, observer: Observer) -> Study:
             complete = _search(session, prompts, ledger, directory, observer)
             if finalists(ledger.records(), 1):
                 evaluator = session.evaluator(unseen, observer, final=True)
-                confirmation = confirm(ledger.records(), evaluator, count=config.finalists, seed=config.seed, observer=observer)
+                count, seed = config.protocol.finalists, config.search.seed
+                confirmation = confirm(ledger.records(), evaluator, count=count, seed=seed, observer=observer)
         except Stopped:
             observer.note("stopped; everything finished is on disk")
         study = _export_results(session, ledger, directory, unseen, confirmation, complete)
@@ -124,13 +126,11 @@ def _take_over(origin: ForkOrigin, session: Session, ledger: Ledger) -> str:
 
 def _create_directory(config: Config) -> StudyDirectory:
     """Returns the study directory; it is created only if it is empty or contains a study with equal settings."""
-    directory = StudyDirectory(config.out)
-    try:
+    directory = StudyDirectory(config.places.out)
+    with study_errors():
         if directory.is_study:
-            check_same_run(Config.from_yaml(directory.settings), config, config.out)
+            check_same_run(Config.from_yaml(directory.settings), config, config.places.out)
         return directory.create()
-    except StudyDirectoryError as error:
-        raise StudyError(error.problem, where=error.where, remedy=error.remedy) from error
 
 
 def _finished_study(config: Config, ledger: Ledger, directory: StudyDirectory) -> Study | None:
@@ -147,8 +147,8 @@ def _finished_study(config: Config, ledger: Ledger, directory: StudyDirectory) -
 def _search(session: Session, prompts: PromptSet, ledger: Ledger, directory: StudyDirectory, observer: Observer) -> bool:
     config, space = session.config, session.space(ledger.planned_budget)
     observer.note(space.summary())
-    begin_search(ledger, space, config.budget)
-    deadline = time.monotonic() + config.timeout if config.timeout else None
+    begin_search(ledger, space, config.search.budget)
+    deadline = time.monotonic() + config.search.timeout if config.search.timeout else None
     with LocalWorkers(config, directory.path, observer):
         return search(ledger, space, session.evaluator(prompts, observer), config, deadline=deadline, observer=observer)
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from optimizer.errors import StudyError
 from optimizer.search.config import Config
 from optimizer.search.labels import LABEL, NAIVE, STACK, TOTAL, is_alone, is_baseline, source_of
+from optimizer.search.study_errors import study_errors
 from optimizer.search.workers.claims import counted
 from optimizer.search.workers.registry import WorkerEntry
 from optimizer.search.workers.retry import OUTAGES, reason
@@ -200,10 +201,8 @@ def watch_directory(directory: StudyDirectory, storage: str = "") -> StudyReader
     Raises:
         StudyError: the directory is no study, its journal is damaged, or its database does not answer, and there is no summary.
     """
-    try:
+    with study_errors():
         directory.open()
-    except StudyDirectoryError as error:
-        raise StudyError(error.problem, where=error.where, remedy=error.remedy) from error
     try:
         return StudyReader(str(directory.path), shared_of(directory, storage), directory)
     except StudyError:
@@ -219,9 +218,9 @@ def watch_database(storage: str, study: str, store: Store | None = None) -> Stud
 
 def shared_of(directory: StudyDirectory, storage: str = "") -> SharedStudy:
     """Returns the shared storage of the study in a directory, read-only. Raises the exceptions of ``watch_directory``."""
-    config = Config.from_yaml(directory.settings)
-    if config.storage:
-        return open_database_study(storage or config.storage, config.study or config.out.name, create=False)
+    places = Config.from_yaml(directory.settings).places
+    if places.storage:
+        return open_database_study(storage or places.storage, places.study_name, create=False)
     return open_local_study(directory, create=False)
 
 

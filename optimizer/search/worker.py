@@ -26,10 +26,10 @@ def work(config: Config, observer: Observer) -> int:
         StudyError: the study does not exist, or its inputs differ on this machine.
     """
     quiet()
-    directory = StudyDirectory(config.out)
-    if config.storage:
-        shared = open_shared(config, directory, create=False)
-        store, own = open_store_of(config, directory), config
+    directory = StudyDirectory(config.places.out)
+    if config.places.storage:
+        shared = open_shared(config.places, directory, create=False)
+        store, own = open_store_of(config.places, directory), config
         try:
             config = RetryPolicy(observer)(lambda: fetch_config(own, shared.study, store))
         finally:

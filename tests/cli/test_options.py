@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from optimizer.cli import commands
+from optimizer.cli.commands import search
 from optimizer.cli.main import execute
 from optimizer.search.config import Config
 
@@ -22,7 +22,7 @@ COMMANDS = [[], ["resume"], ["status"], ["report"], ["demo"], ["inspect"], ["ls"
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     """The configurations that the main job was started with, instead of running it."""
     configs: list[Config] = []
-    monkeypatch.setattr(commands, "run_and_tell", lambda config: configs.append(config) or 0)
+    monkeypatch.setattr(search, "run_and_tell", lambda config: configs.append(config) or 0)
     return configs
 
 
@@ -41,11 +41,12 @@ def test_flag_wins_over_environment_over_file_over_default(
     assert execute(["--joint", "2"]) == 0
     assert capsys.readouterr() == ("", "")
     first, second, third, fourth = asked
-    assert (first.budget, first.seed, first.own, first.joint) == (31, 22, 13, 8)
-    assert (first.sources, first.rank, first.timeout, first.force, first.triggers) == (("a", "b"), None, 7200.0, True, ("", "x y"))
-    assert (second.budget, second.sources) == (21, ("c", "d", "e"))
-    assert (third.own, third.base, third.budget) == (4, "", 21)
-    assert (fourth.sources, fourth.budget, fourth.joint) == (("f", "g"), 50, 2)
+    assert (first.search.budget, first.search.seed, first.protocol.own, first.protocol.joint) == (31, 22, 13, 8)
+    assert (first.inputs.sources, first.inputs.force, first.inputs.triggers) == (("a", "b"), True, ("", "x y"))
+    assert (first.output.rank, first.search.timeout) == (None, 7200.0)
+    assert (second.search.budget, second.inputs.sources) == (21, ("c", "d", "e"))
+    assert (third.protocol.own, third.inputs.base, third.search.budget) == (4, "", 21)
+    assert (fourth.inputs.sources, fourth.search.budget, fourth.protocol.joint) == (("f", "g"), 50, 2)
 
 
 def test_a_saved_configuration_is_a_configuration_file(asked: list[Config], tmp_path: Path) -> None:
@@ -75,7 +76,7 @@ print(codes, [name for name in {HEAVY!r} if name in sys.modules])
 def test_every_command_explains_itself(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert execute([*command, "--help"]) == 0
     out, err = capsys.readouterr()
-    assert out.startswith(f"Usage: optimize {' '.join(command)}".rstrip())
+    assert out.startswith(f"Usage: optimize {' '.join(command)}" if command else "Examples:\n  optimize --sources ")
     assert err == ""
 
 

@@ -15,7 +15,7 @@ import torch
 from optimizer import load_adapter, optimize
 from optimizer.cli.main import execute
 from optimizer.errors import StudyError, UsageError
-from optimizer.search.config import Config
+from optimizer.search.config import Config, checked
 from optimizer.search.evaluation.evaluator import Evaluator
 from optimizer.search.evaluation.fingerprint import evaluation_context
 from optimizer.search.evaluation.prompt_sets import search_prompts
@@ -109,8 +109,8 @@ def test_the_fingerprint_knows_everything_but_the_latency(files: list[str], tmp_
 def test_a_folder_of_that_name_is_not_taken_for_it(files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "fake:").mkdir()
-    found = Config.of(**options(files, tmp_path, "fake:", embedder="fake:")).checked().resolved()
-    assert (found.base, found.embedder) == ("fake:", "fake:")
+    found = checked(Config.of(**options(files, tmp_path, "fake:", embedder="fake:"))).resolved()
+    assert (found.inputs.base, found.protocol.embedder) == ("fake:", "fake:")
 
 
 def test_settings_that_cannot_be_used_are_told_before_anything_is_written(

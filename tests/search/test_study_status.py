@@ -121,5 +121,5 @@ def test_looking_at_a_directory_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_what_is_looked_with_does_not_bring_torch() -> None:
-    program = "import sys, optimizer.search.status, optimizer.cli.status; print('torch' in sys.modules)"
+    program = "import sys, optimizer.search.status, optimizer.cli.commands.status; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "False\n"

@@ -35,22 +35,23 @@ def test_sources_arrive_by_content_and_settings_are_those_of_the_study_but_for_w
 ) -> None:
     study, store, there = begun
     found = fetch_config(there, study, store)
-    assert [Path(p).read_bytes() for p in found.sources] == [Path(p).read_bytes() for p in sources]
-    assert all(Path(p).is_relative_to(tmp_path / "cache" / "multilora" / "sources") for p in found.sources)
-    assert [Path(p).name for p in found.sources] == ["a.safetensors", "b.safetensors"]
-    assert (found.base, found.seed, found.own) == ("fake:size=4", 3, 2)
-    assert fetch_config(there.model_copy(update={"base": "/here/sd", "vae": "/here/vae"}), study, store).vae == "/here/vae"
-    assert (found.storage, found.artifacts, found.device, found.batch) == ("postgresql://elsewhere/d", "/mnt/store", "cpu", 2)
+    assert [Path(p).read_bytes() for p in found.inputs.sources] == [Path(p).read_bytes() for p in sources]
+    assert all(Path(p).is_relative_to(tmp_path / "cache" / "multilora" / "sources") for p in found.inputs.sources)
+    assert [Path(p).name for p in found.inputs.sources] == ["a.safetensors", "b.safetensors"]
+    assert (found.inputs.base, found.search.seed, found.protocol.own) == ("fake:size=4", 3, 2)
+    assert fetch_config(there.replaced(base="/here/sd", vae="/here/vae"), study, store).loading.vae == "/here/vae"
+    places = (found.places.storage, found.places.artifacts)
+    assert (*places, found.loading.device, found.rendering.batch) == ("postgresql://elsewhere/d", "/mnt/store", "cpu", 2)
 
 
 def test_files_are_kept_and_a_damaged_copy_is_fetched_again(begun: tuple[optuna.Study, FolderStore, Config], sources: Sources) -> None:
     study, store, there = begun
-    first = Path(fetch_config(there, study, store).sources[0])
+    first = Path(fetch_config(there, study, store).inputs.sources[0])
     first.write_bytes(b"damaged")
-    assert Path(fetch_config(there, study, store).sources[0]).read_bytes() == Path(sources[0]).read_bytes()
+    assert Path(fetch_config(there, study, store).inputs.sources[0]).read_bytes() == Path(sources[0]).read_bytes()
     for name in list(store.names("sources")):
         store.remove(name)
-    assert Path(fetch_config(there, study, store).sources[0]).read_bytes() == Path(sources[0]).read_bytes()
+    assert Path(fetch_config(there, study, store).inputs.sources[0]).read_bytes() == Path(sources[0]).read_bytes()
 
 
 @pytest.mark.parametrize("problem", ["missing", "damaged"])
@@ -81,7 +82,7 @@ def test_sending_again_mends_the_store_and_writes_nothing_that_is_whole(
     config = Config.of(sources=sources, base="fake:size=4")
     send(config, prepare(config, Silent()).sources, study, store)
     assert written == [name]
-    assert len(fetch_config(there, study, store).sources) == 2
+    assert len(fetch_config(there, study, store).inputs.sources) == 2
 
 
 def test_another_version_is_refused(begun: tuple[optuna.Study, FolderStore, Config], monkeypatch: pytest.MonkeyPatch) -> None:

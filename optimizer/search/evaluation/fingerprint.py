@@ -18,7 +18,7 @@ from optimizer.adapters.files.digest import digest_file
 from optimizer.errors import StudyError
 from optimizer.rendering import PromptSet, RenderSettings
 from optimizer.rendering.fake_spec import FakeSpec, is_fake
-from optimizer.search.config import PARTS, Config
+from optimizer.search.config import OPTIONS, Config, option_of
 from optimizer.search.proposals.space import SearchSpace
 from optimizer.search.sources.source import Source
 
@@ -26,12 +26,9 @@ from optimizer.search.sources.source import Source
 SCORER = 1
 # Objectives, with their versions, of evaluations whose keys do not list the objectives.
 _STANDARD: Mapping[str, int] = MappingProxyType({"preservation": 1, "artifacts": 1})
-_SLICES = ("vae_slicing", "attention_slicing")
 NO_PARTS: Mapping[str, str] = MappingProxyType({})
 # Increase whenever prompts with weights, or longer than CLIP's context, are rendered differently.
 EMPHASIS = 1
-_PLACES = {"out", "workers", "storage", "study", "artifacts"}
-_FREE = _PLACES | {"budget", "timeout", "force", "confirm", "finalists", "batch", "dialect", "keep_images", "fork", "offload", *_SLICES}
 
 
 def evaluation_context(
@@ -85,8 +82,9 @@ def study_inputs(context: Mapping[str, object], sources: Sequence[Source], space
 
     The device type is not included, because pictures of different devices differ only in their last bits.
     """
+    parts = [name for name, declared in OPTIONS.items() if option_of(declared).part]
     inputs = {f"source {s.name}": s.sha256 for s in sources}
-    inputs |= {name: _digest(context[name]) for name in ("base", *PARTS, "embedder", "prompts") if name in context}
+    inputs |= {name: _digest(context[name]) for name in ("base", *parts, "embedder", "prompts") if name in context}
     drawn = ("steps", "guidance", "negative", "resolution", "scheduler", "clip_skip", "emphasis")
     return inputs | {
         "search space": _digest(space.described()),
@@ -169,5 +167,6 @@ def check_same_run(saved: Config, asked: Config, where: Path) -> None:
 
 def _binding(config: Config) -> dict[str, object]:
     """Returns the options that must not change while a study continues."""
-    base = {"base": FakeSpec.of(config.base).identity} if is_fake(config.base) else {}
-    return config.model_dump(mode="json", exclude=_FREE) | base
+    base = config.inputs.base
+    fake = {"base": FakeSpec.of(base).identity} if is_fake(base) else {}
+    return config.options(lambda option: option.identity, mode="json") | fake

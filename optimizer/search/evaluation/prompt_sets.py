@@ -28,9 +28,9 @@ class _Words(BaseModel):
 
 def vocabulary(config: Config) -> Vocabulary:
     """Returns the user's vocabulary, the demo's, or the general one. Raises the exceptions of ``read_words``."""
-    if config.prompts:
-        return read_words(Path(config.prompts))
-    return GENERAL if config.drawn_with else read_words(demo_words())
+    if config.protocol.prompts:
+        return read_words(Path(config.protocol.prompts))
+    return GENERAL if config.inputs.drawn_with else read_words(demo_words())
 
 
 def read_words(path: Path) -> Vocabulary:
@@ -49,7 +49,8 @@ def read_words(path: Path) -> Vocabulary:
 
 def search_prompts(config: Config, sources: Sequence[Source]) -> PromptSet:
     """Returns the prompts that every candidate is rendered on during the search."""
-    return compose([s.subject for s in sources], vocabulary(config), own=config.own, joint=config.joint_prompts, seed=config.seed)
+    own, joint, seed = config.protocol.own, config.joint_prompts, config.search.seed
+    return compose([s.subject for s in sources], vocabulary(config), own=own, joint=joint, seed=seed)
 
 
 def confirmation_prompts(config: Config, sources: Sequence[Source]) -> PromptSet:
@@ -57,12 +58,12 @@ def confirmation_prompts(config: Config, sources: Sequence[Source]) -> PromptSet
 
     Joint prompts are included only if the search has some.
     """
-    subjects, joint = [s.subject for s in sources], config.confirm if config.joint_prompts else 0
+    subjects, joint = [s.subject for s in sources], config.protocol.confirm if config.joint_prompts else 0
     return compose(
         subjects,
         vocabulary(config),
-        own=config.confirm,
+        own=config.protocol.confirm,
         joint=joint,
-        seed=config.seed + _CONFIRMATION,
+        seed=config.search.seed + _CONFIRMATION,
         seen=search_prompts(config, sources),
     )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 from objectives import EMBEDDINGS, AnyEmbedder, AnyObjective, EmbedderError, check_objectives, load_embedder, table
 from optimizer.errors import UsageError
-from optimizer.rendering import AnyRenderer, Loading, PromptSet, RenderSettings, draft_renderer, load_renderer
+from optimizer.rendering import AnyRenderer, PromptSet, draft_renderer, load_renderer
 from optimizer.rendering.fake_spec import is_fake
-from optimizer.search.config import Config
+from optimizer.search.config import Config, Inputs
 from optimizer.search.evaluation.evaluator import Evaluator
 from optimizer.search.observer import Observer
 from optimizer.search.proposals.space import SearchSpace, known_methods
@@ -74,31 +74,25 @@ def prepare(config: Config, observer: Observer) -> Session:
     """
     objectives = table.OBJECTIVES
     check_objectives(objectives, [EMBEDDINGS])
-    known_methods(config.methods, len(config.sources))
-    loaded = load_models(config) if config.whole else LoraEnsemble(load_loras(config), config)
-    base = config.drawn_with or str(demo_base())
-    renderer = load_renderer(base, _settings(config), _loading(config), note=observer.note, adapters=loaded.adapters)
-    draft = draft_renderer(renderer, config.decoder)
+    inputs = config.inputs
+    known_methods(config.search.methods, len(inputs.sources))
+    loaded = load_models(config) if inputs.whole else LoraEnsemble(load_loras(inputs), config)
+    settings, loading = config.rendering.render_settings(), config.loading.loading_options()
+    if not inputs.drawn_with:
+        settings = settings.completed(STEPS, GUIDANCE)
+    if inputs.whole:
+        loading = replace(loading, apply="weights")
+    base = inputs.drawn_with or str(demo_base())
+    renderer = load_renderer(base, settings, loading, note=observer.note, adapters=loaded.adapters)
+    draft = draft_renderer(renderer, config.loading.decoder)
     ensemble = loaded.fitted(renderer)
     try:
-        embedder = load_embedder(_embedder_name(config), device=str(renderer.device))
+        embedder = load_embedder(config.protocol.embedder or _default_embedder(inputs), device=str(renderer.device))
     except EmbedderError as error:
         raise UsageError(str(error), where="--embedder") from error
     return Session(config, ensemble, renderer, draft, embedder, base, objectives)
 
 
-def _embedder_name(config: Config) -> str:
-    """Returns the embedder option, or the default embedder for the base."""
-    default = FAKE_EMBEDDER if is_fake(config.base) else EMBEDDER if config.drawn_with else str(demo_embedder())
-    return config.embedder or default
-
-
-def _loading(config: Config) -> Loading:
-    asked = Loading(**{field.name: getattr(config, field.name) for field in fields(Loading)})
-    return replace(asked, apply="weights") if config.whole else asked
-
-
-def _settings(config: Config) -> RenderSettings:
-    names = ("steps", "guidance", "negative", "batch", "scheduler", "clip_skip", "resolution")
-    asked = RenderSettings(**{name: getattr(config, name) for name in names})
-    return asked if config.drawn_with else asked.completed(STEPS, GUIDANCE)
+def _default_embedder(inputs: Inputs) -> str:
+    """Returns the default embedder for the base."""
+    return FAKE_EMBEDDER if is_fake(inputs.base) else EMBEDDER if inputs.drawn_with else str(demo_embedder())

@@ -67,7 +67,7 @@ def export_winner(inputs: SummaryInputs, directory: StudyDirectory) -> Path:
 
 def _export_lora(inputs: SummaryInputs, merged: Adapter, path: Path, recipe: Recipe) -> Path:
     metadata = merge_metadata(recipe, _origins(inputs))
-    export_adapter(merged, path, dialect=inputs.config.dialect, dtype=DTYPES[recipe.dtype], metadata=metadata)
+    export_adapter(merged, path, dialect=inputs.config.output.dialect, dtype=DTYPES[recipe.dtype], metadata=metadata)
     verify_export(path, merged)
     return path
 
@@ -91,16 +91,16 @@ def _card(inputs: SummaryInputs, found: Confirmation, path: Path) -> ModelCard:
     return ModelCard(
         title=title(_origins(inputs)),
         file_name=path.name,
-        base_model="" if inputs.config.interpolates else base_name(inputs.config.base),
-        kind="lora" if not inputs.config.whole else "folder" if path.is_dir() else "file",
+        base_model="" if inputs.config.inputs.interpolates else base_name(inputs.config.inputs.base),
+        kind="lora" if not inputs.config.inputs.whole else "folder" if path.is_dir() else "file",
         method=winner.recipe.method,
         sources=card_sources(winner.recipe, _origins(inputs)),
-        scores=(_score("this model" if inputs.config.whole else "this file", winner), *(_score(c.label, c) for c in rest)),
+        scores=(_score("this model" if inputs.config.inputs.whole else "this file", winner), *(_score(c.label, c) for c in rest)),
         recipe=winner.recipe.data(),
         prompt=next(iter(texts), ""),
         license=heritage_of(_origins(inputs)).licence,
-        comfyui_only=inputs.config.dialect == "comfyui",
-        demo=not inputs.config.drawn_with,
+        comfyui_only=inputs.config.output.dialect == "comfyui",
+        demo=not inputs.config.inputs.drawn_with,
     )
 
 

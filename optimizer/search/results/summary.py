@@ -13,7 +13,7 @@ from importlib.metadata import version
 import torch
 
 from optimizer.rendering import PromptSet
-from optimizer.search.config import Config, without_password
+from optimizer.search.config import OPTIONS, Config, without_password
 from optimizer.search.evaluation.confirmation import CONFIDENCE, Confirmation, Contender
 from optimizer.search.images.png import save_images
 from optimizer.search.labels import NAIVE, STACK, is_alone
@@ -67,21 +67,21 @@ def summarise(inputs: SummaryInputs, directory: StudyDirectory) -> StudySummary:
         version=version("multilora-optimizer"),
         created=inputs.created,
         finished=inputs.finished,
-        kind=inputs.config.kind,
-        base=inputs.config.base or ("" if inputs.config.whole else DEMO_BASE),
+        kind=inputs.config.inputs.kind,
+        base=inputs.config.inputs.base or ("" if inputs.config.inputs.whole else DEMO_BASE),
         sources=tuple(_source(s) for s in inputs.sources),
         prompts=_prompts(inputs.prompts, names) if confirmed else (),
         columns=_columns(confirmed, directory) if confirmed else (),
         trials=tuple(inputs.records),
-        baselines=len(inputs.sources) + len((NAIVE,) if inputs.config.interpolates else (STACK, NAIVE)),
-        budget=inputs.config.budget + inputs.imported,
+        baselines=len(inputs.sources) + len((NAIVE,) if inputs.config.inputs.interpolates else (STACK, NAIVE)),
+        budget=inputs.config.search.budget + inputs.imported,
         best_number=confirmed.shipped.number if confirmed else ahead.number if ahead else None,
         verdict=verdict(confirmed) if confirmed else None,
         file=inputs.exported,
-        comfyui_only=inputs.config.dialect == "comfyui",
+        comfyui_only=inputs.config.output.dialect == "comfyui",
         environment=_environment(inputs.device),
         command=command_line(inputs.config),
-        resume_command="" if inputs.finished else f"optimize resume {shlex.quote(str(inputs.config.out))}",
+        resume_command="" if inputs.finished else f"optimize resume {shlex.quote(str(inputs.config.places.out))}",
         warnings=inputs.warnings,
     )
 
@@ -111,11 +111,10 @@ def verdict(found: Confirmation) -> Verdict:
 
 def command_line(config: Config) -> str:
     """Returns the command that repeats a run, with every option that differs from its default."""
-    words = ["optimize", "--sources", *config.sources]
-    config = config.model_copy(update={"storage": without_password(config.storage)})
-    for name, field in Config.model_fields.items():
-        value = getattr(config, name)
-        if name == "sources" or value == field.default:
+    words = ["optimize", "--sources", *config.inputs.sources]
+    shown = config.options() | {"storage": without_password(config.places.storage)}
+    for name, value in shown.items():
+        if name == "sources" or value == OPTIONS[name].default:
             continue
         option = f"--{name.replace('_', '-')}"
         words += [option] if value is True else [option, *(map(str, value) if isinstance(value, tuple) else [str(value)])]

@@ -82,7 +82,7 @@ class ModelEnsemble(Ensemble):
 
     def space(self, budget: int) -> SearchSpace:
         """Returns the search space of a study with this budget: weights, and methods if there is a base."""
-        first, config = self.models[0], self.config
+        first, search = self.models[0], self.config.search
         paths = [f"{part}.{name}" for part, name in first.names]
         return space_of_models(
             [s.name for s in self.sources],
@@ -90,9 +90,9 @@ class ModelEnsemble(Ensemble):
             block_map(self.sources[0].family),
             paths,
             budget=budget,
-            methods=config.methods if self.based else (),
-            dtype=config.dtype,
-            seed=config.seed,
+            methods=search.methods if self.based else (),
+            dtype=self.config.output.dtype,
+            seed=search.seed,
             anchored=not self.based,
         )
 
@@ -102,13 +102,15 @@ class ModelEnsemble(Ensemble):
 
     def blend(self, recipe: Recipe, device: str | torch.device = "cpu") -> Blend:
         """Returns the merged model that a recipe describes, in its storage dtype."""
-        job = Job(self.models, base=self.base, recipe=recipe, dtype=SAFETENSORS_DTYPES[DTYPES[recipe.dtype]], force=self.config.force)
+        job = Job(
+            self.models, base=self.base, recipe=recipe, dtype=SAFETENSORS_DTYPES[DTYPES[recipe.dtype]], force=self.config.inputs.force
+        )
         return Blend(job, device)
 
     def only(self, source: int, device: str | torch.device = "cpu") -> Blend:
         """Returns one model, with tensors that do not match taken from the first."""
         weights = tuple(float(i == source) for i in range(len(self.sources)))
-        return self.blend(Recipe(method="linear", weights=weights, dtype=self.config.dtype), device)
+        return self.blend(Recipe(method="linear", weights=weights, dtype=self.config.output.dtype), device)
 
     @cached_property
     def apart(self) -> Sequence[str]:
@@ -156,25 +158,26 @@ def load_models(config: Config) -> ModelEnsemble:
         BaseModelError: a model cannot be read, or the models do not match and ``force`` is not set.
         UsageError: a model is named twice, or a method cannot merge full models.
     """
-    _check_methods(config)
-    models = [open_model(spec) for spec in config.sources]
+    inputs = config.inputs
+    _check_methods(config.search.methods)
+    models = [open_model(spec) for spec in inputs.sources]
     for a, b in combinations(models, 2):
         if a.digest == b.digest:
             raise UsageError(f"{a.place} and {b.place} are the same model", where="--sources", remedy="name every source once")
-    roles = config.roles or ("style",) * len(models)
-    triggers = config.triggers or ("",) * len(models)
+    roles = inputs.roles or ("style",) * len(models)
+    triggers = inputs.triggers or ("",) * len(models)
     names = unique_names([clean_name(model.name) for model in models])
     sources = [
         ModelSource(Subject(name, checked_role(role), trigger), model.place, model)
         for name, role, trigger, model in zip(names, roles, triggers, models, strict=True)
     ]
-    found = ModelEnsemble(sources, open_model(config.base) if config.base else None, config)
+    found = ModelEnsemble(sources, open_model(inputs.base) if inputs.base else None, config)
     assert found.apart is not None  # the property compares the models before anything is loaded
     return found
 
 
-def _check_methods(config: Config) -> None:
-    for method in config.methods:
+def _check_methods(methods: Sequence[str]) -> None:
+    for method in methods:
         if method in METHODS and METHODS[method].rank == "required":
             problem = f"{method} cuts LoRAs to a rank, which models do not have"
             raise UsageError(problem, where="--methods", remedy="leave it out")

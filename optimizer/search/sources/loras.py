@@ -20,7 +20,7 @@ from optimizer.rendering import AnyRenderer
 from optimizer.rendering.fake_spec import is_fake
 from optimizer.rendering.memory.oom import Note
 from optimizer.rendering.prompts import Subject
-from optimizer.search.config import Config
+from optimizer.search.config import Config, Inputs
 from optimizer.search.proposals.space import SearchSpace, space_for
 from optimizer.search.sources.lora_mixer import LoraMixer
 from optimizer.search.sources.source import Ensemble, Source, checked_role, unique_names
@@ -85,8 +85,8 @@ class LoraEnsemble(Ensemble):
 
     def space(self, budget: int) -> SearchSpace:
         """Returns the search space of a study with this budget."""
-        config = self.config
-        return space_for(self.adapters, budget=budget, methods=config.methods, rank=config.rank, dtype=config.dtype, seed=config.seed)
+        search, output = self.config.search, self.config.output
+        return space_for(self.adapters, budget=budget, methods=search.methods, rank=output.rank, dtype=output.dtype, seed=search.seed)
 
     def mixer(self, device: torch.device, note: Note | None = None) -> LoraMixer:
         """Returns the mixer that merges the LoRAs."""
@@ -94,7 +94,7 @@ class LoraEnsemble(Ensemble):
 
     def remarks(self) -> list[str]:
         """Returns warnings about the sources for the user, one line each."""
-        return remarks(self.sources, self.config.rank)
+        return remarks(self.sources, self.config.output.rank)
 
     def export_bytes(self, space: SearchSpace) -> int:
         """Returns the size of the largest merged file, and of the temporary copy while it is written, in bytes.
@@ -110,7 +110,7 @@ class LoraEnsemble(Ensemble):
         return 2 * numbers * DTYPES[space.dtype].itemsize
 
 
-def load_loras(config: Config) -> list[LoraSource]:
+def load_loras(inputs: Inputs) -> list[LoraSource]:
     """Reads every source and checks that they can be merged with each other.
 
     Raises:
@@ -118,8 +118,8 @@ def load_loras(config: Config) -> list[LoraSource]:
         BaseModelError: a file needs a weight that the base model lacks.
         UsageError: the sources belong to different bases, are identical files, or share no module.
     """
-    base = _weights(config.base)
-    sources = [_load(spec, config, index, base) for index, spec in enumerate(config.sources)]
+    base = _weights(inputs.base)
+    sources = [_load(spec, inputs, index, base) for index, spec in enumerate(inputs.sources)]
     _check_together(sources)
     return _uniquely_named(sources)
 
@@ -160,7 +160,7 @@ def remarks(sources: Sequence[LoraSource], rank: int | None) -> list[str]:
     return lines
 
 
-def _load(spec: str, config: Config, index: int, base: BaseWeights | None) -> LoraSource:
+def _load(spec: str, inputs: Inputs, index: int, base: BaseWeights | None) -> LoraSource:
     role: str | None = None
     trigger: str | None = None
     if spec.startswith(PREFIX):
@@ -172,9 +172,9 @@ def _load(spec: str, config: Config, index: int, base: BaseWeights | None) -> Lo
         path, role, trigger = demo.path, demo.role, demo.trigger
     else:
         path = Path(spec)
-    adapter = load_adapter(path, allow_unknown=config.allow_unknown, base=base)
-    role = config.roles[index] if config.roles else role or _role(adapter)
-    trigger = config.triggers[index] if config.triggers else trigger if trigger is not None else metadata_value(adapter.metadata, TRIGGER)
+    adapter = load_adapter(path, allow_unknown=inputs.allow_unknown, base=base)
+    role = inputs.roles[index] if inputs.roles else role or _role(adapter)
+    trigger = inputs.triggers[index] if inputs.triggers else trigger if trigger is not None else metadata_value(adapter.metadata, TRIGGER)
     return LoraSource(Subject(adapter.name, checked_role(role), trigger), path, adapter)
 
 

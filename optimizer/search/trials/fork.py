@@ -48,13 +48,14 @@ def resolve_fork(config: Config) -> tuple[Config, ForkOrigin | None]:
         UsageError: the name is invalid, or the study is in a database.
         StudyError: there is no study to fork, or the fork's directory already contains other files.
     """
-    if not config.fork:
+    name, out = config.search.fork, config.places.out
+    if not name:
         return config, None
-    origin, place = ForkOrigin(config.out), config.out.parent / config.fork
-    if config.fork == ".." or Path(config.fork).name != config.fork or "\\" in config.fork or place == origin.path:
+    origin, place = ForkOrigin(out), out.parent / name
+    if name == ".." or Path(name).name != name or "\\" in name or place == origin.path:
         remedy = "give a name of its own: the new study is made beside --out"
-        raise UsageError(f"{config.fork!r} does not name a new study", where="--fork", remedy=remedy)
-    if config.storage:
+        raise UsageError(f"{name!r} does not name a new study", where="--fork", remedy=remedy)
+    if config.places.storage:
         raise UsageError("a study in a database cannot be forked", where="--fork", remedy="give another --study instead")
     if not StudyDirectory(origin.path).is_study:
         raise StudyError("there is no study here to fork", where=origin.path, remedy="name the directory of one with --out")
@@ -62,7 +63,7 @@ def resolve_fork(config: Config) -> tuple[Config, ForkOrigin | None]:
     if beginning.fork != origin.name if beginning else _contains_files(place):
         problem = f"is no fork of {origin.path}, and not empty"
         raise StudyError(problem, where=place, remedy="choose another name for --fork")
-    return config.model_copy(update={"out": place, "fork": ""}), origin
+    return config.replaced(out=place, fork=""), origin
 
 
 def _contains_files(place: Path) -> bool:

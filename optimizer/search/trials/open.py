@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from optimizer.errors import StudyError
 from optimizer.rendering import PromptSet
-from optimizer.search.config import PARTS, Config
+from optimizer.search.config import Places
 from optimizer.search.evaluation.fingerprint import check_same_inputs, evaluation_context, study_inputs
 from optimizer.search.evaluation.session import Session
 from optimizer.search.images.retention import ImageRetention
 from optimizer.search.observer import Observer
+from optimizer.search.study_errors import study_errors
 from optimizer.search.trials.beginning import begin, budget_of, inputs_of
 from optimizer.search.trials.evaluations import StudyEvaluations
 from optimizer.search.trials.ledger import Ledger
@@ -21,7 +21,7 @@ from optimizer.search.workers.registry import new_worker
 from optimizer.search.workers.retry import RetryPolicy
 from optimizer.search.workers.storage import SharedStudy, heartbeat_seconds, open_database_study, open_local_study
 from optimizer.search.workers.transfer import send
-from studies import StudyDirectory, StudyDirectoryError
+from studies import StudyDirectory
 from studies.store import FolderStore, Store
 from studies.store_urls import check, open_store
 from studies.trial_log import TrialLog
@@ -53,49 +53,47 @@ def open_ledger(
         renderer.settings,
         session.embedder.name,
         renderer.precision,
-        {part: getattr(config, part) for part in PARTS},
+        config.loading.parts(),
         objectives=session.objectives,
         special=renderer.special(prompts.prompts),
         based=session.ensemble.based,
     )
-    shared, store = open_shared(config, directory, create=not joining), open_store_of(config, directory)
+    shared, store = open_shared(config.places, directory, create=not joining), open_store_of(config.places, directory)
     try:
         retry = RetryPolicy(observer)
-        budget = retry(lambda: budget_of(shared.study, config.budget))
+        budget = retry(lambda: budget_of(shared.study, config.search.budget))
         inputs = study_inputs(context, session.sources, session.space(budget))
         begun = retry(lambda: inputs_of(shared.study))
-        check_same_inputs(begun, inputs, "--study" if joining and config.storage else directory.path)
+        check_same_inputs(begun, inputs, "--study" if joining and config.places.storage else directory.path)
         if not joining:
-            retry(lambda: begin(shared.study, TrialLog(store), budget=config.budget, inputs=inputs, fork=fork))
-        if config.storage and not joining:
+            retry(lambda: begin(shared.study, TrialLog(store), budget=config.search.budget, inputs=inputs, fork=fork))
+        if config.places.storage and not joining:
             retry(lambda: send(config, session.sources, shared.study, store))
         entry = new_worker()
         claims = Claims(shared.study, shared.lock, shared.registry, shared.writer, entry.name)
         with Heartbeat(shared.registry, entry, heartbeat_seconds()).running(retry) as heartbeat:
-            evaluations = StudyEvaluations(store, context, ImageRetention(config.keep_images, config.finalists))
+            evaluations = StudyEvaluations(store, context, ImageRetention(config.output.keep_images, config.protocol.finalists))
             yield Ledger(shared.study, evaluations, claims, shared.writer, heartbeat, retry, len(prompts))
     finally:
         shared.close()
 
 
-def open_shared(config: Config, directory: StudyDirectory, *, create: bool) -> SharedStudy:
+def open_shared(places: Places, directory: StudyDirectory, *, create: bool) -> SharedStudy:
     """Returns the shared Optuna study of a configuration."""
-    if config.storage:
-        return open_database_study(config.storage, config.study or config.out.name, create=create)
+    if places.storage:
+        return open_database_study(places.storage, places.study_name, create=create)
     return open_local_study(directory)
 
 
-def open_store_of(config: Config, directory: StudyDirectory) -> Store:
+def open_store_of(places: Places, directory: StudyDirectory) -> Store:
     """Returns the store of a study's evaluations, pictures and sources.
 
     Raises:
         StudyError: the store cannot be used.
     """
-    if not config.storage:
+    if not places.storage:
         return FolderStore(directory.path)
-    try:
-        store = open_store(config.artifacts)
+    with study_errors("--artifacts"):
+        store = open_store(places.artifacts)
         check(store)
-    except StudyDirectoryError as error:
-        raise StudyError(error.problem, where="--artifacts", remedy=error.remedy) from error
     return store

@@ -39,9 +39,9 @@ class LocalWorkers:
     _monitor: Thread | None = None
 
     def __enter__(self) -> Self:
-        if self.config.workers > 1:
-            torch.set_num_threads(threads_each(self.config.workers))
-            for number in range(1, self.config.workers):
+        if self.config.places.workers > 1:
+            torch.set_num_threads(threads_each(self.config.places.workers))
+            for number in range(1, self.config.places.workers):
                 self._start(number)
             self._monitor = Thread(target=self._restart_ended, daemon=True)
             self._monitor.start()
@@ -88,15 +88,15 @@ class LocalWorkers:
                     del self._processes[number]
 
     def _command(self) -> Sequence[str]:
-        place = ["--study", self.config.study or self.config.out.name] if self.config.storage else [str(self.directory)]
-        device = [] if self.config.device == "auto" else ["--device", self.config.device]
+        place = ["--study", self.config.places.study_name] if self.config.places.storage else [str(self.directory)]
+        device = [] if self.config.loading.device == "auto" else ["--device", self.config.loading.device]
         return [sys.executable, "-m", "optimizer", "worker", *place, *device]
 
     def _environment(self, number: int) -> dict[str, str]:
         """Returns a worker's environment, with the database URL, which may contain a password and must not be a visible argument."""
-        own = {STARTED_BY_RUN: "1", "OMP_NUM_THREADS": str(threads_each(self.config.workers))}
-        if self.config.storage:
-            own |= {"OPTIMIZE_STORAGE": self.config.storage, "OPTIMIZE_ARTIFACTS": self.config.artifacts}
+        own = {STARTED_BY_RUN: "1", "OMP_NUM_THREADS": str(threads_each(self.config.places.workers))}
+        if self.config.places.storage:
+            own |= {"OPTIMIZE_STORAGE": self.config.places.storage, "OPTIMIZE_ARTIFACTS": self.config.places.artifacts}
         if devices := visible_devices():
             own["CUDA_VISIBLE_DEVICES"] = devices[number % len(devices)]
         return os.environ | own

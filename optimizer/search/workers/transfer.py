@@ -12,26 +12,24 @@ from typing import Any
 import optuna
 
 from optimizer.errors import StudyError
-from optimizer.search.config import DEMO, PARTS, Config
+from optimizer.search.config import DEMO, Config
 from optimizer.search.sources.source import Source
 from studies.atomic import write_bytes
 from studies.store import Store
 
 _CONFIG, _FILES, _VERSION = "config", "files", "version"
 _FOLDER = "sources"
-# Options that each machine sets for itself.
-_OWN = {"out", "storage", "study", "artifacts", "workers", "device", "batch", "timeout", "budget"}
 
 
 def send(config: Config, sources: Sequence[Source], study: optuna.Study, store: Store) -> None:
     """Writes the source files and the prompt vocabulary to the store, and the configuration to the study; idempotent."""
-    files = {spec: source.file for spec, source in zip(config.sources, sources, strict=True) if not spec.startswith(DEMO)}
-    if config.prompts:
-        files[config.prompts] = Path(config.prompts)
+    files = {spec: source.file for spec, source in zip(config.inputs.sources, sources, strict=True) if not spec.startswith(DEMO)}
+    if config.protocol.prompts:
+        files[config.protocol.prompts] = Path(config.protocol.prompts)
     named = {spec: _send_file(path, store) for spec, path in files.items()}
     study.set_user_attr(_FILES, named)
     study.set_user_attr(_VERSION, _version())
-    study.set_user_attr(_CONFIG, config.model_dump(mode="json", exclude=_OWN))
+    study.set_user_attr(_CONFIG, config.options(lambda option: not option.per_machine, mode="json"))
 
 
 def fetch_config(config: Config, study: optuna.Study, store: Store) -> Config:
@@ -52,12 +50,12 @@ def fetch_config(config: Config, study: optuna.Study, store: Store) -> Config:
         problem = f"the study was begun with {attrs.get(_VERSION)}, here is {_version()}"
         raise StudyError(problem, where="--study", remedy="install the same versions on all machines")
     saved: dict[str, Any] = dict(attrs[_CONFIG])
-    own = config.model_dump(include=_OWN)
+    own = config.options(lambda option: option.per_machine)
     places = {spec: str(_fetch_file(name, store)) for spec, name in attrs[_FILES].items()}
     saved["sources"] = [places.get(spec, spec) for spec in saved["sources"]]
     saved["prompts"] = places.get(saved["prompts"], saved["prompts"])
-    saved |= {name: getattr(config, name) or saved[name] for name in ("base", *PARTS)}
-    return Config.of(**saved | own)
+    here = {name: place for name, place in {"base": config.inputs.base, **config.loading.parts()}.items() if place}
+    return Config.of(**saved | here | own)
 
 
 def _send_file(path: Path, store: Store) -> str:

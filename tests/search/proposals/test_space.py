@@ -132,7 +132,7 @@ def test_a_method_that_applies_a_router_is_not_searched(adapters: list[Adapter])
         "--methods: the method 'routed' applies a router that was solved before, and a search has none — "
         f"choose from {', '.join(UNCALIBRATED)}"
     )
-    assert "routed" not in Config.of().methods
+    assert "routed" not in Config.of().search.methods
 
 
 def test_a_method_for_two_sources_is_refused_for_three(studio: Studio) -> None:

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from optimizer.adapters import BaseWeights
 from optimizer.adapters.names.targets import Target
 from optimizer.errors import AdapterError, UsageError
-from optimizer.search.config import Config
+from optimizer.search.config import Config, Inputs
 from optimizer.search.evaluation.prompt_sets import confirmation_prompts, read_words, search_prompts, vocabulary
 from optimizer.search.sources.loras import load_loras, remarks
 from studies.demo import world
@@ -34,6 +34,10 @@ def config(*sources: str, **options: object) -> Config:
     return Config.of(sources=sources, base="sd", **options)
 
 
+def inputs(*sources: str, **options: object) -> Inputs:
+    return config(*sources, **options).inputs
+
+
 def test_role_and_trigger_come_from_the_file_unless_given(tmp_path: Path) -> None:
     tags = {"modelspec.tags": "anime, Style", "modelspec.trigger_phrase": " zig "}
     a, b, c = (
@@ -41,16 +45,16 @@ def test_role_and_trigger_come_from_the_file_unless_given(tmp_path: Path) -> Non
         made(tmp_path, "b", None, 2, **{"modelspec.tags": "person"}),
         made(tmp_path, "c", None, 3),
     )
-    found = [s.subject for s in load_loras(config(a, b, c))]
+    found = [s.subject for s in load_loras(inputs(a, b, c))]
     assert [(s.name, s.role, s.trigger) for s in found] == [("a", "style", "zig"), ("b", "character", ""), ("c", "concept", "")]
-    given = load_loras(config(a, b, c, roles=("concept", "style", "character"), triggers=("", "x", "y")))
+    given = load_loras(inputs(a, b, c, roles=("concept", "style", "character"), triggers=("", "x", "y")))
     assert [(s.subject.role, s.subject.trigger) for s in given] == [("concept", ""), ("style", "x"), ("character", "y")]
 
 
 def test_sources_of_one_name_are_numbered(tmp_path: Path) -> None:
     names = ("hero", "hero", "hero-2", "hero")
     files = [made(tmp_path / str(i), name, None, i) for i, name in enumerate(names)]
-    sources = load_loras(config(*files))
+    sources = load_loras(inputs(*files))
     assert [s.name for s in sources] == ["hero", "hero-2", "hero-2-2", "hero-3"]
     assert [s.adapter.name for s in sources] == [s.name for s in sources]
     assert [str(s.file) for s in sources] == files
@@ -72,10 +76,10 @@ def test_what_cannot_be_merged(tmp_path: Path) -> None:
         ((a, other), f"--sources: {a} and {other} share no module — merge sources of one base model"),
     ):
         with pytest.raises(UsageError) as caught:
-            load_loras(config(*files))
+            load_loras(inputs(*files))
         assert str(caught.value) == message
     with pytest.raises(AdapterError, match="nowhere"):
-        load_loras(config(a, str(tmp_path / "nowhere.safetensors")))
+        load_loras(inputs(a, str(tmp_path / "nowhere.safetensors")))
 
 
 def test_an_unknown_demo_source_lists_those_that_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,7 +88,7 @@ def test_an_unknown_demo_source_lists_those_that_there_are(tmp_path: Path, monke
     (tmp_path / "sources/sources.json").write_text(json.dumps({"neon": entry, "owl": entry}))
     monkeypatch.setattr(world, "ASSETS", tmp_path)
     with pytest.raises(UsageError) as caught:
-        load_loras(config("demo:neom", "demo:owl"))
+        load_loras(inputs("demo:neom", "demo:owl"))
     assert str(caught.value) == "demo:neom: there is no demo source 'neom' — choose from demo:neon, demo:owl"
 
 
@@ -109,12 +113,12 @@ def test_words_that_cannot_be_used(tmp_path: Path, text: str) -> None:
 
 def test_the_confirmation_asks_what_the_search_asks_with_other_noise(studio: Studio) -> None:
     found = Config.of(**studio.options(own=2, joint=3, confirm=4))
-    sources = load_loras(found)
+    sources = load_loras(found.inputs)
     seen, unseen = search_prompts(found, sources), confirmation_prompts(found, sources)
     assert [len(seen.indices(k)) for k in (0, 1, None)] == [2, 2, 3]
     assert [len(unseen.indices(k)) for k in (0, 1, None)] == [4, 4, 4]
     assert not {p.noise_seed for p in seen.prompts} & {p.noise_seed for p in unseen.prompts}
-    alone = found.model_copy(update={"joint": 0})
+    alone = found.replaced(joint=0)
     assert confirmation_prompts(alone, sources).indices(None) == []
 
 
@@ -124,8 +128,8 @@ def test_remarks_on_sources(tmp_path: Path) -> None:
         Path(made(tmp_path, "odd", None, 2)), tmp_path / "strange.safetensors", lambda t: t.update({"lora_unet_x.alpha": torch.ones(1)})
     )
     with pytest.raises(AdapterError, match=r"1 of 4 tensors are not understood: lora_unet_x\.alpha"):
-        load_loras(config(fast, str(odd)))
-    assert remarks(load_loras(config(fast, str(odd), allow_unknown=True)), None) == [
+        load_loras(inputs(fast, str(odd)))
+    assert remarks(load_loras(inputs(fast, str(odd), allow_unknown=True)), None) == [
         "pytorch_lora calls itself a distillation LoRA (Lightning), which changes how many steps a picture needs: merged, it does so for "
         "all sources; --steps and --guidance should suit it",
         "strange: 1 tensors are left out, first lora_unet_x.alpha (no known module)",
@@ -141,8 +145,8 @@ def test_a_source_that_needs_the_base_gets_it(tmp_path: Path, studio: Studio, mo
         lambda t: t.update({f"{kohya_name(Q)}.dora_scale": torch.ones(24, 1)}),
     )
     with pytest.raises(AdapterError, match="is DoRA, whose change depends on the base weight"):
-        load_loras(config(plain, str(dora)))
-    found = load_loras(Config.of(sources=(plain, str(dora)), base=studio.base))[1].adapter
+        load_loras(inputs(plain, str(dora)))
+    found = load_loras(Inputs(sources=(plain, str(dora)), base=studio.base))[1].adapter
     changed = found.modules[Q].delta() + BaseWeights(studio.base).weight(Target((Q,)))
     torch.testing.assert_close(changed.norm(dim=1), torch.ones(24))
     model = tmp_path / "hub/models--lab--sd"
@@ -150,12 +154,12 @@ def test_a_source_that_needs_the_base_gets_it(tmp_path: Path, studio: Studio, mo
     (model / "refs").mkdir()
     (model / "refs/main").write_text("0" * 40)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    cached = load_loras(Config.of(sources=(plain, str(dora)), base="lab/sd"))[1].adapter
+    cached = load_loras(Inputs(sources=(plain, str(dora)), base="lab/sd"))[1].adapter
     assert torch.equal(cached.modules[Q].delta(), found.modules[Q].delta())
 
 
 def test_a_change_of_full_rank_is_told_unless_a_rank_is_asked_for(tmp_path: Path) -> None:
     save_file({f"{kohya_name(Q)}.diff": torch.rand(600, 700)}, tmp_path / "full.safetensors")
-    sources = load_loras(config(made(tmp_path, "a", {Q: (600, 700)}), str(tmp_path / "full.safetensors")))
+    sources = load_loras(inputs(made(tmp_path, "a", {Q: (600, 700)}), str(tmp_path / "full.safetensors")))
     assert remarks(sources, 32) == []
     assert [line.partition(", as")[0] for line in remarks(sources, None)] == ["full has a rank of up to 600"]

@@ -23,7 +23,7 @@ def ls(
     allow_unknown: bool = False,
     base: Path | None = None,
 ) -> int:
-    """List the LoRA files of a directory that go together.
+    """List the LoRA files of a directory that can be merged with each other.
 
     Args:
         directory: the directory; those inside it are not searched.
@@ -36,7 +36,7 @@ def ls(
     errors = Console(stderr=True, highlight=False)
     hush(errors)
     with errors.status("reading…") if errors.is_terminal else nullcontext():
-        from optimizer.cli.inspect_tables import print_listing
+        from optimizer.cli.tables.inspection import print_listing
         from optimizer.inspection.gather import Reading, summary
         from optimizer.inspection.listing import listing, listing_facts
 

@@ -24,7 +24,7 @@ def inspect(
     allow_unknown: bool = False,
     base: Path | None = None,
 ) -> int:
-    """Say what is in LoRA files, and how they go together.
+    """Show what LoRA files hold, and how well they go together.
 
     Args:
         files: LoRA files, demo:NAME, or directories, which stand for those of their files that fit the first one.
@@ -35,7 +35,7 @@ def inspect(
     errors = Console(stderr=True, highlight=False)
     hush(errors)
     with errors.status("reading and measuring…") if errors.is_terminal else nullcontext():
-        from optimizer.cli.inspect_tables import print_inspection
+        from optimizer.cli.tables.inspection import print_inspection
         from optimizer.inspection.facts import examine, inspection_facts
         from optimizer.inspection.gather import Reading, gather
 

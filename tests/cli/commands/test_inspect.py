@@ -16,8 +16,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 
-from optimizer.cli.inspect_tables import mark, print_inspection
 from optimizer.cli.main import execute
+from optimizer.cli.tables.inspection import mark, print_inspection
 from optimizer.errors import UsageError
 from optimizer.inspection.facts import examine
 from optimizer.inspection.file_metadata import LONGEST, MOST_WORDS, line, particulars

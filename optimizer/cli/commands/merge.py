@@ -6,22 +6,21 @@ The module is imported when the command is, because its options derive from the 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
 
+from optimizer.cli.progress import progress_bar
 from optimizer.cli.quiet import hush
 from optimizer.errors import UsageError
 
 hush(Console(stderr=True, highlight=False))  # before the next line imports torch, which may warn
 
 from optimizer.jobs.merge_options import MergeOptions  # noqa: E402
-
-if TYPE_CHECKING:
-    from optimizer.jobs.merge_plan import MergePlan
 
 _DEFAULTS = MergeOptions.model_validate({})
 
@@ -42,26 +41,22 @@ def merge(
     """
     errors = Console(stderr=True, highlight=False)
     hush(errors)
-    if options.kind == "model" or _of_models(recipe):
-        from optimizer.cli.merge_models import merge_full
-
-        return merge_full(recipe, options, errors, as_json=json_)
+    if options.kind == "model" or _is_of_models(recipe):
+        return _merge_models(recipe, options, errors, as_json=json_)
     if options.alpha is not None:
         raise UsageError("LoRAs have no alpha to merge at", where="--alpha", remedy="give --weights, or --kind model")
     if options.method == "soup":
-        return _soup(recipe, options, errors, as_json=json_)
+        return _merge_study(recipe, options, errors, as_json=json_)
     with errors.status("reading…") if errors.is_terminal else nullcontext():
-        from optimizer.cli.merge_tables import merge_facts, print_merge
+        from optimizer.cli.tables.merge import idle_blocks, merge_facts, print_merge
         from optimizer.jobs.merge_plan import plan
-        from optimizer.jobs.merge_write import written
+        from optimizer.jobs.merge_write import write_merge
 
         job = plan(recipe, options)
-    _warn(job, errors)
-    with errors.status("merging…") if errors.is_terminal else nullcontext():
-        found = written(job, options)
-    for source, names in zip(job.sources, found.report.idle_blocks, strict=True):
-        if names:
-            errors.print(f"warning: {source.name}: no module is in {', '.join(names)}", soft_wrap=True, markup=False)
+    _warn(job.warnings, errors)
+    with progress_bar("merging…", errors) as tick:
+        found = write_merge(job, options, tick=tick)
+    _warn(idle_blocks(job, found), errors)
     if json_:
         print(json.dumps(merge_facts(job, found), allow_nan=False))
     else:
@@ -69,14 +64,14 @@ def merge(
     return 0
 
 
-def _soup(study: Path | None, options: MergeOptions, errors: Console, *, as_json: bool) -> int:
+def _merge_study(study: Path | None, options: MergeOptions, errors: Console, *, as_json: bool) -> int:
     if study is None:
         remedy = "name the study's directory, or use the method 'model_soup', the mean of the sources"
         raise UsageError("a soup is made of the trials of a study", where="--method soup", remedy=remedy)
     with errors.status("loading…") if errors.is_terminal else nullcontext():
         from optimizer.cli.display import Display
-        from optimizer.cli.merge_tables import merge_facts, print_merge, print_soup, soup_facts
-        from optimizer.jobs.merge_write import written
+        from optimizer.cli.tables.merge import merge_facts, print_merge, print_soup, soup_facts
+        from optimizer.jobs.merge_write import write_merge
         from optimizer.jobs.study_soup import study_soup
         from optimizer.search.observer import Stopped
     display = Display(errors)
@@ -85,7 +80,8 @@ def _soup(study: Path | None, options: MergeOptions, errors: Console, *, as_json
             made = study_soup(study, options, display)
         except Stopped:
             return 128 + (display.stopping or 0)
-    found = written(made.plan, options)
+    with progress_bar("merging…", errors) as tick:
+        found = write_merge(made.plan, options, tick=tick)
     if as_json:
         print(json.dumps(merge_facts(made.plan, found) | soup_facts(made), allow_nan=False))
     else:
@@ -94,15 +90,29 @@ def _soup(study: Path | None, options: MergeOptions, errors: Console, *, as_json
     return 0
 
 
-def _of_models(recipe: Path | None) -> bool:
+def _merge_models(recipe: Path | None, options: MergeOptions, errors: Console, *, as_json: bool) -> int:
+    from optimizer.cli.tables.model_merge import model_merge_facts, print_model_merge
+    from optimizer.jobs.model_merge_plan import model_job
+    from optimizer.jobs.model_merge_write import write_model_merge
+
+    job = model_job(recipe, options)
+    with progress_bar("merging…", errors) as tick:
+        found = write_model_merge(job, options.out, tick=tick)
+    if as_json:
+        print(json.dumps(model_merge_facts(job, found)))
+    else:
+        print_model_merge(job, found, Console(highlight=False))
+    return 0
+
+
+def _is_of_models(recipe: Path | None) -> bool:
     if recipe is None or recipe.suffix not in (".yaml", ".yml"):
         return False
-    from optimizer.jobs.model_merge_plan import parsed
-    from optimizer.merging.models import is_merge_record
+    from optimizer.jobs.model_merge_plan import describes_models
 
-    return is_merge_record(parsed(recipe))
+    return describes_models(recipe)
 
 
-def _warn(job: MergePlan, errors: Console) -> None:
-    for line in job.warnings:
+def _warn(lines: Iterable[str], errors: Console) -> None:
+    for line in lines:
         errors.print(f"warning: {line}", soft_wrap=True, markup=False)

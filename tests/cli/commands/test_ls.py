@@ -14,7 +14,7 @@ from rich.cells import cell_len
 from safetensors.torch import load_file, save_file
 
 from studies.demo.world import demo_sources
-from tests.cli.test_inspect import HOSTILE, K, lora, refusal, told
+from tests.cli.commands.test_inspect import HOSTILE, K, lora, refusal, told
 
 ROW_KEYS = ["name", "file", "family", "dialect", "kinds", "bytes", "modules", "ranks", "trigger", "reason"]
 

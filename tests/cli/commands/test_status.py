@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from optimizer.cli.main import execute
-from optimizer.cli.status import _shown, _time
+from optimizer.cli.tables.status import _time, status_page
 from optimizer.search.status import StudyStatus, WorkerStatus
 
 RUN = [sys.executable, "-m", "optimizer"]
@@ -31,7 +31,7 @@ def test_times_read_well() -> None:
 def test_a_page_of_facts(capsys: pytest.CaptureFixture[str]) -> None:
     from rich.console import Console
 
-    Console(width=100).print(_shown(status(eta=300.0, workers=(WORKER,), evaluations=3)))
+    Console(width=100).print(status_page(status(eta=300.0, workers=(WORKER,), evaluations=3)))
     out = capsys.readouterr().out
     facts = [
         "   trials  5 of 8, 1 running, 1 failed",

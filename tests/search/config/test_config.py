@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from optimizer.errors import UsageError
-from optimizer.search.config import Config
+from optimizer.search.config import Config, checked
 from optimizer.search.results.summary import command_line
 
 TWO = ("a.safetensors", "b.safetensors")
@@ -18,7 +18,7 @@ TWO = ("a.safetensors", "b.safetensors")
     ("text", "seconds"), [("90", 90), ("90s", 90), ("15m", 900), ("8h", 28800), ("1h30m", 5400), ("1.5h", 5400), (7.5, 7.5)]
 )
 def test_times(text: object, seconds: float) -> None:
-    assert Config.of(timeout=text).timeout == seconds
+    assert Config.of(timeout=text).search.timeout == seconds
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_times(text: object, seconds: float) -> None:
 )
 def test_what_makes_no_sense(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError) as caught:
-        Config.of(**{"sources": TWO, "base": "sd"} | options).checked()
+        checked(Config.of(**{"sources": TWO, "base": "sd"} | options))
     assert str(caught.value) == message
 
 
@@ -94,11 +94,12 @@ def test_paths_become_absolute_and_names_stay(tmp_path: Path, monkeypatch: pytes
     found = Config.of(
         sources=("demo:neon", "x/../a.safetensors"), base="sd", embedder="ViT-B-32/x", prompts="w.yaml", vae="v", out="o"
     ).resolved()
-    assert found.sources == ("demo:neon", str(tmp_path / "a.safetensors"))
-    assert (found.base, found.embedder, found.prompts) == (str(tmp_path / "sd"), "ViT-B-32/x", str(tmp_path / "w.yaml"))
-    assert (found.vae, found.out) == (str(tmp_path / "v"), tmp_path / "o")
+    assert found.inputs.sources == ("demo:neon", str(tmp_path / "a.safetensors"))
+    assert found.inputs.base == str(tmp_path / "sd")
+    assert (found.protocol.embedder, found.protocol.prompts) == ("ViT-B-32/x", str(tmp_path / "w.yaml"))
+    assert (found.loading.vae, found.loading.decoder, found.places.out) == (str(tmp_path / "v"), "", tmp_path / "o")
     assert found.resolved() == found
-    assert Config.of(base="some/model").resolved().base == "some/model"
+    assert Config.of(base="some/model").resolved().inputs.base == "some/model"
 
 
 def test_the_command_that_repeats_a_run() -> None:

@@ -43,6 +43,12 @@ def merge_facts(job: MergePlan, found: Written) -> dict[str, Any]:
     } | ({"router": str(found.router)} if found.router else {})
 
 
+def idle_blocks(job: MergePlan, found: Written) -> list[str]:
+    """Warnings about block weights that have no effect, one line each."""
+    idle = zip(job.sources, found.report.idle_blocks, strict=True)
+    return [f"{source.name}: no module is in {', '.join(names)}" for source, names in idle if names]
+
+
 def print_merge(job: MergePlan, found: Written, console: Console) -> None:
     """Where the file is, what it kept, and of which source."""
     ranks = [factors.rank for factors in found.merged.modules.values()]

@@ -1,0 +1,31 @@
+"""What a run prints when it ends: the confirmed scores, and where its files are."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from studies import StudySummary
+
+
+def print_verdict(summary: StudySummary, directory: Path, best: Path | None, console: Console) -> None:
+    """The confirmed scores and the finding, then the exported file, the report, and how to resume."""
+    if summary.verdict:
+        factors = [metric for metric in summary.verdict.metrics if metric.endswith(":factor")]
+        table = Table("model", "weakest source", "95 % interval", *summary.names, "artifacts", *factors)
+        for label, row in summary.verdict.rows.items():
+            shown = f"{label} ◂" if label == summary.verdict.shipped_label else label
+            each = [f"{row.sources[name]:.2f}" for name in summary.names]
+            further = [f"{row.metrics[name]:.2f}" if name in row.metrics else "–" for name in factors]
+            damage = "–" if row.artifacts is None else f"{row.artifacts:.2f}"
+            table.add_row(shown, f"{row.weakest:.2f}", f"{row.ci_low:.2f} – {row.ci_high:.2f}", *each, damage, *further)
+        console.print(table)
+        console.print(summary.verdict.sentence, soft_wrap=True, markup=False)
+    if best:
+        console.print(f"{'model ' if summary.kind == 'model' else 'LoRA  '}  {best}", soft_wrap=True, markup=False)
+    console.print(f"report  {directory / 'report.html'}", soft_wrap=True, markup=False)
+    if summary.resume_command:
+        console.print(f"resume  optimize resume {shlex.quote(str(directory))}", soft_wrap=True, markup=False)

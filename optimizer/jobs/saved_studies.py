@@ -1,0 +1,94 @@
+"""Jobs on a study that exists: resuming it, joining it as a worker, repairing it, writing its report again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from optimizer.errors import UsageError
+from optimizer.search.config import Config
+from optimizer.search.study_errors import study_errors
+from studies import StudyDirectory
+
+
+def open_study(directory: Path) -> StudyDirectory:
+    """Returns an existing study directory.
+
+    Raises:
+        StudyError: the directory does not exist, or holds no study.
+    """
+    with study_errors():
+        return StudyDirectory(directory).open()
+
+
+def resumed_config(directory: Path, budget: int | None = None) -> Config:
+    """Returns the configuration that continues a study where it is now.
+
+    Args:
+        directory: study directory.
+        budget: new budget; None keeps the study's own.
+
+    Raises:
+        UsageError: the directory holds no study, or its configuration cannot be read.
+    """
+    changed: dict[str, Any] = {"out": directory} | ({} if budget is None else {"budget": budget})
+    return Config.from_yaml(open_study(directory).settings).replaced(**changed)
+
+
+def joined_config(directory: Path | None, storage: str, study: str, artifacts: str) -> Config:
+    """Returns the configuration with which a worker joins a study.
+
+    Args:
+        directory: study directory; None for a study that is in a database only.
+        storage: database URL; empty takes the study directory's own.
+        study: name in the database; empty takes the study directory's own.
+        artifacts: store that all machines reach; empty takes the study directory's own.
+
+    Returns:
+        The study's configuration on this machine, or the location of one in a database.
+
+    Raises:
+        UsageError: the directory holds no study, or the location is incomplete.
+    """
+    if directory is not None:
+        config = Config.from_yaml(open_study(directory).settings)
+        places = config.places
+        if not places.storage:
+            return config.replaced(out=directory)
+        storage, artifacts, study = storage or places.storage, artifacts or places.artifacts, study or places.study_name
+    if not (storage and study and artifacts):
+        remedy = "give the study's directory, or --storage, --study and --artifacts together"
+        raise UsageError("where the study is cannot be told", remedy=remedy)
+    return Config.of(storage=storage, study=study, artifacts=artifacts)
+
+
+def repair_study(directory: Path) -> list[str]:
+    """Checks a study and rebuilds its journal if it is damaged or missing; returns what was done, one line each.
+
+    Raises:
+        UsageError: the directory holds no study, or the study is in a database.
+    """
+    study = open_study(directory)
+    if Config.from_yaml(study.settings).places.storage:
+        remedy = "restore the database from its backup"
+        raise UsageError("the study is in a database and has no journal here", where=directory, remedy=remedy)
+    # Imported here because it imports Optuna, which takes longer than the checks.
+    from optimizer.search.proposals.sampler import quiet
+    from optimizer.search.trials.repair import repair
+
+    quiet()
+    return repair(study).lines()
+
+
+def rewrite_report(directory: Path) -> Path:
+    """Writes ``report.html`` from the data of the last run, and returns its path.
+
+    Raises:
+        StudyError: the directory holds no study, or the study has no summary yet.
+    """
+    from studies import load_summary, write_report
+
+    study = open_study(directory)
+    with study_errors():
+        summary = load_summary(study)
+    return write_report(summary, study)

@@ -1,0 +1,38 @@
+"""Protocol: the prompts that candidates are compared on, and the embedder that compares them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import Field
+
+from optimizer.search.config.option import Option, Panel, Settings
+from optimizer.search.config.values import PathText, absolute, absolute_if_there
+
+
+class Protocol(Settings):
+    """How candidates are measured."""
+
+    prompts: Annotated[PathText, Option(9, Panel.PICTURES, "FILE")] = Field(
+        default="", description="YAML file with the words that prompts are composed of. By default a general list is used."
+    )
+    own: Annotated[int, Option(10, Panel.PICTURES, "N")] = Field(
+        default=4, ge=1, description="Number of prompts per source that ask for this source alone."
+    )
+    joint: Annotated[int, Option(11, Panel.PICTURES, "N")] = Field(
+        default=8, ge=0, description="Number of prompts that ask for all sources in one picture."
+    )
+    confirm: Annotated[int, Option(12, Panel.PICTURES, "N", identity=False)] = Field(
+        default=8, ge=1, description="Number of new prompts of each kind on which the finalists are compared."
+    )
+    finalists: Annotated[int, Option(13, Panel.PICTURES, "N", identity=False)] = Field(
+        default=3, ge=1, description="Number of candidates that are compared on the new prompts."
+    )
+    embedder: Annotated[PathText, Option(20, Panel.PICTURES, "MODEL")] = Field(
+        default="",
+        description="Image encoder behind the scores: MODEL/PRETRAINED of open_clip, or a folder. By default one for the base model.",
+    )
+
+    def resolved(self) -> Self:
+        """Returns a copy with absolute paths."""
+        return self.model_copy(update={"prompts": absolute(self.prompts), "embedder": absolute_if_there(self.embedder)})

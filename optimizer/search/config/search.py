@@ -1,0 +1,36 @@
+"""Search: which recipes are tried, how many, and for how long."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from optimizer.search.config.option import Option, Panel, Settings
+from optimizer.search.config.values import seconds
+
+
+class Search(Settings):
+    """What is proposed, and when the search ends."""
+
+    budget: Annotated[int, Option(4, Panel.SEARCH, "N", identity=False, per_machine=True)] = Field(
+        default=50, description="Number of recipes to try, in addition to the baselines."
+    )
+    timeout: Annotated[float | None, BeforeValidator(seconds), Option(42, Panel.SEARCH, "TIME", identity=False, per_machine=True)] = Field(
+        default=None,
+        gt=0,
+        description="Start no trial after this time: seconds, or 90m, 8h, 1h30m. By default there is no limit.",
+    )
+    methods: Annotated[tuple[str, ...], Option(14, Panel.SEARCH, "METHOD...")] = Field(
+        default=("ties", "dare_linear", "dare_ties", "magnitude_prune"), description="Merge methods to try in addition to the weighted sum."
+    )
+    sampler: Annotated[Literal["auto", "gp", "tpe"], Option(15, Panel.SEARCH)] = Field(
+        default="auto",
+        description="Algorithm that proposes recipes: Gaussian process (gp, best) or Parzen estimator (tpe, fast); "
+        "auto: gp where possible.",
+    )
+    seed: Annotated[int, Option(6, Panel.SEARCH, "N")] = Field(default=0, ge=0, description="Seed of proposals, prompts and noise.")
+    fork: Annotated[str, Option(44, Panel.SEARCH, "NAME", identity=False)] = Field(
+        default="",
+        description="Start a new study of this name, beside --out, with those trials of --out that are still valid.",
+    )
