@@ -9,6 +9,7 @@ from objectives.any_embedder import AnyEmbedder, load_embedder
 from objectives.artifacts import ArtifactLevel, ArtifactObjective, Envelope, artifact_level, envelope, image_statistics, soundness
 from objectives.errors import EmbedderError
 from objectives.fake import FakeEmbedder
+from objectives.familiarity import FamiliarityObjective, familiar_share
 from objectives.objective import EMBEDDINGS, JOINT, Baselines, Objective, Outcome, Pictures, weighted_mean
 from objectives.preservation import (
     Effects,
@@ -41,6 +42,7 @@ __all__ = [
     "EmbedderError",
     "Envelope",
     "FakeEmbedder",
+    "FamiliarityObjective",
     "Interval",
     "Measurements",
     "Moments",
@@ -56,6 +58,7 @@ __all__ = [
     "check_objectives",
     "combined_shares",
     "envelope",
+    "familiar_share",
     "image_statistics",
     "interval",
     "leakage",

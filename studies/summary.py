@@ -80,6 +80,9 @@ class PictureColumn(BaseModel):
     files: tuple[str, ...]
 
 
+_FACTOR = ":factor"
+
+
 class ConfirmedScore(BaseModel):
     """The weakest source's preservation on prompts and seeds that the search did not use.
 
@@ -131,6 +134,13 @@ class Verdict(BaseModel):
     def metrics(self) -> tuple[str, ...]:
         """Names of the metrics in the rows, in order."""
         return tuple(dict.fromkeys(name for row in self.rows.values() for name in row.metrics))
+
+    @property
+    def discounts(self) -> dict[str, str]:
+        """Objectives that discount the score of a row, to two decimals, → name of their factor in the rows' metrics."""
+        factors = [name for name in self.metrics if name.endswith(_FACTOR)]
+        told = [name for name in factors if any(f"{row.metrics.get(name, 1.0):.2f}" != "1.00" for row in self.rows.values())]
+        return {name.removesuffix(_FACTOR): name for name in told}
 
     @model_validator(mode="after")
     def _shipped(self) -> Self:

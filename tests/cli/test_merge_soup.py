@@ -8,12 +8,12 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-from optimizer.cli.tables.merge import print_soup
 from rich.console import Console
 
 from optimizer import Recipe, Study, load_adapter, optimize
 from optimizer import merge as merge_adapters
 from optimizer.cli.main import execute
+from optimizer.cli.tables.merge import print_soup
 from optimizer.jobs.merge_options import MergeOptions
 from optimizer.jobs.study_soup import study_soup
 from optimizer.search.config import Config

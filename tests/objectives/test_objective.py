@@ -42,10 +42,10 @@ def baselines() -> Baselines:
     return Baselines(pictures(0), (pictures(1), pictures(2)), ASKED, TEXTS)
 
 
-class Novelty(Objective[tuple[Tensor, Tensor], Tensor]):
+class Remoteness(Objective[tuple[Tensor, Tensor], Tensor]):
     """Mean distance of the candidate's embeddings to the nearest baseline picture, in units of what the baselines show among themselves."""
 
-    name, version, needs = "novelty", 1, frozenset({EMBEDDINGS})
+    name, version, needs = "remoteness", 1, frozenset({EMBEDDINGS})
 
     def reference(self, baselines: Baselines) -> tuple[Tensor, Tensor]:
         known = torch.cat([p.features[EMBEDDINGS] for p in baselines.all])
@@ -80,10 +80,10 @@ def test_the_table_scores_as_its_parts_do() -> None:
 
 def test_another_objective_is_resampled_with_the_others() -> None:
     found = baselines()
-    scorer = Scorer.from_baselines((*OBJECTIVES, Novelty()), found)
+    scorer = Scorer.from_baselines((*OBJECTIVES, Remoteness()), found)
     counts = resamples(ASKED, count=50, seed=1)
     measured = scorer.measure(pictures(7))
-    novelty = scorer.compare(measured, counts)["novelty"]
+    remoteness = scorer.compare(measured, counts)["remoteness"]
     known = np.concatenate([p.features[EMBEDDINGS].numpy() for p in found.all])
     texts = np.tile(TEXTS.numpy(), 3)
 
@@ -93,11 +93,11 @@ def test_another_objective_is_resampled_with_the_others() -> None:
     own = np.mean([nearest(vector, known[texts != text]) for vector, text in zip(known, texts, strict=True)])
     apart = np.array([nearest(vector, known) for vector in pictures(7).features[EMBEDDINGS].numpy()])
     wanted = [np.repeat(apart, row).mean() / own for row in counts.int().numpy()]
-    np.testing.assert_allclose(novelty.values["ratio"], wanted, rtol=1e-4)
+    np.testing.assert_allclose(remoteness.values["ratio"], wanted, rtol=1e-4)
     plain = Scorer.from_baselines(OBJECTIVES, found)
     expected = score(plain.compare(plain.measure(pictures(7)), counts)) / torch.tensor(wanted).clamp(min=1)
     torch.testing.assert_close(score(scorer.compare(measured, counts)), expected, rtol=1e-4, atol=0)
-    assert len(set(novelty.values["ratio"].tolist())) > 10
+    assert len(set(remoteness.values["ratio"].tolist())) > 10
 
 
 @given(st.lists(st.floats(-5, 5), min_size=1, max_size=6), st.data())
@@ -115,11 +115,11 @@ def test_baselines_of_different_prompts_are_refused() -> None:
 
 
 def test_a_table_that_cannot_be_used_is_refused() -> None:
-    check_objectives((*OBJECTIVES, Novelty()), [EMBEDDINGS])
-    assert needed_features((*OBJECTIVES, Novelty())) == {EMBEDDINGS}
-    with pytest.raises(ValueError, match=r"^two objectives have the name novelty: rename one of them$"):
-        check_objectives([Novelty(), Novelty()], [EMBEDDINGS])
+    check_objectives((*OBJECTIVES, Remoteness()), [EMBEDDINGS])
+    assert needed_features((*OBJECTIVES, Remoteness())) == {EMBEDDINGS}
+    with pytest.raises(ValueError, match=r"^two objectives have the name remoteness: rename one of them$"):
+        check_objectives([Remoteness(), Remoteness()], [EMBEDDINGS])
     with pytest.raises(ValueError, match=r"^the objective faces needs landmarks, which cannot be computed: choose from embeddings$"):
-        check_objectives([type("Faces", (Novelty,), {"name": "faces", "needs": frozenset({"landmarks"})})()], [EMBEDDINGS])
+        check_objectives([type("Faces", (Remoteness,), {"name": "faces", "needs": frozenset({"landmarks"})})()], [EMBEDDINGS])
     with pytest.raises(ValueError, match=r"^'new:ness' does not name an objective: use letters, digits, _ and -$"):
-        check_objectives([type("Newness", (Novelty,), {"name": "new:ness"})()], [EMBEDDINGS])
+        check_objectives([type("Newness", (Remoteness,), {"name": "new:ness"})()], [EMBEDDINGS])

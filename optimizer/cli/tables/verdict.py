@@ -14,12 +14,12 @@ from studies import StudySummary
 def print_verdict(summary: StudySummary, directory: Path, best: Path | None, console: Console) -> None:
     """The confirmed scores and the finding, then the exported file, the report, and how to resume."""
     if summary.verdict:
-        factors = [metric for metric in summary.verdict.metrics if metric.endswith(":factor")]
-        table = Table("model", "weakest source", "95 % interval", *summary.names, "artifacts", *factors)
+        discounts = summary.verdict.discounts
+        table = Table("model", "weakest source", "95 % interval", *summary.names, "artifacts", *discounts)
         for label, row in summary.verdict.rows.items():
             shown = f"{label} ◂" if label == summary.verdict.shipped_label else label
             each = [f"{row.sources[name]:.2f}" for name in summary.names]
-            further = [f"{row.metrics[name]:.2f}" if name in row.metrics else "–" for name in factors]
+            further = [f"{row.metrics[name]:.2f}" if name in row.metrics else "–" for name in discounts.values()]
             damage = "–" if row.artifacts is None else f"{row.artifacts:.2f}"
             table.add_row(shown, f"{row.weakest:.2f}", f"{row.ci_low:.2f} – {row.ci_high:.2f}", *each, damage, *further)
         console.print(table)

@@ -128,11 +128,19 @@ def _sentence(found: Confirmation, naive: Contender | None, stack: Contender | N
     against = ", against " + " and ".join(f"{c.weakest.value:.0%} for the {name}" for c, name in others) if others else ""
     if shipped is not found.leader:
         return f"{kept}{against}; {found.leader.label} was ahead, but within noise, so the simpler {shipped.label} is shipped."
-    better = " and the ".join(name for c, name in others if c.weakest.value > shipped.weakest.value)
-    objectives = dict.fromkeys(metric.partition(":")[0] for metric in shipped.metrics)
-    reasons = " or ".join(["more of the other sources", "less damage", *(f"a better {name}" for name in objectives)])
-    why = f"; it shows {reasons} than the {better}" if better else ""
+    better = [(c, name) for c, name in others if c.weakest.value > shipped.weakest.value]
+    reasons = " or ".join(
+        ["more of the other sources", "less damage", *(f"more {name}" for name in _gains(shipped, [c for c, _ in better]))]
+    )
+    why = f"; it shows {reasons} than the {' and the '.join(name for _, name in better)}" if better else ""
     return f"{kept}{against}{why}, on prompts and seeds that the search never saw."
+
+
+def _gains(shipped: Contender, others: Sequence[Contender]) -> list[str]:
+    """Returns the names of the objectives that discount the exported merge less than one of the others."""
+    factors = {name: value for name, value in shipped.metrics.items() if name.endswith(":factor")}
+    gained = (name for name, value in factors.items() if any(value > c.metrics.get(name, 1.0) for c in others))
+    return [name.partition(":")[0] for name in gained]
 
 
 def _source(source: Source) -> SourceInfo:

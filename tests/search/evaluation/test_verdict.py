@@ -88,11 +88,19 @@ def test_the_sentence_says_what_was_shipped_and_why() -> None:
     )
 
 
-def test_further_objectives_are_named_in_the_sentence() -> None:
-    shipped, naive = contender("trial 9", 0.3, metrics={"brightness:distance": 0.1, "brightness:factor": 0.9}), contender(NAIVE, 0.6)
-    found = verdict(Confirmation(shipped, shipped, (shipped, naive), PICTURES))
-    assert "; it shows more of the other sources or less damage or a better brightness than the naive merge, on" in found.sentence
+def test_an_objective_that_speaks_for_the_merge_is_named_in_the_sentence() -> None:
+    shipped = contender("trial 9", 0.3, metrics={"brightness:distance": 0.1, "brightness:factor": 0.9})
+    darker, brighter = (contender(NAIVE, 0.6, metrics={"brightness:factor": factor}) for factor in (0.5, 1.0))
+    found = verdict(Confirmation(shipped, shipped, (shipped, darker), PICTURES))
+    assert "; it shows more of the other sources or less damage or more brightness than the naive merge, on" in found.sentence
     assert found.metrics == ("brightness:distance", "brightness:factor")
+    assert found.discounts == {"brightness": "brightness:factor"}
+    assert "brightness" not in verdict(Confirmation(shipped, shipped, (shipped, brighter), PICTURES)).sentence
+
+
+def test_an_objective_that_discounts_no_row_is_not_told() -> None:
+    shipped, naive = (contender(label, 0.3, metrics={"brightness:factor": 0.9999}) for label in ("trial 9", NAIVE))
+    assert verdict(Confirmation(shipped, shipped, (shipped, naive), PICTURES)).discounts == {}
 
 
 def test_finalists_are_the_best_distinct_merges_and_the_simple_ones() -> None:
