@@ -28,7 +28,7 @@ from optimizer import optimize
 from optimizer.adapters import load_adapter, weight_shapes
 from optimizer.rendering import Loading, Prompt, RenderSettings, load_pipeline, load_renderer
 from optimizer.rendering.pipeline_class import models_of
-from optimizer.rendering.renderer import _stacked
+from optimizer.rendering.renderer import _stack
 from optimizer.search.observer import Silent
 from studies.records import TrialRecord
 
@@ -111,7 +111,7 @@ def alone(base: Path, settings: RenderSettings, loading: Loading, source: Path) 
     with torch.inference_mode():
         for start in range(0, PICTURES, settings.batch):
             part = slice(start, start + settings.batch)
-            renderer._drawn(prompts[part], _stacked(states[part]), _stacked(blanks[part]))
+            renderer._draw(prompts[part], _stack(states[part]), _stack(blanks[part]))
     picture = (now(renderer.device) - begun) / PICTURES
     adapter, took = renderer.fit_adapter(load_adapter(source)), []
     for _ in range(4):

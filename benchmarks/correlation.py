@@ -15,7 +15,7 @@ import optuna
 import pandas as pd
 
 from benchmarks.truth import Judge, demo_sources_of, load_judge, unseen_prompts
-from objectives import load_embedder
+from objectives import EMBEDDINGS, load_embedder, table
 from optimizer.errors import TrialError
 from optimizer.merging import Recipe, merge
 from optimizer.rendering import compose
@@ -49,7 +49,7 @@ def _group(judge: Judge, group: tuple[str, ...], count: int, each: int) -> pd.Da
     sources = demo_sources_of(group, judge)
     seen = compose([s.subject for s in sources], read_words(demo_words()), own=4, joint=8, seed=0)
     ensemble = LoraEnsemble(sources, Config.of(sources=group))
-    evaluator = Evaluator(ensemble, judge.renderer, load_embedder(demo_embedder()), seen)
+    evaluator = Evaluator(ensemble, judge.renderer, {EMBEDDINGS: load_embedder(demo_embedder())}, table.OBJECTIVES, seen)
     unseen = unseen_prompts(sources, each=each)
     rows = []
     for recipe in _random_recipes(ensemble, count):
