@@ -32,7 +32,7 @@ _NO_LIKENESS = 0.45
 # What a style that is not neon has of it: its darkness, or its glowing outlines.
 _DARK, _GLOWING = 0.3, 0.2
 # What is left of a thing to the eye in each named style: tiles swallow its details, strokes and darkness a part of them.
-_CLARITY = {"neon": 0.85, "mosaic": 0.7, "pencil": 0.85}
+_CLARITY = {"neon": 0.85, "mosaic": 0.8, "pencil": 0.85}
 COARSE = ("bricks", "diamonds")
 
 

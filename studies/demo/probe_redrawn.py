@@ -1,20 +1,21 @@
 """Drawings as the demo base and its sources draw them: what makes the probes read generated pictures, too.
 
 Every picture begins as a drawing and goes through the autoencoder, where its latents may be mixed with another drawing's, blurred, bent or
-made noisy; or through noise and back (SDEdit), while the base, sources or compositions of them draw. A trait's label is what the drawing
-shows of it, times what is left of that in the picture (see ``survival``). Where almost everything is drawn again, traits that nothing asks
-for are gone. What an active source draws is not known, except where its trait was drawn and is left, and where it is alone.
+made noisy; or through noise and back (SDEdit), while the base, sources or compositions of them draw; some are noise from the start. A
+label is a range. Mostly it is one amount: what the drawing shows of a trait, times what is left of that in the picture (see ``survival``).
+Where almost everything is drawn again, traits that nothing asks for are gone. Of what an active source draws only a range is known: all
+from 0 to 1, or, where its trait was drawn, from what is measured upwards. A composition draws a trait that it is asked for again in its own
+way, and moderately well, however much of the picture it draws.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from studies.demo.characters import CHARACTERS
@@ -30,12 +31,17 @@ from studies.demo.training import to_tensor
 from studies.demo.world import STEPS
 
 _BATCH = 24
+_LATENTS = (4, 16, 16)
 _NOISES = ((1, 20), (2, 20), (3, 20), (4, 20), (3, 10), (6, 10), (8, 10), (STEPS, STEPS))
 _SHARES = (0.17, 0.18, 0.17, 0.12, 0.14, 0.06, 0.05, 0.11)
 # From this level of noise on a trait is gone if nothing asks for it. Up to a lower one, what is left can be measured where two sources
-# fight for it; where one draws it again in its own way, only if most is left.
+# fight for it or a style repaints it, though an observer may see more; where one draws it again in its own way, only if most is left.
 _LOST, _FOUGHT, _LEFT = 0.6, 0.3, 0.65
+_SEEN_BEYOND = 0.3
+# What an observer sees of a trait that a composition drew again, as shares of what the drawing shows, and how strong a source has to be.
+_COMPOSED, _FULL_STRENGTH = (0.55, 0.85), 0.8
 _FINE, _PAST_TEXTURE = 0.7, 1.8
+_THINGS = slice(len(STYLE_TRAITS), None)
 
 
 @dataclass(frozen=True)
@@ -44,20 +50,20 @@ class Redrawn:
 
     Attributes:
         pictures: uint8 (n, 64, 64, 3).
-        traits: float32 (n, 7), how much of each of ``TRAITS`` they show.
-        known: bool (n, 7), whether that is known.
+        least: float32 (n, 7), how much of each of ``TRAITS`` they show at least; 0 where nothing is known.
+        most: float32 (n, 7), how much they show at most; 1 where nothing is known.
     """
 
     pictures: Pictures
-    traits: Floats
-    known: NDArray[np.bool_]
+    least: Floats
+    most: Floats
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def arrays(self) -> dict[str, Any]:
         """Field name → array, for ``numpy.savez``."""
-        return dict(vars(self))
+        return {f.name: getattr(self, f.name) for f in fields(self)}
 
 
 @dataclass(frozen=True)
@@ -83,7 +89,7 @@ class _Task:
 
 
 def redraw_pool(count: int, seed: int, redrawer: Redrawer, first: int = 0) -> Redrawn:
-    """Draw drawings and draw them again, batch by batch.
+    """Draw drawings and draw them again in every way, batch by batch.
 
     Args:
         count: of pictures; full batches of 24 are drawn.
@@ -91,12 +97,47 @@ def redraw_pool(count: int, seed: int, redrawer: Redrawer, first: int = 0) -> Re
         redrawer: the base with the sources.
         first: number of the first batch, for those who share the work.
     """
-    batches = [_batch(np.random.default_rng((seed, first + i)), redrawer) for i in range(-(-count // _BATCH))]
-    return Redrawn(**{name: np.concatenate([vars(b)[name] for b in batches]) for name in vars(batches[0])})
+    return _pool(_batch, count, seed, redrawer, first)
+
+
+def composed_pool(count: int, seed: int, redrawer: Redrawer, first: int = 0) -> Redrawn:
+    """As ``redraw_pool``, but only compositions of a style and a character or concept: in them a thing differs most from its drawing."""
+    return _pool(_composed, count, seed, redrawer, first)
+
+
+def _pool(make: Callable[[Rng, Redrawer], Redrawn], count: int, seed: int, redrawer: Redrawer, first: int) -> Redrawn:
+    return joined([make(np.random.default_rng((seed, first + i)), redrawer) for i in range(-(-count // _BATCH))])
+
+
+def joined(parts: Sequence[Redrawn]) -> Redrawn:
+    """The pictures of all parts, in their order."""
+    return Redrawn(**{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Redrawn)})
+
+
+def _composed(rng: Rng, redrawer: Redrawer) -> Redrawn:
+    names = [str(rng.choice([s.name for s in SOURCES.values() if (s.role == "style") == style])) for style in (True, False)]
+    strengths = {name: float(rng.uniform(_FULL_STRENGTH, 1.2)) for name in names}
+    steps, of = _NOISES[int(rng.choice(len(_NOISES), p=_SHARES))]
+    return _redrawn(_Task(strengths, Noise(steps, of, _seed(rng)), composed=True, asked=True), rng, redrawer)
 
 
 def _batch(rng: Rng, redrawer: Redrawer) -> Redrawn:
-    return _bent(rng, redrawer) if rng.random() < 0.35 else _redrawn(_task(rng), rng, redrawer)
+    kind = rng.random()
+    return _noise(rng, redrawer) if kind < 0.03 else _bent(rng, redrawer) if kind < 0.3 else _redrawn(_task(rng), rng, redrawer)
+
+
+def _noise(rng: Rng, redrawer: Redrawer) -> Redrawn:
+    """Latents of noise, coarse or fine: what a merge that has broken down draws."""
+    latents = torch.randn((_BATCH, *_LATENTS), generator=torch.Generator().manual_seed(_seed(rng)))
+    smooth = torch.stack([_standardised(blur(x[None], float(rng.uniform(0.2, 1.5)))[0]) for x in latents])
+    offset, gain = rng.normal(0, 0.7, (_BATCH, _LATENTS[0], 1, 1)), rng.uniform(0.3, 2.0, (_BATCH, 1, 1, 1))
+    pictures = redrawer.decode((smooth * torch.from_numpy(gain) + torch.from_numpy(offset)).float().to(redrawer.pipeline.device))
+    nothing = np.zeros((_BATCH, len(TRAITS)), dtype=np.float32)
+    return Redrawn(pictures, nothing, nothing)
+
+
+def _standardised(latents: Tensor) -> Tensor:
+    return latents / latents.std().clamp(min=1e-6)
 
 
 def _bent(rng: Rng, redrawer: Redrawer) -> Redrawn:
@@ -116,7 +157,7 @@ def _bent(rng: Rng, redrawer: Redrawer) -> Redrawn:
         latents = latents + float(rng.uniform(0.1, 0.9)) * noise.to(latents)
     pictures = redrawer.decode(latents + (second - latents) * share.to(latents)[:, None, None, None])
     traits = np.maximum(_left(drawings, pictures, redrawer), _left(others, pictures, redrawer) if kind < 0.45 else 0)
-    return Redrawn(pictures, traits, np.ones_like(traits, dtype=bool))
+    return Redrawn(pictures, traits, traits)
 
 
 def _other(drawing: Drawing, rng: Rng) -> Drawing:
@@ -133,13 +174,13 @@ def _other(drawing: Drawing, rng: Rng) -> Drawing:
 
 
 def _task(rng: Rng) -> _Task:
-    count = int(rng.choice([0, 1, 2], p=[0.12, 0.42, 0.46]))
+    count = int(rng.choice([0, 1, 2], p=[0.12, 0.38, 0.5]))
     names = [str(n) for n in rng.choice(list(SOURCES), count, replace=False)]
     alone = count == 1 and rng.random() < 0.4
+    composed = count == 2 and rng.random() < 0.5
     strengths = {name: 1.0 if alone else float(rng.uniform(0.4, 1.3)) for name in names}
     steps, of = (STEPS, STEPS) if alone and rng.random() < 0.5 else _NOISES[int(rng.choice(len(_NOISES), p=_SHARES))]
-    composed = count == 2 and steps / of <= _FOUGHT and rng.random() < 0.5
-    return _Task(strengths, Noise(steps, of, _seed(rng)), composed, asked=alone or rng.random() < 0.6)
+    return _Task(strengths, Noise(steps, of, _seed(rng)), composed, asked=alone or composed or rng.random() < 0.6)
 
 
 def _redrawn(task: _Task, rng: Rng, redrawer: Redrawer) -> Redrawn:
@@ -151,20 +192,32 @@ def _redrawn(task: _Task, rng: Rng, redrawer: Redrawer) -> Redrawn:
     return Redrawn(pictures, *_labels(task, drawings, pictures, redrawer))
 
 
-def _labels(task: _Task, drawings: Sequence[Drawing], pictures: Pictures, redrawer: Redrawer) -> tuple[Floats, NDArray[np.bool_]]:
-    """Amounts of the traits and whether they are known, both (n, 7)."""
+def _labels(task: _Task, drawings: Sequence[Drawing], pictures: Pictures, redrawer: Redrawer) -> tuple[Floats, Floats]:
+    """Least and largest amounts of the traits, both (n, 7)."""
     shown = np.stack([d.traits() for d in drawings])
-    lost = task.noise.level >= _LOST
-    traits = np.zeros_like(shown) if lost else _left(drawings, pictures, redrawer)
-    known = np.ones_like(shown, dtype=bool)
-    for column in (TRAITS.index(name) for name in task.strengths):
-        drawn = shown[:, column] > 0.5
-        fought = task.asked and len(task.strengths) > 1 and task.noise.level <= _FOUGHT
-        known[:, column] = drawn & (fought | (traits[:, column] > _LEFT * shown[:, column]))
-        if task.alone:
-            known[:, column] |= drawn
-            traits[drawn, column] = shown[drawn, column]
-    return traits, known
+    left = np.zeros_like(shown) if task.noise.level >= _LOST else _left(drawings, pictures, redrawer)
+    least, most = left.copy(), left.copy()
+    if any(name in STYLE_TRAITS for name in task.strengths) and task.noise.level <= _FOUGHT:
+        most[:, _THINGS] = np.minimum(left + _SEEN_BEYOND, shown)[:, _THINGS]
+    for name, strength in task.strengths.items():
+        column = TRAITS.index(name)
+        ranges = [_range(task, strength, float(s), float(n)) for s, n in zip(shown[:, column], left[:, column], strict=True)]
+        least[:, column], most[:, column] = np.transpose(ranges)
+    return least, most
+
+
+def _range(task: _Task, strength: float, shown: float, left: float) -> tuple[float, float]:
+    """Between what amounts an active source's trait is, of which the drawing shows so much and so much is measured to be left."""
+    if shown <= 0.5:
+        return 0.0, 1.0
+    if task.alone:
+        return shown, shown
+    if task.composed:
+        low, high = (share * shown for share in _COMPOSED)
+        return (max(low, left), max(high, left)) if strength >= _FULL_STRENGTH else (left, 1.0)
+    if task.asked and len(task.strengths) > 1 and task.noise.level <= _FOUGHT:
+        return left, min(left + _SEEN_BEYOND, shown)
+    return (left, left) if left > _LEFT * shown else (0.0, 1.0)
 
 
 def _drawing(task: _Task, rng: Rng) -> Drawing:

@@ -15,15 +15,15 @@ from torch.nn import functional as F
 from studies.atomic import replacing
 from studies.demo.damage import changed_region, damage, recolour
 from studies.demo.probe_pictures import TRAITS, Pool, draw_pool
-from studies.demo.probe_redrawn import Redrawn, redraw_pool
+from studies.demo.probe_redrawn import Redrawn, composed_pool, joined, redraw_pool
 from studies.demo.probes import HEADS, ProbeNetwork, Probes
 from studies.demo.redrawing import load_redrawer
 from studies.demo.softening import smear, soften
 from studies.demo.training import Plan, fit, to_tensor
 
-PLAN = Plan(steps=4000, rate=3e-3, decay=0.02, seed=5, save_every=250)
+PLAN = Plan(steps=5000, rate=3e-3, decay=0.02, seed=5, save_every=250)
 _PAIRS, _BATCH = 16_000, 44
-_REDRAWN, _BATCH_REDRAWN = 7_680, 36
+_REDRAWN, _COMPOSED, _BATCH_REDRAWN = 9_600, 1_920, 40
 
 
 def train_probes(work: Path, base: Path, sources: Path, scale: float) -> Probes:
@@ -38,7 +38,7 @@ def train_probes(work: Path, base: Path, sources: Path, scale: float) -> Probes:
     torch.manual_seed(5)
     network = ProbeNetwork().train().to(memory_format=torch.channels_last)
     drawn = Pool(**_kept(work / "probe_drawn.npz", lambda: draw_pool(round(_PAIRS * max(scale, 0.01)), seed=5).arrays()))
-    redrawn = Redrawn(**_kept(work / "probe_redrawn.npz", lambda: _redrawn(base, sources, round(_REDRAWN * max(scale, 0.01))).arrays()))
+    redrawn = Redrawn(**_kept(work / "probe_redrawn.npz", lambda: _redrawn(base, sources, max(scale, 0.01)).arrays()))
 
     def loss(rng: np.random.Generator) -> Tensor:
         return _loss(network, drawn, redrawn, rng)
@@ -47,8 +47,9 @@ def train_probes(work: Path, base: Path, sources: Path, scale: float) -> Probes:
     return Probes(network.eval().requires_grad_(False))
 
 
-def _redrawn(base: Path, sources: Path, count: int) -> Redrawn:
-    return redraw_pool(count, 6, load_redrawer(base, sources))
+def _redrawn(base: Path, sources: Path, scale: float) -> Redrawn:
+    redrawer = load_redrawer(base, sources)
+    return joined([redraw_pool(round(_REDRAWN * scale), 6, redrawer), composed_pool(round(_COMPOSED * scale), 7, redrawer)])
 
 
 def _kept(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -75,16 +76,19 @@ class _Drawn:
 
 
 def _loss(network: ProbeNetwork, drawn: Pool, redrawn: Redrawn, rng: np.random.Generator) -> Tensor:
-    """Cross-entropy of every head on a batch of drawings, and of the known traits on a batch of redrawn ones."""
+    """Cross-entropy of every head on a batch of drawings, and of the traits on a batch of redrawn ones.
+
+    Of a trait of which a range is known, the nearest amount of that range is wanted: within it there is no gradient.
+    """
     batch = _drawn_batch(drawn, rng)
     rows = rng.integers(len(redrawn), size=_BATCH_REDRAWN)
     images = torch.cat([batch.images, soften(to_tensor(redrawn.pictures[rows]), rng)])
     logits = network(images.contiguous(memory_format=torch.channels_last))
-    known = torch.cat([torch.ones_like(batch.traits, dtype=torch.bool), torch.from_numpy(redrawn.known[rows])])
-    amounts = torch.cat([batch.traits, torch.from_numpy(redrawn.traits[rows])])
+    least, most = (torch.cat([batch.traits, torch.from_numpy(bound[rows])]) for bound in (redrawn.least, redrawn.most))
+    traits = logits[:, : len(TRAITS)]
     objects, colours, background = torch.split(logits[:_BATCH, len(TRAITS) :], HEADS[1:], dim=1)
     return (
-        5 * _entropy(logits[:, : len(TRAITS)], amounts, known)
+        5 * F.binary_cross_entropy_with_logits(traits, traits.detach().sigmoid().clamp(least, most))
         + _entropy(objects, batch.objects, batch.intact[:, None])
         + _entropy(colours, batch.colours, batch.clear[:, None])
         + 0.3 * F.cross_entropy(background, batch.background)

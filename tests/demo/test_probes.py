@@ -71,13 +71,13 @@ def test_other_pictures_are_refused(probes: Probes, images: torch.Tensor) -> Non
 
 @pytest.mark.parametrize("trait", TRAITS)
 def test_a_trait_is_read_right(figures: dict[str, float], trait: str) -> None:
-    assert figures[trait] >= 0.95
+    assert figures[trait] >= 0.97
 
 
 @pytest.mark.parametrize("subset", ["plain", *STYLES])
 @pytest.mark.parametrize("trait", TRAITS[3:])
 def test_what_is_in_the_scene_is_read_whatever_style_paints_it(figures: dict[str, float], trait: str, subset: str) -> None:
-    assert figures[f"{trait} in {subset}"] >= (0.85 if subset == "mosaic" else 0.95)  # tiles hide details, and readings come down to 0.7
+    assert figures[f"{trait} in {subset}"] >= 0.93
 
 
 def test_plain_scenes_are_read_right(figures: dict[str, float]) -> None:
@@ -108,6 +108,7 @@ def test_training_resumes_where_it_stopped(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(module, "PLAN", replace(module.PLAN, steps=400, save_every=2))
     monkeypatch.setattr(module, "_PAIRS", 1200)
     monkeypatch.setattr(module, "_REDRAWN", 2400)
+    monkeypatch.setattr(module, "_COMPOSED", 2400)
     built = (demo_base(), ASSETS / "sources")
     whole = train_probes(tmp_path / "whole", *built, scale=0.01)
     fit = module.fit
