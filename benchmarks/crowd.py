@@ -22,7 +22,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import optuna
-from optuna.distributions import FloatDistribution
+from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from optimizer.search.proposals.sampler import quiet
@@ -31,7 +31,7 @@ from optimizer.search.workers.registry import WorkerEntry
 from optimizer.search.workers.storage import SharedStudy, heartbeat_seconds, open_database_study
 from optimizer.search.workers.trial_writer import TrialResult
 
-SPACES = {f"weight:{i}": FloatDistribution(0.0, 1.3) for i in range(12)}
+SPACES: dict[str, BaseDistribution] = {f"weight:{i}": FloatDistribution(0.0, 1.3) for i in range(12)}
 _FOREVER = 1e6
 
 

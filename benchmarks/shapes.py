@@ -31,7 +31,7 @@ def sdxl_shapes() -> dict[str, tuple[int, ...]]:
 def sd1_shapes() -> dict[str, tuple[int, ...]]:
     """The same for Stable Diffusion 1.5: 192 modules of the U-Net, 72 of the text encoder."""
     with torch.device("meta"):
-        unet: nn.Module = UNet2DConditionModel(cross_attention_dim=768)  # type: ignore[assignment, no-untyped-call]
+        unet: nn.Module = UNet2DConditionModel(cross_attention_dim=768)
         models = {"unet": unet, "text_encoder": clip(768, 12, "quick_gelu")}
     return {path: tuple(module.weight.shape) for path, module in live_modules(models).items() if _usual(path)}
 
@@ -40,9 +40,7 @@ def sd1_shapes() -> dict[str, tuple[int, ...]]:
 def sd2_shapes() -> dict[str, tuple[int, ...]]:
     """The same for Stable Diffusion 2.1: 192 modules of the U-Net, 138 of the text encoder."""
     with torch.device("meta"):
-        unet: nn.Module = UNet2DConditionModel(  # type: ignore[assignment, no-untyped-call]
-            cross_attention_dim=1024, attention_head_dim=(5, 10, 20, 20), use_linear_projection=True
-        )
+        unet: nn.Module = UNet2DConditionModel(cross_attention_dim=1024, attention_head_dim=(5, 10, 20, 20), use_linear_projection=True)
         models = {"unet": unet, "text_encoder": clip(1024, 23, "gelu")}
     return {path: tuple(module.weight.shape) for path, module in live_modules(models).items() if _usual(path)}
 
@@ -130,7 +128,7 @@ def _usual(path: str) -> bool:
 
 def sdxl_unet() -> nn.Module:
     """The U-Net of stabilityai/stable-diffusion-xl-base-1.0 (its unet/config.json)."""
-    model: nn.Module = UNet2DConditionModel(  # type: ignore[assignment, no-untyped-call]
+    model: nn.Module = UNet2DConditionModel(
         sample_size=128,
         block_out_channels=(320, 640, 1280),
         layers_per_block=2,

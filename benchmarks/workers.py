@@ -59,12 +59,12 @@ def measure(out: Path, words: Sequence[str], workers: int, storage: str) -> tupl
 
 def rate(shared: SharedStudy, workers: int) -> float:
     """Trials a second from when each worker has ended its first, for which it renders what all are compared with, to its last trials."""
-    trials = [t for t in shared.study.get_trials(deepcopy=False) if t.datetime_complete]
+    ended = [(t.datetime_complete, t.user_attrs["worker"]) for t in shared.study.get_trials(deepcopy=False) if t.datetime_complete]
     shared.close()
     firsts: dict[str, datetime] = {}
-    for trial in sorted(trials, key=lambda t: t.datetime_complete):
-        firsts.setdefault(trial.user_attrs["worker"], trial.datetime_complete)
-    begin, ends = max(firsts.values()), sorted(t.datetime_complete for t in trials)
+    for end, worker in sorted(ended):
+        firsts.setdefault(worker, end)
+    begin, ends = max(firsts.values()), sorted(end for end, _ in ended)
     steady = [end for end in ends if end >= begin][: 1 - workers or None]
     return (len(steady) - 1) / (steady[-1] - steady[0]).total_seconds()
 
