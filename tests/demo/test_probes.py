@@ -85,7 +85,7 @@ def test_plain_scenes_are_read_right(figures: dict[str, float]) -> None:
 
 
 def test_a_look_alike_reads_lower(figures: dict[str, float]) -> None:
-    assert figures["look-alikes"] >= 0.25  # one feature of six is another: most of it can still be seen
+    assert figures["look-alikes"] >= 0.2  # one feature of six is another: most of it can still be seen
 
 
 def test_a_blend_of_two_characters_reads_as_one(probes: Probes) -> None:
