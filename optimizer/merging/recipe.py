@@ -76,7 +76,6 @@ def _parameter_fields() -> dict[str, Any]:
 if TYPE_CHECKING:
 
     class _Parametrised(_Weighted):
-        def __init__(self, *, method: str, weights: Sequence[float], **fields: Any) -> None: ...
         def __getattr__(self, parameter: str) -> Any: ...
 
 else:
@@ -126,7 +125,11 @@ class Recipe(_Parametrised):
     seed: int = Field(default=0, ge=0)
     calibration: Sha256 | None = None
 
-    if not TYPE_CHECKING:
+    if TYPE_CHECKING:
+
+        def __init__(self, *, method: str, weights: Sequence[float], **fields: Any) -> None: ...
+
+    else:
 
         def __init__(self, **fields: Any) -> None:
             try:
