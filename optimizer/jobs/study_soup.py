@@ -17,7 +17,8 @@ from optimizer.search.evaluation.session import prepare
 from optimizer.search.labels import NAIVE, STACK, is_alone
 from optimizer.search.observer import Observer
 from optimizer.search.sources.loras import LoraSource
-from studies import StudyDirectory, StudyDirectoryError, load_summary
+from optimizer.search.study_errors import study_errors
+from studies import StudyDirectory, load_summary
 from studies.records import Evaluation, TrialRecord
 
 SOUP = "soup"
@@ -103,10 +104,8 @@ def _config(folder: Path, options: MergeOptions) -> Config:
 
 
 def _records(folder: Path) -> Sequence[TrialRecord]:
-    try:
+    with study_errors():
         return load_summary(folder).trials
-    except StudyDirectoryError as error:
-        raise StudyError(error.problem, where=error.where, remedy=error.remedy) from error
 
 
 def _weighted_sums(records: Sequence[TrialRecord], folder: Path) -> list[TrialRecord]:
