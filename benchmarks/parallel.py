@@ -32,7 +32,7 @@ class Landscape:
     """A merge of two sources, without pictures.
 
     Attributes:
-        share: of each source's effect in each block, (2, GROUPS), rows sum to 1.
+        share: share of each source's effect in each block, (2, GROUPS), rows sum to 1.
         clash: how much the other source disturbs it there, (2, GROUPS).
         best_density: where pruning harms least.
     """

@@ -29,7 +29,7 @@ def sdxl_shapes() -> dict[str, tuple[int, ...]]:
 
 @cache
 def sd1_shapes() -> dict[str, tuple[int, ...]]:
-    """The same for Stable Diffusion 1.5: 192 modules of the U-Net, 72 of the text encoder."""
+    """Shapes of the modules that LoRAs of Stable Diffusion 1.5 change: 192 modules of the U-Net, 72 of the text encoder."""
     with torch.device("meta"):
         unet: nn.Module = UNet2DConditionModel(cross_attention_dim=768)
         models = {"unet": unet, "text_encoder": clip(768, 12, "quick_gelu")}
@@ -38,7 +38,7 @@ def sd1_shapes() -> dict[str, tuple[int, ...]]:
 
 @cache
 def sd2_shapes() -> dict[str, tuple[int, ...]]:
-    """The same for Stable Diffusion 2.1: 192 modules of the U-Net, 138 of the text encoder."""
+    """Shapes of the modules that LoRAs of Stable Diffusion 2.1 change: 192 modules of the U-Net, 138 of the text encoder."""
     with torch.device("meta"):
         unet: nn.Module = UNet2DConditionModel(cross_attention_dim=1024, attention_head_dim=(5, 10, 20, 20), use_linear_projection=True)
         models = {"unet": unet, "text_encoder": clip(1024, 23, "gelu")}

@@ -23,7 +23,7 @@ def damage(images: Tensor, region: Tensor, rng: np.random.Generator, share: floa
         images: (n, 3, h, w) in [-1, 1].
         region: (n, 1, h, w) in [0, 1], where the damage is done.
         rng: decides how much; it is shared by eight neighbours in the batch.
-        share: of the pictures.
+        share: share of the pictures that are changed, 0 to 1.
 
     Returns:
         Pictures of the same shape and range, and what is left of each trait, in the order of ``_BLUR``, (n, 7).
@@ -51,7 +51,7 @@ def recolour(images: Tensor, region: Tensor, rng: np.random.Generator, share: fl
         images: (n, 3, h, w) in [-1, 1].
         region: (n, 1, h, w) in [0, 1].
         rng: decides how, for every picture by itself.
-        share: of the pictures.
+        share: share of the pictures that are changed, 0 to 1.
 
     Returns:
         Pictures of the same shape and range.

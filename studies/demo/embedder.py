@@ -111,7 +111,7 @@ def _pictures(groups: Groups, rows: np.ndarray) -> Tensor:
 
 
 def _mix(values: Tensor, share: Tensor) -> Tensor:
-    """Of every row a ``share`` replaced by the next row of its group."""
+    """Returns the rows, each mixed with a ``share`` of the next row of its group."""
     following = values.reshape(-1, GROUP, *values.shape[1:]).roll(1, dims=1).flatten(0, 1)
     return values + (following - values) * share.view(-1, *[1] * (values.ndim - 1))
 

@@ -27,7 +27,7 @@ def embedder_figures(folder: Path, count: int = 200, seed: int = 91) -> dict[str
     Args:
         folder: an OpenCLIP model directory.
         count: pictures for each figure.
-        seed: of the held-out drawings.
+        seed: seed of the held-out drawings.
 
     Returns:
         ``styles of N``, ``characters of N`` → zero-shot accuracy in picking the right one of N held-out descriptions;
@@ -136,7 +136,7 @@ def _along(eye: _Eye, trait: str, axis: Tensor, plain: Tensor, shown: Tensor) ->
 
 
 def _trio(trait: str, rng: Rng) -> tuple[Drawing, Drawing, Drawing]:
-    """The same scene plain, with something else of the trait's kind, and with the trait."""
+    """Returns one scene plain, with something else of the trait's kind, and with the trait."""
     plain = Drawing(random_scene(rng), (FLAT,), _seed(rng))
     if trait in STYLES:
         return plain, replace(plain, styles=(random_style(rng),)), replace(plain, styles=(STYLES[trait],))

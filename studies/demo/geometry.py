@@ -25,7 +25,7 @@ class Part:
     detail: bool = False
 
     def placed(self, x: float, y: float, scale: float) -> Part:
-        """The same part in picture coordinates: scaled, then its local origin moved to (x, y)."""
+        """Returns the part in picture coordinates: scaled, then its local origin moved to (x, y)."""
         return replace(self, points=self.points * scale + np.array([x, y]))
 
 

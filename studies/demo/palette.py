@@ -31,7 +31,7 @@ def luminance(colour: RGB) -> float:
 
 
 def vivid(colour: RGB) -> RGB:
-    """The same hue at full value and high saturation, as a neon tube would show it; greys become near white."""
+    """Returns a colour's hue at full value and high saturation, as a neon tube would show it; greys become near white."""
     hue, saturation, _ = colorsys.rgb_to_hsv(*(c / 255 for c in colour))
     return _rgb(hue, min(1.0, saturation * 1.25) if saturation > 0.15 else 0.08, 1.0)
 

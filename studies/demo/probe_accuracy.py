@@ -187,7 +187,7 @@ def _altered(character: Character, rng: Rng) -> Character:
 
 
 def _faded(trait: str, rng: Rng) -> tuple[Drawing, Drawing]:
-    """The same plain scene without and with the trait."""
+    """Returns a plain scene without and with the trait."""
     scene, seed = random_scene(rng), int(rng.integers(2**32))
     without = Drawing(scene, (FLAT,), seed)
     if trait in STYLES:

@@ -203,7 +203,7 @@ def _seed(rng: Rng) -> int:
 
 
 def _style_pair(rng: Rng) -> tuple[Drawing, Drawing]:
-    """The same scene without and with a named style."""
+    """Returns one scene without and with a named style."""
     scene, seed, kind = any_scene(rng), _seed(rng), rng.random()
     style = named_style(rng)
     before: Styles = (FLAT,) if kind < 0.6 else (random_style(rng),) if kind < 0.85 else (named_style(rng),)
@@ -212,7 +212,7 @@ def _style_pair(rng: Rng) -> tuple[Drawing, Drawing]:
 
 
 def _character_pair(rng: Rng) -> tuple[Drawing, Drawing]:
-    """The same scene with something else and with a named character in one place."""
+    """Returns one scene with something else and with a named character in one place."""
     scene, styles, seed, kind = any_scene(rng), any_styles(rng), _seed(rng), rng.random()
     index, thing = int(rng.integers(len(scene.things))), named_thing(rng)
     if kind < 0.25 and _shows_features(styles):
@@ -230,7 +230,7 @@ def _shows_features(styles: Styles) -> bool:
 
 
 def _hat_pair(rng: Rng) -> tuple[Drawing, Drawing]:
-    """The same scene without and with hats."""
+    """Returns one scene without and with hats."""
     scene, styles, seed = any_scene(rng), any_styles(rng), _seed(rng)
     return Drawing(replace(scene, hat=False), styles, seed), Drawing(replace(scene, hat=True), styles, seed)
 

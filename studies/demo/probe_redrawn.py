@@ -92,8 +92,8 @@ def redraw_pool(count: int, seed: int, redrawer: Redrawer, first: int = 0) -> Re
     """Draw drawings and draw them again in every way, batch by batch.
 
     Args:
-        count: of pictures; full batches of 24 are drawn.
-        seed: of all that is random; every batch has its own generator.
+        count: number of pictures; full batches of 24 are drawn.
+        seed: seed of everything that is random; every batch has its own generator.
         redrawer: the base with the sources.
         first: number of the first batch, for those who share the work.
     """

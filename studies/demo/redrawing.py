@@ -26,7 +26,7 @@ class Noise:
 
     Attributes:
         steps, of: the last ``steps`` of a schedule of ``of`` steps are drawn again; all of them forget the picture.
-        seed: of the noise.
+        seed: seed of the noise.
     """
 
     steps: int

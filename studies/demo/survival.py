@@ -25,7 +25,7 @@ def thing_survival(pictures: Tensor, without: Tensor, drawn: Tensor, sigma: floa
 
     Args:
         pictures: (n, 3, h, w) in [-1, 1], what was made of ``drawn``.
-        without: the same drawings without the thing.
+        without: the drawings without the thing.
         drawn: the drawings.
         sigma: pixels of blur before edges are looked for: 0.7 sees every line, 1.8 sees past a texture.
 

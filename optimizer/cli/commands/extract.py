@@ -28,7 +28,7 @@ def extract(
 
     Args:
         model: diffusers folder or .safetensors file of the trained model, or its name in the hub's cache.
-        base: the same of the model that it was trained from.
+        base: diffusers folder, .safetensors file or hub name of the model that it was trained from.
         rank: greatest rank of a module.
         rank_energy: keep this share of each module's energy, such as 0.95, at the least rank.
         dialect: key names of the file.
