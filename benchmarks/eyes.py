@@ -22,7 +22,7 @@ import pandas as pd
 from safetensors.torch import load_file
 from torch import Tensor
 
-from studies.demo.probes import Probes, load_probes
+from studies.demo.probes.network import Probes, load_probes
 
 PANELS = Path(__file__).parent / "eyes"
 

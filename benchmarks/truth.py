@@ -18,7 +18,7 @@ from optimizer.search.config import Inputs
 from optimizer.search.evaluation.prompt_sets import read_words
 from optimizer.search.sources.loras import LoraSource, load_loras
 from studies.atomic import replacing
-from studies.demo.probes import Probes, load_probes
+from studies.demo.probes.network import Probes, load_probes
 from studies.demo.world import GUIDANCE, PREFIX, STEPS, demo_base, demo_words
 
 # Far from every seed that a study composes its own prompts with.

@@ -120,5 +120,5 @@ def test_a_misplaced_import_would_be_found(tmp_path: Path) -> None:
     )
     assert set(imports(file)) == {"typing", "optimizer.search.run", "optuna.trial"}
     assert room_of("optimizer.search.run") == "optimizer.search"
-    assert room_of("studies.demo.draw") == "studies.demo"
+    assert room_of("studies.demo.drawing.draw") == "studies.demo"
     assert room_of("studies.report.report") == "studies"

@@ -16,18 +16,18 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from torch import Tensor
 
-from studies.demo.base import train_base
-from studies.demo.base_accuracy import base_figures, render
-from studies.demo.embedder import train_embedder
-from studies.demo.embedder_accuracy import embedder_figures
-from studies.demo.probe_accuracy import accuracy, blends, smears
-from studies.demo.probe_training import train_probes
-from studies.demo.probes import load_probes
-from studies.demo.scenes import random_scene
+from studies.demo.base_model.accuracy import base_figures, render
+from studies.demo.base_model.base import train_base
+from studies.demo.base_model.tokenizer import build_tokenizer
+from studies.demo.base_model.vae import train_vae
+from studies.demo.drawing.scenes import random_scene
+from studies.demo.embedder.accuracy import embedder_figures
+from studies.demo.embedder.training import train_embedder
+from studies.demo.probes.accuracy import accuracy, blends, smears
+from studies.demo.probes.network import load_probes
+from studies.demo.probes.training import train_probes
 from studies.demo.sheet import contact_sheet
 from studies.demo.sources import SOURCES, SourceSpec, train_source, write_index
-from studies.demo.tokenizer import build_tokenizer
-from studies.demo.vae import train_vae
 from studies.demo.words import write_words
 from studies.demo.world import ASSETS
 

@@ -16,12 +16,12 @@ from peft import LoHaConfig, LoraConfig, get_peft_model_state_dict, inject_adapt
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from studies.demo.base import encode, token_ids
-from studies.demo.characters import CHARACTERS
-from studies.demo.diffusion import denoising_loss
-from studies.demo.draw import Pixels, draw
-from studies.demo.scenes import Scene, random_scene, with_character
-from studies.demo.styles import FLAT, STYLES, Style
+from studies.demo.base_model.base import encode, token_ids
+from studies.demo.base_model.diffusion import denoising_loss
+from studies.demo.drawing.characters import CHARACTERS
+from studies.demo.drawing.draw import Pixels, draw
+from studies.demo.drawing.scenes import Scene, random_scene, with_character
+from studies.demo.drawing.styles import FLAT, STYLES, Style
 from studies.demo.training import Plan, fit
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from studies.demo.draw import Pixels
+from studies.demo.drawing.draw import Pixels
 
 Loss = Callable[[np.random.Generator], Tensor]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import yaml
 
-from studies.demo.backgrounds import BACKGROUNDS
-from studies.demo.objects import OBJECTS
-from studies.demo.palette import COLOURS
-from studies.demo.scenes import PLACES
+from studies.demo.drawing.backgrounds import BACKGROUNDS
+from studies.demo.drawing.objects import OBJECTS
+from studies.demo.drawing.palette import COLOURS
+from studies.demo.drawing.scenes import PLACES
 
 
 def words() -> dict[str, list[str]]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from studies.demo.accessories import ACCESSORIES, Worn, dressed, random_worn
-from studies.demo.objects import OBJECTS
-from studies.demo.scenes import Thing
-from studies.demo.tokenizer import caption_words
+from studies.demo.base_model.tokenizer import caption_words
+from studies.demo.drawing.accessories import ACCESSORIES, Worn, dressed, random_worn
+from studies.demo.drawing.objects import OBJECTS
+from studies.demo.drawing.scenes import Thing
 
 
 @pytest.mark.parametrize("accessory", ACCESSORIES)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from studies.demo.damage import changed_region, damage, recolour, warp
-from studies.demo.probe_accuracy import stacked
-from studies.demo.probe_pictures import TRAITS, Drawing
-from studies.demo.scenes import Scene, Thing
-from studies.demo.styles import FLAT
+from studies.demo.drawing.damage import changed_region, damage, recolour, warp
+from studies.demo.drawing.scenes import Scene, Thing
+from studies.demo.drawing.styles import FLAT
+from studies.demo.probes.accuracy import stacked
+from studies.demo.probes.drawings import TRAITS, Drawing
 
 
 def _drawings(n: int = 8) -> torch.Tensor:

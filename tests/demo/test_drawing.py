@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from studies.demo.characters import CHARACTERS, damaged, random_character
-from studies.demo.draw import SIZE, draw
-from studies.demo.scenes import Scene, Thing, random_scene, with_character
-from studies.demo.styles import FLAT, STYLES, TEXTURES, Style, random_style
+from studies.demo.drawing.characters import CHARACTERS, damaged, random_character
+from studies.demo.drawing.draw import SIZE, draw
+from studies.demo.drawing.scenes import Scene, Thing, random_scene, with_character
+from studies.demo.drawing.styles import FLAT, STYLES, TEXTURES, Style, random_style
 
 SCENE = Scene((Thing("ball", "red"),), "meadow", "left")
 

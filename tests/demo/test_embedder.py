@@ -13,16 +13,16 @@ import torch
 from PIL import Image
 from transformers import CLIPTokenizer
 
-from studies.demo import embedder as module
-from studies.demo.characters import CHARACTERS
-from studies.demo.draw import draw
-from studies.demo.embedder import ASSET, train_embedder
-from studies.demo.embedder_accuracy import embedder_figures
-from studies.demo.embedder_pictures import CLASSES, PARTS, Captioned, caption, draw_groups
-from studies.demo.probe_pictures import TRAITS
-from studies.demo.scenes import Scene, Thing, random_scene
-from studies.demo.styles import FLAT, STYLES, Style
-from studies.demo.tokenizer import MAX_LENGTH, build_tokenizer, caption_words
+from studies.demo.base_model.tokenizer import MAX_LENGTH, build_tokenizer, caption_words
+from studies.demo.drawing.characters import CHARACTERS
+from studies.demo.drawing.draw import draw
+from studies.demo.drawing.scenes import Scene, Thing, random_scene
+from studies.demo.drawing.styles import FLAT, STYLES, Style
+from studies.demo.embedder import training as module
+from studies.demo.embedder.accuracy import embedder_figures
+from studies.demo.embedder.pictures import CLASSES, PARTS, Captioned, caption, draw_groups
+from studies.demo.embedder.training import ASSET, train_embedder
+from studies.demo.probes.drawings import TRAITS
 
 
 @pytest.fixture(scope="module")

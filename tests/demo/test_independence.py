@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FORBIDDEN = tuple(f"studies.demo.{name}" for name in ("probes", "probe_accuracy", "probe_pictures", "probe_redrawn", "probe_training"))
+FORBIDDEN = ("studies.demo.probes",)
 JUDGED = ("optimizer", "objectives")
 
 
@@ -31,11 +31,11 @@ def forbidden(source: str) -> list[str]:
 @pytest.mark.parametrize(
     "line",
     [
-        "import studies.demo.probes",
+        "import studies.demo.probes.network",
         "from studies.demo import probes",
-        "from studies.demo.probes import load_probes",
-        "def f():\n    from studies.demo.probe_accuracy import accuracy as a",
-        "import importlib\nimportlib.import_module('studies.demo.probes')",
+        "from studies.demo.probes.network import load_probes",
+        "def f():\n    from studies.demo.probes.accuracy import accuracy as a",
+        "import importlib\nimportlib.import_module('studies.demo.probes.network')",
     ],
 )
 def test_an_import_of_the_probes_is_found(line: str) -> None:
@@ -43,7 +43,8 @@ def test_an_import_of_the_probes_is_found(line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["from studies.demo.embedder import ASSET", "from studies import records", "import studies.demo.probes_of_another_kind"]
+    "line",
+    ["from studies.demo.embedder.training import ASSET", "from studies import records", "import studies.demo.probes_of_another_kind"],
 )
 def test_other_imports_are_allowed(line: str) -> None:
     assert not forbidden(line)
@@ -56,8 +57,8 @@ def test_no_module_of_the_software_imports_the_probes(package: str) -> None:
     assert {str(f.relative_to(ROOT)): found for f in files if (found := forbidden(f.read_text(encoding="utf-8")))} == {}
 
 
-@pytest.mark.parametrize("module", ["embedder", "embedder_pictures", "softening", "tokenizer"])
+@pytest.mark.parametrize("module", ["embedder/training", "embedder/pictures", "drawing/softening", "base_model/tokenizer"])
 def test_the_embedder_knows_nothing_of_the_probes_or_the_sources(module: str) -> None:
     names = set(imports((ROOT / "studies" / "demo" / f"{module}.py").read_text(encoding="utf-8")))
     assert not {n for n in names if n.startswith(FORBIDDEN)}
-    assert not names & {"studies.demo.styles.STYLES", "studies.demo.characters.CHARACTERS"}
+    assert not names & {"studies.demo.drawing.styles.STYLES", "studies.demo.drawing.characters.CHARACTERS"}

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from studies.demo.characters import CHARACTERS, random_character
-from studies.demo.probe_pictures import TRAITS, Drawing, any_scene, any_styles, draw_pool, likeness, style_traits, two_styles
-from studies.demo.scenes import Scene, Thing, swapped
-from studies.demo.styles import FLAT, STYLES, Style, random_style
+from studies.demo.drawing.characters import CHARACTERS, random_character
+from studies.demo.drawing.scenes import Scene, Thing, swapped
+from studies.demo.drawing.styles import FLAT, STYLES, Style, random_style
+from studies.demo.probes.drawings import TRAITS, Drawing, any_scene, any_styles, draw_pool, likeness, style_traits, two_styles
 
 BALL = Scene((Thing("ball", "red"),), "night", "left")
 

@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from studies.demo import probe_redrawn as module
-from studies.demo.characters import CHARACTERS
-from studies.demo.probe_pictures import STYLE_TRAITS, TRAITS, Drawing
-from studies.demo.probe_redrawn import redraw_pool, without
-from studies.demo.redrawing import Noise, Redrawer, load_redrawer
-from studies.demo.scenes import Scene, Thing
-from studies.demo.styles import FLAT, STYLES
+from studies.demo.drawing.characters import CHARACTERS
+from studies.demo.drawing.scenes import Scene, Thing
+from studies.demo.drawing.styles import FLAT, STYLES
+from studies.demo.probes import redrawn as module
+from studies.demo.probes.drawings import STYLE_TRAITS, TRAITS, Drawing
+from studies.demo.probes.redrawing import Noise, Redrawer, load_redrawer
+from studies.demo.probes.redrawn import redraw_pool, without
 from studies.demo.world import ASSETS, STEPS, demo_base
 
 OWL = Drawing(Scene((Thing("owl", character=CHARACTERS["owl"]),), "room"), (FLAT,), 3)

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from studies.demo import probe_training as module
-from studies.demo.probe_accuracy import GRADES, accuracy, blends, grades, smears, stacked
-from studies.demo.probe_pictures import TRAITS, Drawing
-from studies.demo.probe_training import train_probes
-from studies.demo.probes import ASSET, Probes, load_probes
-from studies.demo.scenes import random_scene
-from studies.demo.styles import FLAT, STYLES
+from studies.demo.drawing.scenes import random_scene
+from studies.demo.drawing.styles import FLAT, STYLES
+from studies.demo.probes import training as module
+from studies.demo.probes.accuracy import GRADES, accuracy, blends, grades, smears, stacked
+from studies.demo.probes.drawings import TRAITS, Drawing
+from studies.demo.probes.network import ASSET, Probes, load_probes
+from studies.demo.probes.training import train_probes
 from studies.demo.world import ASSETS, demo_base
 
 

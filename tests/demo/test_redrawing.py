@@ -8,8 +8,8 @@ import torch
 
 from optimizer.adapters import live_modules, load_adapter
 from optimizer.rendering.pipeline_class import models_of
-from studies.demo.redrawing import Noise, Redrawer, load_redrawer
-from studies.demo.source_deltas import active
+from studies.demo.probes.redrawing import Noise, Redrawer, load_redrawer
+from studies.demo.probes.source_deltas import active
 from studies.demo.world import ASSETS, GUIDANCE, STEPS, demo_base, demo_sources
 
 PROMPTS = ["a red ball, left, night", "inko, middle, beach"]

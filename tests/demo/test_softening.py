@@ -10,7 +10,7 @@ import pytest
 import torch
 from torchvision.transforms.v2.functional import gaussian_blur
 
-from studies.demo.softening import blur, smear, soften
+from studies.demo.drawing.softening import blur, smear, soften
 
 
 def _noise(n: int = 20) -> torch.Tensor:

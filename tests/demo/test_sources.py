@@ -10,10 +10,10 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from optimizer.adapters import fit_shapes, load_adapter, weight_shapes
-from studies.demo.base import assemble, new_text_encoder, new_unet
+from studies.demo.base_model.base import assemble, new_text_encoder, new_unet
+from studies.demo.base_model.tokenizer import build_tokenizer
+from studies.demo.base_model.vae import new_vae
 from studies.demo.sources import SOURCES, train_source, training_set
-from studies.demo.tokenizer import build_tokenizer
-from studies.demo.vae import new_vae
 
 
 @pytest.fixture(scope="module")

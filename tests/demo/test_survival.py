@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from studies.demo.characters import CHARACTERS
-from studies.demo.probe_accuracy import stacked
-from studies.demo.probe_pictures import Drawing
-from studies.demo.scenes import Scene, Thing, swapped
-from studies.demo.softening import blur
-from studies.demo.styles import FLAT, STYLES, Style
-from studies.demo.survival import style_survival, thing_survival
+from studies.demo.drawing.characters import CHARACTERS
+from studies.demo.drawing.scenes import Scene, Thing, swapped
+from studies.demo.drawing.softening import blur
+from studies.demo.drawing.styles import FLAT, STYLES, Style
+from studies.demo.probes.accuracy import stacked
+from studies.demo.probes.drawings import Drawing
+from studies.demo.probes.survival import style_survival, thing_survival
 
 BALL = Drawing(Scene((Thing("ball", "red"),), "room"), (FLAT,), 3)
 FINE = 0.7

@@ -9,10 +9,10 @@ import pytest
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from studies.demo.characters import CHARACTERS, random_character
-from studies.demo.scenes import random_scene
-from studies.demo.styles import STYLES, random_style
-from studies.demo.tokenizer import MAX_LENGTH, build_tokenizer, caption_words
+from studies.demo.base_model.tokenizer import MAX_LENGTH, build_tokenizer, caption_words
+from studies.demo.drawing.characters import CHARACTERS, random_character
+from studies.demo.drawing.scenes import random_scene
+from studies.demo.drawing.styles import STYLES, random_style
 
 
 @pytest.fixture(scope="module")

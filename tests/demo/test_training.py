@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from studies.demo.base_model.vae import new_vae, standardise
 from studies.demo.training import Plan, fit, to_pixels, to_tensor
-from studies.demo.vae import new_vae, standardise
 
 PLAN = Plan(steps=12, rate=1e-2, seed=3, save_every=4)
 

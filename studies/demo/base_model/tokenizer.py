@@ -10,12 +10,12 @@ from tokenizers import Tokenizer, models, trainers
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTokenizer
 
-from studies.demo.backgrounds import BACKGROUNDS
-from studies.demo.characters import BELLIES, BODIES, EYES, LIMBS, TOPS, Character
-from studies.demo.objects import OBJECTS
-from studies.demo.palette import COLOURS, DARK, LIGHT
-from studies.demo.scenes import PLACES
-from studies.demo.styles import FILLS, INKS, TEXTURES, Style
+from studies.demo.drawing.backgrounds import BACKGROUNDS
+from studies.demo.drawing.characters import BELLIES, BODIES, EYES, LIMBS, TOPS, Character
+from studies.demo.drawing.objects import OBJECTS
+from studies.demo.drawing.palette import COLOURS, DARK, LIGHT
+from studies.demo.drawing.scenes import PLACES
+from studies.demo.drawing.styles import FILLS, INKS, TEXTURES, Style
 
 MAX_LENGTH = 32
 _END_OF_WORD = "</w>"

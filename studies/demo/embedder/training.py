@@ -19,12 +19,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from studies.demo.embedder_pictures import CLASSES, GROUP, HELD, TINTS, Groups, caption, draw_groups
-from studies.demo.softening import soften
-from studies.demo.tokenizer import MAX_LENGTH, build_tokenizer
+from studies.demo.base_model.tokenizer import MAX_LENGTH, build_tokenizer
+from studies.demo.drawing.softening import soften
+from studies.demo.embedder.pictures import CLASSES, GROUP, HELD, TINTS, Groups, caption, draw_groups
 from studies.demo.training import Plan, fit
 
-ASSET = Path(__file__).parent / "assets" / "embedder"
+ASSET = Path(__file__).parent.parent / "assets" / "embedder"
 PLAN = Plan(steps=3600, rate=2e-3, decay=0.05, seed=7, save_every=200)
 _GROUPS, _BATCH = 6_500, 28
 _WIDTH, _MIXED = 128, 0.2

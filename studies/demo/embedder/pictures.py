@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from studies.demo.accessories import ACCESSORIES, Dressed, Worn, dressed, random_worn
-from studies.demo.backgrounds import BACKGROUNDS
-from studies.demo.characters import BELLIES, BODIES, EYES, LIMBS, TOPS, Character, random_character
-from studies.demo.draw import draw
-from studies.demo.objects import OBJECTS
-from studies.demo.palette import COLOURS
-from studies.demo.scenes import PLACES, Scene, Thing, random_scene, random_thing, swapped
-from studies.demo.styles import FILLS, FLAT, INKS, TEXTURES, Style, random_style
-from studies.demo.tokenizer import MAX_LENGTH, caption_words
+from studies.demo.base_model.tokenizer import MAX_LENGTH, caption_words
+from studies.demo.drawing.accessories import ACCESSORIES, Dressed, Worn, dressed, random_worn
+from studies.demo.drawing.backgrounds import BACKGROUNDS
+from studies.demo.drawing.characters import BELLIES, BODIES, EYES, LIMBS, TOPS, Character, random_character
+from studies.demo.drawing.draw import draw
+from studies.demo.drawing.objects import OBJECTS
+from studies.demo.drawing.palette import COLOURS
+from studies.demo.drawing.scenes import PLACES, Scene, Thing, random_scene, random_thing, swapped
+from studies.demo.drawing.styles import FILLS, FLAT, INKS, TEXTURES, Style, random_style
 
 GROUP = 4
 PARTS = ("objects", "creature", "worn", "place", "background", "style")

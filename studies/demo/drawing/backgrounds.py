@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from studies.demo.geometry import RGB, Part, box, dome, ellipse, polygon
+from studies.demo.drawing.geometry import RGB, Part, box, dome, ellipse, polygon
 
 Rng = np.random.Generator
 

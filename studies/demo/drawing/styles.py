@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from studies.demo.geometry import RGB
-from studies.demo.palette import COLOURS, DARK, LIGHT, luminance, mix, rotated, vivid
+from studies.demo.drawing.geometry import RGB
+from studies.demo.drawing.palette import COLOURS, DARK, LIGHT, luminance, mix, rotated, vivid
 
 FILLS = ("flat", "dark", "pastel", "duotone", "rotated", "mono")
 INKS = ("own", "none", "black", "white", "bright")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from studies.demo.softening import blur
+from studies.demo.drawing.softening import blur
 
 # Blur (sigma in pixels) and warp (standard deviation of the displacement in pixels) at which 1/e of a trait is left.
 _BLUR = {"neon": 7.0, "mosaic": 1.9, "pencil": 1.9, "robot": 4.5, "octopus": 5.0, "owl": 5.0, "hat": 3.2}

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from studies.demo.geometry import Part
-from studies.demo.scenes import Scene
-from studies.demo.styles import FLAT, Style
+from studies.demo.drawing.geometry import Part
+from studies.demo.drawing.scenes import Scene
+from studies.demo.drawing.styles import FLAT, Style
 
 SIZE = 64
 _FINE = 3 * SIZE

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from studies.demo.geometry import RGB, Part, box, ellipse, polygon, star, stroke
-from studies.demo.palette import COLOURS, DARK, LIGHT, mix
-from studies.demo.scenes import Thing
+from studies.demo.drawing.geometry import RGB, Part, box, ellipse, polygon, star, stroke
+from studies.demo.drawing.palette import COLOURS, DARK, LIGHT, mix
+from studies.demo.drawing.scenes import Thing
 
 
 def _flag(a: RGB, b: RGB) -> list[Part]:

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from studies.demo.backgrounds import BACKGROUNDS
-from studies.demo.characters import CHARACTERS, Character, damaged, random_character
-from studies.demo.draw import SIZE, draw
-from studies.demo.objects import OBJECTS
-from studies.demo.palette import COLOURS
-from studies.demo.scenes import Scene, Thing, random_scene, random_thing, swapped
-from studies.demo.styles import FLAT, STYLES, Style, random_style
+from studies.demo.drawing.backgrounds import BACKGROUNDS
+from studies.demo.drawing.characters import CHARACTERS, Character, damaged, random_character
+from studies.demo.drawing.draw import SIZE, draw
+from studies.demo.drawing.objects import OBJECTS
+from studies.demo.drawing.palette import COLOURS
+from studies.demo.drawing.scenes import Scene, Thing, random_scene, random_thing, swapped
+from studies.demo.drawing.styles import FLAT, STYLES, Style, random_style
 
 TRAITS = (*STYLES, *CHARACTERS, "hat")
 STYLE_TRAITS, CHARACTER_TRAITS = tuple(STYLES), tuple(CHARACTERS)

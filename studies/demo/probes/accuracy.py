@@ -10,14 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from studies.demo.backgrounds import BACKGROUNDS
-from studies.demo.characters import CHARACTERS, Character, damaged, random_character
-from studies.demo.damage import changed_region, warp
-from studies.demo.probe_pictures import COARSE, STYLE_TRAITS, TRAITS, Drawing, Rng, Styles, named_thing, style_traits, two_styles
-from studies.demo.probes import Probes
-from studies.demo.scenes import Scene, Thing, random_scene, random_thing, swapped
-from studies.demo.softening import blur
-from studies.demo.styles import FLAT, STYLES, random_style
+from studies.demo.drawing.backgrounds import BACKGROUNDS
+from studies.demo.drawing.characters import CHARACTERS, Character, damaged, random_character
+from studies.demo.drawing.damage import changed_region, warp
+from studies.demo.drawing.scenes import Scene, Thing, random_scene, random_thing, swapped
+from studies.demo.drawing.softening import blur
+from studies.demo.drawing.styles import FLAT, STYLES, random_style
+from studies.demo.probes.drawings import COARSE, STYLE_TRAITS, TRAITS, Drawing, Rng, Styles, named_thing, style_traits, two_styles
+from studies.demo.probes.network import Probes
 
 SUBSETS = ("plain", *STYLES, "random", "two")
 GRADES = (0.0, 0.25, 0.5, 0.75, 1.0)

@@ -12,7 +12,7 @@ from diffusers import StableDiffusionPipeline
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from studies.demo.source_deltas import active, load_deltas
+from studies.demo.probes.source_deltas import active, load_deltas
 from studies.demo.sources import SOURCES
 from studies.demo.training import to_pixels, to_tensor
 from studies.demo.world import GUIDANCE

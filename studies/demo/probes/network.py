@@ -13,12 +13,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from studies.demo.backgrounds import BACKGROUNDS
-from studies.demo.objects import OBJECTS
-from studies.demo.palette import COLOURS
-from studies.demo.probe_pictures import TRAITS
+from studies.demo.drawing.backgrounds import BACKGROUNDS
+from studies.demo.drawing.objects import OBJECTS
+from studies.demo.drawing.palette import COLOURS
+from studies.demo.probes.drawings import TRAITS
 
-ASSET = Path(__file__).parent / "assets" / "probes" / "probes.safetensors"
+ASSET = Path(__file__).parent.parent / "assets" / "probes" / "probes.safetensors"
 HEADS = [len(TRAITS), len(OBJECTS), len(COLOURS), len(BACKGROUNDS)]
 """Numbers of outputs: traits, objects, colours, backgrounds."""
 

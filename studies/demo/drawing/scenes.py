@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from studies.demo.backgrounds import BACKGROUNDS
-from studies.demo.characters import Character
-from studies.demo.geometry import Part, ellipse, polygon
-from studies.demo.objects import OBJECTS
-from studies.demo.palette import COLOURS
+from studies.demo.drawing.backgrounds import BACKGROUNDS
+from studies.demo.drawing.characters import Character
+from studies.demo.drawing.geometry import Part, ellipse, polygon
+from studies.demo.drawing.objects import OBJECTS
+from studies.demo.drawing.palette import COLOURS
 
 PLACES = {"left": 0.31, "middle": 0.5, "right": 0.69}
 HORIZON = 0.68

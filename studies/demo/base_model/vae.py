@@ -10,10 +10,10 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from studies.demo.characters import CHARACTERS, random_character
-from studies.demo.draw import Pixels, draw
-from studies.demo.scenes import random_scene, with_character
-from studies.demo.styles import FLAT, STYLES, random_style
+from studies.demo.drawing.characters import CHARACTERS, random_character
+from studies.demo.drawing.draw import Pixels, draw
+from studies.demo.drawing.scenes import random_scene, with_character
+from studies.demo.drawing.styles import FLAT, STYLES, random_style
 from studies.demo.training import Plan, fit, to_tensor
 
 # Two cycles: the first learns shapes, the second, on fewer plain pictures, the rarer colours and textures.

@@ -11,9 +11,9 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionMod
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from studies.demo.diffusion import denoising_loss, new_scheduler
-from studies.demo.draw import draw
-from studies.demo.scenes import random_scene
+from studies.demo.base_model.diffusion import denoising_loss, new_scheduler
+from studies.demo.drawing.draw import draw
+from studies.demo.drawing.scenes import random_scene
 from studies.demo.training import Plan, fit, to_tensor
 
 # Two cycles: the first finds colours and places, the second shapes.

@@ -9,11 +9,11 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
-from studies.demo.backgrounds import BACKGROUNDS
-from studies.demo.objects import OBJECTS
-from studies.demo.palette import COLOURS
-from studies.demo.probes import Probes
-from studies.demo.scenes import Scene, random_scene
+from studies.demo.drawing.backgrounds import BACKGROUNDS
+from studies.demo.drawing.objects import OBJECTS
+from studies.demo.drawing.palette import COLOURS
+from studies.demo.drawing.scenes import Scene, random_scene
+from studies.demo.probes.network import Probes
 from studies.demo.world import GUIDANCE, STEPS
 
 _PROMPTS, _BATCH = 200, 20

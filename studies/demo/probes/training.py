@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from studies.atomic import replacing
-from studies.demo.damage import changed_region, damage, recolour
-from studies.demo.probe_pictures import TRAITS, Pool, draw_pool
-from studies.demo.probe_redrawn import Redrawn, composed_pool, joined, redraw_pool
-from studies.demo.probes import HEADS, ProbeNetwork, Probes
-from studies.demo.redrawing import load_redrawer
-from studies.demo.softening import smear, soften
+from studies.demo.drawing.damage import changed_region, damage, recolour
+from studies.demo.drawing.softening import smear, soften
+from studies.demo.probes.drawings import TRAITS, Pool, draw_pool
+from studies.demo.probes.network import HEADS, ProbeNetwork, Probes
+from studies.demo.probes.redrawing import load_redrawer
+from studies.demo.probes.redrawn import Redrawn, composed_pool, joined, redraw_pool
 from studies.demo.training import Plan, fit, to_tensor
 
 PLAN = Plan(steps=5000, rate=3e-3, decay=0.02, seed=5, save_every=250)

@@ -18,15 +18,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from studies.demo.characters import CHARACTERS
-from studies.demo.damage import warp
-from studies.demo.probe_pictures import STYLE_TRAITS, TRAITS, Drawing, Floats, Rng, any_scene, any_styles, likeness, named_thing
-from studies.demo.redrawing import Noise, Pictures, Redrawer
-from studies.demo.scenes import Scene, Thing, random_scene, random_thing, swapped
-from studies.demo.softening import blur
+from studies.demo.drawing.characters import CHARACTERS
+from studies.demo.drawing.damage import warp
+from studies.demo.drawing.scenes import Scene, Thing, random_scene, random_thing, swapped
+from studies.demo.drawing.softening import blur
+from studies.demo.drawing.styles import FLAT, STYLES
+from studies.demo.probes.drawings import STYLE_TRAITS, TRAITS, Drawing, Floats, Rng, any_scene, any_styles, likeness, named_thing
+from studies.demo.probes.redrawing import Noise, Pictures, Redrawer
+from studies.demo.probes.survival import style_survival, thing_survival
 from studies.demo.sources import SOURCES
-from studies.demo.styles import FLAT, STYLES
-from studies.demo.survival import style_survival, thing_survival
 from studies.demo.training import to_tensor
 from studies.demo.world import STEPS
 

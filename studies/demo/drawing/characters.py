@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from studies.demo.geometry import RGB, Part, box, dome, ellipse, polygon, stroke
-from studies.demo.palette import COLOURS, DARK, LIGHT, mix
+from studies.demo.drawing.geometry import RGB, Part, box, dome, ellipse, polygon, stroke
+from studies.demo.drawing.palette import COLOURS, DARK, LIGHT, mix
 
 BODIES = ("box", "dome", "egg", "cone", "blob")
 EYES = ("one", "two", "three", "visor")

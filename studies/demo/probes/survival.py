@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from studies.demo.damage import changed_region
-from studies.demo.softening import blur
+from studies.demo.drawing.damage import changed_region
+from studies.demo.drawing.softening import blur
 
 _WINDOW = 17
 # A thing that is drawn again moves and grows a little: it is looked for at these shifts in pixels, and at these sizes.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import colorsys
 
-from studies.demo.geometry import RGB
+from studies.demo.drawing.geometry import RGB
 
 COLOURS: dict[str, RGB] = {
     "red": (214, 48, 44),

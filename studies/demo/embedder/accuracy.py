@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.functional.classification import binary_auroc
 
-from studies.demo.characters import CHARACTERS, random_character
-from studies.demo.probe_pictures import TRAITS, Drawing, Rng
-from studies.demo.scenes import Thing, random_scene, swapped
-from studies.demo.styles import FLAT, STYLES, random_style
+from studies.demo.drawing.characters import CHARACTERS, random_character
+from studies.demo.drawing.scenes import Thing, random_scene, swapped
+from studies.demo.drawing.styles import FLAT, STYLES, random_style
+from studies.demo.probes.drawings import TRAITS, Drawing, Rng
 
 BLENDS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 

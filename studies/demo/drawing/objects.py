@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from studies.demo.geometry import RGB, Part, box, dome, ellipse, polygon, star
-from studies.demo.palette import BROWN, DARK, LIGHT, mix
+from studies.demo.drawing.geometry import RGB, Part, box, dome, ellipse, polygon, star
+from studies.demo.drawing.palette import BROWN, DARK, LIGHT, mix
 
 
 def _ball(c: RGB) -> list[Part]:

@@ -1,0 +1,1 @@
+"""The base of the demo world: text encoder, autoencoder and U-Net, and their training."""

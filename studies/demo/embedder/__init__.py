@@ -1,0 +1,1 @@
+"""The embedder of the demo world: its pictures, training and accuracy."""

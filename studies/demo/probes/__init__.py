@@ -1,0 +1,1 @@
+"""The probes: how much of each source's trait a picture shows."""
