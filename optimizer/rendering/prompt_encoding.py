@@ -9,8 +9,9 @@ import torch
 
 from optimizer.adapters.families import PipelineClass
 from optimizer.errors import UsageError
-from optimizer.rendering.text.encodings import TextStates, encoding_named
+from optimizer.rendering.text.encodings import encoding_named
 from optimizer.rendering.text.prompt_weights import WeightedPrompt, parse_prompt
+from optimizer.rendering.text.states import TextStates
 from optimizer.rendering.text.weighted_states import clip_chunks, t5_tokens
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from copy import copy
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from optimizer.adapters import Adapter, fit_shapes, weight_shapes
 from optimizer.errors import TrialError, UsageError
 from optimizer.rendering.candidates.branches import Branches
-from optimizer.rendering.candidates.candidate import Candidate, changes
+from optimizer.rendering.candidates.candidate import Candidate, LiveCandidate, changes
 from optimizer.rendering.candidates.full_weights import live_tensors
 from optimizer.rendering.candidates.in_place import InPlace, base_weights
 from optimizer.rendering.latents import latent_shape
@@ -25,7 +25,7 @@ from optimizer.rendering.prompt_encoding import any_special, encode_texts, lengt
 from optimizer.rendering.prompts import Prompt
 from optimizer.rendering.schedulers import scheduler_named
 from optimizer.rendering.settings import RenderSettings
-from optimizer.rendering.text.encodings import TextStates
+from optimizer.rendering.text.states import EncodedPrompts, TextStates
 
 Images = Tensor
 
@@ -86,6 +86,11 @@ class Renderer:
         return " ".join([self.device.type, str(self._placement.dtype), *self._placement.marks])
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Dtype that the models compute in."""
+        return self._placement.dtype
+
+    @property
     def plan(self) -> str:
         """One-line description of the memory placement of the base's models; empty if it was not planned."""
         return self._placement.plan
@@ -125,10 +130,12 @@ class Renderer:
         fallback = self._fallback
         try:
             # Model offload moves the weights; tensors moved in inference mode cannot take part in a backward pass later.
-            with torch.no_grad(), torch.inference_mode(not fallback.offloaded), self._way.applied(candidate):
-                states, blanks = self._text_states(prompts, candidate)
+            with torch.no_grad(), torch.inference_mode(not fallback.offloaded), self._applied(candidate):
+                states, blanks = self._encode(prompts, candidate)
                 while missing := [i for i in range(len(prompts)) if i not in pictures]:
                     some = self._next(missing, states)
+                    if isinstance(candidate, LiveCandidate):
+                        candidate.begin(some)
                     texts, nots = _stack([states[i] for i in some]), _stack([blanks[i] for i in some])
                     images = attempt(self._batch, [prompts[i] for i in some], texts, nots)
                     if images is not None:
@@ -140,6 +147,14 @@ class Renderer:
         finally:
             fallback.settle()
         return True
+
+    def _applied(self, candidate: Candidate | None) -> AbstractContextManager[None]:
+        return candidate.applied() if isinstance(candidate, LiveCandidate) else self._way.applied(candidate)
+
+    def _encode(self, prompts: Sequence[Prompt], candidate: Candidate | None) -> EncodedPrompts:
+        if not isinstance(candidate, LiveCandidate):
+            return self.encoded(prompts, {} if changes(candidate, "text_encoder") else self._encoded)
+        return candidate.encode(prompts, lambda: self.encoded(prompts, {}))
 
     def _next(self, missing: Sequence[int], states: Sequence[TextStates]) -> list[int]:
         """Returns the prompt indices of the next batch: the first missing one, and further ones with text states of equal length.
@@ -219,13 +234,16 @@ class Renderer:
         """
         return any_special(self._record, self.pipeline, [self.settings.negative, *(p.text for p in prompts)])
 
-    def _text_states(self, prompts: Sequence[Prompt], candidate: Candidate | None) -> tuple[list[TextStates], list[TextStates]]:
+    def encoded(self, prompts: Sequence[Prompt], known: dict[str, TextStates] | None = None) -> EncodedPrompts:
         """Returns the text-encoder states for every prompt, and those of the negative prompt padded to match, one row each.
 
-        States of unchanged text encoders are cached per text. The length of a row depends only on the prompt and the negative prompt, so
-        other prompts do not affect an image.
+        The length of a row depends only on the prompt and the negative prompt, so other prompts do not affect an image.
+
+        Args:
+            prompts: prompts whose texts are encoded by the text encoders as they are at the moment of the call.
+            known: states that are known already, by text; those that are encoded are added.
         """
-        known = {} if changes(candidate, "text_encoder") else self._encoded
+        known = {} if known is None else known
 
         def of(*texts: str) -> list[TextStates]:
             if missing := list(dict.fromkeys(text for text in texts if text not in known)):

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from optimizer.adapters import Adapter, Factors, fit_shapes, live_modules
 from optimizer.adapters.shapes import Shapes
-from optimizer.rendering.candidates.candidate import Candidate
+from optimizer.checkpoints.model import Weights
 from optimizer.rendering.pipeline_class import models_of
 
 _NAME = "candidate"
@@ -42,7 +42,7 @@ class Branches:
         self._names: dict[str, set[str]] = {}
 
     @contextmanager
-    def applied(self, candidate: Candidate | None) -> Iterator[None]:
+    def applied(self, candidate: Adapter | Weights | None) -> Iterator[None]:
         """Context in which the layers compute base + branch; on exit the branches are set to zero.
 
         Raises:

@@ -12,7 +12,7 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor, nn
 
 from optimizer.adapters import Adapter, Factors, fit_shapes, live_modules
-from optimizer.rendering.candidates.candidate import Candidate
+from optimizer.checkpoints.model import Weights
 from optimizer.rendering.candidates.full_weights import replaced
 from optimizer.rendering.pipeline_class import models_of
 
@@ -38,7 +38,7 @@ class InPlace:
     device: torch.device
     pinned: bool = False
 
-    def applied(self, candidate: Candidate | None) -> AbstractContextManager[None]:
+    def applied(self, candidate: Adapter | Weights | None) -> AbstractContextManager[None]:
         """Returns a context in which the weights are those of the candidate."""
         if candidate is None or isinstance(candidate, Adapter):
             return applied(candidate, self.weights, self.device, pinned=self.pinned)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from optimizer.rendering.pipeline_class import pipeline_class_of
 from optimizer.rendering.text.prompt_weights import WeightedPrompt
+from optimizer.rendering.text.states import TextStates
 from optimizer.rendering.text.weighted_states import weighted_flux_states, weighted_sd3_states, weighted_sd_states, weighted_xl_states
-
-TextStates = dict[str, Tensor]
-"""Text-encoder states passed to a pipeline in place of a prompt, by argument name, one row per text."""
 
 Encode = Callable[[Any, Sequence[str], torch.device, int | None], TextStates]
 """Encodes texts. Arguments: pipeline, texts, device, and the number of last CLIP layers that diffusers skips."""
@@ -31,10 +28,12 @@ class Encoding:
     Attributes:
         plain: encodes texts without weights that fit into CLIP's context.
         weighted: encodes one text that has weights or exceeds CLIP's context.
+        inputs: name in the text states → argument of the denoiser that gets them, ``argument.key`` for an entry of a mapping.
     """
 
     plain: Encode
     weighted: EncodeWeighted
+    inputs: Mapping[str, str]
 
 
 def _sd_states(pipeline: Any, texts: Sequence[str], device: torch.device, skip: int | None) -> TextStates:
@@ -61,11 +60,13 @@ def _flux_states(pipeline: Any, texts: Sequence[str], device: torch.device, skip
     return {"prompt_embeds": states, "pooled_prompt_embeds": pooled}
 
 
+_STATES = {"prompt_embeds": "encoder_hidden_states"}
+
 ENCODINGS = {
-    "sd": Encoding(plain=_sd_states, weighted=weighted_sd_states),
-    "sdxl": Encoding(plain=_xl_states, weighted=weighted_xl_states),
-    "sd3": Encoding(plain=_sd3_states, weighted=weighted_sd3_states),
-    "flux": Encoding(plain=_flux_states, weighted=weighted_flux_states),
+    "sd": Encoding(_sd_states, weighted_sd_states, _STATES),
+    "sdxl": Encoding(_xl_states, weighted_xl_states, {**_STATES, "pooled_prompt_embeds": "added_cond_kwargs.text_embeds"}),
+    "sd3": Encoding(_sd3_states, weighted_sd3_states, {**_STATES, "pooled_prompt_embeds": "pooled_projections"}),
+    "flux": Encoding(_flux_states, weighted_flux_states, {**_STATES, "pooled_prompt_embeds": "pooled_projections"}),
 }
 """Name in ``PipelineClass.encoding`` → text encoding."""
 

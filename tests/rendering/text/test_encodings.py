@@ -7,7 +7,7 @@ import pytest
 from optimizer.adapters.families import PIPELINE_CLASSES
 from optimizer.rendering.text.encodings import ENCODINGS, Encoding, encoding_named
 
-OWN = Encoding(plain=ENCODINGS["sd"].plain, weighted=ENCODINGS["sdxl"].weighted)
+OWN = Encoding(plain=ENCODINGS["sd"].plain, weighted=ENCODINGS["sdxl"].weighted, inputs=ENCODINGS["sd"].inputs)
 
 
 @pytest.mark.parametrize("name", PIPELINE_CLASSES)

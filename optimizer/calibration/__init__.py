@@ -1,0 +1,1 @@
+"""Calibration: what passes over the live model tell: compositions, activations, solved routers, distillation."""

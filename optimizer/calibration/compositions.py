@@ -1,0 +1,142 @@
+"""Compositions: drawing with several sources at once by combining the model's outputs at every step.
+
+v = v_base + Σ gₖ · (vₖ − v_base), where vₖ is the output with source k alone (Composable Diffusion, arXiv 2206.01714, with LoRAs in place
+of prompts; LoRA Composite, arXiv 2402.16843). The sources never meet in a weight, so they do not disturb each other there; no file can hold
+it. It shows what a merge should draw. Guidance is linear in the outputs, so combining them before guidance equals combining guided outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from optimizer.calibration.live_denoiser import Call, Forward, LiveDenoiser
+from optimizer.calibration.routed_modules import RoutedModules
+from optimizer.rendering.candidates.candidate import LiveCandidate
+from optimizer.rendering.prompts import Prompt
+from optimizer.rendering.text.states import EncodedPrompts, TextStates
+
+Mode = Literal["sum", "average", "switch"]
+
+Watch = Callable[[Sequence[int], int, Call, Tensor], None]
+"""Called after each call of the denoiser with the positions of the prompts, the number of the step, the call and its combined output."""
+
+
+@dataclass(frozen=True)
+class Composition:
+    """How outputs are combined.
+
+    Attributes:
+        gains: gain of each source, ≥ 0.
+        mode: ``sum`` adds what all sources change; ``average`` divides it by their number (LoRA Composite); ``switch`` lets one source
+            after the other draw a step (LoRA Switch, arXiv 2402.16843).
+        windows: first and last share of the steps, in [0, 1], in which each source draws; empty for all steps.
+    """
+
+    gains: tuple[float, ...]
+    mode: Mode = "sum"
+    windows: tuple[tuple[float, float], ...] = ()
+
+    def weights(self, asked: Tensor, step: int, steps: int) -> Tensor:
+        """Returns the factor on what each source changes, (n, K).
+
+        Args:
+            asked: whether a prompt asks for a source, bool, (n, K).
+            step: number of the step, from 0.
+            steps: number of all steps.
+        """
+        share = (step + 0.5) / steps
+        active = torch.tensor([not self.windows or self.windows[k][0] <= share < self.windows[k][1] for k in range(len(self.gains))])
+        wanted = asked & active
+        if self.mode == "switch":
+            wanted = wanted & (wanted.cumsum(dim=1) == step % wanted.sum(dim=1, keepdim=True).clamp(min=1) + 1)
+        weights = wanted * torch.tensor(self.gains)
+        return weights / wanted.sum(dim=1, keepdim=True).clamp(min=1) if self.mode == "average" else weights
+
+
+class ComposedCandidate(LiveCandidate):
+    """A composition, drawn as a candidate.
+
+    Args:
+        composition: how outputs are combined.
+        modules: branches of the sources.
+        denoiser: denoiser of the pipeline.
+        asked: returns which sources prompts ask for, bool, (n, K).
+        steps: returns the number of denoiser calls of a drawing.
+        watch: called after each call of the denoiser.
+    """
+
+    def __init__(
+        self,
+        composition: Composition,
+        modules: RoutedModules,
+        denoiser: LiveDenoiser,
+        asked: Callable[[Sequence[Prompt]], Tensor],
+        steps: Callable[[], int],
+        watch: Watch | None = None,
+    ) -> None:
+        self._composition, self._modules, self._denoiser = composition, modules, denoiser
+        self._asked_of, self._steps, self._watch = asked, steps, watch
+        self._asked = torch.zeros(0, len(composition.gains), dtype=torch.bool)
+        self._encoded: list[EncodedPrompts] = []
+        self._rows: Sequence[int] = ()
+        self._step = 0
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        with self._modules.installed(), self._denoiser.intercepted(self._compute):
+            yield
+
+    def encode(self, prompts: Sequence[Prompt], encoded: Callable[[], EncodedPrompts]) -> EncodedPrompts:
+        """Encodes the prompts by the base's text encoders, and by those of each source."""
+        self._asked = self._asked_of(prompts)
+        base = encoded()
+        self._encoded = [base]
+        for source in range(len(self._composition.gains)):
+            routing = self._modules.alone(source)
+            if any(path.startswith("text_encoder") for path in routing):
+                with self._modules.at(routing):
+                    self._encoded.append(encoded())
+            else:
+                self._encoded.append(base)
+        return base
+
+    def begin(self, rows: Sequence[int]) -> None:
+        self._rows, self._step = rows, 0
+
+    def _compute(self, call: Call, forward: Forward) -> Tensor:
+        weights = self._composition.weights(self._asked[list(self._rows)], self._step, self._steps())
+        weights = weights.repeat(len(call.sample) // len(weights), 1).to(call.sample.device, torch.float32)
+        base = forward(call)
+        combined = base.float()
+        for source, own in enumerate(weights.T):
+            rows = own.nonzero()[:, 0]
+            if len(rows):
+                with self._modules.at(self._modules.alone(source)):
+                    output = forward(self._with_texts(call, source).rows(rows))
+                factor = own[rows].reshape(-1, *[1] * (base.ndim - 1))
+                combined = combined.index_add(0, rows, factor * (output.float() - base[rows].float()))
+        combined = combined.to(base.dtype)
+        if self._watch:
+            self._watch(self._rows, self._step, call, combined)
+        self._step += 1
+        return combined
+
+    def _with_texts(self, call: Call, source: int) -> Call:
+        states, blanks = self._encoded[source + 1]
+        if states is self._encoded[0][0]:
+            return call
+        rows = [states[i] for i in self._rows]
+        if len(call.sample) > len(rows):
+            rows = [blanks[i] for i in self._rows] + rows
+        return self._denoiser.with_texts(call, stacked(rows))
+
+
+def stacked(states: Sequence[TextStates]) -> TextStates:
+    """Returns the rows of several texts as one, for texts of equal length."""
+    return {name: torch.cat([one[name] for one in states]) for name in states[0]}

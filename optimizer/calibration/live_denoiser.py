@@ -1,0 +1,132 @@
+"""The denoiser of a loaded pipeline as a function of its inputs: recorded, intercepted, and called outside of the pipeline's loop."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from optimizer.rendering.text.states import TextStates
+
+_SAMPLE = ("sample", "hidden_states")
+_POSITIONS = ("img_ids", "txt_ids")  # positions of tokens, common to all rows
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of the denoiser.
+
+    Attributes:
+        sample: noisy latents, (rows, …).
+        timestep: timestep of each row, (rows,).
+        texts: text states, by argument of the denoiser, one row each.
+        others: all other arguments.
+    """
+
+    sample: Tensor
+    timestep: Tensor
+    texts: Mapping[str, Tensor]
+    others: Mapping[str, Any]
+
+    def rows(self, rows: Tensor) -> Call:
+        """Returns some rows of the call, by their positions, int64."""
+        count = len(self.sample)
+
+        def some(name: str, value: Any) -> Any:
+            if isinstance(value, dict):
+                return {key: some(key, entry) for key, entry in value.items()}
+            each = isinstance(value, Tensor) and value.ndim > 0 and len(value) == count and name not in _POSITIONS
+            return value[rows] if each else value
+
+        texts = {argument: states[rows] for argument, states in self.texts.items()}
+        return Call(self.sample[rows], self.timestep[rows], texts, some("", dict(self.others)))
+
+
+Forward = Callable[[Call], Tensor]
+"""Computes the output of the denoiser, of the shape of ``Call.sample``."""
+
+
+class LiveDenoiser:
+    """The denoiser of a loaded pipeline.
+
+    Args:
+        model: U-Net or transformer.
+        inputs: name in the text states → argument of the denoiser, as in ``Encoding.inputs``.
+    """
+
+    def __init__(self, model: nn.Module, inputs: Mapping[str, str]) -> None:
+        self.model = model
+        self._inputs = inputs
+        self._signature = inspect.signature(type(model).forward)
+
+    @contextmanager
+    def intercepted(self, compute: Callable[[Call, Forward], Tensor]) -> Iterator[None]:
+        """Context in which every call of the denoiser is computed by a function, which may call the denoiser itself.
+
+        Args:
+            compute: gets the call and the denoiser's own computation.
+        """
+        model, inner = self.model, self.model.forward
+
+        def forward(*args: Any, **named: Any) -> Any:
+            bound = self._signature.bind(model, *args, **named).arguments
+            bound.pop("self")
+            whole = bound.pop("return_dict", True)
+            call = self._call(bound)
+            found = compute(call, lambda own: inner(**self._arguments(own), return_dict=False)[0])
+            return type("Output", (), {"sample": found})() if whole else (found,)
+
+        own = model.__dict__.get("forward")
+        model.__dict__["forward"] = forward
+        try:
+            yield
+        finally:
+            if own is None:
+                del model.__dict__["forward"]
+            else:
+                model.__dict__["forward"] = own
+
+    def compute(self, call: Call) -> Tensor:
+        """Returns the output of the denoiser, (rows, …)."""
+        output: Tensor = self.model(**self._arguments(call), return_dict=False)[0]
+        return output
+
+    def save_memory(self) -> None:
+        """Recomputes activations in the backward pass instead of keeping them; what is drawn does not change."""
+        model: Any = self.model
+        model.enable_gradient_checkpointing()
+
+    def with_texts(self, call: Call, states: TextStates) -> Call:
+        """Returns the call with other text states, one row for each of its rows."""
+        texts = {argument: states[name].to(call.sample.device, call.sample.dtype) for name, argument in self._inputs.items()}
+        return Call(call.sample, call.timestep, texts, call.others)
+
+    def _call(self, arguments: dict[str, Any]) -> Call:
+        named = dict(arguments)
+        sample = named.pop(next(name for name in _SAMPLE if name in named))
+        step = torch.as_tensor(named.pop("timestep"), device=sample.device)
+        texts = {}
+        for argument in self._inputs.values():
+            first, _, key = argument.partition(".")
+            if key:
+                named[first] = dict(named[first])
+                texts[argument] = named[first].pop(key)
+            else:
+                texts[argument] = named.pop(first)
+        return Call(sample, step.expand(len(sample)), texts, named)
+
+    def _arguments(self, call: Call) -> dict[str, Any]:
+        named = {name: dict(value) if isinstance(value, dict) else value for name, value in call.others.items()}
+        for argument, rows in call.texts.items():
+            first, _, key = argument.partition(".")
+            if key:
+                named[first][key] = rows
+            else:
+                named[first] = rows
+        name = next(name for name in _SAMPLE if name in self._signature.parameters)
+        return {name: call.sample, "timestep": call.timestep, **named}

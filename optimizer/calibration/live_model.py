@@ -1,0 +1,96 @@
+"""Live model: a loaded base with the branches of all sources, as solvers use it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from optimizer.adapters import Adapter, live_modules
+from optimizer.calibration.compositions import ComposedCandidate, Composition, Watch
+from optimizer.calibration.live_denoiser import LiveDenoiser
+from optimizer.calibration.routed_modules import RoutedModules, Routing
+from optimizer.rendering.pipeline_class import models_of, pipeline_class_of
+from optimizer.rendering.prompts import Prompt, Subject
+from optimizer.rendering.renderer import Renderer
+from optimizer.rendering.text.encodings import encoding_named
+from optimizer.rendering.text.states import TextStates
+
+
+@dataclass(frozen=True)
+class LiveModel:
+    """A loaded base with the branches of all sources.
+
+    Attributes:
+        renderer: renderer of the base.
+        modules: branches of the sources.
+        denoiser: denoiser of the base.
+        subjects: what each source shows, in order.
+    """
+
+    renderer: Renderer
+    modules: RoutedModules
+    denoiser: LiveDenoiser
+    subjects: tuple[Subject, ...]
+
+    @classmethod
+    def of(cls, renderer: Renderer, adapters: Sequence[Adapter], subjects: Sequence[Subject]) -> LiveModel:
+        """Returns the live model of a renderer; raises BaseModelError if a source does not fit the base."""
+        pipeline = renderer.pipeline
+        record = pipeline_class_of(pipeline)
+        fitted = [renderer.fit_adapter(adapter) for adapter in adapters]
+        modules = RoutedModules(live_modules(models_of(pipeline)), fitted, renderer.dtype)
+        denoiser = LiveDenoiser(pipeline.components[record.denoiser], encoding_named(record.encoding).inputs)
+        return cls(renderer, modules, denoiser, tuple(subjects))
+
+    @property
+    def guidance(self) -> float:
+        """Classifier-free guidance scale."""
+        guidance = self.renderer.settings.guidance
+        assert guidance is not None
+        return guidance
+
+    @property
+    def guided(self) -> bool:
+        """Whether the denoiser is called for the negative prompt, too."""
+        return self.guidance > 1 and pipeline_class_of(self.renderer.pipeline).negates
+
+    def asked(self, prompts: Sequence[Prompt]) -> Tensor:
+        """Returns which sources prompts ask for, bool, (n, K).
+
+        A joint prompt asks for all, an own prompt for its source and for every source without a trigger, which nothing can ask for.
+        """
+        always = [not subject.trigger for subject in self.subjects]
+        return torch.tensor([[p.source is None or p.source == k or always[k] for k in range(len(always))] for p in prompts])
+
+    def composed(self, composition: Composition, watch: Watch | None = None) -> ComposedCandidate:
+        """Returns a composition as a candidate for the renderer.
+
+        Args:
+            composition: how outputs are combined.
+            watch: called after each call of the denoiser.
+        """
+        scheduler = self.renderer.pipeline.scheduler
+        return ComposedCandidate(composition, self.modules, self.denoiser, self.asked, lambda: len(scheduler.timesteps), watch)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Context in which no weight of the base takes part in a backward pass; gradients flow through it to the routers alone."""
+        trained = [p for part in models_of(self.renderer.pipeline).values() for p in part.parameters() if p.requires_grad]
+        try:
+            for parameter in trained:
+                parameter.requires_grad_(False)
+            yield
+        finally:
+            for parameter in trained:
+                parameter.requires_grad_(True)
+
+    @torch.no_grad()
+    def encoded_by(self, routing: Routing, prompts: Sequence[Prompt]) -> dict[int, tuple[TextStates, TextStates]]:
+        """Returns the text states of prompts, by their position, with these matrices in the text encoders."""
+        with self.modules.installed(), self.modules.at(routing):
+            states, blanks = self.renderer.encoded(prompts)
+        return dict(enumerate(zip(states, blanks, strict=True)))

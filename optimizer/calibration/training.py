@@ -1,0 +1,177 @@
+"""Training of a router on a teacher's outputs, by gradients that flow through the frozen model to the router alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from optimizer.calibration.activations import Moments
+from optimizer.calibration.live_model import LiveModel
+from optimizer.calibration.routed_modules import Routing
+from optimizer.calibration.trajectories import Points, alike, encoded_rows, predicted
+from optimizer.calibration.whitening import Whitening
+from optimizer.errors import TrialError
+from optimizer.rendering.memory.oom import attempt
+
+_CLIP = 1.0
+_SMOOTHING = 0.9
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a router is trained.
+
+    Attributes:
+        steps: number of steps of Adam.
+        rate: greatest learning rate of the one-cycle schedule, in whitened coordinates, where 1 is the size of a row of the identity.
+        batch: points a step.
+        diagonal: whether only a factor on each rank of each source is trained (ZipRank, arXiv 2504.13206).
+        texts: whether the routers of the text encoders are trained, too; otherwise they stay as they start.
+        seed: seed of the choice of points.
+    """
+
+    steps: int
+    rate: float = 0.01
+    batch: int = 16
+    diagonal: bool = False
+    texts: bool = True
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Step:
+    """The state after a step of training.
+
+    Attributes:
+        number: number of the step, from 1.
+        loss: smoothed mean squared difference of guided outputs.
+        routing: current matrices, fp32, on the CPU.
+    """
+
+    number: int
+    loss: float
+    routing: Routing
+
+
+def train(model: LiveModel, points: Points, start: Routing, moments: Moments, training: Training) -> Iterator[Step]:
+    """Trains routers until the student's guided outputs equal the teacher's at the points of its trajectories.
+
+    Out of memory, the batch is computed in smaller parts, then with gradient checkpointing; the result is the same but for rounding.
+
+    Args:
+        model: live model.
+        points: inputs and the teacher's outputs.
+        start: matrices to start from, for every module.
+        moments: second moments of z, which precondition the training.
+        training: how long and how fast.
+
+    Yields:
+        The state after every step.
+
+    Raises:
+        TrialError: the loss is not finite, or memory does not suffice for a single point.
+    """
+    student = _Student(model, start, moments, training)
+    optimiser = torch.optim.Adam(student.trained.values(), lr=training.rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, training.rate, total_steps=training.steps)
+    generator = torch.Generator().manual_seed(training.seed)
+    gradients = _Gradients(model, points, student)
+    smooth = 0.0
+    for number in range(1, training.steps + 1):
+        rows = alike(points, training.batch, generator)
+        optimiser.zero_grad()
+        with model.frozen():
+            loss = gradients.accumulate(rows)
+        torch.nn.utils.clip_grad_norm_(student.trained.values(), _CLIP)
+        optimiser.step()
+        schedule.step()
+        smooth = loss if number == 1 else _SMOOTHING * smooth + (1 - _SMOOTHING) * loss
+        yield Step(number, smooth, student.detached())
+
+
+class _Student:
+    """Routers of all modules, of which some are trained, in whitened coordinates or as diagonals."""
+
+    def __init__(self, model: LiveModel, start: Routing, moments: Moments, training: Training) -> None:
+        self.texts = training.texts and model.modules.change_texts
+        paths = [path for path in start if self.texts or not path.startswith("text_encoder")]
+        self._fixed = {path: matrix for path, matrix in start.items() if path not in paths}
+        self._whitened: dict[str, Whitening] = {}
+        self.trained: dict[str, Tensor] = {}
+        for path in paths:
+            if training.diagonal:
+                own = start[path] if start[path].ndim == 1 else start[path].diagonal()
+                self.trained[path] = own.clone().requires_grad_()
+            else:
+                self._whitened[path] = Whitening.of(model.modules.factors(path)[0], moments[path])
+                self.trained[path] = self._whitened[path].coordinates(start[path]).requires_grad_()
+
+    def routing(self) -> dict[str, Tensor]:
+        """Returns the matrices, as functions of what is trained."""
+        own = {path: self._whitened[path].router(inner) if path in self._whitened else inner for path, inner in self.trained.items()}
+        return own | self._fixed
+
+    @torch.no_grad()
+    def detached(self) -> Routing:
+        """Returns the matrices' values."""
+        return {path: matrix.detach().clone() for path, matrix in self.routing().items()}
+
+
+class _Gradients:
+    """Accumulates the gradients of a batch, in parts that fit into memory."""
+
+    def __init__(self, model: LiveModel, points: Points, student: _Student) -> None:
+        self._model, self._points, self._student = model, points, student
+        self._part, self._checkpointed = 0, False
+        self._encoded = None if student.texts else model.encoded_by(student.routing(), points.prompts)
+
+    def accumulate(self, rows: Tensor) -> float:
+        """Adds the gradient of the mean loss over some points, and returns the loss."""
+        self._part = self._part or len(rows)
+        while (loss := attempt(self._whole, rows)) is None:
+            for inner in self._student.trained.values():
+                inner.grad = None
+            self._relieve()
+        if loss != loss or loss == float("inf"):
+            raise TrialError(f"the loss of the training is {loss}", remedy="lower the learning rate, or compute in bf16 or fp32")
+        return loss
+
+    def _relieve(self) -> None:
+        """Makes the next attempt need less memory.
+
+        Raises:
+            TrialError: memory does not suffice for a single point with gradient checkpointing.
+        """
+        if self._part > 1:
+            self._part //= 2
+        elif not self._checkpointed:
+            self._model.denoiser.save_memory()
+            self._checkpointed = True
+        else:
+            raise TrialError(
+                "out of memory with one point at a time and gradient checkpointing",
+                remedy="end other programs that need memory, lower the resolution, or quantise the base",
+            )
+
+    def _whole(self, rows: Tensor) -> float:
+        return sum((self._some(part, len(rows)) for part in torch.split(rows, self._part)), 0.0)
+
+    def _some(self, rows: Tensor, count: int) -> float:
+        model, points = self._model, self._points
+        with model.modules.installed(), model.modules.at(self._student.routing()):
+            found = predicted(model, points, rows, self._encoded or encoded_rows(model, points, rows))
+        loss = (found - points.target[rows].to(found.device)).square().flatten(1).mean(dim=1).sum() / count
+        torch.autograd.backward(loss)
+        return float(loss.detach())
+
+
+def mean_loss(model: LiveModel, points: Points, rows: Tensor, routing: Mapping[str, Tensor]) -> float:
+    """Returns the mean squared difference of guided outputs at some points."""
+    with torch.no_grad(), model.modules.installed(), model.modules.at(routing):
+        found = [
+            predicted(model, points, some, encoded_rows(model, points, some)) for some in torch.split(rows, model.renderer.settings.batch)
+        ]
+    return float((torch.cat(found).cpu() - points.target[rows]).square().mean())

@@ -1,0 +1,73 @@
+"""Closed forms and coordinates of routers against independent references."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from optimizer.calibration.closed_form import Group, solved
+from optimizer.calibration.compositions import Composition
+from optimizer.calibration.whitening import Whitening
+
+
+def drawn(*shape: int, seed: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def group(z: torch.Tensor, wanted: torch.Tensor, merged: torch.Tensor | None = None) -> Group:
+    """One module's group of prompts: z and z̃ are (tokens, Σr)."""
+    other = z if merged is None else merged
+    count = len(z)
+    return Group({"m": wanted}, {"m": z.T @ z / count}, {"m": z.T @ other / count}, {"m": other.T @ other / count})
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["ssr", "iteris"])
+def test_the_closed_form_is_the_least_squares_solution(later: bool) -> None:
+    first, second = drawn(80, 5, seed=1), drawn(80, 5, seed=2)
+    inputs = (drawn(80, 5, seed=3) + first, drawn(80, 5, seed=4) + second) if later else (first, second)
+    one, two = torch.tensor([1.0, 1, 0, 0, 0]), torch.tensor([0.0, 0, 1, 1, 1])
+    found = solved([group(first, one, inputs[0]), group(second, two, inputs[1])], ridge=0.0)["m"]
+    wanted = torch.cat([first * one, second * two])
+    reference = torch.linalg.lstsq(torch.cat(inputs), wanted).solution.T
+    assert torch.allclose(found.double(), reference, atol=1e-5)
+
+
+def test_a_large_ridge_gives_the_stack() -> None:
+    parts = [group(drawn(30, 3, seed=1), torch.tensor([1.0, 0, 0])), group(drawn(30, 3, seed=2), torch.tensor([0.0, 1, 1]))]
+    assert torch.allclose(solved(parts, ridge=1e6)["m"], torch.eye(3), atol=1e-4)
+
+
+def test_whitened_coordinates_measure_the_change_of_the_output() -> None:
+    up, z = (
+        drawn(40, 6, seed=1) * torch.logspace(-0.3, 0.3, 6).double(),
+        drawn(4000, 6, seed=2) @ (torch.eye(6).double() + 0.3 * drawn(6, 6, seed=3)),
+    )
+    moments = z.T @ z / len(z)
+    white = Whitening.of(up, moments)
+    ratios = []
+    for seed in range(5):
+        inner = drawn(6, 6, seed=10 + seed).float()
+        output = z @ white.router(inner).double().T @ up.T
+        ratios.append(float(output.square().sum(dim=1).mean() / inner.double().square().sum()))
+    assert max(ratios) / min(ratios) < 1.05
+    router = drawn(6, 6, seed=4).float()
+    assert torch.allclose(white.router(white.coordinates(router)), router, atol=1e-3)
+    assert float(white.coordinates(torch.ones(6)).square().sum(dim=1).mean()) == pytest.approx(1.0, rel=1e-3)
+
+
+ASKED = torch.tensor([[True, True], [True, False], [False, False]])
+
+
+@pytest.mark.parametrize(
+    ("composition", "step", "weights"),
+    [
+        (Composition((1.0, 0.8)), 0, [[1, 0.8], [1, 0], [0, 0]]),
+        (Composition((1.0, 1.0), "average"), 3, [[0.5, 0.5], [1, 0], [0, 0]]),
+        (Composition((1.0, 1.0), "switch"), 0, [[1, 0], [1, 0], [0, 0]]),
+        (Composition((1.0, 1.0), "switch"), 1, [[0, 1], [1, 0], [0, 0]]),
+        (Composition((1.0, 1.0), windows=((0.0, 0.5), (0.5, 1.0))), 0, [[1, 0], [1, 0], [0, 0]]),
+        (Composition((1.0, 1.0), windows=((0.0, 0.5), (0.5, 1.0))), 3, [[0, 1], [0, 0], [0, 0]]),
+    ],
+)
+def test_factors_of_a_composition(composition: Composition, step: int, weights: list[list[float]]) -> None:
+    assert torch.allclose(composition.weights(ASKED, step, 4), torch.tensor(weights, dtype=torch.float32))
