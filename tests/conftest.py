@@ -4,7 +4,7 @@ continuous integration skips no test for want of a browser or a database server.
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import pytest
 import torch
@@ -27,6 +27,15 @@ def pytest_configure() -> None:
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
     """A tiny base model, adapters that fit it, and words to ask for them."""
     return build_studio(tmp_path_factory.mktemp("studio"))
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Gives torch one thread: small tensors gain nothing from two, which would wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.hookimpl(wrapper=True)

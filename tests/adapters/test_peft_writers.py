@@ -72,7 +72,7 @@ def test_loha(tmp_path: Path, tucker: bool) -> None:
     torch.manual_seed(1)
     config = LoHaConfig(r=2, alpha=3, target_modules=TARGETS, use_effective_conv2d=tucker)
     state, deltas = trained(tiny_pipeline().unet, "unet", config)
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for key, value in state.items():
         module, factor = key.rsplit(".", 1)
         tensors |= {

@@ -114,4 +114,5 @@ def test_text_encoders_may_hold_what_diffusers_leaves_out() -> None:
 def test_conversions_by_name() -> None:
     named = {p.conversion for c in PIPELINE_CLASSES.values() for ways in c.file_parts.values() for p in ways}
     assert named == set(CONVERSIONS)
-    assert conversion_named("optimizer.checkpoints.model:canonical") is canonical
+    found: object = conversion_named("optimizer.checkpoints.model:canonical")
+    assert found is canonical

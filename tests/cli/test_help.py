@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from optimizer.cli.commands import search
 from optimizer.cli.main import execute
 from optimizer.search.config import OPTIONS, Config, checked
 from studies.demo.world import demo_sources
@@ -103,9 +102,7 @@ def test_the_page_begins_with_examples_and_ends_with_other_places_for_options(sh
     assert "OPTIMIZE_BUDGET=50" in " ".join(shown.after)
 
 
-def test_the_examples_can_be_run(shown: Page, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Config] = []
-    monkeypatch.setattr(search, "run_and_tell", lambda config: asked.append(config) or 0)
+def test_the_examples_can_be_run(shown: Page, asked: list[Config]) -> None:
     for line in shown.before[1:3]:
         program, *arguments = shlex.split(line)
         assert program == "optimize"

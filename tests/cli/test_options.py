@@ -10,20 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from optimizer.cli.commands import search
 from optimizer.cli.main import execute
 from optimizer.search.config import Config
 
 HEAVY = ["torch", "diffusers", "transformers", "optuna", "pandas", "open_clip", "PIL", "numpy"]
 COMMANDS = [[], ["resume"], ["status"], ["report"], ["demo"], ["inspect"], ["ls"]]
-
-
-@pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
-    """The configurations that the main job was started with, instead of running it."""
-    configs: list[Config] = []
-    monkeypatch.setattr(search, "run_and_tell", lambda config: configs.append(config) or 0)
-    return configs
 
 
 def test_flag_wins_over_environment_over_file_over_default(

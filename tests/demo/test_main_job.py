@@ -20,7 +20,7 @@ from studies.demo.world import demo_base
 from studies.report.page import loading_snippet
 from tests.search.runs import trials
 
-SMALL = {"budget": 1, "own": 1, "joint": 1, "confirm": 1, "finalists": 1, "steps": 2, "device": "cpu"}
+SMALL: dict[str, Any] = {"budget": 1, "own": 1, "joint": 1, "confirm": 1, "finalists": 1, "steps": 2, "device": "cpu"}
 
 
 @pytest.fixture(scope="module")

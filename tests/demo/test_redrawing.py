@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from optimizer.adapters import live_modules, load_adapter
 from optimizer.rendering.pipeline_class import models_of
@@ -27,6 +28,7 @@ def test_what_a_source_adds_is_what_the_loader_reads(redrawer: Redrawer) -> None
         assert len(adapter.modules) == len(redrawer.deltas[name])
         for path, factors in adapter.modules.items():
             weight = modules[path].weight
+            assert isinstance(weight, nn.Parameter)
             assert torch.allclose(redrawer.deltas[name][weight], factors.delta().reshape(weight.shape), atol=1e-6), path
 
 

@@ -34,7 +34,8 @@ def _train(path: Path, cut_at: int | None = None, plan: Plan = PLAN) -> nn.Linea
         if cut_at is not None and steps > cut_at:
             raise _PowerCut
         batch = torch.from_numpy(rng.normal(size=(4, 3))).float()
-        return (model(batch + 0.1 * torch.randn_like(batch)) - 1).square().mean()
+        found: Tensor = model(batch + 0.1 * torch.randn_like(batch))
+        return (found - 1).square().mean()
 
     fit([model], loss, plan, path)
     return model

@@ -189,7 +189,7 @@ def test_the_whole_space_is_no_finding() -> None:
     generator = torch.Generator().manual_seed(0)
     full = [adapter(name, {MID: Factors(torch.randn(64, 64, generator=generator), torch.eye(64), 64.0, (64, 64))}) for name in ("a", "b")]
     found = kinship(*full)
-    assert (found.total.columns.share, found.total.columns.chance) == (pytest.approx(1), pytest.approx(1))
+    assert (found.total.columns.share, found.total.columns.chance) == pytest.approx((1, 1))
     assert not [sentence for sentence in about_two(found) if "directions" in sentence]
 
 

@@ -21,7 +21,8 @@ Q = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
 
 def delta(factors: Factors) -> np.ndarray:
     """The dense ΔW, a matrix, in double precision."""
-    return factors.alpha / factors.rank * (factors.up.double().numpy() @ factors.down.double().numpy())
+    product: np.ndarray = factors.up.double().numpy() @ factors.down.double().numpy()
+    return factors.alpha / factors.rank * product
 
 
 def basis(matrix: np.ndarray) -> np.ndarray:
@@ -50,8 +51,8 @@ def dense_likeness(a: Adapter, b: Adapter, paths: tuple[str, ...]) -> dict[str, 
     pairs = [(delta(a.modules[p]), delta(b.modules[p])) for p in paths]
     first, second = (np.concatenate([pair[i].ravel() for pair in pairs]) for i in (0, 1))
     found = {"cosine": first @ second / np.linalg.norm(first) / np.linalg.norm(second), "conflict": float((first * second < 0).mean())}
-    for name, side in (("columns", lambda m: m), ("rows", lambda m: m.T)):
-        bases = [(basis(side(x)), basis(side(y))) for x, y in pairs]
+    for name, sides in (("columns", pairs), ("rows", [(x.T, y.T) for x, y in pairs])):
+        bases = [(basis(x), basis(y)) for x, y in sides]
         least = sum(min(x.shape[1], y.shape[1]) for x, y in bases)
         found[name] = sum(np.linalg.norm(x.T @ y) ** 2 for x, y in bases) / least
         found[f"{name} by chance"] = sum(x.shape[1] * y.shape[1] / len(x) for x, y in bases) / least
@@ -117,7 +118,7 @@ def test_identical_and_negated_adapters() -> None:
         for likeness in (found.total, *found.blocks.values()):
             assert likeness.cosine == pytest.approx(cosine)
             assert likeness.conflict == conflict
-            assert (likeness.columns.share, likeness.rows.share) == (pytest.approx(1), pytest.approx(1))
+            assert (likeness.columns.share, likeness.rows.share) == pytest.approx((1, 1))
         assert found.ratio == pytest.approx(ratio)
         assert found.reach == (1, 1)
     assert same.same_file
@@ -130,7 +131,7 @@ def test_orthogonal_by_construction() -> None:
     found = kinship(one(eye[:, :3], down), one(eye[:, 3:6], down)).total
     assert (found.cosine, found.conflict, found.columns.share) == (0, 0, 0)
     assert found.rows.share == pytest.approx(1)
-    assert (found.columns.chance, found.rows.chance) == (pytest.approx(3 / 20), pytest.approx(3 / 14))
+    assert (found.columns.chance, found.rows.chance) == pytest.approx((3 / 20, 3 / 14))
 
 
 def test_one_space_inside_the_other_and_dependent_columns() -> None:
@@ -218,7 +219,7 @@ def test_other_factors_of_the_same_change_are_the_same_kin(seed: int, rank: int)
     assert other.cosine == pytest.approx(plain.cosine, abs=1e-9)
     assert other.norms == pytest.approx(plain.norms)
     assert other.conflict == pytest.approx(plain.conflict)
-    assert (other.columns.share, other.rows.share) == (pytest.approx(plain.columns.share), pytest.approx(plain.rows.share))
+    assert (other.columns.share, other.rows.share) == pytest.approx((plain.columns.share, plain.rows.share))
 
 
 @settings(max_examples=20, deadline=None)

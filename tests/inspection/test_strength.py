@@ -67,7 +67,8 @@ def test_norms_shares_and_medians_per_block() -> None:
         assert block.norm**2 == pytest.approx(energy[BLOCK_OF[block.name]])
         assert block.share == pytest.approx(energy[BLOCK_OF[block.name]] / sum(energy.values()))
     assert found.total.norm == pytest.approx(sum(energy.values()) ** 0.5)
-    assert (found.total.name, found.total.modules, found.total.share) == ("all", 5, pytest.approx(1))
+    assert (found.total.name, found.total.modules) == ("all", 5)
+    assert found.total.share == pytest.approx(1)
     assert found.parts == {"text_encoder": 1, "unet": 4}
     assert found.part_shares["text_encoder"] == pytest.approx(energy[PATHS[0]] / sum(energy.values()))
     assert sum(found.part_shares.values()) == pytest.approx(1)
@@ -98,7 +99,8 @@ def test_the_median_is_over_modules() -> None:
 
 def test_hand_built_spectra() -> None:
     flat = anatomy(diagonal([2.0] * 8)).total.directions
-    assert (flat.effective, flat.for_90, flat.for_99) == (pytest.approx(8), 8, 8)
+    assert flat.effective == pytest.approx(8)
+    assert (flat.for_90, flat.for_99) == (8, 8)
     # 90 of 100 parts of the energy lie in the first direction, 9 in the second: each share is met exactly, and rounding asks for no more.
     steps = anatomy(diagonal([90**0.5, 3.0, 1.0])).total.directions
     assert (steps.for_90, steps.for_99) == (1, 2)
@@ -159,7 +161,7 @@ def test_other_factors_of_the_same_change_have_the_same_anatomy(seed: int, rank:
     turned = {p: replace(f, up=f.up.double() @ mix, down=torch.linalg.solve(mix, f.down.double())) for p, f in adapter.modules.items()}
     first, second = anatomy(adapter), anatomy(replace(adapter, modules=turned))
     for a, b in zip((*first.blocks, first.total), (*second.blocks, second.total), strict=True):
-        assert (b.norm, b.share) == (pytest.approx(a.norm), pytest.approx(a.share))
+        assert (b.norm, b.share) == pytest.approx((a.norm, a.share))
         assert b.directions.effective == pytest.approx(a.directions.effective)
         assert (b.directions.for_90, b.directions.for_99) == (a.directions.for_90, a.directions.for_99)
     assert second.sufficient_rank == first.sufficient_rank

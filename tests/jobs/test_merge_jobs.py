@@ -122,13 +122,13 @@ def test_an_extraction_is_stopped(models: list[Path], out: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("request_", "message"),
     [
-        ({"rank": 0}, "--rank: the rank is 0 — give a number, 1 or more"),
-        ({"rank_energy": 1.5}, "--rank-energy: got 1.5 — give a share, such as 0.95"),
+        (ExtractRequest(model="a", base="b", rank=0), "--rank: the rank is 0 — give a number, 1 or more"),
+        (ExtractRequest(model="a", base="b", rank_energy=1.5), "--rank-energy: got 1.5 — give a share, such as 0.95"),
     ],
 )
-def test_an_extraction_that_makes_no_sense(changes: dict[str, object], message: str) -> None:
+def test_an_extraction_that_makes_no_sense(request_: ExtractRequest, message: str) -> None:
     with pytest.raises(UsageError) as caught:
-        extract_lora(ExtractRequest(model="a", base="b", **changes))
+        extract_lora(request_)
     assert str(caught.value) == message

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished study of four baselines and one recipe."""
     home = tmp_path_factory.mktemp("home")
     files = [str(kohya_file(home / f"{n}.safetensors", random_parts(LINEAR, rank=2, seed=i)).path) for i, n in enumerate("ab")]
-    few = {"budget": 1, "own": 1, "joint": 1, "confirm": 1, "finalists": 1}
+    few: dict[str, Any] = {"budget": 1, "own": 1, "joint": 1, "confirm": 1, "finalists": 1}
     return optimize(files, "fake:size=4", out=home / "study", **few).directory
 
 
@@ -94,7 +95,13 @@ def test_a_study_is_followed_through_an_outage_until_it_is_done(study: Path) -> 
     done = find_study(study, "", "", "").read()
     assert done.state == "done"
     outage = StudyError("the storage does not answer", where="s")
-    readings = [done.model_copy(update={"state": "searching"}), outage, outage, done.model_copy(update={"state": "confirming"}), done]
+    readings: list[StudyStatus | StudyError] = [
+        done.model_copy(update={"state": "searching"}),
+        outage,
+        outage,
+        done.model_copy(update={"state": "confirming"}),
+        done,
+    ]
 
     def look() -> StudyStatus:
         found = readings.pop(0)

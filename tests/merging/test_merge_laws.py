@@ -128,8 +128,8 @@ def test_only_the_product_of_the_factors_matters(setting: dict[str, object], see
     assert_same_change(other, first, tolerance=0)
     if setting.get("rank") not in (None, "full"):  # the best approximation is unique only where the spectrum has a gap: take all of it
         setting = {**setting, "rank": 64}
-    merged = [merge([source, second], recipe(setting, 1.0, 0.5)) for source in (other, first)]
-    assert_same_change(*merged, tolerance=2e-5)
+    found, wanted = (merge([source, second], recipe(setting, 1.0, 0.5)) for source in (other, first))
+    assert_same_change(found, wanted, tolerance=2e-5)
 
 
 @every_method

@@ -39,7 +39,7 @@ def matrix_of(found: Router, path: str) -> np.ndarray:
 
 
 def routed(found: Router, *values: float, **more: object) -> Recipe:
-    return Recipe(method="routed", weights=values, calibration=found.hash, **more)  # type: ignore[arg-type]
+    return Recipe(method="routed", weights=values, calibration=found.hash, **more)
 
 
 @few
@@ -169,7 +169,7 @@ def test_the_hash_depends_on_values_and_sources_alone() -> None:
     pair = [make_adapter(1, 2, whole_numbers=True), make_adapter(2, 2, whole_numbers=True)]
     found = Router.diagonal(pair, (1.0, 0.5))
     assert found.hash == "97a253a37981c02120a5bd60455cf1dccf2c9fcace98947974bedfe86ae86e5c"
-    turned = Router(found.sources, dict(reversed(found.ranks.items())), dict(reversed(found.matrices.items())))
+    turned = Router(found.sources, dict(reversed(list(found.ranks.items()))), dict(reversed(list(found.matrices.items()))))
     full = replace(found, matrices={path: torch.diag(matrix).double() for path, matrix in found.matrices.items()})
     assert turned.hash == full.hash == found.hash
     assert all(matrix.ndim == 1 for matrix in full.matrices.values())

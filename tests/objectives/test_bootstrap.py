@@ -57,7 +57,7 @@ def test_every_kind_is_resampled_within_itself(seed: int, asked: list[int]) -> N
 
 def test_resamples_differ_and_every_prompt_is_drawn_as_often() -> None:
     drawn = resamples(ASKED, count=4000, seed=0)
-    assert len(drawn.unique(dim=0)) > 1000
+    assert len(torch.unique(drawn, dim=0)) > 1000
     assert not torch.equal(drawn, resamples(ASKED, count=4000, seed=1))
     torch.testing.assert_close(drawn.mean(dim=0), torch.ones(13), rtol=0, atol=0.08)
 

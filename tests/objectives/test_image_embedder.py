@@ -23,7 +23,13 @@ SHIPPED = ROOT / "studies" / "demo" / "assets" / "embedder"
 
 @pytest.fixture(scope="module")
 def embedder() -> Embedder:
-    return load_embedder(SHIPPED)
+    return shipped()
+
+
+def shipped() -> Embedder:
+    found = load_embedder(SHIPPED)
+    assert isinstance(found, Embedder)
+    return found
 
 
 def pictures(count: int, side: int = 64, seed: int = 0) -> Tensor:
@@ -93,7 +99,7 @@ def test_it_names_where_it_came_from(embedder: Embedder) -> None:
 
 
 def test_everything_lies_where_the_model_lies() -> None:
-    elsewhere = Embedder(load_embedder(SHIPPED).model.to("meta"), "elsewhere")
+    elsewhere = Embedder(shipped().model.to("meta"), "elsewhere")
     assert {elsewhere.device.type, elsewhere.mean.device.type, elsewhere.std.device.type} == {"meta"}
 
 

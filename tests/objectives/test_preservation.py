@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn import functional as F
 
 from objectives import JOINT, Effects, mean_shares, moments, others, shares
 from tests.objectives.candidates import Kept, preservation
@@ -22,7 +23,7 @@ SEEDS = st.integers(0, 2**31)
 
 def unit(*shape: int, seed: int) -> Tensor:
     vectors = torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-    return vectors / vectors.norm(dim=-1, keepdim=True)
+    return F.normalize(vectors, dim=-1)
 
 
 def asked_for(sources: int, own: int, joint: int) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,14 +21,7 @@ from tests.files import CONVOLUTION, LINEAR, kohya_file, random_parts
 PROMPTS = [Prompt(text, seed) for text in ("a cat", "a dog", "a zig at sea") for seed in (1, 2)]
 REMEDY = "write fake: with any of latency=SECONDS, fail=SHARE, oom=SHARE, size=PIXELS, such as fake:latency=0.2&fail=0.1"
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Nothing here is large enough for two, which would wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +31,8 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> list[Adapter]:
     return [load_adapter(file) for file in files]
 
 
-def renderer(sources: list[Adapter], spec: str = "fake:", **settings: int) -> FakeRenderer:
-    made = FakeRenderer(FakeSpec.of(spec), RenderSettings(**settings))
+def renderer(sources: list[Adapter], spec: str = "fake:", *, batch: int = 8, resolution: int | None = None) -> FakeRenderer:
+    made = FakeRenderer(FakeSpec.of(spec), RenderSettings(batch=batch, resolution=resolution))
     for source in sources:
         assert made.fit_adapter(source) is source
     return made

@@ -45,8 +45,9 @@ KINDS: dict[str, Callable[[], DiffusionPipeline]] = {
 @pytest.fixture(scope="module", params=KINDS)
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A saved pipeline."""
-    place = tmp_path_factory.mktemp(request.param.replace(" ", "-")) / request.param
-    KINDS[request.param]().save_pretrained(place)
+    kind: str = request.param
+    place = tmp_path_factory.mktemp(kind.replace(" ", "-")) / kind
+    KINDS[kind]().save_pretrained(place)
     return place
 
 
@@ -60,7 +61,7 @@ def by_diffusers(renderer: Renderer, prompt: Prompt, negative: str) -> Tensor:
     generator = torch.Generator().manual_seed(prompt.noise_seed)
     negated = {} if "Flux" in type(renderer.pipeline).__name__ else {"negative_prompt": negative or None}
     longest = {"max_sequence_length": 256} if "Flux" in type(renderer.pipeline).__name__ else {}
-    images = renderer.pipeline(
+    images: Tensor = renderer.pipeline(
         prompt.text,
         **negated,
         **longest,

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
+from optimizer.merging import Recipe
+from optimizer.search.evaluation.evaluator import Evaluator, Measured
 from optimizer.search.observer import Silent, Stopped
 from studies.records import Evaluation, SourceScore, TrialRecord
 
@@ -23,6 +27,19 @@ def record(number: int, score: float | None, label: str = "", recipe: str = "") 
     share = SourceScore(preservation=score, own=score, joint=score)
     found = Evaluation(recipe={}, recipe_hash=recipe or str(number), score=score, sources={"a": share}, artifacts=0.0)
     return TrialRecord(number=number, label=label, evaluation=found)
+
+
+def watch_evaluations(monkeypatch: pytest.MonkeyPatch) -> list[Recipe]:
+    """The recipes that are evaluated from now on, rendered and scored, in order; the list grows with every one."""
+    found: list[Recipe] = []
+    real = Evaluator.evaluate
+
+    def evaluate(evaluator: Evaluator, recipe: Recipe) -> Measured:
+        found.append(recipe)
+        return real(evaluator, recipe)
+
+    monkeypatch.setattr(Evaluator, "evaluate", evaluate)
+    return found
 
 
 class After(Silent):

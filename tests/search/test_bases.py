@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,13 @@ from tests.rendering.pipelines.test_single_file import unlike
 from tests.tiny import tiny_flux_pipeline, tiny_pipeline, tiny_sd3_pipeline, tiny_v2_pipeline, tiny_xl_pipeline
 
 pytestmark = pytest.mark.slow
-KINDS = {"sd1": tiny_pipeline, "sd2": tiny_v2_pipeline, "sdxl": tiny_xl_pipeline, "sd3": tiny_sd3_pipeline, "flux1": tiny_flux_pipeline}
+KINDS: dict[str, Callable[[], DiffusionPipeline]] = {
+    "sd1": tiny_pipeline,
+    "sd2": tiny_v2_pipeline,
+    "sdxl": tiny_xl_pipeline,
+    "sd3": tiny_sd3_pipeline,
+    "flux1": tiny_flux_pipeline,
+}
 CHANGED = ("attn1.to_q", "attn1.to_out.0", "self_attn.q_proj", "attn.to_q", "attn.to_out.0", "ff.net.2")
 PROMPTS = [Prompt("a red fox", 1), Prompt("a blue owl", 2)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +15,14 @@ from optimizer import Adapter, Recipe, load_adapter, merge, optimize, save_adapt
 from optimizer.cli.main import execute
 from optimizer.errors import ExportError, NoFeasibleMerge, TrialError
 from optimizer.rendering import Prompt, Renderer
+from optimizer.rendering.candidates.candidate import Candidate
 from optimizer.search import loop
 from optimizer.search.observer import Silent
 from optimizer.search.proposals.initial_trials import Start
 from studies import load_summary
 from tests.studio import Studio
+
+Tick = Callable[[int], None] | None
 
 
 class Fragile(Renderer):
@@ -27,21 +31,21 @@ class Fragile(Renderer):
     limit = 0.0
     error: type[Exception] = TrialError
 
-    def render(self, prompts: Sequence[Prompt], adapter: Adapter | None = None, *, tick: Callable[[int], None] | None = None) -> Tensor:
-        if adapter is not None and adapter.name == "alba-bruno" and _size(adapter) > self.limit:
+    def render(self, prompts: Sequence[Prompt], candidate: Candidate | None = None, *, tick: Tick = None) -> Tensor:
+        if isinstance(candidate, Adapter) and candidate.name == "alba-bruno" and _size(candidate) > self.limit:
             raise self.error("the pictures\nhold NaN")
-        return super().render(prompts, adapter, tick=tick)
+        return super().render(prompts, candidate, tick=tick)
 
 
 class Blind(Renderer):
     """Cannot render anything."""
 
-    def render(self, prompts: Sequence[Prompt], adapter: Adapter | None = None, *, tick: Callable[[int], None] | None = None) -> Tensor:
+    def render(self, prompts: Sequence[Prompt], candidate: Candidate | None = None, *, tick: Tick = None) -> Tensor:
         raise torch.OutOfMemoryError("tried to allocate 9 GiB")
 
 
 def _size(adapter: Adapter) -> float:
-    return float(sum(factors.delta().square().sum() for factors in adapter.modules.values())) ** 0.5
+    return math.sqrt(sum(float(factors.delta().square().sum()) for factors in adapter.modules.values()))
 
 
 def _fragile(limit: float, error: type[Exception] = TrialError) -> type[Renderer]:
@@ -60,6 +64,7 @@ def test_a_failed_trial_is_recorded_with_its_reason_and_the_run_goes_on(
     stacked, simple, nothing = study.trials[2:5]
     assert (stacked.label, stacked.state, stacked.error, stacked.evaluation) == ("stack", "FAIL", reason, None)
     assert (simple.label, simple.state) == ("naive", "COMPLETE")
+    assert nothing.evaluation is not None
     assert (nothing.label, nothing.state, nothing.evaluation.score) == ("nothing", "COMPLETE", 0)
     assert study.best is not None
     assert study.complete
@@ -137,9 +142,9 @@ def test_a_finalist_that_fails_on_fresh_prompts_is_dropped_and_named(
         def limit(self) -> float:  # type: ignore[override]
             return 0.99 * stack if self.many else float("inf")
 
-        def render(self, prompts: Sequence[Prompt], adapter: Adapter | None = None, *, tick: Callable[[int], None] | None = None) -> Tensor:
+        def render(self, prompts: Sequence[Prompt], candidate: Candidate | None = None, *, tick: Tick = None) -> Tensor:
             self.many = len(prompts) == 6
-            return super().render(prompts, adapter, tick=tick)
+            return super().render(prompts, candidate, tick=tick)
 
     stack = _size(merge([load_adapter(path) for path in studio.sources[:2]], Recipe(method="linear", weights=(1.0, 1.0))))
     notes: list[str] = []

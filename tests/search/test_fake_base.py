@@ -5,36 +5,26 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from optimizer import load_adapter, optimize
 from optimizer.cli.main import execute
 from optimizer.errors import StudyError, UsageError
 from optimizer.search.config import Config, checked
-from optimizer.search.evaluation.evaluator import Evaluator
 from optimizer.search.evaluation.fingerprint import evaluation_context
 from optimizer.search.evaluation.prompt_sets import search_prompts
 from optimizer.search.evaluation.session import prepare
 from optimizer.search.labels import NAIVE, STACK
 from optimizer.search.observer import Silent
 from tests.files import LINEAR, kohya_file, random_parts
-from tests.search.runs import trials
+from tests.search.runs import trials, watch_evaluations
 
 MODELS = ("diffusers", "transformers", "open_clip", "torchvision", "torchmetrics", "peft", "accelerate")
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Nothing here is large enough for two, which would wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -82,9 +72,7 @@ def test_a_run_repeats_itself_with_its_failures(files: list[str], tmp_path: Path
 
 def test_a_slower_base_is_the_same_study(files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = optimize(**options(files, tmp_path, budget=2))
-    evaluated: list[object] = []
-    real = Evaluator.evaluate
-    monkeypatch.setattr(Evaluator, "evaluate", lambda self, recipe: evaluated.append(recipe) or real(self, recipe))
+    evaluated = watch_evaluations(monkeypatch)
     with pytest.raises(StudyError, match=r"base: fake:fail=0\.0&oom=0\.0&size=8 → fake:fail=0\.5&oom=0\.0&size=8"):
         optimize(**options(files, tmp_path, "fake:size=8&fail=0.5", budget=2))
     assert evaluated == []

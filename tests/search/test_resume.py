@@ -12,13 +12,12 @@ import pytest
 
 from optimizer import Study, optimize
 from optimizer.errors import StudyError
-from optimizer.search.evaluation.evaluator import Evaluator
 from optimizer.search.proposals import sampler
 from optimizer.search.trials.run_lock import lock_run
 from optimizer.search.workers.trial_writer import StorageTrialWriter
 from studies import StudyDirectory
 from studies.trial_log import TrialLog
-from tests.search.runs import After, trials
+from tests.search.runs import After, trials, watch_evaluations
 from tests.studio import Studio
 
 
@@ -109,9 +108,7 @@ def test_a_kill(
 ) -> None:
     _run_until_killed(options | {"out": tmp_path}, target, name, when)
     assert len(list((tmp_path / "evaluations").glob("*.json"))) == written
-    evaluated = []
-    real = Evaluator.evaluate
-    monkeypatch.setattr(Evaluator, "evaluate", lambda evaluator, recipe: evaluated.append(recipe) or real(evaluator, recipe))
+    evaluated = watch_evaluations(monkeypatch)
     resumed = optimize(**options, out=tmp_path)
     assert trials(resumed.trials) == trials(whole.trials)
     assert len(evaluated) == 8 - written + 3  # what was written is not rendered again; the confirmation is

@@ -33,6 +33,7 @@ def endpoint() -> Iterator[str]:
     host, port = server.get_host_and_port()
     yield f"http://{host}:{port}"
     server.stop()
+    assert server._server is not None
     server._server.server_close()
 
 

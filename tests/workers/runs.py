@@ -92,7 +92,7 @@ class Process:
     @classmethod
     def begin(cls, words: Sequence[str], log: Path, environment: Mapping[str, str]) -> Process:
         """Start ``optimize`` with these words."""
-        own = {"MULTILORA_GRACE": str(GRACE), "MULTILORA_BEAT": str(BEAT), "OMP_NUM_THREADS": "1"} | environment
+        own = {"MULTILORA_GRACE": str(GRACE), "MULTILORA_BEAT": str(BEAT), "OMP_NUM_THREADS": "1", **environment}
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as file:
             command = [sys.executable, "-m", "optimizer", *words]

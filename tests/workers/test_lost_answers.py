@@ -108,22 +108,24 @@ def test_the_budget_holds_when_the_lock_is_lost_between_the_count_and_the_new_tr
     proxy: Proxy, through: str, database: str, monkeypatch: pytest.MonkeyPatch, break_off: str
 ) -> None:
     first, second = worker(through, "first"), worker(database, "second")
-    real, taken = optuna.Study.get_trials, []
+    real = optuna.Study.get_trials
+    lost, taken = False, list[FrozenTrial | Idle]()
 
     def read_then_lose_the_lock(study: optuna.Study, *arguments: Any, **options: Any) -> list[FrozenTrial]:
+        nonlocal lost
         found = real(study, *arguments, **options)
-        if study is first.study and not taken:
-            taken.append(None)
+        if study is first.study and not lost:
+            lost = True
             if break_off == "the network is cut":
                 proxy.cut()
             else:
                 _end_connection_with_lock(database)
-            taken[:] = [second.take(1).trial]
+            taken.append(second.take(1).trial)
         return list(found)
 
     monkeypatch.setattr(optuna.Study, "get_trials", read_then_lose_the_lock)
     assert evaluate_all(first, 1) == []
-    assert [trial.number for trial in taken] == [0]
+    assert [trial.number for trial in taken if isinstance(trial, FrozenTrial)] == [0]
     assert [t.number for t in counted(second.study.trials)] == [0]
     assert first.take(1).trial is Idle.WAIT
     assert [t.user_attrs["worker"] for t in second.study.trials] == ["second"]

@@ -13,6 +13,7 @@ from sqlalchemy.exc import OperationalError
 from optimizer.errors import StudyError
 from optimizer.search.observer import Silent, Stopped
 from optimizer.search.workers.retry import RetryPolicy, reason
+from tests.postgres import Server
 
 
 class Watcher(Silent):
@@ -102,10 +103,7 @@ def test_the_reason_is_one_line_without_the_password() -> None:
 
 
 @pytest.mark.postgres
-def test_a_real_server_that_restarts(database: str, server: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tests.postgres import Server
-
-    assert isinstance(server, Server)
+def test_a_real_server_that_restarts(database: str, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = create_engine(database.replace("postgresql://", "postgresql+psycopg://"))
     with engine.connect() as connection:
         connection.execute(text("SELECT 1"))

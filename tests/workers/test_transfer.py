@@ -78,7 +78,12 @@ def test_sending_again_mends_the_store_and_writes_nothing_that_is_whole(
     store.write(name, b"damaged")
     written: list[str] = []
     real = FolderStore.write
-    monkeypatch.setattr(FolderStore, "write", lambda self, n, data: (written.append(n), real(self, n, data))[1])
+
+    def write(store: FolderStore, name: str, data: bytes) -> None:
+        written.append(name)
+        real(store, name, data)
+
+    monkeypatch.setattr(FolderStore, "write", write)
     config = Config.of(sources=sources, base="fake:size=4")
     send(config, prepare(config, Silent()).sources, study, store)
     assert written == [name]

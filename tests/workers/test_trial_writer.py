@@ -53,8 +53,13 @@ def stored(shared: SharedStudy) -> FrozenTrial:
 
 
 def test_a_whole_trial_is_appended_once(shared: SharedStudy) -> None:
-    attributes = {"user_attrs": {"evaluation": "key"}, "system_attrs": {"artifacts:0": "{}"}}
-    whole = create_trial(value=0.1 + 0.2, params={"method": "ties", "weight": 0.1 + 0.2}, distributions=SPACES, **attributes)
+    whole = create_trial(
+        value=0.1 + 0.2,
+        params={"method": "ties", "weight": 0.1 + 0.2},
+        distributions=SPACES,
+        user_attrs={"evaluation": "key"},
+        system_attrs={"artifacts:0": "{}"},
+    )
     assert shared.writer.create(whole, 1) is None
     assert shared.study.trials == []
     created = shared.writer.create(whole, 0)
@@ -63,7 +68,7 @@ def test_a_whole_trial_is_appended_once(shared: SharedStudy) -> None:
     found = stored(shared)
     assert (found.number, found._trial_id, found.state) == (0, created._trial_id, TrialState.COMPLETE)
     assert (found.value, found.params, found.distributions) == (0.1 + 0.2, whole.params, SPACES)
-    assert {"user_attrs": found.user_attrs, "system_attrs": found.system_attrs} == attributes
+    assert (found.user_attrs, found.system_attrs) == ({"evaluation": "key"}, {"artifacts:0": "{}"})
     assert (found.datetime_start, found.datetime_complete) == (whole.datetime_start, whole.datetime_complete)
 
 

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def loras(tmp_path: Path) -> Path:
     return home
 
 
-def told(arguments: list[object], capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
+def told(arguments: Sequence[object], capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
     """stdout and stderr of a merge that succeeds."""
     code = execute(["merge", *(str(word) for word in arguments)])
     out, err = capsys.readouterr()
@@ -57,11 +58,11 @@ def told(arguments: list[object], capsys: pytest.CaptureFixture[str]) -> tuple[s
     return out, err
 
 
-def facts(arguments: list[object], capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+def facts(arguments: Sequence[object], capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     return dict(json.loads(told([*arguments, "--json"], capsys)[0]))
 
 
-def refusal(arguments: list[object], capsys: pytest.CaptureFixture[str]) -> str:
+def refusal(arguments: Sequence[object], capsys: pytest.CaptureFixture[str]) -> str:
     """The one line on stderr of a merge that is refused, without ``optimize: ``."""
     assert execute(["merge", *(str(word) for word in arguments)]) == 2
     out, err = capsys.readouterr()

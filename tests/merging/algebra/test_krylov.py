@@ -16,7 +16,8 @@ def spectral(decay: float, rows: int = 400, columns: int = 500, seed: int = 0) -
     generator = torch.Generator().manual_seed(seed)
     left = torch.linalg.qr(torch.randn(rows, rows, generator=generator)).Q
     right = torch.linalg.qr(torch.randn(columns, rows, generator=generator)).Q
-    return left * torch.arange(1, rows + 1) ** -decay @ right.T
+    found: Tensor = left * torch.arange(1, rows + 1).pow(-decay) @ right.T
+    return found
 
 
 def best_error(matrix: Tensor, rank: int) -> float:

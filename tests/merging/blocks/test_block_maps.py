@@ -45,7 +45,7 @@ def test_block_of_a_path(path: str, block: str) -> None:
 def unet_of(**config: Any) -> torch.nn.Module:
     """A U-Net of full size without memory for its weights."""
     with torch.device("meta"):
-        unet: torch.nn.Module = UNet2DConditionModel(**config)  # type: ignore[assignment, no-untyped-call]
+        unet: torch.nn.Module = UNet2DConditionModel(**config)
     return unet
 
 

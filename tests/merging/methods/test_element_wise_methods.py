@@ -112,7 +112,8 @@ def masks_of(sources: list[Adapter], path: str, r: Recipe) -> Tensor:
     weights = torch.tensor(r.weights)[:, None]
     deltas = Deltas((path,), terms, weights, tuple(s.sha256 for s in sources), weights)
     _, rows, columns = deltas.dense.shape
-    return torch.cat([deltas.uniform(r.seed, i)(slice(0, rows), columns) for i in range(len(sources))]) < r.density
+    numbers = torch.cat([deltas.uniform(r.seed, i)(slice(0, rows), columns) for i in range(len(sources))])
+    return torch.lt(numbers, r.density)
 
 
 def drawn(sources: list[Adapter], path: str, r: Recipe) -> Drawn:

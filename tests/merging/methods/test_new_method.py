@@ -226,7 +226,9 @@ def test_a_search_varies_its_parameters(package: Path, files: list[str], tmp_pat
     done = run(package, tmp_path, "-m", "optimizer", *words)
     assert "methods linear, rounded; clip_at, levels, toward\n" in done.stderr
     log, cache = TrialLog(FolderStore(out)), EvaluationCache(FolderStore(out))
-    recipes = {entry.label or str(entry.number): cache.get(entry.key).recipe for entry in log.entries()}
+    found = {entry.label or str(entry.number): cache.get(entry.key) for entry in log.entries()}
+    recipes: dict[str, dict[str, Any]] = {label: evaluation.recipe for label, evaluation in found.items() if evaluation is not None}
+    assert recipes.keys() == found.keys()
     own = {label: recipe for label, recipe in recipes.items() if recipe["method"] == "rounded"}
     start = own.pop("rounded default")
     assert (start["clip_at"], start["levels"], start["toward"]) == (0.5, 4, "nearest")

@@ -53,6 +53,7 @@ def test_values_are_of_one_type(name: str) -> None:
     if parameter.choices:
         assert {parameter.default, parameter.start} <= set(parameter.choices)
     else:
+        assert not isinstance(parameter.start, str)
         assert parameter.low <= parameter.start <= parameter.high
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from diffusers import DiffusionPipeline
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -19,7 +21,7 @@ from optimizer.rendering import Prompt, Renderer, RenderSettings, base_weights, 
 from optimizer.rendering.pipeline_class import models_of
 from tests.tiny import tiny_pipeline, tiny_xl_pipeline
 
-KINDS = {"sd1": tiny_pipeline, "sdxl": tiny_xl_pipeline}
+KINDS: dict[str, Callable[[], DiffusionPipeline]] = {"sd1": tiny_pipeline, "sdxl": tiny_xl_pipeline}
 SETTINGS = RenderSettings(steps=2, resolution=32)
 PROMPTS = [Prompt("a red fox", 1), Prompt("an owl", 2)]
 

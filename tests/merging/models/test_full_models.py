@@ -48,7 +48,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def tensors(folder: Path) -> dict[str, Tensor]:
-    found = {}
+    found: dict[str, Tensor] = {}
     for part in ("unet", "text_encoder"):
         (file,) = (folder / part).glob("*.safetensors")
         with safe_open(file, framework="pt") as opened:
@@ -59,7 +59,7 @@ def tensors(folder: Path) -> dict[str, Tensor]:
 def test_what_is_written_is_what_each_formula_says(folders: list[Path], tmp_path: Path) -> None:
     c, a, b = (tensors(folder) for folder in folders)
     al = 0.3
-    wanted = {
+    wanted: dict[str, Callable[[str], Tensor]] = {
         "weighted_sum": lambda n: (1 - al) * a[n] + al * b[n],
         "sigmoid": lambda n: a[n] + (b[n] - a[n]) * (al**2 * (3 - 2 * al)),
         "inv_sigmoid": lambda n: a[n] + (b[n] - a[n]) * (0.5 - math.sin(math.asin(1 - 2 * al) / 3)),

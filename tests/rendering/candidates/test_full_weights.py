@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from diffusers import DiffusionPipeline
 
 from optimizer.checkpoints.folder import Folder
 from optimizer.errors import BaseModelError
@@ -19,7 +21,12 @@ from optimizer.rendering.memory.placement import Placement
 from optimizer.rendering.pipeline_class import models_of
 from tests.tiny import tiny_flux_pipeline, tiny_pipeline, tiny_sd3_pipeline, tiny_xl_pipeline
 
-KINDS = {"sd1": tiny_pipeline, "sdxl": tiny_xl_pipeline, "sd3": tiny_sd3_pipeline, "flux1": tiny_flux_pipeline}
+KINDS: dict[str, Callable[[], DiffusionPipeline]] = {
+    "sd1": tiny_pipeline,
+    "sdxl": tiny_xl_pipeline,
+    "sd3": tiny_sd3_pipeline,
+    "flux1": tiny_flux_pipeline,
+}
 SETTINGS = RenderSettings(steps=2, resolution=32)
 PROMPTS = (Prompt("a red fox", 1), Prompt("a blue hat", 2))
 PLACEMENT = Placement(torch.device("cpu"), torch.float32)

@@ -99,6 +99,16 @@ def sharded(file: Path) -> Iterator[Path]:
     yield from sorted(file.parent.glob("part-*"))
 
 
+def removed(*names: str) -> Damage:
+    """Files or folders are missing."""
+
+    def remove(folder: Path) -> None:
+        for path in (folder / name for name in names):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    return remove
+
+
 def renamed(kind: str) -> Damage:
     return lambda folder: (folder / "model_index.json").write_text(json.dumps({"_class_name": kind}))
 
@@ -110,7 +120,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     ),
     "no U-Net weights": (lambda f: (f / UNET).unlink(), f"the pipeline is incomplete: {UNET} missing{AGAIN}"),
     "no weights at all": (
-        lambda f: [(f / name).unlink() for name in (UNET, TEXT, VAE)],
+        removed(UNET, TEXT, VAE),
         f"the pipeline is incomplete: {TEXT}, {UNET}, {VAE} missing{AGAIN}",
     ),
     "a shard of the U-Net missing": (
@@ -119,7 +129,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     ),
     "no VAE": (lambda f: shutil.rmtree(f / "vae"), f"the pipeline is incomplete: vae missing{AGAIN}"),
     "no parts": (
-        lambda f: [shutil.rmtree(f / part) for part in ("vae", "tokenizer", "scheduler")],
+        removed("vae", "tokenizer", "scheduler"),
         f"the pipeline is incomplete: vae, tokenizer, scheduler missing{AGAIN}",
     ),
     "no vocabulary": (

@@ -85,9 +85,9 @@ def test_flux_of_one_double_and_one_single_block(tmp_path: Path) -> None:
     pipeline.register_modules(transformer=transformer)
     pipeline.save_pretrained(tmp_path / "folder")
     file = save_single_file(pipeline, tmp_path / "flux.safetensors")
-    one = {"resolution": 16, "steps": 1}
+    one = RenderSettings(resolution=16, steps=1)
     found, wanted = (
-        load_renderer(str(base), RenderSettings(**one), Loading(device="cpu", precision="bf16", base_config=layout)).render(PROMPTS)
+        load_renderer(str(base), one, Loading(device="cpu", precision="bf16", base_config=layout)).render(PROMPTS)
         for base, layout in ((file, str(tmp_path / "folder")), (tmp_path / "folder", ""))
     )
     assert torch.equal(found, wanted)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from optimizer.errors import UsageError
 from optimizer.rendering import Prompt, Renderer, RenderSettings
@@ -79,7 +81,12 @@ def test_short_and_long_prompts_in_turn_fill_their_batches(monkeypatch: pytest.M
     alone = torch.cat([renderer.render([prompt]) for prompt in prompts])
     sizes, told = list[int](), list[int]()
     batch = Renderer._batch
-    monkeypatch.setattr(Renderer, "_batch", lambda self, some, *states: sizes.append(len(some)) or batch(self, some, *states))
+
+    def counted(renderer: Renderer, some: Sequence[Prompt], *states: Any) -> Tensor:
+        sizes.append(len(some))
+        return batch(renderer, some, *states)
+
+    monkeypatch.setattr(Renderer, "_batch", counted)
     assert (renderer.render(prompts, tick=told.append).int() - alone.int()).abs().max() <= 1
     assert sizes == [4, 4, 1, 1]
     assert told == [4, 8, 9, 10]

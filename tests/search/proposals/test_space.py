@@ -88,8 +88,8 @@ def test_groups_of_blocks_come_in_the_order_of_the_network() -> None:
 def test_a_search_and_a_single_merge_write_one_recipe_for_one_merge(studio: Studio, adapters: list[Adapter], method: str) -> None:
     """Their hashes name evaluations: a merge that was scored is found again by who makes it by hand."""
     searched = space(adapters, 50, (method,)).recipe({"method": method, "weight:alba": 0.7, "weight:bruno": 0.5})
-    seeds = {"seed": searched.seed} if METHODS[method].seeded else {}
-    options = MergeOptions(sources=tuple(map(str, studio.sources[:2])), method=method, weights=(0.7, 0.5), **seeds)
+    seed = searched.seed if METHODS[method].seeded else None
+    options = MergeOptions(sources=tuple(map(str, studio.sources[:2])), method=method, weights=(0.7, 0.5), seed=seed)
     assert plan(None, options).recipe.hash == searched.hash
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -24,10 +25,10 @@ class Scarce(Merger):
         super().__init__(adapters, "cpu", **options)
         self.scarce = torch.device(device).type != "cpu"
 
-    def measured(self, recipe: Recipe, *, dtype: torch.dtype = torch.float32) -> Merged:
+    def measured(self, recipe: Recipe, *, dtype: torch.dtype = torch.float32, tick: Callable[[int, int], None] | None = None) -> Merged:
         if self.scarce:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return super().measured(recipe, dtype=dtype)
+        return super().measured(recipe, dtype=dtype, tick=tick)
 
 
 def mixer(device: str, told: list[str]) -> LoraMixer:

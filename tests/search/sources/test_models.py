@@ -12,6 +12,7 @@ import optuna
 import pytest
 import torch
 import yaml
+from diffusers import DiffusionPipeline
 from optuna.trial import FixedTrial
 from safetensors import safe_open
 from torch import Tensor
@@ -52,7 +53,7 @@ def options(folder: Path, sources: list[Path], **more: Any) -> dict[str, Any]:
 
 
 def tensors(folder: Path) -> dict[str, Tensor]:
-    found = {}
+    found: dict[str, Tensor] = {}
     for file in sorted(folder.rglob("*.safetensors")):
         with safe_open(file, framework="pt") as opened:
             found |= {f"{file.parent.name}.{name}": opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
@@ -72,7 +73,7 @@ def test_alpha_is_searched_between_two_models(tmp_path: Path) -> None:
     assert len(study.trials) == 3 + 3
     for trial in study.trials:
         assert trial.evaluation is not None
-        first, second = trial.evaluation.recipe["weights"]
+        first, second = Recipe.from_data(trial.evaluation.recipe).weights
         assert first + second == pytest.approx(1)
         assert 0 <= second <= 1
     alone = [t.evaluation.score for t in study.trials[:2] if t.evaluation]
@@ -118,7 +119,8 @@ def test_models_of_every_family_merge_over_their_base(kind: str, tmp_path: Path)
 @pytest.mark.parametrize("kind", ["sd1", "sdxl"])
 def test_single_files_end_in_a_single_file_that_draws_as_it_was_scored(kind: str, tmp_path: Path) -> None:
     """The same trials as of the folders that they were made of; the base may be of either kind."""
-    base, files = xl() if kind == "sdxl" else KINDS[kind](), []
+    base: DiffusionPipeline = xl() if kind == "sdxl" else KINDS[kind]()
+    files: list[Path] = []
     base.save_pretrained(tmp_path / "base")
     for seed, name in enumerate(NAMES):
         pipeline = copy.deepcopy(base)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from tests.studio import Studio
 Q, K = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q", "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
 
 
-def made(folder: Path, name: str, shapes: dict[str, tuple[int, ...]] | None = None, seed: int = 0, **metadata: str) -> str:
+def made(folder: Path, name: str, shapes: Mapping[str, tuple[int, ...]] | None = None, seed: int = 0, **metadata: str) -> str:
     folder.mkdir(exist_ok=True)
     parts = random_parts(shapes or {Q: (24, 24)}, seed=seed)
     return str(kohya_file(folder / f"{name}.safetensors", parts, metadata=metadata or None).path)
@@ -146,7 +147,7 @@ def test_a_source_that_needs_the_base_gets_it(tmp_path: Path, studio: Studio, mo
     )
     with pytest.raises(AdapterError, match="is DoRA, whose change depends on the base weight"):
         load_loras(inputs(plain, str(dora)))
-    found = load_loras(Inputs(sources=(plain, str(dora)), base=studio.base))[1].adapter
+    found = load_loras(Inputs(sources=(plain, str(dora)), base=str(studio.base)))[1].adapter
     changed = found.modules[Q].delta() + BaseWeights(studio.base).weight(Target((Q,)))
     torch.testing.assert_close(changed.norm(dim=1), torch.ones(24))
     model = tmp_path / "hub/models--lab--sd"

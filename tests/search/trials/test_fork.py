@@ -11,14 +11,14 @@ import pytest
 from optimizer import Study, optimize
 from optimizer.cli.main import execute
 from optimizer.errors import StudyError, UsageError
+from optimizer.merging import Recipe
 from optimizer.search.config import Config
-from optimizer.search.evaluation.evaluator import Evaluator
 from optimizer.search.observer import Silent
 from optimizer.search.trials import fork
 from optimizer.search.trials.repair import repair
 from studies import StudyDirectory
 from tests.files import LINEAR, kohya_file, random_parts
-from tests.search.runs import After, trials
+from tests.search.runs import After, trials, watch_evaluations
 
 
 class Noting(Silent):
@@ -47,19 +47,16 @@ def copy(old: Study, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def evaluated(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The hashes of the recipes that are evaluated from now on."""
-    found: list[str] = []
-    real = Evaluator.evaluate
-    monkeypatch.setattr(Evaluator, "evaluate", lambda evaluator, recipe: found.append(recipe.hash) or real(evaluator, recipe))
-    return found
+def evaluated(monkeypatch: pytest.MonkeyPatch) -> list[Recipe]:
+    """The recipes that are evaluated from now on."""
+    return watch_evaluations(monkeypatch)
 
 
 def hashes(study: Study) -> list[str]:
     return [t.evaluation.recipe_hash for t in study.trials if t.evaluation]
 
 
-def test_other_methods_and_a_larger_budget(old: Study, options: dict[str, Any], copy: Path, evaluated: list[str]) -> None:
+def test_other_methods_and_a_larger_budget(old: Study, options: dict[str, Any], copy: Path, evaluated: list[Recipe]) -> None:
     observer = Noting()
     changes = {"methods": ["dare_linear"], "budget": 6, "fork": "more"}
     study = optimize(**options | changes, out=copy, observer=observer)
@@ -69,7 +66,7 @@ def test_other_methods_and_a_larger_budget(old: Study, options: dict[str, Any], 
     assert [t.label for t in study.trials[:4]] == ["a alone", "b alone", "stack", "naive"]
     assert {e.recipe_hash for e in still} <= set(hashes(study))
     assert len(study.trials) == 4 + (len(still) - 4) + 6
-    assert {e.recipe_hash for e in still}.isdisjoint(evaluated[: len(study.trials) - len(still)])
+    assert {e.recipe_hash for e in still}.isdisjoint(recipe.hash for recipe in evaluated[: len(study.trials) - len(still)])
     assert {e.recipe_hash: e.score for e in still}.items() <= {
         t.evaluation.recipe_hash: t.evaluation.score for t in study.trials if t.evaluation
     }.items()
@@ -81,7 +78,7 @@ def test_other_methods_and_a_larger_budget(old: Study, options: dict[str, Any], 
     assert trials(old.trials) == trials(optimize(**options, out=copy).trials)
 
 
-def test_the_same_again_goes_on_and_so_does_resume(options: dict[str, Any], copy: Path, evaluated: list[str]) -> None:
+def test_the_same_again_goes_on_and_so_does_resume(options: dict[str, Any], copy: Path) -> None:
     run = options | {"budget": 6, "fork": "more", "out": copy}
     whole = optimize(**run | {"fork": "whole"})
     stopped = optimize(**run, observer=After(9, rendering=True))
@@ -119,7 +116,7 @@ def test_a_repaired_fork_knows_what_it_has_taken_over(options: dict[str, Any], c
     assert trials(optimize(**run).trials) == trials(study.trials)
 
 
-def test_a_changed_source_leaves_nothing(options: dict[str, Any], copy: Path, tmp_path: Path, evaluated: list[str]) -> None:
+def test_a_changed_source_leaves_nothing(options: dict[str, Any], copy: Path, tmp_path: Path, evaluated: list[Recipe]) -> None:
     other = kohya_file(tmp_path / "a.safetensors", random_parts(LINEAR, rank=2, seed=7)).path
     observer = Noting()
     study = optimize(**options | {"sources": [str(other), options["sources"][1]], "fork": "other"}, out=copy, observer=observer)
@@ -127,7 +124,7 @@ def test_a_changed_source_leaves_nothing(options: dict[str, Any], copy: Path, tm
     assert told.startswith("no trial of study is valid any more (source a: ")
     assert told.endswith("): all are evaluated anew")
     assert len(study.trials) == 8
-    assert set(hashes(study)) <= set(evaluated)
+    assert set(hashes(study)) <= {recipe.hash for recipe in evaluated}
 
 
 def test_no_pictures_where_none_are_kept(options: dict[str, Any], copy: Path) -> None:

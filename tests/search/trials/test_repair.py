@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
-import torch
 from optuna.storages import JournalStorage
 from optuna.trial import TrialState
 
 from optimizer import Study, optimize
 from optimizer.cli.main import execute
 from optimizer.errors import StudyError
-from optimizer.search.evaluation.evaluator import Evaluator
 from optimizer.search.trials.repair import repair
 from optimizer.search.trials.run_lock import lock_run
 from optimizer.search.workers.journal import Journal
@@ -27,17 +25,11 @@ from studies import StudyDirectory
 from studies.store import FolderStore
 from studies.trial_log import TrialLog
 from tests.files import LINEAR, kohya_file, random_parts
-from tests.search.runs import After, trials
+from tests.search.runs import After, trials, watch_evaluations
 
 BASE = "fake:size=8"
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -142,9 +134,7 @@ def test_a_damaged_evaluation_is_repeated(
     assert execute(["repair", str(study)]) == 0
     assert capsys.readouterr().out == "12 trials found; nothing to repair\n"
     assert len(list((study / "evaluations").glob("*.broken"))) == 2
-    evaluated = []
-    real = Evaluator.evaluate
-    monkeypatch.setattr(Evaluator, "evaluate", lambda evaluator, recipe: evaluated.append(recipe) or real(evaluator, recipe))
+    evaluated = watch_evaluations(monkeypatch)
     resumed = optimize(**options, out=study)
     assert trials(resumed.trials) == trials(whole.trials)
     assert len(evaluated) == 2 + 3

@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import random
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from _typeshed import FileDescriptorLike
 
 _fsync, _replace = os.fsync, os.replace
 
 
-def fsync(descriptor: Any) -> None:
+def fsync(fd: FileDescriptorLike) -> None:
     """``os.fsync`` of a slow disk."""
     time.sleep(random.uniform(0, 0.05))
-    _fsync(descriptor)
+    _fsync(fd)
 
 
 def replace(*names: Any, **options: Any) -> None:
