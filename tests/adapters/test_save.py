@@ -198,6 +198,6 @@ def test_values_that_cannot_be_written(tmp_path: Path, adapter: Adapter, problem
 def test_unknown_dialects_and_dtypes(tmp_path: Path) -> None:
     adapter = one(torch.ones(2, 1), torch.ones(1, 2), 1.0)
     with pytest.raises(AdapterError, match=r"unknown dialect 'webui' — use one of kohya, diffusers"):
-        save_adapter(adapter, tmp_path / "a.safetensors", "webui")  # type: ignore[arg-type]
+        save_adapter(adapter, tmp_path / "a.safetensors", "webui")  # type: ignore[arg-type]  # a wrong value is meant
     with pytest.raises(AdapterError, match=r"cannot be written as torch\.int8"):
         save_adapter(adapter, tmp_path / "a.safetensors", dtype=torch.int8)

@@ -108,7 +108,7 @@ def random_router(adapters: Sequence[Adapter], seed: int = 7) -> Router:
 
 def recipe(settings: dict[str, object], *weights: float, **more: object) -> Recipe:
     """A recipe from one of the settings above."""
-    return Recipe(weights=weights, **{**settings, **more})  # type: ignore[arg-type]
+    return Recipe.from_data({"weights": weights, **settings, **more})
 
 
 def low_rank(factors: Factors) -> LowRank:

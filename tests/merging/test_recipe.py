@@ -120,7 +120,7 @@ def test_a_recipe_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         recipe.seed = 2
     with pytest.raises(TypeError):
-        recipe.blocks[0]["IN"] = 1.0  # type: ignore[index]
+        recipe.blocks[0]["IN"] = 1.0  # type: ignore[index]  # a mapping that cannot be changed is meant
 
 
 BAD: list[tuple[dict[str, Any], str]] = [

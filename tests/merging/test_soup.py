@@ -73,7 +73,12 @@ def test_merges_that_help_are_averaged_and_others_are_not() -> None:
 
 def test_a_merge_that_changes_nothing_in_the_score_is_kept_and_each_is_scored_once() -> None:
     seen: list[Recipe] = []
-    soup = greedy_soup([noisy(0.3, i) for i in range(3)], lambda recipe: seen.append(recipe) or 1.0)  # type: ignore[func-returns-value]
+
+    def score(recipe: Recipe) -> float:
+        seen.append(recipe)
+        return 1.0
+
+    soup = greedy_soup([noisy(0.3, i) for i in range(3)], score)
     assert soup.chosen == (0, 1, 2)
     assert len(seen) == 3
     assert seen[-1] == soup.recipe

@@ -138,12 +138,8 @@ def test_a_finalist_that_fails_on_fresh_prompts_is_dropped_and_named(
     class Unlucky(Fragile):
         """Cannot render the stack on the six prompts of the confirmation."""
 
-        @property
-        def limit(self) -> float:  # type: ignore[override]
-            return 0.99 * stack if self.many else float("inf")
-
         def render(self, prompts: Sequence[Prompt], candidate: Candidate | None = None, *, tick: Tick = None) -> Tensor:
-            self.many = len(prompts) == 6
+            self.limit = 0.99 * stack if len(prompts) == 6 else math.inf
             return super().render(prompts, candidate, tick=tick)
 
     stack = _size(merge([load_adapter(path) for path in studio.sources[:2]], Recipe(method="linear", weights=(1.0, 1.0))))

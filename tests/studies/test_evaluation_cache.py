@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -172,9 +173,9 @@ def altered(whole: bytes, **changes: object) -> bytes:
     ],
     ids=["altered", "other key", "other format", "other JSON", "binary", "other content"],
 )
-def test_foreign_files_are_moved_aside(tmp_path: Path, change: object, reason: str) -> None:
+def test_foreign_files_are_moved_aside(tmp_path: Path, change: Callable[[bytes], bytes], reason: str) -> None:
     cache, path, whole = stored(tmp_path)
-    path.write_bytes(change(whole))  # type: ignore[operator]
+    path.write_bytes(change(whole))
     with pytest.warns(BrokenEvaluationWarning) as caught:
         assert cache.get(KEY) is None
     assert reason in str(caught[0].message)

@@ -118,15 +118,15 @@ def test_the_order_of_the_sources_can_be_given() -> None:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "message"),
+    ("trial", "message"),
     [
-        ({"weights": [1.0]}, r"trial 4: the recipe has 1 weights for 2 sources \(hero, style\)"),
-        ({"blocks": [{}, {}, {}]}, r"trial 4: the recipe has block weights for 3 sources instead of 2 \(hero, style\)"),
+        (record(4, weights=[1.0]), r"trial 4: the recipe has 1 weights for 2 sources \(hero, style\)"),
+        (record(4, blocks=[{}, {}, {}]), r"trial 4: the recipe has block weights for 3 sources instead of 2 \(hero, style\)"),
     ],
 )
-def test_a_recipe_that_does_not_fit_is_named(recipe: dict[str, object], message: str) -> None:
+def test_a_recipe_that_does_not_fit_is_named(trial: TrialRecord, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        trials_frame([record(4, **recipe)])  # type: ignore[arg-type]
+        trials_frame([trial])
 
 
 def test_both_files_hold_the_same_table(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import optuna
@@ -71,7 +72,7 @@ def test_trials_whose_commit_was_not_answered_are_queued_once(proxy: Proxy, thro
     proxy.lose_answer("INSERT INTO trials", 2)
     for number, label in enumerate(("a alone", "b alone", "stack")):
         trial = waiting_trial(label, {"weight": float(number)})
-        created = RetryPolicy(Quick())(lambda trial=trial, number=number: shared.writer.create(trial, number))  # type: ignore[misc]
+        created = RetryPolicy(Quick())(partial(shared.writer.create, trial, number))
         assert (created is None) == (number < 2)
     assert proxy.answers_to_lose == 0
     assert [(t.user_attrs, t.system_attrs[FIXED]) for t in shared.study.trials] == [

@@ -17,8 +17,8 @@ PROGRAM = (
 def started(seconds: float) -> subprocess.Popen[str]:
     """A worker whose run holds its standard input open."""
     command = [sys.executable, "-c", PROGRAM.format(seconds)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, text=True, env=os.environ | {STARTED_BY_RUN: "1"}, **pipes)  # type: ignore[call-overload, no-any-return]
+    pipe, environment = subprocess.PIPE, os.environ | {STARTED_BY_RUN: "1"}
+    return subprocess.Popen(command, text=True, env=environment, stdin=pipe, stdout=pipe, stderr=pipe)
 
 
 def test_one_whose_work_is_done_ends_while_the_run_goes_on() -> None:

@@ -35,7 +35,8 @@ def postgres(database: str) -> Iterator[SharedStudy]:
 @pytest.fixture(params=["journal", pytest.param("postgres", marks=pytest.mark.postgres)])
 def shared(request: pytest.FixtureRequest) -> SharedStudy:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    return request.getfixturevalue(request.param)  # type: ignore[no-any-return]
+    found: SharedStudy = request.getfixturevalue(request.param)
+    return found
 
 
 def proposal(shared: SharedStudy, method: str = "ties", weight: float = 0.1 + 0.2) -> FrozenTrial:

@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from optimizer.adapters import Adapter
 from optimizer.errors import RecipeError
 from optimizer.merging import merge
+from optimizer.merging.algebra.svd_retry import LinAlgError
 from tests.merging.samples import LOSSY, PATHS, assert_same_change, make_adapter, recipe
 
 SOURCES = (make_adapter(1), make_adapter(2))
@@ -32,7 +33,7 @@ class Failing(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in self.places and self.fails(args[0]):
             self.failed += 1
-            raise torch.linalg.LinAlgError("linalg.svd: the algorithm failed to converge")  # type: ignore[attr-defined]
+            raise LinAlgError("linalg.svd: the algorithm failed to converge")
         return func(*args, **(kwargs or {}))
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from optimizer.errors import BaseModelError, UsageError
 from optimizer.rendering import Loading, Prompt, Renderer, RenderSettings, draft_renderer, load_pipeline, load_renderer
+from optimizer.rendering.loading import Quantize
 from optimizer.rendering.pipeline_class import models_of
 from optimizer.rendering.pipelines.quantisation import quantisation, quantised_parts
 from tests.rendering.candidates.test_branches import change, farthest
@@ -74,9 +75,9 @@ def raw(renderer: Renderer) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("kind", ["int8", "fp8"])
-def test_a_base_is_quantised_as_it_is_loaded(flux: Path, kind: str) -> None:
+def test_a_base_is_quantised_as_it_is_loaded(flux: Path, kind: Quantize) -> None:
     pytest.importorskip("torchao")
-    renderer = load_renderer(str(flux), SETTINGS, Loading(device="cpu", quantize=kind))  # type: ignore[arg-type]
+    renderer = load_renderer(str(flux), SETTINGS, Loading(device="cpu", quantize=kind))
     assert isinstance(renderer, Renderer)
     assert quantised_parts(renderer.pipeline) == ["text_encoder_2", "transformer"]
     assert renderer.precision == "cpu torch.float32 branch quantised"

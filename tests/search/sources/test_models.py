@@ -191,7 +191,7 @@ def test_what_makes_no_sense_for_models_is_refused_in_a_line(tmp_path: Path) -> 
         with pytest.raises(UsageError, match=message):
             optimize(**options(tmp_path, [a, b], **dict([more])))
     with pytest.raises(UsageError, match="demo:neon: is no full model"):
-        optimize(**options(tmp_path, [a, "demo:neon"]))  # type: ignore[list-item]
+        optimize(**options(tmp_path, [a]) | {"sources": [a, "demo:neon"]})
     with pytest.raises(UsageError, match="svd cuts LoRAs to a rank, which models do not have"):
         optimize(**options(tmp_path, [a, b], base=base, methods=("svd",)))
     twin = tmp_path / "twin"
