@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from optimizer.calibration.live_model import LiveModel
 from optimizer.calibration.routed_modules import Routing
-from optimizer.calibration.trajectories import Points, encoded_rows, predicted
+from optimizer.calibration.trajectories import Points, batches, encoded_rows, predicted
 
 Moments = Mapping[str, Tensor]
 """Canonical module path → Σ z₁·z₂ᵀ / N over all tokens of all points, fp64, (Σr, Σr), where z = down_cat · x."""
@@ -29,7 +29,7 @@ def second_moments(model: LiveModel, points: Points, rows: Sequence[int], first:
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
     with model.modules.installed():
-        for some in _batches(rows, model.renderer.settings.batch):
+        for some in batches(points, torch.tensor(list(rows)), model.renderer.settings.batch):
             one = _hidden(model, points, some, first)
             two = one if second is None else _hidden(model, points, some, second)
             for path, z in one.items():
@@ -45,8 +45,3 @@ def _hidden(model: LiveModel, points: Points, rows: Tensor, routing: Routing) ->
     with model.modules.at(routing), model.modules.observed(lambda path, z: found.setdefault(path, []).append(z.flatten(0, -2))):
         predicted(model, points, rows, encoded_rows(model, points, rows))
     return {path: torch.cat(parts) for path, parts in found.items()}
-
-
-def _batches(rows: Sequence[int], size: int) -> Iterator[Tensor]:
-    for begin in range(0, len(rows), size):
-        yield torch.tensor(list(rows[begin : begin + size]))

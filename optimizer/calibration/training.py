@@ -11,7 +11,7 @@ from torch import Tensor
 from optimizer.calibration.activations import Moments
 from optimizer.calibration.live_model import LiveModel
 from optimizer.calibration.routed_modules import Routing
-from optimizer.calibration.trajectories import Points, alike, encoded_rows, predicted
+from optimizer.calibration.trajectories import Points, alike, batches, encoded_rows, predicted
 from optimizer.calibration.whitening import Whitening
 from optimizer.errors import TrialError
 from optimizer.rendering.memory.oom import attempt
@@ -170,8 +170,9 @@ class _Gradients:
 
 def mean_loss(model: LiveModel, points: Points, rows: Tensor, routing: Mapping[str, Tensor]) -> float:
     """Returns the mean squared difference of guided outputs at some points."""
+    total = 0.0
     with torch.no_grad(), model.modules.installed(), model.modules.at(routing):
-        found = [
-            predicted(model, points, some, encoded_rows(model, points, some)) for some in torch.split(rows, model.renderer.settings.batch)
-        ]
-    return float((torch.cat(found).cpu() - points.target[rows]).square().mean())
+        for some in batches(points, rows, model.renderer.settings.batch):
+            found = predicted(model, points, some, encoded_rows(model, points, some)).cpu()
+            total += float((found - points.target[some]).square().flatten(1).mean(dim=1).sum())
+    return total / len(rows)

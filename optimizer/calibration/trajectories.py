@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -106,6 +106,13 @@ def alike(points: Points, count: int, generator: torch.Generator) -> Tensor:
     first = torch.randint(len(points), (1,), generator=generator)
     pool = (lengths == lengths[first]).nonzero()[:, 0]
     return pool[torch.randint(len(pool), (count,), generator=generator)]
+
+
+def batches(points: Points, rows: Tensor, size: int) -> Iterator[Tensor]:
+    """Yields the positions of points in batches whose prompts have text states of equal length."""
+    lengths = points.lengths[points.prompt[rows]]
+    for one in torch.unique(lengths):
+        yield from torch.split(rows[lengths == one], size)
 
 
 def predicted(model: LiveModel, points: Points, rows: Tensor, encoded: Encoded) -> Tensor:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 
 @contextmanager
@@ -15,3 +16,19 @@ def progress_bar(title: str, errors: Console) -> Iterator[Callable[[int, int], N
     with Progress(console=errors, transient=True, disable=not errors.is_terminal) as progress:
         bar = progress.add_task(title)
         yield lambda done, total: progress.update(bar, completed=done, total=total)
+
+
+@contextmanager
+def solving_bar(errors: Console) -> Iterator[Callable[[str, int, int, float], None]]:
+    """Yields the callback that shows what a solver does, with its loss and the time left; off a terminal nothing is shown."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f}"), TimeRemainingColumn())
+    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
+        bars: dict[str, TaskID] = {}
+
+        def show(what: str, done: int, total: int, loss: float) -> None:
+            if what not in bars:
+                bars[what] = progress.add_task(what, total=total)
+            text = what if math.isnan(loss) else f"{what}, loss {loss:.3f}"
+            progress.update(bars[what], description=text, completed=done, total=total)
+
+        yield show

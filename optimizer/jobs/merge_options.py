@@ -33,7 +33,9 @@ class _Common(BaseModel):
         default=None, description="Of models: how far from the first to the second, or how much of a difference to add."
     )
     method: str | None = Field(
-        default=None, description="Merge method, see docs/methods.md; linear where not given. soup: the mean of the best merges of a study."
+        default=None,
+        description="Merge method, see docs/methods.md; linear where not given. soup: the mean of the best merges of a study; "
+        "distill, zip, ssr, iteris: solved on the base model.",
     )
     blocks: tuple[str, ...] = Field(
         default=(),
@@ -69,6 +71,9 @@ class MergeOptions(_Parametrised):
     """Options of one merge, among them every parameter of every method; what is not given comes from the recipe, else from the method."""
 
     seed: int | None = Field(default=None, description="Seeds random masks.")
+    solve_steps: int = Field(
+        default=150, ge=1, le=100_000, description="Steps of training of the methods distill and zip; more take longer and come nearer."
+    )
     dtype: Dtype | None = Field(default=None, description="Number format of the file; fp16 where not given.")
     dialect: Literal["kohya", "diffusers", "comfyui"] | None = Field(
         default=None, description="Key names of the file; kohya where not given."

@@ -6,6 +6,7 @@ The module is imported when the command is, because its options derive from the 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.console import Console
 
-from optimizer.cli.progress import progress_bar
+from optimizer.cli.progress import progress_bar, solving_bar
 from optimizer.cli.quiet import hush
 from optimizer.errors import UsageError
 
@@ -47,6 +48,8 @@ def merge(
         raise UsageError("LoRAs have no alpha to merge at", where="--alpha", remedy="give --weights, or --kind model")
     if options.method == "soup":
         return _merge_study(recipe, options, errors, as_json=json_)
+    if recipe is None and options.method in ("distill", "zip", "ssr", "iteris"):
+        return _merge_solved(options, errors, as_json=json_)
     with errors.status("reading…") if errors.is_terminal else nullcontext():
         from optimizer.cli.tables.merge import idle_blocks, merge_facts, print_merge
         from optimizer.jobs.merge_plan import plan
@@ -87,6 +90,28 @@ def _merge_study(study: Path | None, options: MergeOptions, errors: Console, *, 
     else:
         print_soup(made, Console(highlight=False))
         print_merge(made.plan, found, Console(highlight=False))
+    return 0
+
+
+def _merge_solved(options: MergeOptions, errors: Console, *, as_json: bool) -> int:
+    with errors.status("loading…") if errors.is_terminal else nullcontext():
+        from optimizer.cli.tables.merge import merge_facts, print_merge
+        from optimizer.jobs.merge_write import write_merge
+        from optimizer.jobs.solved_merge import solved_merge
+    with solving_bar(errors) as progress:
+        made = solved_merge(options, progress)
+    _warn(made.plan.warnings, errors)
+    with progress_bar("merging…", errors) as tick:
+        found = write_merge(made.plan, options, tick=tick)
+    facts = {"solved": made.method, "prompts": made.prompts, "seconds_solving": round(made.seconds, 1)}
+    facts |= {} if math.isnan(made.loss) else {"loss": made.loss}
+    if as_json:
+        print(json.dumps(merge_facts(made.plan, found) | facts, allow_nan=False))
+    else:
+        loss = "" if math.isnan(made.loss) else f", loss {made.loss:.4g}"
+        out = Console(highlight=False)
+        out.print(f"solved by {made.method} on {made.prompts} prompts in {made.seconds:.0f} s{loss}", markup=False)
+        print_merge(made.plan, found, out)
     return 0
 
 
