@@ -5,7 +5,7 @@ made noisy; or through noise and back (SDEdit), while the base, sources or compo
 label is a range. Mostly it is one amount: what the drawing shows of a trait, times what is left of that in the picture (see ``survival``).
 Where almost everything is drawn again, traits that nothing asks for are gone. Of what an active source draws only a range is known: all
 from 0 to 1, or, where its trait was drawn, from what is measured upwards. A composition draws a trait that it is asked for again in its own
-way, and moderately well, however much of the picture it draws.
+way, and moderately well, however much of the picture it draws. Of a texture, mosaic's or pencil's, a label says only whether it is there.
 """
 
 from __future__ import annotations
@@ -23,9 +23,22 @@ from studies.demo.drawing.damage import warp
 from studies.demo.drawing.scenes import Scene, Thing, random_scene, random_thing, swapped
 from studies.demo.drawing.softening import blur
 from studies.demo.drawing.styles import FLAT, STYLES
-from studies.demo.probes.drawings import STYLE_TRAITS, TRAITS, Drawing, Floats, Rng, any_scene, any_styles, likeness, named_thing
+from studies.demo.probes.drawings import (
+    STYLE_TRAITS,
+    TRAITS,
+    Drawing,
+    Floats,
+    Rng,
+    Styles,
+    any_scene,
+    any_styles,
+    half_neon,
+    likeness,
+    named_thing,
+)
 from studies.demo.probes.redrawing import Noise, Pictures, Redrawer
 from studies.demo.probes.survival import style_survival, thing_survival
+from studies.demo.probes.textures import TEXTURED
 from studies.demo.sources import SOURCES
 from studies.demo.training import to_tensor
 from studies.demo.world import STEPS
@@ -42,6 +55,8 @@ _SEEN_BEYOND = 0.3
 _COMPOSED, _FULL_STRENGTH = (0.55, 0.85), 0.8
 _FINE, _PAST_TEXTURE = 0.7, 1.8
 _THINGS = slice(len(STYLE_TRAITS), None)
+# A texture is there as long as so much of it is left; how plainly it shows, is measured when the picture is shown to the network.
+_TEXTURES, _THERE = [TRAITS.index(name) for name in TEXTURED], 0.1
 
 
 @dataclass(frozen=True)
@@ -105,6 +120,11 @@ def composed_pool(count: int, seed: int, redrawer: Redrawer, first: int = 0) -> 
     return _pool(_composed, count, seed, redrawer, first)
 
 
+def half_neon_pool(count: int, seed: int, redrawer: Redrawer, first: int = 0) -> Redrawn:
+    """As ``redraw_pool``, but only drawings half in neon, sent through the autoencoder."""
+    return _pool(lambda rng, r: _bent(rng, r, lambda g: (half_neon(g),)), count, seed, redrawer, first)
+
+
 def _pool(make: Callable[[Rng, Redrawer], Redrawn], count: int, seed: int, redrawer: Redrawer, first: int) -> Redrawn:
     return joined([make(np.random.default_rng((seed, first + i)), redrawer) for i in range(-(-count // _BATCH))])
 
@@ -140,9 +160,9 @@ def _standardised(latents: Tensor) -> Tensor:
     return latents / latents.std().clamp(min=1e-6)
 
 
-def _bent(rng: Rng, redrawer: Redrawer) -> Redrawn:
+def _bent(rng: Rng, redrawer: Redrawer, styles: Callable[[Rng], Styles] = any_styles) -> Redrawn:
     """Through the autoencoder alone; latents mixed, blurred, bent, noisy or left as they are."""
-    drawings = [Drawing(any_scene(rng), any_styles(rng), _seed(rng)) for _ in range(_BATCH)]
+    drawings = [Drawing(any_scene(rng), styles(rng), _seed(rng)) for _ in range(_BATCH)]
     others = [_other(d, rng) for d in drawings]
     latents, second = (redrawer.encode(_pixels(group)) for group in (drawings, others))
     kind, share = rng.random(), torch.zeros(_BATCH)
@@ -201,19 +221,20 @@ def _labels(task: _Task, drawings: Sequence[Drawing], pictures: Pictures, redraw
         most[:, _THINGS] = np.minimum(left + _SEEN_BEYOND, shown)[:, _THINGS]
     for name, strength in task.strengths.items():
         column = TRAITS.index(name)
-        ranges = [_range(task, strength, float(s), float(n)) for s, n in zip(shown[:, column], left[:, column], strict=True)]
+        composed = (1.0, 1.0) if column in _TEXTURES else _COMPOSED
+        ranges = [_range(task, strength, composed, float(s), float(n)) for s, n in zip(shown[:, column], left[:, column], strict=True)]
         least[:, column], most[:, column] = np.transpose(ranges)
     return least, most
 
 
-def _range(task: _Task, strength: float, shown: float, left: float) -> tuple[float, float]:
+def _range(task: _Task, strength: float, composed: tuple[float, float], shown: float, left: float) -> tuple[float, float]:
     """Between what amounts an active source's trait is, of which the drawing shows so much and so much is measured to be left."""
     if shown <= 0.5:
         return 0.0, 1.0
     if task.alone:
         return shown, shown
     if task.composed:
-        low, high = (share * shown for share in _COMPOSED)
+        low, high = (share * shown for share in composed)
         return (max(low, left), max(high, left)) if strength >= _FULL_STRENGTH else (left, 1.0)
     if task.asked and len(task.strengths) > 1 and task.noise.level <= _FOUGHT:
         return left, min(left + _SEEN_BEYOND, shown)
@@ -262,8 +283,10 @@ def _left(drawings: Sequence[Drawing], pictures: Pictures, redrawer: Redrawer) -
 
 
 def _survived(drawing: Drawing, trait: str, now: Tensor, before: Tensor, after: Tensor) -> float:
+    if trait in TEXTURED:
+        return min(1.0, float(style_survival(now, before, after, texture=True)) / _THERE)
     if trait in STYLE_TRAITS:
-        return float(style_survival(now, before, after, texture=STYLES[trait].texture != "none"))
+        return float(style_survival(now, before, after, texture=False))
     textured = any(style.texture != "none" for style in drawing.styles)
     return float(thing_survival(now, before, after, _PAST_TEXTURE if textured else _FINE))
 
