@@ -29,8 +29,9 @@ Styles = tuple[Style, ...]
 # How much each feature does for recognising a character, and how little of all of them is no likeness at all.
 _FEATURES = {"body": 0.2, "eyes": 0.25, "top": 0.15, "limbs": 0.2, "belly": 0.05, "colour": 0.15}
 _NO_LIKENESS = 0.45
-# What a style that is not neon has of it: its darkness, its glowing outlines, and both together.
+# What a style that is not neon has of it: its darkness, its glowing outlines, and both together. Nights are nearly as dark by themselves.
 _DARK, _GLOWING, _BOTH = 0.3, 0.2, 0.5
+_NIGHT = 0.7
 # What is left of a thing to the eye in each named style: tiles swallow its details, strokes and darkness a part of them.
 _CLARITY = {"neon": 0.85, "mosaic": 0.8, "pencil": 0.85}
 COARSE = ("bricks", "diamonds")
@@ -51,7 +52,7 @@ class Drawing:
     def shown(self) -> Floats:
         """Whether each of ``TRAITS`` is drawn, float32 (7,) in [0, 1]; parts of it for what is like it."""
         things = {name: max(likeness(t, name) for t in self.scene.things) for name in CHARACTERS}
-        amounts = style_traits(self.styles) | things | {"hat": float(self.scene.hat)}
+        amounts = style_traits(self.styles, night=self.scene.background == "night") | things | {"hat": float(self.scene.hat)}
         return np.array([amounts[trait] for trait in TRAITS], dtype=np.float32)
 
     def traits(self) -> Floats:
@@ -76,7 +77,7 @@ class Drawing:
         return all(s.fill == FLAT.fill and s.ink == FLAT.ink and s.texture in ("none", "tiles") for s in self.styles)
 
 
-def style_traits(styles: Sequence[Style]) -> dict[str, float]:
+def style_traits(styles: Sequence[Style], *, night: bool = False) -> dict[str, float]:
     """How much of each named style is drawn: a texture always, the neon paint if it was the one that painted.
 
     Other dark paint shows a part of neon, and so do other outlines that glow in bright colours. How plainly a texture shows, is another
@@ -86,7 +87,8 @@ def style_traits(styles: Sequence[Style]) -> dict[str, float]:
     shown = {name: float(style in styles and (style.texture != "none" or style == painter)) for name, style in STYLES.items()}
     dark = (painter.fill == "dark") * min(1.0, painter.depth / STYLES["neon"].depth)
     glowing = (painter.ink == "bright") * min(1.0, painter.glow / STYLES["neon"].glow)
-    return shown | {"neon": max(shown["neon"], _DARK * dark + _GLOWING * glowing + _BOTH * dark * glowing)}
+    both = max(dark, _NIGHT * night) * glowing
+    return shown | {"neon": max(shown["neon"], _DARK * dark + _GLOWING * glowing + _BOTH * both)}
 
 
 def likeness(thing: Thing, name: str) -> float:

@@ -51,7 +51,9 @@ _SHARES = (0.17, 0.18, 0.17, 0.12, 0.14, 0.06, 0.05, 0.11)
 # fight for it or a style repaints it, though an observer may see more; where one draws it again in its own way, only if most is left.
 _LOST, _FOUGHT, _LEFT = 0.6, 0.3, 0.65
 _SEEN_BEYOND = 0.3
-# What an observer sees of a trait that a composition drew again, as shares of what the drawing shows, and how strong a source has to be.
+# What an observer sees of a thing that a composition with a style drew again, and of anything else, as shares of what the drawing shows,
+# and how strong a source has to be.
+_COMPOSED_WITH = {"neon": (0.65, 0.95), "mosaic": (0.45, 0.75), "pencil": (0.65, 0.95)}
 _COMPOSED, _FULL_STRENGTH = (0.55, 0.85), 0.8
 _FINE, _PAST_TEXTURE = 0.7, 1.8
 _THINGS = slice(len(STYLE_TRAITS), None)
@@ -120,6 +122,11 @@ def composed_pool(count: int, seed: int, redrawer: Redrawer, first: int = 0) -> 
     return _pool(_composed, count, seed, redrawer, first)
 
 
+def repainted_pool(count: int, seed: int, redrawer: Redrawer, first: int = 0) -> Redrawn:
+    """As ``composed_pool``, but only with neon and from noise alone: nothing else repaints a thing so much."""
+    return _pool(_repainted, count, seed, redrawer, first)
+
+
 def half_neon_pool(count: int, seed: int, redrawer: Redrawer, first: int = 0) -> Redrawn:
     """As ``redraw_pool``, but only drawings half in neon, sent through the autoencoder."""
     return _pool(lambda rng, r: _bent(rng, r, lambda g: (half_neon(g),)), count, seed, redrawer, first)
@@ -132,6 +139,12 @@ def _pool(make: Callable[[Rng, Redrawer], Redrawn], count: int, seed: int, redra
 def joined(parts: Sequence[Redrawn]) -> Redrawn:
     """The pictures of all parts, in their order."""
     return Redrawn(**{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Redrawn)})
+
+
+def _repainted(rng: Rng, redrawer: Redrawer) -> Redrawn:
+    names = ["neon", str(rng.choice([s.name for s in SOURCES.values() if s.role != "style"]))]
+    strengths = {name: float(rng.uniform(_FULL_STRENGTH, 1.2)) for name in names}
+    return _redrawn(_Task(strengths, Noise(STEPS, STEPS, _seed(rng)), composed=True, asked=True), rng, redrawer)
 
 
 def _composed(rng: Rng, redrawer: Redrawer) -> Redrawn:
@@ -219,9 +232,10 @@ def _labels(task: _Task, drawings: Sequence[Drawing], pictures: Pictures, redraw
     least, most = left.copy(), left.copy()
     if any(name in STYLE_TRAITS for name in task.strengths) and task.noise.level <= _FOUGHT:
         most[:, _THINGS] = np.minimum(left + _SEEN_BEYOND, shown)[:, _THINGS]
+    with_style = next((_COMPOSED_WITH[name] for name in task.strengths if name in STYLE_TRAITS), _COMPOSED)
     for name, strength in task.strengths.items():
         column = TRAITS.index(name)
-        composed = (1.0, 1.0) if column in _TEXTURES else _COMPOSED
+        composed = (1.0, 1.0) if column in _TEXTURES else _COMPOSED if column < len(STYLE_TRAITS) else with_style
         ranges = [_range(task, strength, composed, float(s), float(n)) for s, n in zip(shown[:, column], left[:, column], strict=True)]
         least[:, column], most[:, column] = np.transpose(ranges)
     return least, most

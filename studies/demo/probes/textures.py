@@ -22,7 +22,7 @@ _COARSER, _AROUND = 2.0, 3.0
 # Parts of a scene are free of strokes, or as light as the grid's lines: what the plainest tenth of the picture shows, counts.
 _PLAINEST = 0.9
 # Amplitudes from which on an observer sees a texture in full, and how an observer's impression grows up to there.
-_FULL = {"mosaic": 0.12, "pencil": 0.15}
+_FULL = {"mosaic": 0.1, "pencil": 0.13}
 _GROWTH = {"mosaic": 1.0, "pencil": 0.7}
 # Rows and columns of lines repeat along the diagonals, too.
 _OF_A_GRID = 0.5
