@@ -111,7 +111,7 @@ def test_how_much_of_a_thing_a_composition_shows_depends_on_the_style(redrawer: 
 @pytest.mark.parametrize("name", TEXTURED)
 def test_a_texture_is_there_or_not(redrawer: Redrawer, name: str) -> None:
     styled = replace(OWL, styles=(STYLES[name],))
-    least, most = _labels(redrawer, 2, 20, styled)
+    least, most = _labels(redrawer, 1, 20, styled)
     assert least[name] == most[name] == 1
     assert _labels(redrawer, STEPS, STEPS, styled)[1][name] == 0
     composed = _labels(redrawer, STEPS, STEPS, styled, composed=True, **{name: 1.0, "owl": 1.0})
