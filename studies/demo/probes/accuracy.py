@@ -38,9 +38,10 @@ def accuracy(probes: Probes, count: int = 3000, seed: int = 77) -> dict[str, flo
     """Accuracies on ``count`` pictures in every sort of style and a third as many plain ones.
 
     A trait's accuracy is balanced: the mean of the shares of pictures with and without it that are read right at threshold
-    0.5, each over pictures that clearly show it or clearly do not; a texture as clearly as it is drawn and ``visible``. Some random styles leave next to nothing to be seen: in
-    them, a character or hat counts as clearly shown only where at least 40 pixels change when it is taken away and where no
-    bricks or diamonds, whose cells are all larger than the mosaic's, break up its shape.
+    0.5, each over pictures that clearly show it or clearly do not; a texture is shown as plainly as it is ``visible``. Some
+    random styles leave next to nothing to be seen: in them, a character or hat counts as clearly shown only where at least 40
+    pixels change when it is taken away and where no bricks or diamonds, whose cells are all larger than the mosaic's, break up
+    its shape.
 
     Returns:
         ``TRAIT`` → accuracy over all pictures; ``TRAIT in SUBSET`` → within one of ``SUBSETS``; ``objects``, ``colours`` →
