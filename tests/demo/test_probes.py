@@ -15,7 +15,7 @@ from studies.demo.drawing.softening import blur
 from studies.demo.drawing.styles import FLAT, STYLES
 from studies.demo.probes import training as module
 from studies.demo.probes.accuracy import GRADES, accuracy, blends, grades, smears, stacked
-from studies.demo.probes.drawings import TRAITS, Drawing, Styles, style_traits
+from studies.demo.probes.drawings import TRAITS, Drawing, Styles
 from studies.demo.probes.network import ASSET, Probes, load_probes
 from studies.demo.probes.redrawing import Redrawer, load_redrawer
 from studies.demo.probes.textures import TEXTURED
@@ -112,11 +112,11 @@ def test_readings_grow_with_the_amount_shown(probes: Probes) -> None:
 @pytest.mark.parametrize("trait", TEXTURED)
 def test_faint_textures_read_in_part(probes: Probes, trait: str) -> None:
     plain, textured = (_scenes(style).float() for style in ((FLAT,), (STYLES[trait],)))
-    faint = [(plain + (textured - plain) * share).round().to(torch.uint8) for share in (0, 0.08, 0.16, 0.3, 1)]
+    faint = [(plain + (textured - plain) * share).round().to(torch.uint8) for share in (0, 0.15, 0.3, 1)]
     means = [float(probes.read(images).traits[trait].mean()) for images in faint]
     assert means == sorted(means)
-    assert 0.1 < means[1] < 0.4
-    assert 0.2 < means[2] < 0.7
+    assert means[0] < 0.05 < means[1] < 0.5
+    assert 0.2 < means[2] < 0.8
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["drawn", "through the autoencoder"])
@@ -126,23 +126,23 @@ def test_pencils_colours_under_tiles_are_no_pencil(probes: Probes, redrawer: Red
     assert float(traits["mosaic"].quantile(0.05)) > 0.7
 
 
-def test_pencils_colours_without_strokes_are_no_pencil(probes: Probes, redrawer: Redrawer) -> None:
+def test_pencils_colours_without_strokes_are_no_pencil(probes: Probes) -> None:
     washed = blur(_scenes((STYLES["pencil"],)).float(), 1.8).round().to(torch.uint8)
-    for again in (False, True):
-        assert float(probes.read(_through(redrawer, washed, again=again)).traits["pencil"].mean()) < 0.3
+    assert float(probes.read(washed).traits["pencil"].quantile(0.95)) < 0.3
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["drawn", "through the autoencoder"])
 def test_half_neon_reads_in_part(probes: Probes, redrawer: Redrawer, *, again: bool) -> None:
     neon = STYLES["neon"]
-    halves = {"dim": replace(neon, depth=neon.depth / 2), "faint": replace(neon, glow=neon.glow / 2), "glow": replace(neon, depth=0.0)}
-    day = {
+    styles = {"whole": neon, "dim": replace(neon, depth=neon.depth / 2), "faint": replace(neon, glow=neon.glow / 2), "glow": replace(neon, depth=0.0)}
+    read = {
         name: float(probes.read(_through(redrawer, _scenes((style,), night=False), again=again)).traits["neon"].mean())
-        for name, style in halves.items()
+        for name, style in styles.items()
     }
-    for name, style in halves.items():
-        assert day[name] == pytest.approx(style_traits([style])["neon"], abs=0.2), name
-    assert day["glow"] < min(day["dim"], day["faint"])
+    assert read["whole"] > 0.9
+    assert 0.3 < read["faint"] < 0.9
+    assert 0.1 < read["dim"] < 0.7
+    assert read["glow"] < min(0.3, read["dim"], read["faint"])
 
 
 def _scenes(styles: Styles, n: int = 40, *, night: bool = True) -> torch.Tensor:

@@ -53,10 +53,15 @@ def amplitudes(images: Tensor) -> Tensor:
     Returns:
         (4, n, h, w): down, across, along the rising and along the falling diagonal.
     """
-    grey = (images * torch.tensor(_LUMA).to(images)[:, None, None]).sum(dim=1, keepdim=True) / 2
+    grey = brightness(images)
     fine = grey - blur(grey, _COARSER)
     y, x = torch.meshgrid(*(torch.arange(size).to(images) for size in images.shape[-2:]), indexing="ij")
     phases = torch.stack([y, x, x + y, x - y]) * (2 * math.pi / _PERIOD)
     waves = torch.cat([phases.cos(), phases.sin()])[None]
     cos, sin = blur(fine * waves, _AROUND).chunk(2, dim=1)
     return (2 * (cos.square() + sin.square()).sqrt()).transpose(0, 1)
+
+
+def brightness(images: Tensor) -> Tensor:
+    """Brightness (n, 1, h, w) in [0, 1] of pictures (n, 3, h, w) in [-1, 1]."""
+    return (images * torch.tensor(_LUMA).to(images)[:, None, None]).sum(dim=1, keepdim=True) / 2 + 0.5
