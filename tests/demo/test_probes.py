@@ -106,7 +106,7 @@ def test_readings_grow_with_the_amount_shown(probes: Probes) -> None:
         assert means[0] < 0.1
         assert means[-1] > 0.9
         middle = means[GRADES.index(0.5)]
-        assert middle > 0.7 if trait in TEXTURED else abs(middle - 0.5) < 0.37, trait  # half of a grid's strength is seen as most of it
+        assert middle > 0.55 if trait in TEXTURED else abs(middle - 0.5) < 0.37, trait  # half of a grid's strength is seen as most of it
 
 
 @pytest.mark.parametrize("trait", TEXTURED)
