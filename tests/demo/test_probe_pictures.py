@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from studies.demo.drawing.characters import CHARACTERS, random_character
 from studies.demo.drawing.scenes import Scene, Thing, swapped
 from studies.demo.drawing.styles import FLAT, STYLES, Style, random_style
-from studies.demo.probes.drawings import TRAITS, Drawing, any_scene, any_styles, draw_pool, likeness, style_traits, two_styles
+from studies.demo.probes.drawings import TRAITS, Drawing, any_scene, any_styles, draw_pool, half_neon, likeness, style_traits, two_styles
 
 BALL = Scene((Thing("ball", "red"),), "night", "left")
 
@@ -78,10 +78,32 @@ def test_likeness_falls_with_every_replaced_feature(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fill", "ink", "glow", "amount"), [("dark", "white", 0, 0.3), ("flat", "bright", 0.6, 0.2), ("flat", "bright", 0, 0)]
+    ("fill", "ink", "glow", "depth", "amount"),
+    [
+        ("dark", "white", 0, 0.86, 0.3),
+        ("dark", "white", 0, 0.43, 0.15),
+        ("flat", "bright", 0.85, 0, 0.2),
+        ("flat", "bright", 0, 0, 0),
+        ("dark", "bright", 0.85, 0.43, 0.6),
+        ("dark", "bright", 0.85, 0.86, 1),
+    ],
 )
-def test_dark_paint_and_glowing_outlines_are_a_part_of_neon(fill: str, ink: str, glow: float, amount: float) -> None:
-    assert style_traits([Style(fill, ink, glow=glow)]) == {"neon": amount, "mosaic": 0, "pencil": 0}
+def test_dark_paint_and_glowing_outlines_are_a_part_of_neon(fill: str, ink: str, glow: float, depth: float, amount: float) -> None:
+    assert style_traits([Style(fill, ink, glow=glow, depth=depth)]) == {"neon": pytest.approx(amount), "mosaic": 0, "pencil": 0}
+
+
+def test_outlines_that_glow_at_night_are_more_of_neon_than_by_day() -> None:
+    glowing = (Style("flat", "bright", glow=0.85),)
+    day, night = (Drawing(replace(BALL, background=place), glowing, 0).traits()[0] for place in ("snow", "night"))
+    assert 0 < day < 0.5 < night < 1
+    assert Drawing(BALL, (FLAT,), 0).traits()[0] == 0
+
+
+def test_half_neon_is_between_nothing_and_neon() -> None:
+    rng = np.random.default_rng(4)
+    amounts = [style_traits([half_neon(rng)])["neon"] for _ in range(200)]
+    assert min(amounts) < 0.15
+    assert max(amounts) > 0.8
 
 
 @pytest.mark.parametrize("name", STYLES)
@@ -126,7 +148,8 @@ def test_pairs_that_fade_share_all_but_the_trait() -> None:
     assert fading.any()
     assert not fading.all()
     assert np.array_equal(pool.background[fading, 0], pool.background[fading, 1])
-    assert (pool.traits[fading].max(axis=(1, 2)) == 1).all()
+    assert (pool.traits[fading].max(axis=(1, 2)) > 0).all()
+    assert np.mean(pool.traits[fading].max(axis=(1, 2)) == 1) > 0.7
 
 
 def test_a_pool_is_the_same_for_the_same_seed() -> None:

@@ -13,7 +13,8 @@ from studies.demo.drawing.styles import FLAT, STYLES
 from studies.demo.probes import redrawn as module
 from studies.demo.probes.drawings import STYLE_TRAITS, TRAITS, Drawing
 from studies.demo.probes.redrawing import Noise, Redrawer, load_redrawer
-from studies.demo.probes.redrawn import redraw_pool, without
+from studies.demo.probes.redrawn import half_neon_pool, redraw_pool, repainted_pool, without
+from studies.demo.probes.textures import TEXTURED
 from studies.demo.world import ASSETS, STEPS, demo_base
 
 OWL = Drawing(Scene((Thing("owl", character=CHARACTERS["owl"]),), "room"), (FLAT,), 3)
@@ -96,6 +97,40 @@ def test_a_composition_draws_what_it_is_asked_for_moderately_well(redrawer: Redr
     assert most["robot"] == 0
     weak = _labels(redrawer, steps, 10, neon, composed=True, neon=1.0, owl=0.5)
     assert weak[1]["owl"] == 1
+
+
+@pytest.mark.parametrize(("style", "low", "high"), [("neon", 0.65, 0.95), ("mosaic", 0.5, 0.8), ("pencil", 0.65, 0.95)])
+def test_how_much_of_a_character_a_composition_shows_depends_on_the_style(redrawer: Redrawer, style: str, low: float, high: float) -> None:
+    drawing = replace(OWL, styles=(STYLES[style],))
+    shown = dict(zip(TRAITS, drawing.traits(), strict=True))["owl"]
+    least, most = _labels(redrawer, STEPS, STEPS, drawing, composed=True, **{style: 1.0, "owl": 1.0})
+    assert least["owl"] == pytest.approx(low * shown)
+    assert most["owl"] == pytest.approx(high * shown)
+
+
+@pytest.mark.parametrize("name", TEXTURED)
+def test_a_texture_is_there_or_not(redrawer: Redrawer, name: str) -> None:
+    styled = replace(OWL, styles=(STYLES[name],))
+    least, most = _labels(redrawer, 1, 20, styled)
+    assert least[name] == most[name] == 1
+    assert _labels(redrawer, STEPS, STEPS, styled)[1][name] == 0
+    composed = _labels(redrawer, STEPS, STEPS, styled, composed=True, **{name: 1.0, "owl": 1.0})
+    assert composed[0][name] == composed[1][name] == 1
+
+
+def test_half_neon_that_goes_through_the_autoencoder_is_known(redrawer: Redrawer) -> None:
+    found = half_neon_pool(1, 3, redrawer)
+    assert np.array_equal(found.least, found.most)
+    neon = found.most[:, TRAITS.index("neon")]
+    assert len(set(neon.tolist())) > module._BATCH // 2
+    assert 0 <= neon.min() < neon.max() <= 1
+
+
+def test_characters_that_neon_repaints_are_drawn_from_noise(redrawer: Redrawer) -> None:
+    found = repainted_pool(1, 2, redrawer)
+    things = found.most[:, len(STYLE_TRAITS) :]
+    assert (things.max(axis=0) > 0.5).sum() == 1
+    assert (found.most[:, TRAITS.index("mosaic")] == 0).all()
 
 
 def test_noise_shows_nothing(redrawer: Redrawer) -> None:

@@ -28,6 +28,7 @@ class Style:
         ink: the outline around things, one of ``INKS``; ``own`` is a darker shade of the part.
         width: outline width, a share of the picture's width.
         glow: brightness of the outline's halo, 0 to 1.
+        depth: share of darkness in dark fills, 0 to 1.
         texture: what is done to the pixels, one of ``TEXTURES``.
         pitch: size of the texture's elements, a share of the picture's width.
         first, second: the colours that duotone fills, grout and strokes take.
@@ -41,12 +42,13 @@ class Style:
     pitch: float = 0.08
     first: RGB = DARK
     second: RGB = LIGHT
+    depth: float = 0.86
 
     def fill_colour(self, colour: RGB) -> RGB:
         """The colour that a part of this colour is filled with."""
         match self.fill:
             case "dark":
-                return mix(colour, (10, 8, 26), 0.86)
+                return mix(colour, (10, 8, 26), self.depth)
             case "pastel":
                 return mix(colour, LIGHT, 0.55)
             case "duotone":

@@ -18,10 +18,12 @@ from studies.demo.drawing.softening import blur
 from studies.demo.drawing.styles import FLAT, STYLES, random_style
 from studies.demo.probes.drawings import COARSE, STYLE_TRAITS, TRAITS, Drawing, Rng, Styles, named_thing, style_traits, two_styles
 from studies.demo.probes.network import Probes
+from studies.demo.probes.textures import TEXTURED, visible
 
 SUBSETS = ("plain", *STYLES, "random", "two")
 GRADES = (0.0, 0.25, 0.5, 0.75, 1.0)
 _CLEAR_LOW, _CLEAR_HIGH = 0.2, 0.9
+_TEXTURES = [TRAITS.index(name) for name in TEXTURED]
 _SEEN_CONTRAST, _SEEN_PIXELS = 30, 40
 
 
@@ -36,9 +38,10 @@ def accuracy(probes: Probes, count: int = 3000, seed: int = 77) -> dict[str, flo
     """Accuracies on ``count`` pictures in every sort of style and a third as many plain ones.
 
     A trait's accuracy is balanced: the mean of the shares of pictures with and without it that are read right at threshold
-    0.5, each over pictures that clearly show it or clearly do not. Some random styles leave next to nothing to be seen: in
-    them, a character or hat counts as clearly shown only where at least 40 pixels change when it is taken away and where no
-    bricks or diamonds, whose cells are all larger than the mosaic's, break up its shape.
+    0.5, each over pictures that clearly show it or clearly do not; a texture is shown as plainly as it is ``visible``. Some
+    random styles leave next to nothing to be seen: in them, a character or hat counts as clearly shown only where at least 40
+    pixels change when it is taken away and where no bricks or diamonds, whose cells are all larger than the mosaic's, break up
+    its shape.
 
     Returns:
         ``TRAIT`` → accuracy over all pictures; ``TRAIT in SUBSET`` → within one of ``SUBSETS``; ``objects``, ``colours`` →
@@ -47,8 +50,10 @@ def accuracy(probes: Probes, count: int = 3000, seed: int = 77) -> dict[str, flo
     """
     rng = np.random.default_rng(seed)
     samples = [_sample(rng, SUBSETS[i % len(SUBSETS)]) for i in range(count)]
-    read = torch.stack(list(probes.read(stacked([s.drawing for s in samples])).traits.values()), dim=1).numpy()
+    images = stacked([s.drawing for s in samples])
+    read = torch.stack(list(probes.read(images).traits.values()), dim=1).numpy()
     truth = np.stack([s.drawing.shown() for s in samples])
+    truth[:, _TEXTURES] *= visible(images.float() / 127.5 - 1).numpy()
     judged = np.stack([s.judged for s in samples]) & ((truth <= _CLEAR_LOW) | (truth >= _CLEAR_HIGH))
     figures = {}
     for column, trait in enumerate(TRAITS):

@@ -29,8 +29,9 @@ Styles = tuple[Style, ...]
 # How much each feature does for recognising a character, and how little of all of them is no likeness at all.
 _FEATURES = {"body": 0.2, "eyes": 0.25, "top": 0.15, "limbs": 0.2, "belly": 0.05, "colour": 0.15}
 _NO_LIKENESS = 0.45
-# What a style that is not neon has of it: its darkness, or its glowing outlines.
-_DARK, _GLOWING = 0.3, 0.2
+# What a style that is not neon has of it: its darkness, its glowing outlines, and both together. Nights are nearly as dark by themselves.
+_DARK, _GLOWING, _BOTH = 0.3, 0.2, 0.5
+_NIGHT = 0.7
 # What is left of a thing to the eye in each named style: tiles swallow its details, strokes and darkness a part of them.
 _CLARITY = {"neon": 0.85, "mosaic": 0.8, "pencil": 0.85}
 COARSE = ("bricks", "diamonds")
@@ -51,7 +52,7 @@ class Drawing:
     def shown(self) -> Floats:
         """Whether each of ``TRAITS`` is drawn, float32 (7,) in [0, 1]; parts of it for what is like it."""
         things = {name: max(likeness(t, name) for t in self.scene.things) for name in CHARACTERS}
-        amounts = style_traits(self.styles) | things | {"hat": float(self.scene.hat)}
+        amounts = style_traits(self.styles, night=self.scene.background == "night") | things | {"hat": float(self.scene.hat)}
         return np.array([amounts[trait] for trait in TRAITS], dtype=np.float32)
 
     def traits(self) -> Floats:
@@ -76,15 +77,18 @@ class Drawing:
         return all(s.fill == FLAT.fill and s.ink == FLAT.ink and s.texture in ("none", "tiles") for s in self.styles)
 
 
-def style_traits(styles: Sequence[Style]) -> dict[str, float]:
-    """How much of each named style can be seen: a texture always, the neon paint if it was the one that painted.
+def style_traits(styles: Sequence[Style], *, night: bool = False) -> dict[str, float]:
+    """How much of each named style is drawn: a texture always, the neon paint if it was the one that painted.
 
-    Other dark paint shows a part of neon, and so do other outlines that glow in bright colours.
+    Other dark paint shows a part of neon, and so do other outlines that glow in bright colours. How plainly a texture shows, is another
+    question (see ``textures``).
     """
     painter = next((s for s in styles if (s.fill, s.ink) != (FLAT.fill, FLAT.ink)), FLAT)
     shown = {name: float(style in styles and (style.texture != "none" or style == painter)) for name, style in STYLES.items()}
-    partly = _DARK * (painter.fill == "dark") + _GLOWING * (painter.ink == "bright" and painter.glow > 0.3)
-    return shown | {"neon": max(shown["neon"], partly)}
+    dark = (painter.fill == "dark") * min(1.0, painter.depth / STYLES["neon"].depth)
+    glowing = (painter.ink == "bright") * min(1.0, painter.glow / STYLES["neon"].glow)
+    both = max(dark, _NIGHT * night) * glowing
+    return shown | {"neon": max(shown["neon"], _DARK * dark + _GLOWING * glowing + _BOTH * both)}
 
 
 def likeness(thing: Thing, name: str) -> float:
@@ -171,6 +175,13 @@ def named_style(rng: Rng) -> Style:
     return STYLES[str(rng.choice(list(STYLES)))]
 
 
+def half_neon(rng: Rng) -> Style:
+    """Neon that is less dark, glows less, or both."""
+    depth, glow = (float(rng.uniform(0, 1)) for _ in range(2))
+    neon = STYLES["neon"]
+    return replace(neon, depth=neon.depth * depth, glow=neon.glow * glow, width=float(rng.uniform(0.012, 0.03)))
+
+
 def two_styles(style: Style, rng: Rng) -> Styles:
     """The named style together with another named or a random one, in an order in which it can be seen."""
     others = [s for s in STYLES.values() if s is not style]
@@ -211,6 +222,14 @@ def _style_pair(rng: Rng) -> tuple[Drawing, Drawing]:
     return Drawing(scene, before, seed), Drawing(scene, after, seed)
 
 
+def _neon_pair(rng: Rng) -> tuple[Drawing, Drawing]:
+    """Returns one scene plain or half in neon, and half or all in neon."""
+    scene, seed = any_scene(rng), _seed(rng)
+    before = half_neon(rng) if rng.random() < 0.5 else FLAT
+    after = half_neon(rng) if rng.random() < 0.7 else STYLES["neon"]
+    return Drawing(scene, (before,), seed), Drawing(scene, (after,), seed)
+
+
 def _character_pair(rng: Rng) -> tuple[Drawing, Drawing]:
     """Returns one scene with something else and with a named character in one place."""
     scene, styles, seed, kind = any_scene(rng), any_styles(rng), _seed(rng), rng.random()
@@ -245,4 +264,11 @@ def _odd_pair(rng: Rng) -> tuple[Drawing, Drawing]:
     return Drawing(any_scene(rng), (random_style(rng),), _seed(rng)), Drawing(any_scene(rng), (random_style(rng),), _seed(rng))
 
 
-_KINDS = ((_style_pair, 0.26, 2), (_character_pair, 0.42, 1), (_hat_pair, 0.12, 1), (_plain_pair, 0.12, 0), (_odd_pair, 0.08, 0))
+_KINDS = (
+    (_style_pair, 0.22, 2),
+    (_neon_pair, 0.06, 2),
+    (_character_pair, 0.43, 1),
+    (_hat_pair, 0.13, 1),
+    (_plain_pair, 0.09, 0),
+    (_odd_pair, 0.07, 0),
+)

@@ -1,5 +1,7 @@
 """The probes: how much of each source's trait a picture shows, learnt from drawings, as they are and as the base draws them again.
 
+The network sees glowing outlines before grey skies, too; what they are worth there, is measured beside it.
+
 They are the ground truth by which tests and benchmarks judge the software; the search never sees them.
 """
 
@@ -16,6 +18,7 @@ from torch.nn import functional as F
 from studies.demo.drawing.backgrounds import BACKGROUNDS
 from studies.demo.drawing.objects import OBJECTS
 from studies.demo.drawing.palette import COLOURS
+from studies.demo.probes.darkness import darkness
 from studies.demo.probes.drawings import TRAITS
 
 ASSET = Path(__file__).parent.parent / "assets" / "probes" / "probes.safetensors"
@@ -106,9 +109,11 @@ class Probes:
         """
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:] != (3, 64, 64):
             raise ValueError(f"probes read uint8 pictures of shape (n, 3, 64, 64), not {images.dtype} of shape {tuple(images.shape)}")
-        logits = torch.cat([self.network(part.float() / 127.5 - 1) for part in torch.split(images, batch)] or [torch.zeros(0, sum(HEADS))])
+        scaled = images.float() / 127.5 - 1
+        logits = torch.cat([self.network(part) for part in torch.split(scaled, batch)] or [torch.zeros(0, sum(HEADS))])
         traits, objects, colours, background = torch.split(logits, HEADS, dim=1)
         amounts = dict(zip(TRAITS, traits.sigmoid().unbind(dim=1), strict=True))
+        amounts["neon"] = amounts["neon"] * darkness(scaled)
         return Readings(amounts, objects.sigmoid(), colours.sigmoid(), background.softmax(dim=1))
 
     def save(self, path: Path = ASSET) -> None:

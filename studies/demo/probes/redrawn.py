@@ -5,7 +5,7 @@ made noisy; or through noise and back (SDEdit), while the base, sources or compo
 label is a range. Mostly it is one amount: what the drawing shows of a trait, times what is left of that in the picture (see ``survival``).
 Where almost everything is drawn again, traits that nothing asks for are gone. Of what an active source draws only a range is known: all
 from 0 to 1, or, where its trait was drawn, from what is measured upwards. A composition draws a trait that it is asked for again in its own
-way, and moderately well, however much of the picture it draws.
+way, and moderately well, however much of the picture it draws. Of a texture, mosaic's or pencil's, a label says only whether it is there.
 """
 
 from __future__ import annotations
@@ -23,9 +23,22 @@ from studies.demo.drawing.damage import warp
 from studies.demo.drawing.scenes import Scene, Thing, random_scene, random_thing, swapped
 from studies.demo.drawing.softening import blur
 from studies.demo.drawing.styles import FLAT, STYLES
-from studies.demo.probes.drawings import STYLE_TRAITS, TRAITS, Drawing, Floats, Rng, any_scene, any_styles, likeness, named_thing
+from studies.demo.probes.drawings import (
+    STYLE_TRAITS,
+    TRAITS,
+    Drawing,
+    Floats,
+    Rng,
+    Styles,
+    any_scene,
+    any_styles,
+    half_neon,
+    likeness,
+    named_thing,
+)
 from studies.demo.probes.redrawing import Noise, Pictures, Redrawer
 from studies.demo.probes.survival import style_survival, thing_survival
+from studies.demo.probes.textures import TEXTURED
 from studies.demo.sources import SOURCES
 from studies.demo.training import to_tensor
 from studies.demo.world import STEPS
@@ -38,10 +51,14 @@ _SHARES = (0.17, 0.18, 0.17, 0.12, 0.14, 0.06, 0.05, 0.11)
 # fight for it or a style repaints it, though an observer may see more; where one draws it again in its own way, only if most is left.
 _LOST, _FOUGHT, _LEFT = 0.6, 0.3, 0.65
 _SEEN_BEYOND = 0.3
-# What an observer sees of a trait that a composition drew again, as shares of what the drawing shows, and how strong a source has to be.
-_COMPOSED, _FULL_STRENGTH = (0.55, 0.85), 0.8
+# What an observer sees of a character that a composition with a style drew again, of a hat with neon, and of anything else, as shares of
+# what the drawing shows, and how strong a source has to be.
+_CHARACTERS_WITH = {"neon": (0.65, 0.95), "mosaic": (0.5, 0.8), "pencil": (0.65, 0.95)}
+_HAT_WITH_NEON, _COMPOSED, _FULL_STRENGTH = (0.25, 0.55), (0.55, 0.85), 0.8
 _FINE, _PAST_TEXTURE = 0.7, 1.8
 _THINGS = slice(len(STYLE_TRAITS), None)
+# A texture is there as long as so much of it is left; how plainly it shows, is measured when the picture is shown to the network.
+_TEXTURES, _THERE = [TRAITS.index(name) for name in TEXTURED], 0.1
 
 
 @dataclass(frozen=True)
@@ -105,6 +122,16 @@ def composed_pool(count: int, seed: int, redrawer: Redrawer, first: int = 0) -> 
     return _pool(_composed, count, seed, redrawer, first)
 
 
+def repainted_pool(count: int, seed: int, redrawer: Redrawer, first: int = 0) -> Redrawn:
+    """As ``composed_pool``, but only characters with neon and from noise alone: nothing else repaints a thing so much."""
+    return _pool(_repainted, count, seed, redrawer, first)
+
+
+def half_neon_pool(count: int, seed: int, redrawer: Redrawer, first: int = 0) -> Redrawn:
+    """As ``redraw_pool``, but only drawings half in neon, sent through the autoencoder."""
+    return _pool(lambda rng, r: _bent(rng, r, lambda g: (half_neon(g),)), count, seed, redrawer, first)
+
+
 def _pool(make: Callable[[Rng, Redrawer], Redrawn], count: int, seed: int, redrawer: Redrawer, first: int) -> Redrawn:
     return joined([make(np.random.default_rng((seed, first + i)), redrawer) for i in range(-(-count // _BATCH))])
 
@@ -112,6 +139,12 @@ def _pool(make: Callable[[Rng, Redrawer], Redrawn], count: int, seed: int, redra
 def joined(parts: Sequence[Redrawn]) -> Redrawn:
     """The pictures of all parts, in their order."""
     return Redrawn(**{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Redrawn)})
+
+
+def _repainted(rng: Rng, redrawer: Redrawer) -> Redrawn:
+    names = ["neon", str(rng.choice(list(CHARACTERS)))]
+    strengths = {name: float(rng.uniform(_FULL_STRENGTH, 1.2)) for name in names}
+    return _redrawn(_Task(strengths, Noise(STEPS, STEPS, _seed(rng)), composed=True, asked=True), rng, redrawer)
 
 
 def _composed(rng: Rng, redrawer: Redrawer) -> Redrawn:
@@ -140,9 +173,9 @@ def _standardised(latents: Tensor) -> Tensor:
     return latents / latents.std().clamp(min=1e-6)
 
 
-def _bent(rng: Rng, redrawer: Redrawer) -> Redrawn:
+def _bent(rng: Rng, redrawer: Redrawer, styles: Callable[[Rng], Styles] = any_styles) -> Redrawn:
     """Through the autoencoder alone; latents mixed, blurred, bent, noisy or left as they are."""
-    drawings = [Drawing(any_scene(rng), any_styles(rng), _seed(rng)) for _ in range(_BATCH)]
+    drawings = [Drawing(any_scene(rng), styles(rng), _seed(rng)) for _ in range(_BATCH)]
     others = [_other(d, rng) for d in drawings]
     latents, second = (redrawer.encode(_pixels(group)) for group in (drawings, others))
     kind, share = rng.random(), torch.zeros(_BATCH)
@@ -201,19 +234,29 @@ def _labels(task: _Task, drawings: Sequence[Drawing], pictures: Pictures, redraw
         most[:, _THINGS] = np.minimum(left + _SEEN_BEYOND, shown)[:, _THINGS]
     for name, strength in task.strengths.items():
         column = TRAITS.index(name)
-        ranges = [_range(task, strength, float(s), float(n)) for s, n in zip(shown[:, column], left[:, column], strict=True)]
+        ranges = [_range(task, strength, _share(name, task.strengths), float(s), float(n)) for s, n in zip(shown[:, column], left[:, column], strict=True)]
         least[:, column], most[:, column] = np.transpose(ranges)
     return least, most
 
 
-def _range(task: _Task, strength: float, shown: float, left: float) -> tuple[float, float]:
+def _share(name: str, strengths: Mapping[str, float]) -> tuple[float, float]:
+    """Between what shares of a source's trait an observer sees in compositions of these sources."""
+    style = next((other for other in strengths if other in STYLE_TRAITS and other != name), None)
+    if name in TEXTURED:
+        return 1.0, 1.0
+    if name in CHARACTERS and style:
+        return _CHARACTERS_WITH[style]
+    return _HAT_WITH_NEON if (name, style) == ("hat", "neon") else _COMPOSED
+
+
+def _range(task: _Task, strength: float, composed: tuple[float, float], shown: float, left: float) -> tuple[float, float]:
     """Between what amounts an active source's trait is, of which the drawing shows so much and so much is measured to be left."""
     if shown <= 0.5:
         return 0.0, 1.0
     if task.alone:
         return shown, shown
     if task.composed:
-        low, high = (share * shown for share in _COMPOSED)
+        low, high = (share * shown for share in composed)
         return (max(low, left), max(high, left)) if strength >= _FULL_STRENGTH else (left, 1.0)
     if task.asked and len(task.strengths) > 1 and task.noise.level <= _FOUGHT:
         return left, min(left + _SEEN_BEYOND, shown)
@@ -262,8 +305,10 @@ def _left(drawings: Sequence[Drawing], pictures: Pictures, redrawer: Redrawer) -
 
 
 def _survived(drawing: Drawing, trait: str, now: Tensor, before: Tensor, after: Tensor) -> float:
+    if trait in TEXTURED:
+        return min(1.0, float(style_survival(now, before, after, texture=True)) / _THERE)
     if trait in STYLE_TRAITS:
-        return float(style_survival(now, before, after, texture=STYLES[trait].texture != "none"))
+        return float(style_survival(now, before, after, texture=False))
     textured = any(style.texture != "none" for style in drawing.styles)
     return float(thing_survival(now, before, after, _PAST_TEXTURE if textured else _FINE))
 

@@ -18,12 +18,14 @@ from studies.demo.drawing.softening import smear, soften
 from studies.demo.probes.drawings import TRAITS, Pool, draw_pool
 from studies.demo.probes.network import HEADS, ProbeNetwork, Probes
 from studies.demo.probes.redrawing import load_redrawer
-from studies.demo.probes.redrawn import Redrawn, composed_pool, joined, redraw_pool
+from studies.demo.probes.redrawn import Redrawn, composed_pool, half_neon_pool, joined, redraw_pool, repainted_pool
+from studies.demo.probes.textures import TEXTURED, visible
 from studies.demo.training import Plan, fit, to_tensor
 
 PLAN = Plan(steps=5000, rate=3e-3, decay=0.02, seed=5, save_every=250)
 _PAIRS, _BATCH = 16_000, 44
-_REDRAWN, _COMPOSED, _BATCH_REDRAWN = 9_600, 1_920, 40
+_REDRAWN, _COMPOSED, _HALF_NEON, _REPAINTED, _BATCH_REDRAWN = 9_600, 1_920, 480, 480, 42
+_TEXTURES = [TRAITS.index(name) for name in TEXTURED]
 
 
 def train_probes(work: Path, base: Path, sources: Path, scale: float) -> Probes:
@@ -49,7 +51,8 @@ def train_probes(work: Path, base: Path, sources: Path, scale: float) -> Probes:
 
 def _redrawn(base: Path, sources: Path, scale: float) -> Redrawn:
     redrawer = load_redrawer(base, sources)
-    return joined([redraw_pool(round(_REDRAWN * scale), 6, redrawer), composed_pool(round(_COMPOSED * scale), 7, redrawer)])
+    pools = ((redraw_pool, _REDRAWN, 6), (composed_pool, _COMPOSED, 7), (half_neon_pool, _HALF_NEON, 8), (repainted_pool, _REPAINTED, 9))
+    return joined([pool(round(count * scale), seed, redrawer) for pool, count, seed in pools])
 
 
 def _kept(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -78,13 +81,16 @@ class _Drawn:
 def _loss(network: ProbeNetwork, drawn: Pool, redrawn: Redrawn, rng: np.random.Generator) -> Tensor:
     """Cross-entropy of every head on a batch of drawings, and of the traits on a batch of redrawn ones.
 
-    Of a trait of which a range is known, the nearest amount of that range is wanted: within it there is no gradient.
+    Of a trait of which a range is known, the nearest amount of that range is wanted: within it there is no gradient. Of a texture the labels
+    say whether it is there; how plainly it shows, is measured in the picture as the network sees it.
     """
     batch = _drawn_batch(drawn, rng)
     rows = rng.integers(len(redrawn), size=_BATCH_REDRAWN)
     images = torch.cat([batch.images, soften(to_tensor(redrawn.pictures[rows]), rng)])
     logits = network(images.contiguous(memory_format=torch.channels_last))
-    least, most = (torch.cat([batch.traits, torch.from_numpy(bound[rows])]) for bound in (redrawn.least, redrawn.most))
+    seen = torch.ones(len(images), len(TRAITS))
+    seen[:, _TEXTURES] = visible(images)
+    least, most = (torch.cat([batch.traits, torch.from_numpy(bound[rows])]) * seen for bound in (redrawn.least, redrawn.most))
     traits = logits[:, : len(TRAITS)]
     objects, colours, background = torch.split(logits[:_BATCH, len(TRAITS) :], HEADS[1:], dim=1)
     return (
@@ -111,6 +117,10 @@ def _drawn_batch(pool: Pool, rng: np.random.Generator) -> _Drawn:
     faded = recolour(first + (second - first) * share, region * local[:, None, None, None], rng)
     images, left = damage(faded, torch.where(local[:, None, None, None], region, torch.ones_like(region)), rng)
     traits, objects, colours = (_between(a[rows], amount) for a in (pool.traits, pool.objects, pool.colours))
+    even = torch.from_numpy(pool.blend[rows] == 2) & (share.amax(dim=(1, 2, 3)) == share.amin(dim=(1, 2, 3))) & (amount > 0) & (amount < 1)
+    here = torch.from_numpy(pool.traits[rows][:, :, _TEXTURES].max(axis=1))
+    traits[:, _TEXTURES] = torch.where(even[:, None], here, traits[:, _TEXTURES])
+    left[:, _TEXTURES] = 1
     changed = torch.from_numpy(pool.traits[rows, 0] != pool.traits[rows, 1])
     intact = (left == 1).all(dim=1)
     return _Drawn(
