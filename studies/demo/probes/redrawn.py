@@ -234,7 +234,10 @@ def _labels(task: _Task, drawings: Sequence[Drawing], pictures: Pictures, redraw
         most[:, _THINGS] = np.minimum(left + _SEEN_BEYOND, shown)[:, _THINGS]
     for name, strength in task.strengths.items():
         column = TRAITS.index(name)
-        ranges = [_range(task, strength, _share(name, task.strengths), float(s), float(n)) for s, n in zip(shown[:, column], left[:, column], strict=True)]
+        ranges = [
+            _range(task, strength, _share(name, task.strengths), float(s), float(n))
+            for s, n in zip(shown[:, column], left[:, column], strict=True)
+        ]
         least[:, column], most[:, column] = np.transpose(ranges)
     return least, most
 
