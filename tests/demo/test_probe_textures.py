@@ -77,5 +77,5 @@ def test_amplitudes_are_those_of_waves_of_four_pixels() -> None:
 
 def test_other_textures_mostly_do_not_look_like_them() -> None:
     rng = np.random.default_rng(0)
-    others: list[Styles] = [(random_style(rng),) for _ in range(60)] + [(Style(texture="dots", pitch=0.1),)]
+    others: list[Styles] = [*((random_style(rng),) for _ in range(60)), (Style(texture="dots", pitch=0.1),)]
     assert float(visible(_images(*others)).mean()) < 0.5
