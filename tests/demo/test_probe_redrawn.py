@@ -145,7 +145,8 @@ def test_a_pool_is_made_of_numbered_batches(redrawer: Redrawer) -> None:
     assert len(whole) == 2 * module._BATCH
     for name, array in second.arrays().items():
         assert np.array_equal(array, whole.arrays()[name][module._BATCH :]), name
-    assert (whole.pictures.dtype, whole.least.shape, whole.most.shape) == (np.uint8, (len(whole), len(TRAITS)), (len(whole), len(TRAITS)))
+    assert whole.pictures.dtype == np.uint8
+    assert whole.least.shape == whole.most.shape == (len(whole), len(TRAITS))
     assert whole.least.min() >= 0
     assert (whole.least <= whole.most).all()
     assert whole.most.max() <= 1

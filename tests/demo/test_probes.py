@@ -20,6 +20,7 @@ from studies.demo.probes.network import ASSET, Probes, load_probes
 from studies.demo.probes.redrawing import Redrawer, load_redrawer
 from studies.demo.probes.textures import TEXTURED
 from studies.demo.probes.training import train_probes
+from studies.demo.training import Loss, Plan, fit
 from studies.demo.world import ASSETS, demo_base
 
 
@@ -177,11 +178,16 @@ def test_training_resumes_where_it_stopped(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(module, "_REPAINTED", 2400)
     built = (demo_base(), ASSETS / "sources")
     whole = train_probes(tmp_path / "whole", *built, scale=0.01)
-    fit = module.fit
 
-    def interrupted(modules: list[torch.nn.Module], loss: object, plan: module.Plan, checkpoint: Path) -> None:
+    def interrupted(modules: list[torch.nn.Module], loss: Loss, plan: Plan, checkpoint: Path) -> None:
         calls = iter(range(3))
-        fit(modules, lambda rng: loss(rng) if next(calls, None) is not None else 1 / 0, plan, checkpoint)
+
+        def cut(rng: np.random.Generator) -> torch.Tensor:
+            if next(calls, None) is None:
+                raise ZeroDivisionError
+            return loss(rng)
+
+        fit(modules, cut, plan, checkpoint)
 
     monkeypatch.setattr(module, "fit", interrupted)
     with pytest.raises(ZeroDivisionError):
