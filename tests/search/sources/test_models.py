@@ -118,7 +118,7 @@ def test_models_of_every_family_merge_over_their_base(kind: str, tmp_path: Path)
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sd1", "sdxl"])
 def test_single_files_end_in_a_single_file_that_draws_as_it_was_scored(kind: str, tmp_path: Path) -> None:
-    """The same trials as of the folders that they were made of; the base may be of either kind."""
+    """Its trials equal those of the folders that the files were made of; the base may be of either kind."""
     base: DiffusionPipeline = xl() if kind == "sdxl" else KINDS[kind]()
     files: list[Path] = []
     base.save_pretrained(tmp_path / "base")
