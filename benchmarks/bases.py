@@ -157,7 +157,7 @@ def now(device: torch.device) -> float:
 
 
 def small_shapes(base: Path) -> dict[str, tuple[int, ...]]:
-    """Of the tiny pipeline's own modules, those of its denoiser's attention."""
+    """Shapes of the attention modules in the tiny pipeline's denoiser."""
     pipeline = load_pipeline(base, device="cpu", dtype=torch.float32)
     return {path: shape for path, shape in weight_shapes(models_of(pipeline)).items() if ".attn" in path}
 

@@ -116,7 +116,7 @@ def sampled(shapes: Shapes, one_in: int) -> dict[str, tuple[int, ...]]:
 
 
 def _together(path: str, base: str) -> str:
-    """The same text for projections that the original code of a transformer keeps in one weight."""
+    """Returns one text for all projections that the original code of a transformer keeps in one weight."""
     if not path.startswith("transformer.") or base not in ("sd3", "flux1"):
         return path
     return re.sub(r"(attn2?)\.(to_[qkv]|(add)_[qkv]_proj)$|(attn)?(proj_mlp)$", lambda m: f"{m[1] or 'attn'}.{m[3] or 'to'}", path)

@@ -116,7 +116,7 @@ class Verdict(BaseModel):
 
     Attributes:
         sentence: finding in one sentence.
-        shipped_label: label of the row whose recipe was exported.
+        winner: label of the row whose recipe was exported. Files of earlier versions name it ``shipped_label``.
         rows: label → confirmed values, in display order.
         confidence: confidence level of the intervals, e.g. 0.95.
         pictures: number of pictures per row behind the scores; 0 if not known.
@@ -125,7 +125,7 @@ class Verdict(BaseModel):
     model_config = RECORD
 
     sentence: Text
-    shipped_label: Text
+    winner: Text = Field(validation_alias=AliasChoices("winner", "shipped_label"))
     rows: dict[Text, ConfirmedScore]
     confidence: float = Field(default=0.95, gt=0, lt=1)
     pictures: int = 0
@@ -143,9 +143,9 @@ class Verdict(BaseModel):
         return {name.removesuffix(_FACTOR): name for name in told}
 
     @model_validator(mode="after")
-    def _shipped(self) -> Self:
-        if self.shipped_label not in self.rows:
-            raise ValueError(f"{self.shipped_label!r} was shipped and has no row among {', '.join(self.rows) or 'none'}")
+    def _names_a_row(self) -> Self:
+        if self.winner not in self.rows:
+            raise ValueError(f"{self.winner!r} was shipped and has no row among {', '.join(self.rows) or 'none'}")
         return self
 
 
@@ -162,6 +162,7 @@ class StudySummary(BaseModel):
         created: start time of the study.
         finished: end time of the study; None while it runs or after an interruption.
         kind: kind of the sources and the result: LoRAs, or full models.
+        pipeline: name of the diffusers pipeline class that loads the base or the result; empty if not known.
         base: base model, a path or an identifier; empty if full models are merged with each other.
         sources: sources, in the order of the recipes' weights.
         prompts: prompts of the picture grid.
@@ -186,6 +187,7 @@ class StudySummary(BaseModel):
     created: AwareDatetime
     finished: AwareDatetime | None = None
     kind: Literal["lora", "model"] = "lora"
+    pipeline: Text = ""
     base: Text
     sources: tuple[SourceInfo, ...]
     prompts: tuple[PromptInfo, ...] = ()

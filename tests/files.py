@@ -75,8 +75,8 @@ def random_parts(
 
     Args:
         shapes: canonical path → weight shape.
-        rank: of every module, or index of the module → its rank.
-        alpha: likewise.
+        rank: rank of every module, or index of the module → its rank.
+        alpha: alpha of every module, or index of the module → its alpha.
         seed: seeds the values.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -123,7 +123,7 @@ def diffusers_file(
     Args:
         path: the new file.
         parts: what to write.
-        suffixes: of up and down.
+        suffixes: suffixes of up and down.
         prefix: in front of every name.
         rename: canonical path → module name in the file.
         config: the JSON that diffusers stores in the header.

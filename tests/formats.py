@@ -46,7 +46,7 @@ class Weight:
 
     Attributes:
         name: in the file, in front of the suffix.
-        shape: of the weight.
+        shape: shape of the weight.
         modules: canonical path → the rows of the weight that are this module's.
     """
 
@@ -64,7 +64,7 @@ class DialectFormat:
         families: those that it has names for.
         kinds: those that its writers have.
         weights: family → its weights.
-        suffixes: of up and down.
+        suffixes: suffixes of up and down.
         alphas: whether alpha stands beside them.
         written: the name that this software writes it under.
         loaders: family → who reads what is written.
@@ -213,7 +213,7 @@ def native(family: str, denoiser: str, flat: bool, text: Callable[[str], str] | 
     """The denoiser's weights as the original code has them, and the text encoders' under a name of their own, if any.
 
     Args:
-        family: of the base model.
+        family: family of the base model.
         denoiser: prefix.
         flat: underscores for dots.
         text: canonical path of a text encoder's module → name in the file; None leaves them out.

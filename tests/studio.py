@@ -51,7 +51,7 @@ class Studio:
         } | changes
 
     def arguments(self, **changes: Any) -> list[str]:
-        """The same as words of a command line."""
+        """The options of a run as words of a command line."""
         words: list[str] = []
         for name, value in self.options(**changes).items():
             if value is not None:

@@ -23,17 +23,25 @@ from optimizer.cli.commands.repair import repair
 from optimizer.cli.commands.report import report
 from optimizer.cli.commands.status import status
 from optimizer.cli.commands.worker import worker
-from optimizer.cli.help import NOTES, SUMMARY, USAGE, examples, formatter, print_short_help
+from optimizer.cli.help import (
+    EXAMPLES,
+    MERGE_EXAMPLES,
+    MERGE_NOTES,
+    MERGE_SUMMARY,
+    MERGE_USAGE,
+    NOTES,
+    SUMMARY,
+    USAGE,
+    examples,
+    formatter,
+    print_short_help,
+)
 from optimizer.cli.options import PANELS, Options
 from optimizer.errors import OptimizerError, UsageError
 from optimizer.search.config import Config, refused
 from optimizer.text import one_line
 
 MERGE = "optimizer.cli.commands.merge:merge"
-MERGE_HELP = """Merge LoRAs, full models with --kind model, or the best merges of a study with --method soup, once.
-
-Beside the file its recipe (.yaml) and a model card (.md) are written; of models what says how they were made (merge.yaml).
-"""
 _COMMANDS: tuple[Any, ...] = (  # MERGE is imported when it is run: it needs torch, for which no other help should wait
     main_job.resume,
     status,
@@ -47,6 +55,13 @@ _COMMANDS: tuple[Any, ...] = (  # MERGE is imported when it is run: it needs tor
     ls,
     demo,
 )
+_MERGE_TEXT: dict[str, Any] = {
+    "help": MERGE_SUMMARY,
+    "usage": MERGE_USAGE,
+    "help_prologue": examples(MERGE_EXAMPLES),
+    "help_epilogue": MERGE_NOTES,
+}
+_PLAIN: dict[str, Any] = {"help_prologue": "", "help_epilogue": "", "help_format": "markdown", "help_formatter": DefaultFormatter()}
 _CONFIG = "--config"
 _DEFAULTS = Options()
 
@@ -61,7 +76,7 @@ def build_app(options: dict[str, Any] | None = None, source: str = "") -> App:
     app = App(
         name="optimize",
         help=SUMMARY,
-        help_prologue=examples(),
+        help_prologue=examples(EXAMPLES),
         help_epilogue=NOTES,
         help_format="plaintext",
         help_formatter=formatter(),
@@ -75,9 +90,7 @@ def build_app(options: dict[str, Any] | None = None, source: str = "") -> App:
     )
     app.default(search)
     for place, command in enumerate(_COMMANDS):
-        own: dict[str, Any] = {"help": MERGE_HELP} if command == MERGE else {}
-        plain: dict[str, Any] = {"help_prologue": "", "help_epilogue": "", "help_format": "markdown", "help_formatter": DefaultFormatter()}
-        app.command(command, sort_key=place, **own, **plain)
+        app.command(command, sort_key=place, **(_MERGE_TEXT | {"help_formatter": formatter()} if command == MERGE else _PLAIN))
     return app
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
@@ -15,83 +17,120 @@ from optimizer.search.config import Dtype
 _RESOLVED_APART = ("sources", "weights", "blocks", "rank", "calibration")
 
 
-class _Common(BaseModel):
-    """Options that come before the parameters of the methods."""
+class MergePanel(StrEnum):
+    """Panels of the help text of ``optimize merge``, in the order in which they are shown."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    SOURCES = "Sources"
+    METHOD = "Method"
+    OUTPUT = "Output"
+    SIZE = "Rank and size of the file"
+    MODELS = "Base model and full models"
+    PARAMETERS = "Parameters of particular methods"
 
-    sources: tuple[str, ...] = Field(
-        default=(), description="Two to five LoRA files, or demo:NAME; with a recipe also directories that hold its sources."
-    )
-    weights: tuple[float, ...] = Field(
-        default=(), description="One weight a source, any number; where not given 1/√N for each of N sources, in steps of 0.05."
-    )
-    kind: Literal["lora", "model"] = Field(
-        default="lora", description="What the sources are; models are diffusers folders or single files of one family."
-    )
-    alpha: float | None = Field(
-        default=None, description="Of models: how far from the first to the second, or how much of a difference to add."
-    )
-    method: str | None = Field(
-        default=None,
-        description="Merge method, see docs/methods.md; linear where not given. soup: the mean of the best merges of a study; "
-        "distill, zip, ssr, iteris: solved on the base model.",
-    )
-    blocks: tuple[str, ...] = Field(
-        default=(),
-        description="Block weights of each source: a preset, names (IN=0.5,TE=0) or a list of LBW, kohya or Inspire; or a YAML file. "
-        "Of models with --alpha one text: how much of it holds where.",
-    )
-    rank: str | None = Field(
-        default=None,
-        description="Greatest rank, or full for whole matrices; the sum of the sources' ranks where not given.",
-    )
-    rank_energy: float | None = Field(default=None, description="Keep this share of each module's energy, such as 0.99, at the least rank.")
-    target_mb: float | None = Field(
-        default=None, description="Greatest size of the file in MB; the modules share the room by what they need."
-    )
-    prune: float | None = Field(
-        default=None, description="Give up this share of the whole energy, such as 0.01, and print what other shares would save."
-    )
+
+@dataclass(frozen=True)
+class MergeOption:
+    """How the help text shows an option. Stands in the annotation of the option that it describes.
+
+    Attributes:
+        panel: panel of the help text.
+        value: placeholder of the value in the help text; empty for flags, choices and what its type says well.
+    """
+
+    panel: MergePanel
+    value: str = ""
 
 
 def _parameter_options() -> dict[str, Any]:
     """Returns the type and the field of every parameter, in the recipe's order; the recipe checks the bounds."""
     ordered = [PARAMETERS[name] for name in Recipe.model_fields if name in PARAMETERS]
-    return {p.name: (p.value_type | None, Field(default=None, description=p.description)) for p in ordered}
+    shown = MergeOption(MergePanel.PARAMETERS)
+    return {p.name: (Annotated[p.value_type | None, shown], Field(default=None, description=p.description)) for p in ordered}
 
 
 if TYPE_CHECKING:
-    _Parametrised = _Common
+    _Parameters = BaseModel
 else:
-    _Parametrised = create_model("_Parametrised", __base__=_Common, **_parameter_options())
+    _Parameters = create_model("_Parameters", **_parameter_options())
 
 
-class MergeOptions(_Parametrised):
+class MergeOptions(_Parameters):
     """Options of one merge, among them every parameter of every method; what is not given comes from the recipe, else from the method."""
 
-    seed: int | None = Field(default=None, description="Seeds random masks.")
-    solve_steps: int = Field(
-        default=150, ge=1, le=100_000, description="Steps of training of the methods distill and zip; more take longer and come nearer."
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sources: Annotated[tuple[str, ...], MergeOption(MergePanel.SOURCES, "FILE...")] = Field(
+        default=(),
+        description="LoRA files to merge, two to five. demo:NAME is one that ships with this package. With a recipe, folders that hold "
+        "its sources will do.",
     )
-    dtype: Dtype | None = Field(default=None, description="Number format of the file; fp16 where not given.")
-    dialect: Literal["kohya", "diffusers", "comfyui"] | None = Field(
-        default=None, description="Key names of the file; kohya where not given."
+    weights: Annotated[tuple[float, ...], MergeOption(MergePanel.SOURCES)] = Field(
+        default=(),
+        description="Weight of each source, in the same order; it may be negative. By default 1/√N for each of N sources, rounded to 0.05.",
     )
-    triggers: tuple[str, ...] = Field(
-        default=(), description='Trigger word of each source, "" for none; read from the files where not given.'
+    triggers: Annotated[tuple[str, ...], MergeOption(MergePanel.SOURCES, "WORD...")] = Field(
+        default=(), description='Trigger word of each source, in the same order; "" for none. By default it is read from the file.'
     )
-    out: Path | None = Field(
+    allow_unknown: Annotated[bool, MergeOption(MergePanel.SOURCES)] = Field(
+        default=False, description="Skip tensors that are not recognised, with a warning, instead of refusing the file."
+    )
+    method: Annotated[str | None, MergeOption(MergePanel.METHOD, "NAME")] = Field(
         default=None,
-        description="File or directory to write; a name that is taken gets the next version.",
+        description="How the sources are merged; docs/methods.md explains every method. By default linear, the weighted sum. soup "
+        "averages the best merges of a study. distill, zip, ssr and iteris solve the merge on the base model.",
     )
-    base: str = Field(
+    blocks: Annotated[tuple[str, ...], MergeOption(MergePanel.METHOD, "BLOCKS...")] = Field(
+        default=(),
+        description="Block weights of each source: a preset such as STYLE, names such as IN=0.5,TE=0, or a list from LBW, kohya or "
+        "Inspire. Or one YAML file for all.",
+    )
+    seed: Annotated[int | None, MergeOption(MergePanel.METHOD)] = Field(
+        default=None, description="Seed of the methods that draw random numbers, such as dare_linear."
+    )
+    solve_steps: Annotated[int, MergeOption(MergePanel.METHOD)] = Field(
+        default=150, ge=1, le=100_000, description="Number of training steps of distill and zip. More take longer and come nearer."
+    )
+    device: Annotated[str, MergeOption(MergePanel.METHOD, "DEVICE")] = Field(
+        default="auto", description="Torch device that merges, such as cuda:1 or cpu. auto is a GPU if there is one."
+    )
+    out: Annotated[Path | None, MergeOption(MergePanel.OUTPUT)] = Field(
+        default=None, description="File or folder to write to. A name that is taken gets the next version, such as mine_v2."
+    )
+    dtype: Annotated[Dtype | None, MergeOption(MergePanel.OUTPUT)] = Field(
+        default=None, description="Number format of the file. By default fp16."
+    )
+    dialect: Annotated[Literal["kohya", "diffusers", "comfyui"] | None, MergeOption(MergePanel.OUTPUT)] = Field(
+        default=None, description="Naming convention of the keys in the file. By default kohya, which most programs read."
+    )
+    force: Annotated[bool, MergeOption(MergePanel.OUTPUT)] = Field(
+        default=False, description="Overwrite an existing file. Also allows more than five sources."
+    )
+    rank: Annotated[str | None, MergeOption(MergePanel.SIZE, "NUMBER")] = Field(
+        default=None, description="Maximum rank of the result; full stores whole matrices. By default the ranks of the sources add up."
+    )
+    target_mb: Annotated[float | None, MergeOption(MergePanel.SIZE, "MB")] = Field(
+        default=None, description="Maximum size of the file in MB. Modules that need higher ranks get more of it."
+    )
+    rank_energy: Annotated[float | None, MergeOption(MergePanel.SIZE, "SHARE")] = Field(
+        default=None, description="Share of each module's energy to keep, such as 0.99; the smallest rank that keeps it is used."
+    )
+    prune: Annotated[float | None, MergeOption(MergePanel.SIZE, "SHARE")] = Field(
+        default=None, description="Share of the total energy to give up, such as 0.01. Prints what other shares would save."
+    )
+    base: Annotated[str, MergeOption(MergePanel.MODELS, "MODEL")] = Field(
         default="",
-        description="Diffusers folder of the base model, which DoRA, (IA)³, OFT, BOFT and GLoRA need; what models were trained from.",
+        description="Base model, a diffusers folder. DoRA, (IA)³, OFT, BOFT and GLoRA files need it, merges that are solved on it, and "
+        "methods that merge what full models changed in it.",
     )
-    allow_unknown: bool = Field(default=False, description="Leave out tensors of the sources that are not understood, with a warning.")
-    device: str = Field(default="auto", description="Torch device.")
-    force: bool = Field(default=False, description="Write over an existing file; allow more than five sources.")
+    kind: Annotated[Literal["lora", "model"], MergeOption(MergePanel.MODELS)] = Field(
+        default="lora",
+        description="Type of the sources and of the result: LoRAs, or full models of one family (diffusers folders or .safetensors files).",
+    )
+    alpha: Annotated[float | None, MergeOption(MergePanel.MODELS)] = Field(
+        default=None,
+        description="With --kind model: how far to go from the first model to the second, or how much of a difference to add. --blocks "
+        "then says how much of it to use where.",
+    )
 
     def fields(self) -> dict[str, Any]:
         """Returns the recipe fields that were given, except weights, blocks and sources."""

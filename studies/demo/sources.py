@@ -39,7 +39,7 @@ class SourceSpec:
         name: its name and, for styles and characters, the name of its drawing procedure.
         role: ``style``, ``character`` or ``concept``.
         trigger: the word that asks for it; empty for a source that is always on.
-        rank, alpha: of every module.
+        rank, alpha: rank and alpha of every module.
         targets: module names inside the U-Net that are trained.
         dialect: ``kohya``, ``diffusers`` or ``loha`` (LyCORIS).
         text: whether the text encoder is trained too.

@@ -24,7 +24,7 @@ from studies.report.charts import (
 )
 from studies.report.marks import FLOOR, Point, swatch
 from studies.report.svg import decimal
-from studies.summary import StudySummary
+from studies.summary import StudySummary, Verdict
 
 WIDE, NARROW = 680.0, 350.0
 """Widths for large and small screens; each large chart is drawn in both and the page shows the one that fits, with constant text size."""
@@ -65,7 +65,7 @@ def verdict_figure(summary: StudySummary) -> Figure | None:
     if verdict is None:
         return None
     rows = [
-        Interval(name, shipped_tone(name, name == verdict.shipped_label), c.weakest, c.ci_low, c.ci_high, name == verdict.shipped_label)
+        Interval(name, row_tone(name, verdict), c.weakest, c.ci_low, c.ci_high, name == verdict.winner)
         for name, c in verdict.rows.items()
         if all(map(math.isfinite, (c.weakest, c.ci_low, c.ci_high)))
     ]
@@ -73,10 +73,10 @@ def verdict_figure(summary: StudySummary) -> Figure | None:
     return Figure(_both(lambda width: interval_chart(rows, width, axis), 560)) if rows else None
 
 
-def shipped_tone(label: str, shipped: bool) -> str:
-    """Returns the tone of a verdict row: an exported recipe that is no baseline is the best."""
+def row_tone(label: str, verdict: Verdict) -> str:
+    """Returns the tone of a verdict's row: a winner that is no baseline is the best."""
     tone = tone_of(label)
-    return "best" if shipped and tone in {"recipe", "trial"} else tone
+    return "best" if label == verdict.winner and tone in {"recipe", "trial"} else tone
 
 
 def preservation_figure(summary: StudySummary) -> Figure | None:
@@ -140,10 +140,10 @@ def _weight_figures(found: Evaluation, names: Sequence[str]) -> Iterator[Figure]
 
 def _confirmed_preservation(summary: StudySummary) -> list[tuple[str, str, Mapping[str, float]]]:
     verdict = summary.verdict
-    if verdict is None or not verdict.rows[verdict.shipped_label].sources:
+    if verdict is None or not verdict.rows[verdict.winner].sources:
         return []
-    wanted = [verdict.shipped_label, *(n for n in ("naive", "stack") if n != verdict.shipped_label and n in verdict.rows)]
-    return [(name, shipped_tone(name, name == verdict.shipped_label), verdict.rows[name].sources) for name in wanted]
+    wanted = [verdict.winner, *(n for n in ("naive", "stack") if n != verdict.winner and n in verdict.rows)]
+    return [(name, row_tone(name, verdict), verdict.rows[name].sources) for name in wanted]
 
 
 def _searched_preservation(summary: StudySummary) -> list[tuple[str, str, Mapping[str, float]]]:

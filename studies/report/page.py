@@ -14,20 +14,12 @@ from studies.directory import StudyDirectory
 from studies.frames import source_weights
 from studies.records import TrialRecord
 from studies.report import figures
-from studies.report.figures import Figure, shipped_tone, tone_of
+from studies.report.figures import Figure, row_tone, tone_of
 from studies.report.pictures import Picture, inline_picture
 from studies.report.svg import decimal
 from studies.summary import DEMO_BASE, PictureColumn, PromptInfo, StudySummary
 
 _SINGLE = ".safetensors"
-# Base model family → diffusers pipeline class.
-_PIPELINES = {
-    "sd1": "StableDiffusionPipeline",
-    "sd2": "StableDiffusionPipeline",
-    "sdxl": "StableDiffusionXLPipeline",
-    "sd3": "StableDiffusion3Pipeline",
-    "flux1": "FluxPipeline",
-}
 _TONES = {"base", "source", "stack", "naive", "best"}
 
 
@@ -111,13 +103,13 @@ def build_page(summary: StudySummary, study: StudyDirectory) -> Page:
     """
     groups = tuple(_groups(summary, study))
     trials = tuple(_trial_row(record, summary) for record in sorted(summary.trials, key=lambda r: r.number))
-    shipped = summary.verdict.shipped_label if summary.verdict else ""
+    verdict = summary.verdict
     recipe = summary.best.evaluation.recipe if summary.best and summary.best.evaluation else {}
     return Page(
         headline=headline(summary),
         facts=tuple(_facts(summary, trials)),
         groups=groups,
-        verdict_tones={name: shipped_tone(name, name == shipped) for name in (summary.verdict.rows if summary.verdict else ())},
+        verdict_tones={name: row_tone(name, verdict) for name in verdict.rows} if verdict else {},
         verdict_figure=figures.verdict_figure(summary),
         preservation=figures.preservation_figure(summary),
         history=figures.history_figure(summary),
@@ -149,7 +141,8 @@ def headline(summary: StudySummary) -> str:
 
 
 def loading_snippet(summary: StudySummary) -> str:
-    """Returns Python code that loads the exported file with diffusers; empty if there is no file yet."""
+    """Returns Python code that loads the exported file with diffusers; empty if there is no file yet, or if it is not known which class
+    reads it."""
     if not summary.file:
         return ""
     if summary.kind == "model":
@@ -180,7 +173,9 @@ def _example(summary: StudySummary) -> tuple[str, int]:
 def _model_snippet(summary: StudySummary) -> str:
     prompt, seed = _example(summary)
     single = summary.file.endswith(_SINGLE)
-    kind = _PIPELINES.get(summary.sources[0].base, "DiffusionPipeline") if single else "DiffusionPipeline"
+    kind = summary.pipeline if single else "DiffusionPipeline"
+    if not kind:
+        return ""
     lines = [
         "import torch",
         f"from diffusers import {kind}",
@@ -206,8 +201,8 @@ def moment(when: datetime) -> str:
 
 def _facts(summary: StudySummary, trials: Sequence[TrialRow]) -> Iterator[tuple[str, str]]:
     if summary.verdict:
-        shipped = summary.verdict.rows[summary.verdict.shipped_label]
-        yield "Weakest source keeps", f"{decimal(shipped.weakest, 2)} ({decimal(shipped.ci_low, 2)} to {decimal(shipped.ci_high, 2)})"
+        best = summary.verdict.rows[summary.verdict.winner]
+        yield "Weakest source keeps", f"{decimal(best.weakest, 2)} ({decimal(best.ci_low, 2)} to {decimal(best.ci_high, 2)})"
     elif summary.best and summary.best.evaluation:
         yield "Best score so far", decimal(summary.best.evaluation.score, 2)
     failed = sum(row.failed for row in trials)

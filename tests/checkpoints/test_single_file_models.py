@@ -260,7 +260,7 @@ def test_what_models_predict_is_told_from_the_file(tmp_path: Path) -> None:
 
 
 def sd2(seed: int) -> dict[str, Tensor]:
-    """Of the second version, with OpenCLIP's text encoder and its last layer, which diffusers leaves out."""
+    """A model of the second version, with OpenCLIP's text encoder and its last layer, which diffusers leaves out."""
     pipeline = tiny_pipeline(seed, cross=1024)
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -8,11 +8,21 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from optimizer.cli.main import execute
+from optimizer.cli.main import build_app, execute
+from optimizer.jobs.merge_options import MergeOptions
+from optimizer.merging import PARAMETERS, Recipe
 from optimizer.search.config import OPTIONS, Config, checked
 from studies.demo.world import demo_sources
 
 PANELS = ["Sources", "Base model", "Search", "Pictures and scores", "Output", "Memory and speed", "Many workers", "Commands"]
+MERGE_PANELS = [
+    "Sources",
+    "Method",
+    "Output",
+    "Rank and size of the file",
+    "Base model and full models",
+    "Parameters of particular methods",
+]
 RARE = {"Sources": ["--allow-unknown", "--force"], "Base model": ["--denoiser", "--base-config"], "Search": ["--seed", "--fork"]}
 COMMANDS = [
     "resume",
@@ -52,7 +62,7 @@ def page(text: str) -> Page:
     for line in text.splitlines():
         if title := re.match(r"╭─ (.*?) ─+╮", line):
             found.panels[title[1]] = {}
-        elif row := re.match(r"│ (?P<name>--[a-z-]+|[a-z]+\b)?(?P<rest>.*)│$", line):
+        elif row := re.match(r"│ (?P<name>--[a-z-]+|[A-Za-z]+\b)?(?P<rest>.*)│$", line):
             panel = list(found.panels.values())[-1]
             name = row["name"] or name
             panel.setdefault(name, []).append(row["rest"].strip())
@@ -69,7 +79,16 @@ def columns(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture
 def shown(columns: int, capsys: pytest.CaptureFixture[str]) -> Page:
-    assert execute(["--help"]) == 0
+    return help_page([], columns, capsys)
+
+
+@pytest.fixture
+def merge_shown(columns: int, capsys: pytest.CaptureFixture[str]) -> Page:
+    return help_page(["merge"], columns, capsys)
+
+
+def help_page(command: list[str], columns: int, capsys: pytest.CaptureFixture[str]) -> Page:
+    assert execute([*command, "--help"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
     assert max(map(len, out.splitlines())) <= columns
@@ -111,6 +130,41 @@ def test_the_examples_can_be_run(shown: Page, asked: list[Config]) -> None:
     assert (real.inputs.base, real.search.budget) == ("sdxl/", 50)
     assert {source.removeprefix("demo:") for source in demo.inputs.sources} <= demo_sources().keys()
     assert demo.inputs.base == ""
+
+
+def test_the_panels_of_merge_and_their_order(merge_shown: Page) -> None:
+    assert list(merge_shown.panels) == MERGE_PANELS
+    assert [next(iter(options)) for options in merge_shown.panels.values()][:5] == ["RECIPE", "--method", "--out", "--rank", "--base"]
+    assert [name.removeprefix("--").replace("-", "_") for name in merge_shown.panels[MERGE_PANELS[-1]]] == [
+        name for name in Recipe.model_fields if name in PARAMETERS
+    ]
+    listed = [name for panel in merge_shown.panels.values() for name in panel if name not in ("RECIPE", "--json")]
+    assert sorted(listed) == sorted(f"--{name.replace('_', '-')}" for name in MergeOptions.model_fields)
+
+
+def test_descriptions_of_merge_are_short_sentences(merge_shown: Page, columns: int) -> None:
+    for panel in merge_shown.panels.values():
+        for name, lines in panel.items():
+            assert len(lines) <= (3 if columns == 120 else 5), name
+    for name, option in MergeOptions.model_fields.items():
+        assert re.fullmatch(r"[A-Z][^;]*(; [^;]*)?\.", option.description or ""), name
+
+
+def test_the_page_of_merge_begins_with_examples(merge_shown: Page) -> None:
+    assert merge_shown.before[0] == "Examples:"
+    assert merge_shown.before[4:7] == [
+        "",
+        "Usage: optimize merge --sources FILE FILE... [OPTIONS]",
+        "       optimize merge RECIPE [OPTIONS]",
+    ]
+    assert "OPTIMIZE_OUT=" in " ".join(merge_shown.after)
+
+
+def test_the_examples_of_merge_can_be_parsed(merge_shown: Page) -> None:
+    for line in merge_shown.before[1:4]:
+        program, *arguments = shlex.split(line)
+        assert program == "optimize"
+        assert build_app().parse_args(arguments, exit_on_error=False, print_error=False)[1].arguments
 
 
 def test_without_arguments_the_help_is_short(columns: int, capsys: pytest.CaptureFixture[str], shown: Page) -> None:

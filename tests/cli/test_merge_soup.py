@@ -93,7 +93,7 @@ def test_a_soup_that_is_not_better_is_said_to_be(study: Study, here: Path) -> No
     made = study_soup(study.directory, MergeOptions(method="soup"), Silent())
     for contender in made.confirmation.contenders:
         text = StringIO()
-        print_soup(replace(made, confirmation=replace(made.confirmation, shipped=contender)), Console(file=text, width=200))
+        print_soup(replace(made, confirmation=replace(made.confirmation, winner=contender)), Console(file=text, width=200))
         assert (f"within noise of it: {contender.label} is the safer choice\n" in text.getvalue()) == (contender.label != "soup")
 
 

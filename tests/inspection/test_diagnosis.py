@@ -36,7 +36,8 @@ def diagonal(values: dict[int, float]) -> Factors:
 
 
 def meeting(cosine: float, at: int, strength: float = 1.0) -> Factors:
-    """Of norm ``strength``: one direction is shared with the same module made at another place, by √|cosine| each, and seven are not."""
+    """A module of norm ``strength``, of which one direction is shared with a module made at another place, by √|cosine| each, and seven
+    are not."""
     own = dict.fromkeys(range(at, at + 7), math.sqrt((1 - abs(cosine)) / 7) * strength)
     return diagonal({0: math.sqrt(abs(cosine)) * strength} | own)
 
@@ -167,7 +168,7 @@ def test_spare_rank_of_a_file_of_many_ranks() -> None:
 
 
 def test_aligned_subspaces() -> None:
-    """The same inputs, other outputs: as files have that were trained from one seed."""
+    """Equal inputs and other outputs, as files have that were trained from one seed."""
     eye = torch.eye(SIZE)
     a, b = (
         adapter(name, {path: Factors(eye[:, at : at + 4], eye[:4], 4.0, (SIZE, SIZE)) for path in ALL}) for name, at in (("a", 0), ("b", 4))

@@ -64,7 +64,7 @@ def assert_like(found: Likeness, wanted: dict[str, float]) -> None:
 
 @pytest.mark.parametrize("ranks", [(3, 5), (2, 2), (9, 4), (15, 30)])
 def test_every_number_equals_the_dense_one(ranks: tuple[int, int]) -> None:
-    """Of modules no larger than the sample, so the share of sign conflicts is exact; ranks beyond the shorter side included."""
+    """The modules are no larger than the sample, so the share of sign conflicts is exact; ranks beyond the shorter side are included."""
     a, b = make_adapter(1, ranks[0], 2.0), make_adapter(2, ranks[1], -5.0)
     paths = tuple(p for p in PATHS if len(a.modules[p].down.T) <= 64)
     assert len(paths) == 5

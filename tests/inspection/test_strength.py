@@ -21,7 +21,7 @@ BLOCK_OF = {"TE": PATHS[0], "IN04": PATHS[1], "IN02": PATHS[2], "MID": PATHS[3],
 
 
 def singular_values(factors: Factors) -> np.ndarray:
-    """Of the dense ΔW, by numpy in double precision."""
+    """The singular values of the dense ΔW, by numpy in double precision."""
     matrix = factors.alpha / factors.rank * (factors.up.double().numpy() @ factors.down.double().numpy())
     return np.linalg.svd(matrix, compute_uv=False)
 

@@ -96,7 +96,7 @@ def test_the_signs_that_an_svd_leaves_open_decide_no_vote(method: str, seed: int
 
 
 def halves(adapter: Adapter) -> Adapter:
-    """The same change with twice the alpha and half the factors."""
+    """An equal change with twice the alpha and half the factors."""
     modules = {p: Factors(f.up / 2, f.down, 2 * f.alpha, f.shape) for p, f in adapter.modules.items()}
     return replace(adapter, modules=modules)
 

@@ -110,7 +110,7 @@ def test_the_order_of_the_sources_does_not_matter(method: str, seed: int, order:
 
 
 def rebased(adapter: Adapter, seed: int) -> Adapter:
-    """The same adapter in other factors: (up·R, R⁻¹·down), with an integer R of determinant 1, so that ΔW is the same to the bit."""
+    """An equal adapter in other factors: (up·R, R⁻¹·down), with an integer R of determinant 1, so that ΔW is the same to the bit."""
     modules = {}
     for path, f in adapter.modules.items():
         shear = torch.triu(torch.randint(-2, 3, (f.rank, f.rank), generator=torch.Generator().manual_seed(seed)).float(), 1)

@@ -12,7 +12,7 @@ import pytest
 import objectives
 from objectives import Objective
 
-MODULES = [f"objectives.{module.name}" for module in pkgutil.iter_modules(objectives.__path__)]
+MODULES = [module.name for module in pkgutil.walk_packages(objectives.__path__, "objectives.")]
 FUNCTIONS = [name for name in objectives.__all__ if inspect.isfunction(getattr(objectives, name))]
 CLASSES = [name for name in objectives.__all__ if inspect.isclass(found := getattr(objectives, name)) and issubclass(found, Objective)]
 

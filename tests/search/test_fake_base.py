@@ -60,7 +60,7 @@ def test_a_run_ships_a_better_merge_than_the_naive_one(files: list[str], tmp_pat
     assert verdict is not None
     # Nothing is drawn twice: on two own prompts of each source and two joint ones base, sources and trials; on twice as many the finalists.
     assert drawn == [6] * (3 + 10) + [12] * (1 + len(verdict.rows))
-    assert verdict.rows[verdict.shipped_label].weakest > verdict.rows[NAIVE].weakest
+    assert verdict.rows[verdict.winner].weakest > verdict.rows[NAIVE].weakest
     scores = {t.label or str(t.number): t.evaluation.score for t in study.trials if t.evaluation}
     assert max(scores.values()) > scores[NAIVE] > max(scores["a alone"], scores["b alone"])
     assert not study.summary.warnings

@@ -165,4 +165,4 @@ def _verdict(names: tuple[str, ...], hostile: str) -> Verdict:
     sentence = (
         "The best merge keeps 62 % of the source that fares worst, 19 points more than the naive merge; the intervals do not overlap."
     )
-    return Verdict(sentence=sentence + hostile, shipped_label="best", rows=rows, pictures=48)
+    return Verdict(sentence=sentence + hostile, winner="best", rows=rows, pictures=48)

@@ -75,7 +75,7 @@ def test_names_and_numbers_are_unique(tmp_path: Path) -> None:
 def test_a_verdict_has_the_row_that_it_ships(tmp_path: Path) -> None:
     data = sample(tmp_path, size=8).model_dump()
     with pytest.raises(ValidationError, match="'trial 7' was shipped and has no row among best, naive"):
-        StudySummary.model_validate(data | {"verdict": data["verdict"] | {"shipped_label": "trial 7"}})
+        StudySummary.model_validate(data | {"verdict": data["verdict"] | {"winner": "trial 7"}})
 
 
 def test_an_interval_does_not_end_before_it_begins() -> None:
@@ -83,13 +83,15 @@ def test_an_interval_does_not_end_before_it_begins() -> None:
         ConfirmedScore(weakest=0.5, ci_low=0.2, ci_high=0.1)
 
 
-def test_the_weakest_share_is_read_under_its_earlier_name(tmp_path: Path) -> None:
+def test_the_weakest_share_and_the_winner_are_read_under_their_earlier_names(tmp_path: Path) -> None:
     summary = sample(tmp_path, size=8)
     assert summary.verdict is not None
     data = json.loads(save_summary(summary, tmp_path).read_text())
     for row in data["verdict"]["rows"].values():
         row["score"] = row.pop("weakest")
         del row["metrics"]
+    data["verdict"]["shipped_label"] = data["verdict"].pop("winner")
+    del data["pipeline"]
     (tmp_path / "summary.json").write_text(json.dumps(data))
     assert load_summary(tmp_path) == summary
     assert {"weakest", "metrics"} <= summary.verdict.model_dump()["rows"]["best"].keys()

@@ -36,8 +36,8 @@ class Tally:
     """What was done, and what came of it.
 
     Attributes:
-        faults: by kind.
-        findings: of the studies.
+        faults: number of faults of each kind.
+        findings: findings of the studies.
     """
 
     faults: Counter[str] = field(default_factory=Counter)

@@ -123,7 +123,7 @@ class Watch:
     """Looks at the evaluations in a folder all the time, and remembers those that were replaced by something else; a context.
 
     Attributes:
-        folder: of the evaluations.
+        folder: folder of the evaluations.
         timings: whether these, too, may not change.
         changed: names of files that changed after they were first seen.
     """

@@ -33,7 +33,7 @@ class Job:
         sources: files.
         out: the study directory.
         budget: recipes beyond the baselines.
-        seed: of the proposals.
+        seed: seed of the proposals.
         latency: seconds that a trial takes.
         storage: the database, if any.
         artifacts: goes with it.

@@ -21,35 +21,35 @@ from optimizer.errors import UsageError
 
 hush(Console(stderr=True, highlight=False))  # before the next line imports torch, which may warn
 
-from optimizer.jobs.merge_options import MergeOptions  # noqa: E402
+from optimizer.cli.merge_options import MergeFlags, shown  # noqa: E402
+from optimizer.jobs.merge_options import MergeOptions, MergePanel  # noqa: E402
 
-_DEFAULTS = MergeOptions.model_validate({})
+_DEFAULTS = MergeFlags()
 
 
 def merge(
-    recipe: Path | None = None,
+    recipe: Annotated[Path | None, shown(MergePanel.SOURCES)] = None,
     /,
     *,
-    options: Annotated[MergeOptions, Parameter(name="*")] = _DEFAULTS,
-    json_: Annotated[bool, Parameter("--json")] = False,
+    options: Annotated[MergeFlags, Parameter(name="*")] = _DEFAULTS,
+    as_json: Annotated[bool, shown(MergePanel.OUTPUT), Parameter("--json")] = False,
 ) -> int:
     """Run ``optimize merge``; ``optimizer.cli.main`` has the text that its help begins with.
 
     Args:
-        recipe: a recipe (YAML, JSON) or a merged LoRA, which holds its own; options change it. Or the merge.yaml of a merged model. With
-            --method soup a study's directory.
-        json_: Print JSON for machines, with the report of every module.
+        recipe: Recipe file to repeat, or a merged LoRA, which holds its own; options change it. With --method soup, a study's folder.
+        as_json: Print JSON for machines, with a report on every module.
     """
     errors = Console(stderr=True, highlight=False)
     hush(errors)
     if options.kind == "model" or _is_of_models(recipe):
-        return _merge_models(recipe, options, errors, as_json=json_)
+        return _merge_models(recipe, options, errors, as_json=as_json)
     if options.alpha is not None:
         raise UsageError("LoRAs have no alpha to merge at", where="--alpha", remedy="give --weights, or --kind model")
     if options.method == "soup":
-        return _merge_study(recipe, options, errors, as_json=json_)
+        return _merge_study(recipe, options, errors, as_json=as_json)
     if recipe is None and options.method in ("distill", "zip", "ssr", "iteris"):
-        return _merge_solved(options, errors, as_json=json_)
+        return _merge_solved(options, errors, as_json=as_json)
     with errors.status("reading…") if errors.is_terminal else nullcontext():
         from optimizer.cli.tables.merge import idle_blocks, merge_facts, print_merge
         from optimizer.jobs.merge_plan import plan
@@ -60,7 +60,7 @@ def merge(
     with progress_bar("merging…", errors) as tick:
         found = write_merge(job, options, tick=tick)
     _warn(idle_blocks(job, found), errors)
-    if json_:
+    if as_json:
         print(json.dumps(merge_facts(job, found), allow_nan=False))
     else:
         print_merge(job, found, Console(highlight=False))

@@ -85,7 +85,7 @@ def soup_facts(made: StudySoup) -> dict[str, Any]:
             "score": made.soup.score,
             "score_of_best": made.soup.first,
             "confirmed": {c.label: c.score for c in made.confirmation.contenders},
-            "preferred": made.confirmation.shipped.label,
+            "preferred": made.confirmation.winner.label,
         }
     }
 
@@ -101,7 +101,7 @@ def print_soup(made: StudySoup, console: Console) -> None:
         values = (contender.score, weakest.value, weakest.low, weakest.high)
         table.add_row(Text(contender.label), *(f"{value:.3f}" for value in values))
     console.print(table)
-    if (better := made.confirmation.shipped.label) != SOUP:
+    if (better := made.confirmation.winner.label) != SOUP:
         told = f"the soup is not better than {better} on fresh prompts, or within noise of it: {better} is the safer choice"
         console.print(told, soft_wrap=True, markup=False)
 

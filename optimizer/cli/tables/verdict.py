@@ -17,7 +17,7 @@ def print_verdict(summary: StudySummary, directory: Path, best: Path | None, con
         discounts = summary.verdict.discounts
         table = Table("model", "weakest source", "95 % interval", *summary.names, "artifacts", *discounts)
         for label, row in summary.verdict.rows.items():
-            shown = f"{label} ◂" if label == summary.verdict.shipped_label else label
+            shown = f"{label} ◂" if label == summary.verdict.winner else label
             each = [f"{row.sources[name]:.2f}" for name in summary.names]
             further = [f"{row.metrics[name]:.2f}" if name in row.metrics else "–" for name in discounts.values()]
             damage = "–" if row.artifacts is None else f"{row.artifacts:.2f}"

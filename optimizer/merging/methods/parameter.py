@@ -16,7 +16,7 @@ class Parameter:
 
     Attributes:
         name: name of the recipe field; must not be that of another field of ``Recipe`` or another option of ``optimize merge``.
-        description: one sentence for ``--help`` and docs/methods.md.
+        description: a short sentence or two for ``--help`` and docs/methods.md.
         default: value in a recipe that does not give the parameter; its type, float, int or str, is that of all values. It must never
             change, because the hash of a recipe leaves it out.
         start: value at which a search starts, and that ``optimize merge`` gives to a method of which nothing else is said.

@@ -8,7 +8,7 @@ from optimizer.merging.methods.parameter import Parameter
 
 DENSITY = Parameter(
     name="density",
-    description="Share of the entries of ΔW that each source keeps; for tsv, of its singular directions.",
+    description="Share of the entries of ΔW that each source keeps. With tsv, the share of its singular directions.",
     default=1.0,
     start=0.4,
     gt=0,
@@ -18,7 +18,7 @@ DENSITY = Parameter(
 )
 SCALE = Parameter(
     name="scale",
-    description="Factor on the whole merged change, the λ of TIES.",
+    description="Factor on the whole merged change. The TIES paper calls it λ.",
     default=1.0,
     start=1.0,
     gt=0,

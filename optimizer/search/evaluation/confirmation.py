@@ -69,13 +69,13 @@ class Confirmation:
     """Result of the confirmation.
 
     Attributes:
-        shipped: contender that is exported.
+        winner: contender that is exported.
         leader: merge with the best confirmed score; may be within noise of a simpler one that is exported instead.
         contenders: all contenders, by descending score, with the single sources last.
         base: pictures of the base on the confirmation prompts; None without a base.
     """
 
-    shipped: Contender
+    winner: Contender
     leader: Contender
     contenders: tuple[Contender, ...]
     base: Tensor | None
@@ -128,9 +128,9 @@ def confirm(records: Sequence[TrialRecord], evaluator: Evaluator, *, count: int,
     raw += _alone(evaluator)
     counts, names = resamples(evaluator.asked, count=_RESAMPLES, seed=seed), [s.name for s in evaluator.sources]
     contenders = [_contender(entry, baselines.scorer, counts, names) for entry in raw]
-    leader, shipped = decide([c for c in contenders if c.recipe is not None])
+    leader, winner = decide([c for c in contenders if c.recipe is not None])
     ordered = sorted(contenders, key=lambda c: (c.recipe is None, -c.score))
-    return Confirmation(shipped, leader, tuple(ordered), baselines.base)
+    return Confirmation(winner, leader, tuple(ordered), baselines.base)
 
 
 def decide(merges: Sequence[Contender]) -> tuple[Contender, Contender]:

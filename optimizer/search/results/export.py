@@ -49,7 +49,7 @@ def export_winner(inputs: SummaryInputs, directory: StudyDirectory) -> Path:
         ExportError: the written file differs from the merge that was scored.
     """
     assert inputs.confirmation is not None
-    winner = inputs.confirmation.shipped
+    winner = inputs.confirmation.winner
     assert winner.recipe is not None
     name = file_name([s.name for s in inputs.sources], winner.recipe.weights, winner.recipe.method, 1)
     if isinstance(winner.candidate, Adapter):
@@ -84,7 +84,7 @@ def _place(folder: Path, name: str, recipe: Recipe) -> Path:
 
 
 def _card(inputs: SummaryInputs, found: Confirmation, path: Path) -> ModelCard:
-    winner = found.shipped
+    winner = found.winner
     assert winner.recipe is not None
     rest = [c for c in found.contenders if c is not winner]
     texts = [p.text for p in sorted(inputs.prompts.prompts, key=lambda p: p.source is not None)]

@@ -12,6 +12,7 @@ from importlib.metadata import version
 
 import torch
 
+from optimizer.adapters.families import FAMILIES
 from optimizer.rendering import PromptSet
 from optimizer.search.config import OPTIONS, Config, without_password
 from optimizer.search.evaluation.confirmation import CONFIDENCE, Confirmation, Contender
@@ -68,6 +69,7 @@ def summarise(inputs: SummaryInputs, directory: StudyDirectory) -> StudySummary:
         created=inputs.created,
         finished=inputs.finished,
         kind=inputs.config.inputs.kind,
+        pipeline=_pipeline(inputs.sources[0]),
         base=inputs.config.inputs.base or ("" if inputs.config.inputs.whole else DEMO_BASE),
         sources=tuple(_source(s) for s in inputs.sources),
         prompts=_prompts(inputs.prompts, names) if confirmed else (),
@@ -75,7 +77,7 @@ def summarise(inputs: SummaryInputs, directory: StudyDirectory) -> StudySummary:
         trials=tuple(inputs.records),
         baselines=len(inputs.sources) + len((NAIVE,) if inputs.config.inputs.interpolates else (STACK, NAIVE)),
         budget=inputs.config.search.budget + inputs.imported,
-        best_number=confirmed.shipped.number if confirmed else ahead.number if ahead else None,
+        best_number=confirmed.winner.number if confirmed else ahead.number if ahead else None,
         verdict=verdict(confirmed) if confirmed else None,
         file=inputs.exported,
         comfyui_only=inputs.config.output.dialect == "comfyui",
@@ -102,10 +104,10 @@ def verdict(found: Confirmation) -> Verdict:
     by_label = {c.label: c for c in found.contenders}
     return Verdict(
         sentence=_sentence(found, by_label.get(NAIVE), by_label.get(STACK)),
-        shipped_label=found.shipped.label,
+        winner=found.winner.label,
         rows=rows,
         confidence=CONFIDENCE,
-        pictures=len(found.shipped.images),
+        pictures=len(found.winner.images),
     )
 
 
@@ -122,7 +124,7 @@ def command_line(config: Config) -> str:
 
 
 def _sentence(found: Confirmation, naive: Contender | None, stack: Contender | None) -> str:
-    shipped = found.shipped
+    shipped = found.winner
     others = [(c, name) for c, name in ((naive, "naive merge"), (stack, "stack")) if c and c is not shipped]
     kept = f"The merge keeps {shipped.weakest.value:.0%} of its weakest source ({shipped.weakest.low:.0%} to {shipped.weakest.high:.0%})"
     against = ", against " + " and ".join(f"{c.weakest.value:.0%} for the {name}" for c, name in others) if others else ""
@@ -157,6 +159,11 @@ def _source(source: Source) -> SourceInfo:
     )
 
 
+def _pipeline(source: Source) -> str:
+    """Returns the name of the pipeline class that draws with models of a source's family; empty for a family that is not known."""
+    return FAMILIES[source.family].pipeline.name if source.family in FAMILIES else ""
+
+
 def _prompts(prompts: PromptSet, names: Sequence[str]) -> tuple[PromptInfo, ...]:
     return tuple(
         PromptInfo(
@@ -169,13 +176,13 @@ def _prompts(prompts: PromptSet, names: Sequence[str]) -> tuple[PromptInfo, ...]
 def _columns(found: Confirmation, directory: StudyDirectory) -> tuple[PictureColumn, ...]:
     """Returns the picture columns: base, if any, sources alone, stack, naive merge, exported merge, and the leader if it is another."""
     alone = [(c, "source") for c in found.contenders if c.recipe is None]
-    fixed = [(c, c.label) for label in (STACK, NAIVE) for c in found.contenders if c.label == label and c is not found.shipped]
-    tail = [(found.leader, "leader")] if found.leader is not found.shipped and found.leader.label not in (STACK, NAIVE) else []
+    fixed = [(c, c.label) for label in (STACK, NAIVE) for c in found.contenders if c.label == label and c is not found.winner]
+    tail = [(found.leader, "leader")] if found.leader is not found.winner and found.leader.label not in (STACK, NAIVE) else []
     store = FolderStore(directory.path)
     columns = []
     if found.base is not None:
         columns.append(PictureColumn(label="base", kind="base", files=save_images(store, "confirmation/base", found.base)))
-    for index, (contender, kind) in enumerate([*alone, *fixed, *tail, (found.shipped, "best")]):
+    for index, (contender, kind) in enumerate([*alone, *fixed, *tail, (found.winner, "best")]):
         label = f"best ({contender.label})" if kind == "best" else contender.label
         columns.append(PictureColumn(label=label, kind=kind, files=save_images(store, f"confirmation/{index:02d}", contender.images)))
     return tuple(columns)

@@ -9,19 +9,21 @@ from typing import Any
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 from torch import Tensor
 
 from optimizer.errors import OptimizerError
 from optimizer.merging import Recipe
 from optimizer.search.evaluation.evaluator import Measured
 from optimizer.search.images.contact_sheets import sheet_links
-from optimizer.search.labels import BUDGET, ERROR, FIXED, IMPORTED, KEY, LABEL, TOTAL
+from optimizer.search.labels import BUDGET, ERROR, IMPORTED, KEY, TOTAL
 from optimizer.search.trials.beginning import inputs_of
 from optimizer.search.trials.evaluations import StudyEvaluations
-from optimizer.search.trials.frozen_trials import entry_of, finished_trial, label_of, waiting_trial
+from optimizer.search.trials.frozen_trials import entry_of, finished_trial, label_of
+from optimizer.search.trials.known_records import KnownRecords
 from optimizer.search.trials.optuna_notes import result_of
 from optimizer.search.trials.optuna_storage import id_of, storage_of
+from optimizer.search.trials.queue import enqueue
 from optimizer.search.workers.claims import Claim, Claims, Idle, counted
 from optimizer.search.workers.heartbeat import Heartbeat
 from optimizer.search.workers.retry import OUTAGES, RetryPolicy
@@ -73,7 +75,7 @@ class Ledger:
         self._study, self._evaluations, self._log = study, evaluations, TrialLog(evaluations.store)
         self._claims, self._writer, self._heartbeat, self._retry = claims, writer, heartbeat, retry
         self._pictures = pictures
-        self._known: dict[int, TrialRecord] = {}
+        self._records = KnownRecords(evaluations)
 
     @property
     def planned_budget(self) -> int:
@@ -115,7 +117,7 @@ class Ledger:
 
         An unfinished trial that a repair could not label gets its label and its values back.
         """
-        self._retry(lambda: self._enqueue(starts))
+        self._retry(lambda: enqueue(self._study, self._claims, self._writer, starts))
 
     def take(self) -> Claim:
         """Returns the next trial of this worker, from ``Claims.take``, or a request to wait if no trials are queued yet."""
@@ -159,7 +161,9 @@ class Ledger:
             OSError: the store cannot be written.
         """
         key, label = self.key(recipe), label_of(trial)
-        evaluation = measured if isinstance(measured, Evaluation) else self._evaluations.add(recipe, measured, label, self._known)
+        evaluation = (
+            measured if isinstance(measured, Evaluation) else self._evaluations.add(recipe, measured, label, self._records.by_number)
+        )
         self._log.add(entry_of(trial, key=key))
         record = TrialRecord(number=trial.number, label=label, evaluation=evaluation)
         return self._end(trial, result_of(trial, key, evaluation, sheet_links(self._evaluations.store, recipe.hash)), record)
@@ -182,14 +186,7 @@ class Ledger:
         Args:
             known: trials of the study, if they were just read.
         """
-        finished = [t for t in known or self._trials() if t.state.is_finished()]
-        for trial in finished:
-            if trial.number not in self._known:
-                self._known[trial.number] = self._record(trial)
-        keys = {trial.number: trial.user_attrs.get(KEY, "") for trial in finished}
-        for record in self._evaluations.retention.displaced({number: self._known[number] for number in keys}):
-            self._known[record.number] = self._evaluations.remove_pictures(keys[record.number], record)
-        return [self._known[trial.number] for trial in finished]
+        return self._records.update([t for t in known or self._trials() if t.state.is_finished()])
 
     def save_baseline(self, name: str, images: Tensor) -> None:
         """Writes the pictures, uint8 (n, 3, height, width), of the base or of a source alone."""
@@ -227,40 +224,21 @@ class Ledger:
     def _trials(self) -> Sequence[FrozenTrial]:
         return counted(self._all_trials())
 
-    def _enqueue(self, starts: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
-        with self._claims.lock.held():
-            queued = self._study.get_trials(deepcopy=False)
-            for trial, (label, values) in zip(queued, starts, strict=False):
-                if trial.state == TrialState.WAITING and FIXED not in trial.system_attrs:
-                    storage_of(self._study).set_trial_user_attr(id_of(trial), LABEL, label)
-                    storage_of(self._study).set_trial_system_attr(id_of(trial), FIXED, dict(values))
-            for number, (label, values) in enumerate(starts):
-                if number >= len(queued):  # nothing is created if another run, or an attempt whose answer was lost, has queued it
-                    self._writer.create(waiting_trial(label, values), number)
-
     def _end(self, trial: FrozenTrial, result: TrialResult, record: TrialRecord) -> TrialRecord:
         if not self._retry(lambda: self._writer.end(trial, result)):
             return self._counted(self._ended_by_another(trial))
-        return self._counted(self._known.setdefault(trial.number, record))
+        return self._counted(self._records.keep(record))
 
     def _ended_by_another(self, trial: FrozenTrial) -> TrialRecord:
         """Logs the result of a trial that another worker has ended, and returns its record."""
         found = self._retry(lambda: storage_of(self._study).get_trial(id_of(trial)))
         self._log.add(entry_of(found))
-        return self._known.setdefault(trial.number, self._record(found))
+        return self._records.of(found)
 
     def _counted(self, record: TrialRecord) -> TrialRecord:
         """Counts a trial in the heartbeat of this worker, and returns its record."""
         self._heartbeat.add(pictures=self._pictures, finished=1, failed=int(record.evaluation is None))
         return record
-
-    def _record(self, trial: FrozenTrial) -> TrialRecord:
-        label = label_of(trial)
-        evaluation = self._evaluations.get(trial.user_attrs[KEY]) if trial.state == TrialState.COMPLETE else None
-        if evaluation is None:
-            reason = trial.user_attrs.get(ERROR, "its evaluation is missing or damaged — optimize repair has it evaluated again")
-            return TrialRecord(number=trial.number, label=label, state="FAIL", error=reason)
-        return TrialRecord(number=trial.number, label=label, evaluation=evaluation)
 
 
 def reason_of(error: Exception) -> str:

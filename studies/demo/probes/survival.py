@@ -41,10 +41,12 @@ def thing_survival(pictures: Tensor, without: Tensor, drawn: Tensor, sigma: floa
 
 
 def style_survival(pictures: Tensor, without: Tensor, drawn: Tensor, *, texture: bool) -> Tensor:
-    """How much of a style is left, (n,) in [0, 1]; arguments as for ``thing_survival``.
+    """How much of a style is left, (n,) in [0, 1].
 
     Args:
-        pictures, without, drawn: as above.
+        pictures: (n, 3, h, w) in [-1, 1], what was made of ``drawn``.
+        without: the drawings without the style.
+        drawn: the drawings.
         texture: the style is a texture: what is coarser than it does not count.
     """
     before, after, now = (x - blur(x, 2.0) if texture else blur(x, 1.0) for x in (without, drawn, pictures))

@@ -120,7 +120,7 @@ def test_the_file_is_the_merge_of_its_recipe(folder: Path, capsys: pytest.Captur
 
 
 def test_the_stack_written_and_read_back_is_the_weighted_sum(folder: Path, loras: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Of files in different dialects, of different ranks and alphas, against their tensors as they lie on the disk."""
+    """The files differ in dialect, rank and alpha; the sum is compared with their tensors as they lie on the disk."""
     names = ("alba", "bruno", "carla")
     files, weights = [loras / f"{name}.safetensors" for name in names], (0.7, -0.35, 1.2)
     found = facts(["--sources", *files, "--weights", *weights, "--dtype", "fp32"], capsys)

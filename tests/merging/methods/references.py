@@ -26,7 +26,7 @@ class Case:
     Attributes:
         deltas: ΔWᵢ, each (out, fan_in).
         weights: wᵢ, one a source, not 0.
-        ranks: of the sources' factors.
+        ranks: ranks of the sources' factors.
         draws: (source, shape) → uniform numbers for its random mask.
     """
 

@@ -135,7 +135,7 @@ def consensus_of(values: list[Array], weights: tuple[float, ...], normalize: boo
 
 
 def outliers_masked(x: Array, density: float, gamma: float) -> Array:
-    """Of the entries sorted from the smallest: cut n_bot at the bottom and n_top at the top; ``[n_bot:-0]`` would be empty."""
+    """Sort the entries from the smallest, then cut n_bot at the bottom and n_top at the top; ``[n_bot:-0]`` would be empty."""
     if density >= 1:
         return x
     top, target = int(gamma * x.size), int(density * x.size)

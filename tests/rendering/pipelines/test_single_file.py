@@ -76,7 +76,7 @@ def test_pictures_are_those_of_the_folder(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_flux_of_one_double_and_one_single_block(tmp_path: Path) -> None:
-    """Of full width, which diffusers' conversion takes for granted."""
+    """The blocks have full width, which diffusers' conversion takes for granted."""
     pipeline: Any = tiny_flux_pipeline()
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -81,7 +81,7 @@ def test_the_sentence_says_what_was_shipped_and_why() -> None:
         "The merge keeps 60% of its weakest source (50% to 70%), against 30% for the stack; "
         "trial 9 was ahead, but within noise, so the simpler naive is shipped."
     )
-    assert (simple.shipped_label, list(simple.rows)) == (NAIVE, ["trial 9", NAIVE, STACK, "a alone"])
+    assert (simple.winner, list(simple.rows)) == (NAIVE, ["trial 9", NAIVE, STACK, "a alone"])
     assert verdict(confirmation(STACK, STACK)).sentence == (
         "The merge keeps 30% of its weakest source (20% to 40%), against 60% for the naive merge; "
         "it shows more of the other sources or less damage than the naive merge, on prompts and seeds that the search never saw."

@@ -118,7 +118,7 @@ def test_models_of_every_family_merge_over_their_base(kind: str, tmp_path: Path)
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sd1", "sdxl"])
 def test_single_files_end_in_a_single_file_that_draws_as_it_was_scored(kind: str, tmp_path: Path) -> None:
-    """The same trials as of the folders that they were made of; the base may be of either kind."""
+    """Its trials equal those of the folders that the files were made of; the base may be of either kind."""
     base: DiffusionPipeline = xl() if kind == "sdxl" else KINDS[kind]()
     files: list[Path] = []
     base.save_pretrained(tmp_path / "base")
@@ -140,7 +140,8 @@ def test_single_files_end_in_a_single_file_that_draws_as_it_was_scored(kind: str
         assert torch.equal(one.read(part, name), other.read(part, name))
     report = (study.directory / "report.html").read_text()
     assert "among your checkpoints" in report
-    assert "from_single_file" in report
+    wanted = "StableDiffusionXLPipeline" if kind == "sdxl" else "StableDiffusionPipeline"
+    assert f"pipe = {wanted}.from_single_file(" in report
     alpha = optimize(**options(tmp_path, files, budget=1, base_config=tmp_path / "base") | {"out": tmp_path / "alpha"})
     assert alpha.best is not None
     assert alpha.best.suffix == ".safetensors"

@@ -207,7 +207,7 @@ def test_one_trade_off_per_pair_of_sources(tmp_path: Path, count: int, charts: i
 def test_a_shipped_baseline_is_marked_as_such(tmp_path: Path) -> None:
     summary = sample(tmp_path, size=16)
     assert summary.verdict is not None
-    verdict = summary.verdict.model_copy(update={"shipped_label": "naive", "sentence": "The naive merge is as good."})
+    verdict = summary.verdict.model_copy(update={"winner": "naive", "sentence": "The naive merge is as good."})
     text = write_report(summary.model_copy(update={"verdict": verdict}), tmp_path).read_text(encoding="utf-8")
     (row,) = re.findall(r'<tr class="chosen">(.*?)</tr>', text[: text.index('id="pictures"')], re.DOTALL)
     assert "naive" in row
@@ -226,6 +226,15 @@ def test_the_snippet_is_python_whatever_the_names(tmp_path: Path) -> None:
     summary = sample(tmp_path, size=16, hostile='\'; import os; """\n\\')
     program = ast.parse(loading_snippet(summary))
     assert [type(statement) for statement in program.body] == [ast.Import, ast.ImportFrom, ast.Assign, ast.Expr, ast.Assign]
+
+
+def test_a_model_in_one_file_is_loaded_by_the_class_that_the_study_names(tmp_path: Path) -> None:
+    model = {"kind": "model", "file": "best/mine.safetensors"}
+    summary = sample(tmp_path, size=16).model_copy(update={**model, "pipeline": "FluxPipeline"})
+    assert "pipe = FluxPipeline.from_single_file('best/mine.safetensors')" in loading_snippet(summary)
+    page = Reader(write_report(summary.model_copy(update={"pipeline": ""}), tmp_path).read_text(encoding="utf-8"))
+    assert "from_single_file" not in page.text
+    assert "among your checkpoints" in page.text
 
 
 def test_a_file_for_comfyui_is_not_said_to_load_elsewhere(tmp_path: Path) -> None:

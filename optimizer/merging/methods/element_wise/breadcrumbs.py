@@ -19,7 +19,7 @@ from optimizer.merging.methods.weighted_sum import summed
 
 GAMMA = Parameter(
     name="gamma",
-    description="Share of the largest entries of ΔW that breadcrumbs drops.",
+    description="Share of the entries of ΔW that breadcrumbs drops because they are the largest.",
     default=0.0,
     start=0.01,
     ge=0,

@@ -14,7 +14,8 @@ from optimizer.merging.methods.shared_parameters import SCALE, ScaleSettings
 
 MASK_SCALE = Parameter(
     name="mask_scale",
-    description="λ of consensus' TALL masks: a source selects an entry where its magnitude is at least λ times the others'.",
+    description="Consensus lets a source select an entry that is at least this many times as large as the other sources' sum. The paper "
+    "calls it λ.",
     default=0.4,
     start=0.4,
     ge=0,
@@ -23,7 +24,7 @@ MASK_SCALE = Parameter(
 )
 QUORUM = Parameter(
     name="quorum",
-    description="How many sources have to select an entry for consensus to keep it.",
+    description="How many sources must select an entry for consensus to keep it.",
     default=2,
     start=2,
     ge=1,

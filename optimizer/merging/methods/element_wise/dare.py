@@ -19,8 +19,8 @@ Rescale = Literal["inverse", "l1", "none"]
 
 RESCALE = Parameter(
     name="rescale",
-    description="How DARE and DELLA make up for dropped entries: the others are divided by their probability (inverse), scaled to the "
-    "L1 norm of all (l1), or left as they are (none).",
+    description="How DARE and DELLA make up for the entries that they drop: divide the others by their probability (inverse), scale them "
+    "to the L1 norm of all (l1), or leave them as they are (none).",
     default="inverse",
     start="inverse",
     choices=get_args(Rescale),

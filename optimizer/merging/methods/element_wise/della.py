@@ -19,7 +19,8 @@ from optimizer.merging.methods.weighted_sum import summed
 
 EPSILON = Parameter(
     name="epsilon",
-    description="DELLA's window: small entries of a row are kept with probability density − ε, large ones with density + ε.",
+    description="How much DELLA prefers large entries: the smallest of a row are kept with probability density − ε, the largest with "
+    "density + ε.",
     default=0.0,
     start=0.1,
     ge=0,

@@ -20,14 +20,14 @@ Normalise = Literal["count", "weight", "none"]
 
 ELECT_ON = Parameter(
     name="elect_on",
-    description="Whether TIES elects signs on the entries as they are (raw) or on the weighted ones (weighted).",
+    description="What TIES elects the sign of an entry from: the sources' entries as they are (raw), or times their weights (weighted).",
     default="raw",
     start="raw",
     choices=get_args(ElectOn),
 )
 MAJORITY = Parameter(
     name="majority",
-    description="Whether TIES elects a sign by the sum of the entries (total) or by the number of sources that have it (frequency).",
+    description="How TIES elects the sign of an entry: by the sum over the sources (total), or by how many sources have it (frequency).",
     default="total",
     start="total",
     choices=get_args(Majority),

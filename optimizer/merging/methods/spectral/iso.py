@@ -12,7 +12,7 @@ from optimizer.merging.methods.shared_parameters import SCALE, ScaleSettings
 
 ISOTROPY = Parameter(
     name="isotropy",
-    description="How flat iso makes the spectrum: 0 leaves it, 1 makes all singular values equal.",
+    description="How evenly iso spreads the change over its directions: 0 leaves it as it is, 1 makes all singular values equal.",
     default=1.0,
     start=1.0,
     ge=0,

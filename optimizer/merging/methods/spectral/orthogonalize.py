@@ -20,14 +20,14 @@ Side = Literal["input", "output"]
 
 SIDE = Parameter(
     name="side",
-    description="Directions that orthogonalize keeps apart: those that sources read (input) or write (output).",
+    description="Which directions orthogonalize keeps apart: those that the sources read (input), or those that they write (output).",
     default="input",
     start="input",
     choices=get_args(Side),
 )
 STRENGTH = Parameter(
     name="strength",
-    description="Share of the common directions that orthogonalize removes.",
+    description="How much orthogonalize removes of the directions that a source shares with earlier ones: 0 is nothing, 1 is all.",
     default=1.0,
     start=1.0,
     ge=0,

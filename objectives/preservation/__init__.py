@@ -1,0 +1,20 @@
+"""Preservation: how much of each source's effect survives in a merge, and how much of a source leaks into the prompts of others."""
+
+from __future__ import annotations
+
+from objectives.preservation.effects import Effects, others
+from objectives.preservation.leakage import leakage
+from objectives.preservation.objective import PreservationObjective, PreservationStatistics
+from objectives.preservation.shares import Moments, mean_shares, moments, shares
+
+__all__ = [
+    "Effects",
+    "Moments",
+    "PreservationObjective",
+    "PreservationStatistics",
+    "leakage",
+    "mean_shares",
+    "moments",
+    "others",
+    "shares",
+]

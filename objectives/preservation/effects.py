@@ -1,0 +1,67 @@
+"""Effects: embeddings of the base and of each source alone, whose differences tell what a source does to a picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from objectives.objective import JOINT
+
+NO_EFFECT = 1e-4
+"""Squared distance between unit vectors below which a source has no effect."""
+
+
+@dataclass(frozen=True)
+class Effects:
+    """Embeddings of the base and of each source alone.
+
+    Attributes:
+        base: embeddings of the base's pictures, unit vectors, (n, d).
+        alone: embeddings of each source's pictures, (k, n, d).
+        asked: index of the source that each prompt asks for, or ``JOINT`` for all of them, (n,).
+    """
+
+    base: Tensor
+    alone: Tensor
+    asked: Tensor
+
+    def __post_init__(self) -> None:
+        n, d = self.base.shape
+        if self.alone.shape[1:] != (n, d) or self.asked.shape != (n,):
+            raise ValueError(
+                f"shapes do not match: base {tuple(self.base.shape)}, alone {tuple(self.alone.shape)}, asked {tuple(self.asked.shape)}"
+            )
+
+    @property
+    def sources(self) -> int:
+        """Number of sources."""
+        return len(self.alone)
+
+
+def others(alone: Tensor, asked: Tensor) -> Tensor:
+    """Returns a substitute for the base embeddings: per prompt, the mean over the sources that the prompt does not ask for.
+
+    With this reference, a source is lost if the merge draws its prompts as the other sources do.
+    It is kept if the merge draws them as the source itself does.
+
+    Args:
+        alone: embeddings of each source's pictures, (k, n, d), k ≥ 2.
+        asked: index of the source that each prompt asks for, (n,). Prompts that ask for all sources have no reference.
+
+    Returns:
+        Reference embeddings, (n, d): unit vectors for two sources, means of unit vectors for more.
+
+    Raises:
+        ValueError: a prompt asks for all sources.
+
+    Example:
+        >>> others(torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]]), torch.tensor([0])).tolist()
+        [[0.0, 1.0]]
+    """
+    if bool((asked == JOINT).any()):
+        raise ValueError("without a base, prompts ask for one source each")
+    k, n, _ = alone.shape
+    own = alone[asked, torch.arange(n, device=asked.device)]
+    return (alone.sum(dim=0) - own) / (k - 1)
