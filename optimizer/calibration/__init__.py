@@ -1,1 +1,4 @@
-"""Calibration: what passes over the live model tell: compositions, activations, solved routers, distillation."""
+"""Calibration: compositions of the model's outputs, activations, and routers that are solved on the loaded model."""
+
+SOLVED = ("ssr", "iteris", "zip", "distill")
+"""Names of the methods that are solved on the loaded model."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -74,17 +74,3 @@ def _solved(parts: Sequence[tuple[Tensor, Tensor, Tensor]], ridge: float) -> Ten
     anchor = ridge * right.diagonal().mean().clamp(min=1e-12) * torch.eye(len(right)).double()
     router: Tensor = torch.linalg.solve((right + anchor).T, (left + anchor).T).T
     return router.float()
-
-
-def local_error(model: LiveModel, found: Sequence[Group], routing: Mapping[str, Tensor]) -> float:
-    """Returns the mean over modules and groups of ‖up_cat·(R − P_S)·z‖² / ‖up_cat·P_S·z‖², without a pass through the model."""
-    shares = []
-    for path, matrix in routing.items():
-        up = model.modules.factors(path)[0].double().cpu()
-        full = (torch.diag(matrix) if matrix.ndim == 1 else matrix).double()
-        for group in found:
-            wanted = torch.diag(group.wanted[path].double())
-            moved, own = (up @ r for r in (full - wanted, wanted))
-            whole = torch.einsum("ij,jk,ik->", own, group.moments[path], own)
-            shares.append(torch.einsum("ij,jk,ik->", moved, group.moments[path], moved) / whole.clamp(min=1e-12))
-    return float(torch.stack(shares).median())

@@ -35,20 +35,28 @@ class Call:
 
     def rows(self, rows: Tensor) -> Call:
         """Returns some rows of the call, by their positions, int64."""
-        count = len(self.sample)
-
-        def some(name: str, value: Any) -> Any:
-            if isinstance(value, dict):
-                return {key: some(key, entry) for key, entry in value.items()}
-            each = isinstance(value, Tensor) and value.ndim > 0 and len(value) == count and name not in _POSITIONS
-            return value[rows] if each else value
-
         texts = {argument: states[rows] for argument, states in self.texts.items()}
-        return Call(self.sample[rows], self.timestep[rows], texts, some("", dict(self.others)))
+        others = with_rows(self.others, len(self.sample), lambda each: each[rows])
+        return Call(self.sample[rows], self.timestep[rows], texts, others)
 
 
 Forward = Callable[[Call], Tensor]
 """Computes the output of the denoiser, of the shape of ``Call.sample``."""
+
+
+def with_rows(arguments: Mapping[str, Any], count: int, change: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+    """Returns arguments of the denoiser in which every tensor with one row a picture is changed; mappings are searched, too.
+
+    Args:
+        arguments: arguments by name.
+        count: number of rows that such a tensor has.
+        change: returns the changed tensor.
+    """
+    changed: dict[str, Any] = {}
+    for name, value in arguments.items():
+        each = isinstance(value, Tensor) and value.ndim > 0 and len(value) == count and name not in _POSITIONS
+        changed[name] = with_rows(value, count, change) if isinstance(value, dict) else change(value) if each else value
+    return changed
 
 
 class LiveDenoiser:
@@ -97,9 +105,14 @@ class LiveDenoiser:
         return output
 
     def save_memory(self) -> None:
-        """Recomputes activations in the backward pass instead of keeping them; what is drawn does not change."""
+        """Recomputes activations in the backward pass instead of keeping them, until ``restore`` is called."""
         model: Any = self.model
         model.enable_gradient_checkpointing()
+
+    def restore(self) -> None:
+        """Keeps activations again."""
+        model: Any = self.model
+        model.disable_gradient_checkpointing()
 
     def with_texts(self, call: Call, states: TextStates) -> Call:
         """Returns the call with other text states, one row for each of its rows."""

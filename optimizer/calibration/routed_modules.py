@@ -130,7 +130,8 @@ class _Branch:
     def hidden(self, x: Tensor) -> Tensor:
         """Returns z = down_cat · x; of a convolution with its channels last."""
         if self.down.device != x.device:
-            self.up, self.down = self.up.to(x.device), self.down.to(x.device)
+            with torch.inference_mode(False):  # tensors of the inference mode cannot take part in a backward pass later
+                self.up, self.down = self.up.to(x.device), self.down.to(x.device)
         x = x.to(self.down.dtype)
         if isinstance(self.module, nn.Linear):
             return F.linear(x, self.down)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from optimizer.adapters import Adapter
+from optimizer.calibration import SOLVED
 from optimizer.calibration.closed_form import groups, solved
 from optimizer.calibration.compositions import Composition
 from optimizer.calibration.live_model import LiveModel
@@ -21,9 +22,6 @@ from optimizer.rendering.prompts import PromptSet
 
 Progress = Callable[[str, int, int, float], None]
 """Called with what is done (``drawing``, ``measuring`` or ``training``), the number of finished units, of all, and the loss, or NaN."""
-
-SOLVED = ("ssr", "iteris", "zip", "distill")
-"""Names of the methods that are solved on the live model."""
 
 _START = 0.8
 _ROUNDS = 2
@@ -90,10 +88,10 @@ def solve(
         moments = _pooled(model, points)
         start = {path: torch.full((sum(ranks),), _START) for path, ranks in model.modules.ranks.items()}
         plan = Training(steps, diagonal=method == "zip", rate=0.03 if method == "zip" else 0.01, seed=seed)
-        routing = start
         for step in train(model, points, start, moments, plan):
-            routing, loss = step.routing, step.loss
+            loss = step.loss
             progress("training", step.number, steps, loss)
+        routing = step.routing()
     router = Router(Router.identity(adapters).sources, model.modules.ranks, routing)
     return Solution(router, loss, time.perf_counter() - begun)
 

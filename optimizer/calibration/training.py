@@ -48,12 +48,16 @@ class Step:
     Attributes:
         number: number of the step, from 1.
         loss: smoothed mean squared difference of guided outputs.
-        routing: current matrices, fp32, on the CPU.
+        student: routers that are trained, which the next step changes.
     """
 
     number: int
     loss: float
-    routing: Routing
+    student: _Student
+
+    def routing(self) -> Routing:
+        """Returns copies of the current matrices, fp32, on the CPU."""
+        return self.student.detached()
 
 
 def train(model: LiveModel, points: Points, start: Routing, moments: Moments, training: Training) -> Iterator[Step]:
@@ -80,16 +84,19 @@ def train(model: LiveModel, points: Points, start: Routing, moments: Moments, tr
     generator = torch.Generator().manual_seed(training.seed)
     gradients = _Gradients(model, points, student)
     smooth = 0.0
-    for number in range(1, training.steps + 1):
-        rows = alike(points, training.batch, generator)
-        optimiser.zero_grad()
-        with model.frozen():
-            loss = gradients.accumulate(rows)
-        torch.nn.utils.clip_grad_norm_(student.trained.values(), _CLIP)
-        optimiser.step()
-        schedule.step()
-        smooth = loss if number == 1 else _SMOOTHING * smooth + (1 - _SMOOTHING) * loss
-        yield Step(number, smooth, student.detached())
+    try:
+        for number in range(1, training.steps + 1):
+            rows = alike(points, training.batch, generator)
+            optimiser.zero_grad()
+            with model.frozen():
+                loss = gradients.accumulate(rows)
+            torch.nn.utils.clip_grad_norm_(student.trained.values(), _CLIP)
+            optimiser.step()
+            schedule.step()
+            smooth = loss if number == 1 else _SMOOTHING * smooth + (1 - _SMOOTHING) * loss
+            yield Step(number, smooth, student)
+    finally:
+        model.denoiser.restore()
 
 
 class _Student:

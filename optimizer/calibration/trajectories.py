@@ -1,16 +1,16 @@
-"""Trajectories: the points that a candidate's drawing passes, and what the denoiser should say there."""
+"""Trajectories: inputs of the denoiser while a composition is drawn, and the composition's outputs there."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from optimizer.calibration.compositions import Composition, stacked
-from optimizer.calibration.live_denoiser import Call
+from optimizer.calibration.live_denoiser import Call, with_rows
 from optimizer.calibration.live_model import LiveModel
 from optimizer.rendering.prompt_encoding import length
 from optimizer.rendering.prompts import Prompt
@@ -50,28 +50,26 @@ class Points:
         return len(self.prompt)
 
 
-@dataclass
 class _Recorder:
-    """Collects the points of a drawing."""
+    """Collects the points of a drawing; those that are drawn again after running out of memory replace the first ones.
 
-    guidance: float
-    prompt: list[Tensor] = field(default_factory=list)
-    step: list[Tensor] = field(default_factory=list)
-    sample: list[Tensor] = field(default_factory=list)
-    timestep: list[Tensor] = field(default_factory=list)
-    target: list[Tensor] = field(default_factory=list)
-    others: dict[str, Any] = field(default_factory=dict)
+    Args:
+        guidance: classifier-free guidance scale.
+    """
+
+    def __init__(self, guidance: float) -> None:
+        self._guidance = guidance
+        self.points: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor]] = {}
+        self.others: dict[str, Any] = {}
 
     @torch.inference_mode(False)
     def watch(self, rows: Sequence[int], step: int, call: Call, output: Tensor) -> None:
+        """Keeps noisy latents, timestep and guided output of every prompt."""
         count = len(rows)
-        self.prompt.append(torch.tensor(rows))
-        self.step.append(torch.full((count,), step))
-        self.sample.append(_plain(call.sample[:count]))
-        self.timestep.append(_plain(call.timestep[:count]))
-        self.target.append(_plain(guided(output, count, self.guidance).float()))
-        if not self.others:
-            self.others = {name: _template(name, value, len(call.sample)) for name, value in call.others.items()}
+        target = guided(output, count, self._guidance).float()
+        for i, row in enumerate(rows):
+            self.points[row, step] = (_plain(call.sample[i]), _plain(call.timestep[i]), _plain(target[i]))
+        self.others = self.others or _copied(with_rows(call.others, len(call.sample), lambda each: each[:1]))
 
 
 def record(model: LiveModel, composition: Composition, prompts: Sequence[Prompt], tick: Callable[[int], None] | None = None) -> Points:
@@ -88,9 +86,12 @@ def record(model: LiveModel, composition: Composition, prompts: Sequence[Prompt]
     """
     recorder = _Recorder(model.guidance)
     model.renderer.render(prompts, model.composed(composition, recorder.watch), tick=tick)
-    parts = {name: torch.cat(getattr(recorder, name)) for name in ("prompt", "step", "sample", "timestep", "target")}
+    keys = sorted(recorder.points)
+    sample, timestep, target = map(torch.stack, zip(*(recorder.points[key] for key in keys), strict=True))
+    prompt, step = torch.tensor(keys).T
     lengths = torch.tensor([length(state) for state in model.renderer.encoded(prompts)[0]])
-    return Points(prompts=tuple(prompts), others=recorder.others, asked=model.asked(prompts), lengths=lengths, **parts)
+    asked = model.asked(prompts)
+    return Points(tuple(prompts), prompt, step, sample, timestep, target, recorder.others, asked, lengths)
 
 
 def encoded_rows(model: LiveModel, points: Points, rows: Tensor) -> Encoded:
@@ -129,7 +130,7 @@ def predicted(model: LiveModel, points: Points, rows: Tensor, encoded: Encoded) 
     sides = [[blank for _, blank in pairs], [state for state, _ in pairs]][not model.guided :]
     sample = points.sample[rows].to(device, dtype).repeat(len(sides), *[1] * (points.sample.ndim - 1))
     timestep = points.timestep[rows].to(device).repeat(len(sides))
-    others = {name: _expanded(name, value, len(sample), device) for name, value in points.others.items()}
+    others = with_rows(_copied(points.others, device), 1, lambda each: each.expand(len(sample), *each.shape[1:]))
     call = model.denoiser.with_texts(Call(sample, timestep, {}, others), stacked([state for side in sides for state in side]))
     return guided(model.denoiser.compute(call), len(rows), model.guidance).float()
 
@@ -153,22 +154,14 @@ def _plain(tensor: Tensor) -> Tensor:
     return torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor)
 
 
-_POSITIONS = ("img_ids", "txt_ids")
-
-
-def _template(name: str, value: Any, count: int) -> Any:
-    if isinstance(value, dict):
-        return {key: _template(key, entry, count) for key, entry in value.items()}
-    if not isinstance(value, Tensor):
-        return value
-    each = value.ndim > 0 and len(value) == count and name not in _POSITIONS
-    return _plain(value[:1] if each else value)
-
-
-def _expanded(name: str, value: Any, count: int, device: torch.device) -> Any:
-    if isinstance(value, dict):
-        return {key: _expanded(key, entry, count, device) for key, entry in value.items()}
-    if not isinstance(value, Tensor):
-        return value
-    each = value.ndim > 0 and len(value) == 1 and name not in _POSITIONS
-    return value.to(device).expand(count, *value.shape[1:]) if each else value.to(device)
+def _copied(arguments: Mapping[str, Any], device: torch.device | None = None) -> dict[str, Any]:
+    """Returns arguments whose tensors lie on a device; for None, as copies on the CPU."""
+    found: dict[str, Any] = {}
+    for name, value in arguments.items():
+        if isinstance(value, dict):
+            found[name] = _copied(value, device)
+        elif isinstance(value, Tensor):
+            found[name] = _plain(value) if device is None else value.to(device)
+        else:
+            found[name] = value
+    return found

@@ -1,4 +1,4 @@
-"""Whitening: coordinates of a router in which every entry changes the module's output by a like amount.
+"""Whitening: coordinates of a router in which all entries change the module's output equally strongly.
 
 The output of a module is up_cat · R · z. With UᵀU = up_catᵀ·up_cat and G = LLᵀ = E[z·zᵀ], the matrix P = U·R·L has E‖up_cat·R·z‖² = ‖P‖²:
 plain gradient descent on P is preconditioned like natural-gradient methods with Kronecker factors (K-FAC, arXiv 1503.05671) on R.

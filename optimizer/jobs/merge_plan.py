@@ -82,7 +82,7 @@ def plan(file: Path | None, options: MergeOptions, routers: Iterable[Router] = (
     saved = read_saved_recipe(file) if file else None
     specs = sources_of(saved, options.sources) if saved else options.sources
     check_count(len(specs), force=options.force)
-    sources = _sources(specs, saved, options)
+    sources = read_sources(specs, saved, options)
     recipe = _recipe([s.adapter for s in sources], saved, options)
     return MergePlan(
         sources=tuple(sources),
@@ -90,7 +90,7 @@ def plan(file: Path | None, options: MergeOptions, routers: Iterable[Router] = (
         recipe=recipe,
         dialect=options.dialect or (saved.setup.dialect if saved else "kohya"),
         path=output_path(options, [s.name for s in sources], recipe),
-        warnings=tuple(_warnings(sources, recipe, suggested=not options.weights and not (saved and "weights" in saved.fields))),
+        warnings=tuple(warnings_about(sources, recipe, suggested=not options.weights and not (saved and "weights" in saved.fields))),
         routers=_router(recipe.calibration, saved.folder if saved else Path(), routers) if recipe.calibration else (),
     )
 
@@ -110,7 +110,17 @@ def suggestion(count: int) -> float:
     return round(round(1 / math.sqrt(count) / _STEP) * _STEP, 2)
 
 
-def _sources(specs: Sequence[str], saved: SavedRecipe | None, options: MergeOptions) -> list[LoraSource]:
+def read_sources(specs: Sequence[str], saved: SavedRecipe | None, options: MergeOptions) -> list[LoraSource]:
+    """Reads the sources of a merge.
+
+    Args:
+        specs: source names as given by the user or the recipe file.
+        saved: recipe file, whose names, roles and triggers are used unless the options give others; None for none.
+        options: command line options.
+
+    Raises:
+        UsageError: a source cannot be used, or the number of triggers differs from that of the sources.
+    """
     setup = saved.setup if saved else None
     triggers = options.triggers or (setup.triggers if setup else ())
     roles = setup.roles if setup and all(setup.roles) else ()
@@ -184,8 +194,17 @@ def output_path(options: MergeOptions, names: Sequence[str], recipe: Recipe) -> 
     return out if options.force else next_free(out, BESIDE)
 
 
-def _warnings(sources: Sequence[LoraSource], recipe: Recipe, *, suggested: bool) -> Iterator[str]:
+def warnings_about(sources: Sequence[LoraSource], recipe: Recipe, *, suggested: bool) -> Iterator[str]:
+    """Yields warnings for the user about a merge, one line each.
+
+    Args:
+        sources: sources of the merge.
+        recipe: description of the merge.
+        suggested: whether the weights are the suggested ones, because none were given.
+    """
     yield from remarks(sources, None if recipe.rank in (None, "full") and not recipe.sized else 1)
+    if recipe.method_record.calibrated:
+        return  # its router balances the sources
     each = suggestion(len(sources))
     if suggested:
         yield f"no weights given: {' '.join([f'{each:g}'] * len(sources))}, which keeps the size of a sum of unrelated sources"

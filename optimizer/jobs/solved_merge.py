@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from optimizer.adapters import Adapter
 from optimizer.calibration.live_model import LiveModel
 from optimizer.calibration.solve import Progress, solve
 from optimizer.errors import RecipeError, UsageError
 from optimizer.jobs.merge_options import MergeOptions
-from optimizer.jobs.merge_plan import MergePlan, output_path, plan
+from optimizer.jobs.merge_plan import MergePlan, output_path, read_sources, warnings_about
 from optimizer.merging import Recipe
 from optimizer.rendering import GENERAL, Loading, Renderer, RenderSettings, Vocabulary, compose, load_renderer
 from optimizer.rendering.fake_spec import is_fake
+from optimizer.search.config import check_count
 from optimizer.search.evaluation.prompt_sets import read_words
 from studies.demo.world import GUIDANCE, PREFIX, STEPS, demo_base, demo_words
 
 # Far from every seed that a study composes its own prompts with.
 _PROMPTS = 2_000_003
 _OWN, _JOINT = 16, 24
-_METHOD = "routed"
+_METHOD, _UNSOLVED = "routed", "0" * 64
 
 
 @dataclass(frozen=True)
@@ -65,29 +66,35 @@ def solved_merge(options: MergeOptions, progress: Progress) -> SolvedMerge:
     if not demo and (not options.base or is_fake(options.base)):
         problem = f"{options.method} solves the merge on the base model, and none is given"
         raise UsageError(problem, where="--base", remedy="name the diffusers folder or the file that the sources were trained on")
-    ones = (1.0,) * len(options.sources)
-    own = options.model_copy(update={"method": "linear", "weights": ones})
-    first = plan(None, own)
-    adapters = first.adapters
-    renderer = _renderer(options, adapters, demo=demo)
-    subjects = [source.subject for source in first.sources]
-    prompts = compose(subjects, _vocabulary(demo=demo), own=_OWN, joint=_JOINT, seed=_PROMPTS + (options.seed or 0))
-    model = LiveModel.of(renderer, adapters, subjects)
+    check_count(len(options.sources), force=options.force)
+    sources = read_sources(options.sources, None, options)
+    adapters, names = [source.adapter for source in sources], [source.name for source in sources]
+    recipe = _recipe(options, adapters)
+    output_path(options, names, recipe)  # refuses a path that cannot be written before the work begins
+    model = LiveModel.of(_renderer(options, adapters, demo=demo), adapters, [source.subject for source in sources])
+    prompts = compose(model.subjects, _vocabulary(demo=demo), own=_OWN, joint=_JOINT, seed=_PROMPTS + (options.seed or 0))
     found = solve(options.method, model, adapters, prompts, steps=options.solve_steps, seed=options.seed or 0, progress=progress)
-    recipe = _recipe(options, ones, found.router.hash, adapters)
-    path = output_path(options, [source.name for source in first.sources], recipe)
-    told = tuple(warning for warning in first.warnings if "all weights are 1" not in warning)
-    made = replace(first, recipe=recipe, path=path, routers=(found.router,), warnings=told)
+    recipe = recipe.replaced(calibration=found.router.hash)
+    made = MergePlan(
+        sources=tuple(sources),
+        specs=options.sources,
+        recipe=recipe,
+        dialect=options.dialect or "kohya",
+        path=output_path(options, names, recipe),
+        warnings=tuple(warnings_about(sources, recipe, suggested=False)),
+        routers=(found.router,),
+    )
     return SolvedMerge(made, options.method, len(prompts), found.loss, found.seconds)
 
 
-def _recipe(options: MergeOptions, weights: tuple[float, ...], calibration: str, adapters: Sequence[Adapter]) -> Recipe:
+def _recipe(options: MergeOptions, adapters: Sequence[Adapter]) -> Recipe:
+    """Returns the recipe but for its calibration, which is not known yet."""
     fields = {name: value for name, value in options.fields().items() if name not in ("method", "seed")}
-    fields.setdefault("dtype", "fp32")  # factors of a full router cancel each other: fp16 may lose more of a small module than is allowed
     try:
-        return Recipe(method=_METHOD, weights=weights, calibration=calibration, **fields).bound_to(adapters)
+        return Recipe(method=_METHOD, weights=(1.0,) * len(adapters), calibration=_UNSOLVED, **fields).bound_to(adapters)
     except RecipeError as error:
-        raise RecipeError(error.problem.replace(repr(_METHOD), repr(options.method)), where=error.where, remedy=error.remedy) from error
+        problem, remedy = (text.replace(repr(_METHOD), repr(options.method)) for text in (error.problem, error.remedy))
+        raise RecipeError(problem, where=error.where, remedy=remedy) from error
 
 
 def _renderer(options: MergeOptions, adapters: Sequence[Adapter], *, demo: bool) -> Renderer:

@@ -90,7 +90,10 @@ class Merger:
                 weight is 0.
         """
         check_needs(recipe.method_record)
-        plain = recipe.method_record.function is weighted_sum and recipe.rank is None and not recipe.sized
+        router = self._router(recipe)
+        # Factors of a full router may cancel each other, which multiplies rounding errors; those of a decomposition do not.
+        ordered = recipe.sized or (router is not None and router.mixes)
+        plain = recipe.method_record.function is weighted_sum and recipe.rank is None and not ordered
         if plain and (sums := self._sums(recipe, dtype)) and sums.allows(recipe):
             return Merged(self._adapter(self._summed(sums, self._bound(recipe))), 0.0)
         modules: dict[str, Factors] = {}
@@ -98,7 +101,7 @@ class Merger:
         spectra: dict[str, Spectrum] = {}
         total = len(set().union(*(adapter.modules for adapter in self.adapters)))
         for shape, deltas in self.deltas(recipe):
-            change, factors = _merged(deltas, recipe)
+            change, factors = _merged(deltas, recipe, ordered=ordered)
             whole += (energy := _energy(change))
             if recipe.sized:
                 found = dict(zip(deltas.paths, unstacked(factors, shape), strict=True))
@@ -243,7 +246,7 @@ def shared_modules(adapters: Sequence[Adapter]) -> tuple[str, ...]:
     return tuple(sorted(common))
 
 
-def _merged(deltas: Deltas, recipe: Recipe) -> Computed:
+def _merged(deltas: Deltas, recipe: Recipe, *, ordered: bool) -> Computed:
     """Returns the method's result for a batch of modules, and its compressed factors.
 
     If a decomposition of finite values does not converge, the modules are retried one by one on the CPU, with decompositions in double
@@ -252,30 +255,30 @@ def _merged(deltas: Deltas, recipe: Recipe) -> Computed:
     Raises:
         RecipeError: a value is not finite, or a decomposition also fails in double precision; names the module.
     """
-    computed = _tried(deltas, recipe) or retried(lambda module: _computed(module, recipe), deltas)
+    computed = _tried(deltas, recipe, ordered) or retried(lambda module: _computed(module, recipe, ordered), deltas)
     _check_finite(computed[1], deltas.paths)
     return computed
 
 
-def _tried(deltas: Deltas, recipe: Recipe) -> Computed | None:
+def _tried(deltas: Deltas, recipe: Recipe, ordered: bool) -> Computed | None:
     """Returns the merged batch, or None if a decomposition does not converge; raises RecipeError for a non-finite value."""
     try:
-        return _computed(deltas, recipe)
+        return _computed(deltas, recipe, ordered)
     except LinAlgError:
         for term in deltas.terms:
             _check_finite(term, deltas.paths)
     return None
 
 
-def _computed(deltas: Deltas, recipe: Recipe) -> Computed:
+def _computed(deltas: Deltas, recipe: Recipe, ordered: bool) -> Computed:
     change = recipe.method_record.function(deltas, recipe)
-    return change, _compressed(change, recipe)
+    return change, _compressed(change, recipe, ordered)
 
 
-def _compressed(change: Change, recipe: Recipe) -> LowRank:
+def _compressed(change: Change, recipe: Recipe, ordered: bool) -> LowRank:
     if recipe.rank == "full":
         return compressed(change.dense() if isinstance(change, LowRank) else change, None)
-    return compressed(change, recipe.rank, ordered=recipe.sized)
+    return compressed(change, recipe.rank, ordered=ordered)
 
 
 def _measured(found: dict[str, Factors], whole: Tensor, recipe: Recipe, base: str) -> tuple[dict[str, Factors], dict[str, Spectrum]]:

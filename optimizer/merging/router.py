@@ -115,6 +115,11 @@ class Router:
         """Returns R = 0, the base model unchanged."""
         return cls.diagonal(adapters, [0.0] * len(adapters))
 
+    @property
+    def mixes(self) -> bool:
+        """Whether a module's matrix is not diagonal, so that what one source reads is written by another."""
+        return any(matrix.ndim == 2 for matrix in self.matrices.values())
+
     @cached_property
     def hash(self) -> str:
         """SHA-256 of the router's file, 64 hex digits; equal routers of equal sources have equal hashes on every machine."""

@@ -12,9 +12,10 @@ import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from optimizer.adapters import Adapter, Factors, load_adapter, save_adapter
+from optimizer.calibration import SOLVED
 from optimizer.calibration.compositions import Composition
 from optimizer.calibration.live_model import LiveModel
-from optimizer.calibration.solve import SOLVED, solve
+from optimizer.calibration.solve import solve
 from optimizer.calibration.training import Training, mean_loss, train
 from optimizer.calibration.trajectories import Points, record
 from optimizer.errors import RecipeError, TrialError
@@ -105,7 +106,7 @@ def test_training_approaches_the_teacher_and_changes_no_weight(made: tuple[Rende
     every = torch.arange(len(points))
     before = mean_loss(model, points, every, start)
     *_, last = train(model, points, start, moments, Training(steps=12, rate=0.1, batch=4))
-    assert mean_loss(model, points, every, last.routing) < 0.8 * before
+    assert mean_loss(model, points, every, last.routing()) < 0.8 * before
     assert all(torch.equal(weights[name], tensor) for name, tensor in model.denoiser.model.state_dict().items())
     assert not any(parameter.grad is not None for parameter in model.denoiser.model.parameters())
 

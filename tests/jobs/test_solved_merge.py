@@ -54,11 +54,18 @@ def test_a_solved_merge_is_written_and_replayed_without_the_base(
     [
         ([], "--base: distill solves the merge on the base model, and none is given — name the diffusers folder or the file"),
         (["--base", "fake:"], "--base: distill solves the merge on the base model, and none is given"),
+        (["--base", "base", "--density", "0.5"], "the method 'distill' does not read density (got 0.5)"),
         (["--weights", "1", "1"], "--weights: distill finds the weights itself — leave it out"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_is_loaded(
-    place: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+    place: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("optimizer.jobs.solved_merge.load_renderer", lambda *_, **__: pytest.fail("the base was loaded"))
     assert execute(["merge", *sources(place), "--method", "distill", *arguments]) == 2
     assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_recipe_is_not_solved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["merge", str(tmp_path / "old.yaml"), "--method", "ssr"]) == 2
+    assert "ssr is solved from the sources — give --sources and --base instead of the recipe" in " ".join(capsys.readouterr().err.split())

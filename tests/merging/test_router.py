@@ -62,6 +62,16 @@ def test_a_full_router_is_the_dense_product_scaled_by_weights_and_block_weights(
             assert relative_error(factors.delta().flatten(1), dense(adapters, path, matrix_of(found, path), rows[path])) <= 1e-5, path
 
 
+def test_a_full_router_whose_factors_cancel_each_other_keeps_its_value_in_sixteen_bits() -> None:
+    twins = [uneven_sources(1)[0]] * 2
+    stack, apart = Router.identity(twins), torch.tensor([[30.0, 30.0], [-30.0, -29.0]])
+    found = Router(stack.sources, stack.ranks, {path: torch.kron(apart, torch.eye(ranks[0])) for path, ranks in stack.ranks.items()})
+    exact = merge(twins, routed(found, 1.0, 1.0), routers=[found])
+    rounded = Merger(twins, routers=[found]).merge(routed(found, 1.0, 1.0), dtype=torch.float16)
+    for path, factors in rounded.modules.items():
+        assert relative_error(factors.delta().flatten(1), exact.modules[path].delta().flatten(1)) < 1e-3, path
+
+
 @few
 @given(seed=seeds, own=st.tuples(weights, weights, weights).filter(all), names=st.tuples(blocks, blocks, blocks))
 def test_a_diagonal_router_is_the_weighted_sum_to_the_bit(seed: int, own: tuple[float, ...], names: tuple[dict[str, float], ...]) -> None:

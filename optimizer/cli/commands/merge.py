@@ -15,6 +15,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.console import Console
 
+from optimizer.calibration import SOLVED
 from optimizer.cli.progress import progress_bar, solving_bar
 from optimizer.cli.quiet import hush
 from optimizer.errors import UsageError
@@ -48,8 +49,8 @@ def merge(
         raise UsageError("LoRAs have no alpha to merge at", where="--alpha", remedy="give --weights, or --kind model")
     if options.method == "soup":
         return _merge_study(recipe, options, errors, as_json=as_json)
-    if recipe is None and options.method in ("distill", "zip", "ssr", "iteris"):
-        return _merge_solved(options, errors, as_json=as_json)
+    if options.method in SOLVED:
+        return _merge_solved(recipe, options, errors, as_json=as_json)
     with errors.status("reading…") if errors.is_terminal else nullcontext():
         from optimizer.cli.tables.merge import idle_blocks, merge_facts, print_merge
         from optimizer.jobs.merge_plan import plan
@@ -93,7 +94,10 @@ def _merge_study(study: Path | None, options: MergeOptions, errors: Console, *, 
     return 0
 
 
-def _merge_solved(options: MergeOptions, errors: Console, *, as_json: bool) -> int:
+def _merge_solved(recipe: Path | None, options: MergeOptions, errors: Console, *, as_json: bool) -> int:
+    if recipe is not None:
+        remedy = "give --sources and --base instead of the recipe; to repeat a solved merge, give its recipe without --method"
+        raise UsageError(f"{options.method} is solved from the sources", where=recipe, remedy=remedy)
     with errors.status("loading…") if errors.is_terminal else nullcontext():
         from optimizer.cli.tables.merge import merge_facts, print_merge
         from optimizer.jobs.merge_write import write_merge
