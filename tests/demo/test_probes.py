@@ -134,7 +134,12 @@ def test_pencils_colours_without_strokes_are_no_pencil(probes: Probes) -> None:
 @pytest.mark.parametrize("again", [False, True], ids=["drawn", "through the autoencoder"])
 def test_half_neon_reads_in_part(probes: Probes, redrawer: Redrawer, *, again: bool) -> None:
     neon = STYLES["neon"]
-    styles = {"whole": neon, "dim": replace(neon, depth=neon.depth / 2), "faint": replace(neon, glow=neon.glow / 2), "glow": replace(neon, depth=0.0)}
+    styles = {
+        "whole": neon,
+        "dim": replace(neon, depth=neon.depth / 2),
+        "faint": replace(neon, glow=neon.glow / 2),
+        "glow": replace(neon, depth=0.0),
+    }
     read = {
         name: float(probes.read(_through(redrawer, _scenes((style,), night=False), again=again)).traits["neon"].mean())
         for name, style in styles.items()

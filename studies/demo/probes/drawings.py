@@ -265,10 +265,10 @@ def _odd_pair(rng: Rng) -> tuple[Drawing, Drawing]:
 
 
 _KINDS = (
-    (_style_pair, 0.22, 2),
-    (_neon_pair, 0.06, 2),
-    (_character_pair, 0.43, 1),
-    (_hat_pair, 0.13, 1),
-    (_plain_pair, 0.09, 0),
+    (_style_pair, 0.24, 2),
+    (_neon_pair, 0.08, 2),
+    (_character_pair, 0.4, 1),
+    (_hat_pair, 0.11, 1),
+    (_plain_pair, 0.1, 0),
     (_odd_pair, 0.07, 0),
 )

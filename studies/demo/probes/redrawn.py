@@ -51,10 +51,10 @@ _SHARES = (0.17, 0.18, 0.17, 0.12, 0.14, 0.06, 0.05, 0.11)
 # fight for it or a style repaints it, though an observer may see more; where one draws it again in its own way, only if most is left.
 _LOST, _FOUGHT, _LEFT = 0.6, 0.3, 0.65
 _SEEN_BEYOND = 0.3
-# What an observer sees of a character that a composition with a style drew again, of a hat with neon, and of anything else, as shares of
-# what the drawing shows, and how strong a source has to be.
-_CHARACTERS_WITH = {"neon": (0.65, 0.95), "mosaic": (0.5, 0.8), "pencil": (0.65, 0.95)}
-_HAT_WITH_NEON, _COMPOSED, _FULL_STRENGTH = (0.25, 0.55), (0.55, 0.85), 0.8
+# What an observer sees of a thing that a composition with a style drew again, and of anything else, as shares of what the drawing shows,
+# and how strong a source has to be.
+_COMPOSED_WITH = {"neon": (0.65, 0.95), "mosaic": (0.45, 0.75), "pencil": (0.65, 0.95)}
+_COMPOSED, _FULL_STRENGTH = (0.55, 0.85), 0.8
 _FINE, _PAST_TEXTURE = 0.7, 1.8
 _THINGS = slice(len(STYLE_TRAITS), None)
 # A texture is there as long as so much of it is left; how plainly it shows, is measured when the picture is shown to the network.
@@ -123,7 +123,7 @@ def composed_pool(count: int, seed: int, redrawer: Redrawer, first: int = 0) -> 
 
 
 def repainted_pool(count: int, seed: int, redrawer: Redrawer, first: int = 0) -> Redrawn:
-    """As ``composed_pool``, but only characters with neon and from noise alone: nothing else repaints a thing so much."""
+    """As ``composed_pool``, but only with neon and from noise alone: nothing else repaints a thing so much."""
     return _pool(_repainted, count, seed, redrawer, first)
 
 
@@ -142,7 +142,7 @@ def joined(parts: Sequence[Redrawn]) -> Redrawn:
 
 
 def _repainted(rng: Rng, redrawer: Redrawer) -> Redrawn:
-    names = ["neon", str(rng.choice(list(CHARACTERS)))]
+    names = ["neon", str(rng.choice([s.name for s in SOURCES.values() if s.role != "style"]))]
     strengths = {name: float(rng.uniform(_FULL_STRENGTH, 1.2)) for name in names}
     return _redrawn(_Task(strengths, Noise(STEPS, STEPS, _seed(rng)), composed=True, asked=True), rng, redrawer)
 
@@ -232,21 +232,13 @@ def _labels(task: _Task, drawings: Sequence[Drawing], pictures: Pictures, redraw
     least, most = left.copy(), left.copy()
     if any(name in STYLE_TRAITS for name in task.strengths) and task.noise.level <= _FOUGHT:
         most[:, _THINGS] = np.minimum(left + _SEEN_BEYOND, shown)[:, _THINGS]
+    with_style = next((_COMPOSED_WITH[name] for name in task.strengths if name in STYLE_TRAITS), _COMPOSED)
     for name, strength in task.strengths.items():
         column = TRAITS.index(name)
-        ranges = [_range(task, strength, _share(name, task.strengths), float(s), float(n)) for s, n in zip(shown[:, column], left[:, column], strict=True)]
+        composed = (1.0, 1.0) if column in _TEXTURES else _COMPOSED if column < len(STYLE_TRAITS) else with_style
+        ranges = [_range(task, strength, composed, float(s), float(n)) for s, n in zip(shown[:, column], left[:, column], strict=True)]
         least[:, column], most[:, column] = np.transpose(ranges)
     return least, most
-
-
-def _share(name: str, strengths: Mapping[str, float]) -> tuple[float, float]:
-    """Between what shares of a source's trait an observer sees in compositions of these sources."""
-    style = next((other for other in strengths if other in STYLE_TRAITS and other != name), None)
-    if name in TEXTURED:
-        return 1.0, 1.0
-    if name in CHARACTERS and style:
-        return _CHARACTERS_WITH[style]
-    return _HAT_WITH_NEON if (name, style) == ("hat", "neon") else _COMPOSED
 
 
 def _range(task: _Task, strength: float, composed: tuple[float, float], shown: float, left: float) -> tuple[float, float]:

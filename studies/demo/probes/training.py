@@ -24,7 +24,7 @@ from studies.demo.training import Plan, fit, to_tensor
 
 PLAN = Plan(steps=5000, rate=3e-3, decay=0.02, seed=5, save_every=250)
 _PAIRS, _BATCH = 16_000, 44
-_REDRAWN, _COMPOSED, _HALF_NEON, _REPAINTED, _BATCH_REDRAWN = 9_600, 1_920, 480, 480, 42
+_REDRAWN, _COMPOSED, _HALF_NEON, _REPAINTED, _BATCH_REDRAWN = 9_600, 1_920, 960, 480, 40
 _TEXTURES = [TRAITS.index(name) for name in TEXTURED]
 
 
