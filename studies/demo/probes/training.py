@@ -81,8 +81,8 @@ class _Drawn:
 def _loss(network: ProbeNetwork, drawn: Pool, redrawn: Redrawn, rng: np.random.Generator) -> Tensor:
     """Cross-entropy of every head on a batch of drawings, and of the traits on a batch of redrawn ones.
 
-    Of a trait of which a range is known, the nearest amount of that range is wanted: within it there is no gradient. Of a texture the labels
-    say whether it is there; how plainly it shows, is measured in the picture as the network sees it.
+    Of a trait of which a range is known, the nearest amount of that range is wanted: within it there is no gradient. Of a texture the
+    labels say whether it is there; how plainly it shows, is measured in the picture as the network sees it.
     """
     batch = _drawn_batch(drawn, rng)
     rows = rng.integers(len(redrawn), size=_BATCH_REDRAWN)
