@@ -77,7 +77,7 @@ class MergeOptions(_Parameters):
     method: Annotated[str | None, MergeOption(MergePanel.METHOD, "NAME")] = Field(
         default=None,
         description="How the sources are merged; docs/methods.md explains every method. By default linear, the weighted sum. soup "
-        "averages the best merges of a study. distill, zip, ssr and iteris solve the merge on the base model.",
+        "averages the best merges of a study. distill, zip, ssr and iteris solve the merge on the model that --base names.",
     )
     blocks: Annotated[tuple[str, ...], MergeOption(MergePanel.METHOD, "BLOCKS...")] = Field(
         default=(),
@@ -88,7 +88,7 @@ class MergeOptions(_Parameters):
         default=None, description="Seed of the methods that draw random numbers, such as dare_linear."
     )
     solve_steps: Annotated[int, MergeOption(MergePanel.METHOD)] = Field(
-        default=150, ge=1, le=100_000, description="Number of training steps of distill and zip. More take longer and come nearer."
+        default=150, ge=1, le=100_000, description="Number of training steps of distill and zip."
     )
     device: Annotated[str, MergeOption(MergePanel.METHOD, "DEVICE")] = Field(
         default="auto", description="Torch device that merges, such as cuda:1 or cpu. auto is a GPU if there is one."
