@@ -23,7 +23,7 @@ NOTES = (
 MERGE_SUMMARY = "Merge LoRAs once, without a search. Writes the file, its recipe (.yaml) and a model card (.md)."
 MERGE_EXAMPLES = (
     "optimize merge --sources style.safetensors hero.safetensors --weights 0.7 0.6",
-    "optimize merge --sources hero.safetensors rival.safetensors --method distill --base sdxl/",
+    "optimize merge --sources demo:octopus demo:owl --method distill",
     "optimize merge merged.safetensors --weights 0.8 0.5",
     "optimize merge study/ --method soup",
 )
