@@ -152,7 +152,7 @@ def test_descriptions_of_merge_are_short_sentences(merge_shown: Page, columns: i
 
 def test_the_page_of_merge_begins_with_examples(merge_shown: Page) -> None:
     assert merge_shown.before[0] == "Examples:"
-    assert merge_shown.before[4:7] == [
+    assert merge_shown.before[5:8] == [
         "",
         "Usage: optimize merge --sources FILE FILE... [OPTIONS]",
         "       optimize merge RECIPE [OPTIONS]",
