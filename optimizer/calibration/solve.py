@@ -1,111 +1,167 @@
-"""Solving: the router of a method that needs the live model, from sources and prompts."""
+"""Solving: the routers of recipes whose method needs the live model."""
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
 from optimizer.adapters import Adapter
-from optimizer.calibration import SOLVED
-from optimizer.calibration.closed_form import groups, solved
+from optimizer.calibration.closed_form import Group, groups, solved
 from optimizer.calibration.compositions import Composition
 from optimizer.calibration.live_model import LiveModel
 from optimizer.calibration.routed_modules import Routing
 from optimizer.calibration.training import Training, train
 from optimizer.calibration.trajectories import Points, record
+from optimizer.calibration.truncation import truncated
 from optimizer.errors import RecipeError
-from optimizer.merging import Router
+from optimizer.merging import METHODS, Recipe, Router
 from optimizer.rendering.prompts import PromptSet
 
 Progress = Callable[[str, int, int, float], None]
 """Called with what is done (``drawing``, ``measuring`` or ``training``), the number of finished units, of all, and the loss, or NaN."""
 
+COMPLETE = 100
+"""Checkpoint of a finished training, and of methods that train nothing."""
+
 _START = 0.8
-_ROUNDS = 2
+_RATES = {"distill": 0.01, "zip": 0.03}
+
+
+class Enough(Exception):
+    """Raised by a progress callback to end the training early; the router of the last whole percentage of its steps is kept."""
 
 
 @dataclass(frozen=True)
 class Solution:
-    """A solved router.
+    """The solved routers of a recipe.
 
     Attributes:
-        router: router of all modules.
-        loss: smoothed training loss at the end, the mean squared difference of guided outputs; NaN for closed forms.
-        seconds: time that solving took.
+        routers: percentage of the training steps → router, in ascending order; only 100 for methods that train nothing.
+        losses: percentage of the training steps → smoothed training loss, the mean squared difference of guided outputs; empty for methods
+            that train nothing.
+        prompts: number of prompts that were used.
+        seconds: time that solving took, without drawing that an earlier solution has done.
     """
 
-    router: Router
-    loss: float
+    routers: Mapping[int, Router]
+    losses: Mapping[int, float]
+    prompts: int
     seconds: float
 
+    @property
+    def last(self) -> int:
+        """Greatest percentage of the training steps that was reached."""
+        return max(self.routers)
 
-def solve(
-    method: str,
-    model: LiveModel,
-    adapters: Sequence[Adapter],
-    prompts: PromptSet,
-    *,
-    steps: int = 150,
-    ridge: float = 0.01,
-    seed: int = 0,
-    progress: Progress = lambda what, done, count, loss: None,
-) -> Solution:
-    """Solves a router on the live model.
+
+class Solver:
+    """Solves routers on one set of prompts, whose trajectories are drawn once.
 
     ``distill`` trains the router until the merge's guided outputs equal those of the composition of the sources, at points of the
     composition's own trajectories; ``zip`` trains only a factor on each rank; ``ssr`` is least squares in every module, and ``iteris``
     repeats it with the activations of the merge.
 
     Args:
-        method: a name in ``SOLVED``.
         model: live model of the sources.
         adapters: sources, as they were read from their files.
         prompts: own and joint prompts to solve on; none that the merge will be judged by.
-        steps: steps of training.
-        ridge: shrinkage of closed forms towards the stack.
-        seed: seed of the choice of points.
-        progress: called as the work goes on; an exception that it raises stops it.
-
-    Raises:
-        RecipeError: there is no such method.
-        TrialError: pictures or the loss are not finite, or memory does not suffice.
     """
-    if method not in SOLVED:
-        raise RecipeError(
-            f"the method {method!r} is not solved on the live model", where="method", remedy=f"choose from {', '.join(SOLVED)}"
-        )
-    begun = time.perf_counter()
-    teacher = Composition((1.0,) * len(adapters))
-    points = record(model, teacher, prompts.prompts, lambda done: progress("drawing", done, len(prompts), float("nan")))
-    loss = float("nan")
-    if method in ("ssr", "iteris"):
-        routing = _closed(model, points, ridge, _ROUNDS if method == "iteris" else 0, progress)
-    else:
-        progress("measuring", 0, 1, loss)
-        moments = _pooled(model, points)
-        start = {path: torch.full((sum(ranks),), _START) for path, ranks in model.modules.ranks.items()}
-        plan = Training(steps, diagonal=method == "zip", rate=0.03 if method == "zip" else 0.01, seed=seed)
-        for step in train(model, points, start, moments, plan):
-            loss = step.loss
-            progress("training", step.number, steps, loss)
-        routing = step.routing()
-    router = Router(Router.identity(adapters).sources, model.modules.ranks, routing)
-    return Solution(router, loss, time.perf_counter() - begun)
+
+    def __init__(self, model: LiveModel, adapters: Sequence[Adapter], prompts: PromptSet) -> None:
+        self._model, self._adapters, self._prompts = model, adapters, prompts
+        self._drawn: Points | None = None
+
+    def solve(self, recipe: Recipe, checkpoints: Sequence[int] = (), progress: Progress = lambda *_: None) -> Solution:
+        """Solves the routers of a recipe. Weights, block weights and dtype of the recipe do not matter.
+
+        Args:
+            recipe: recipe of a method that is solved on the live model, with its parameters and its seed.
+            checkpoints: further percentages of the training steps whose routers are wanted beside that of the recipe.
+            progress: called as the work goes on. An exception that it raises stops it; ``Enough`` ends the training early.
+
+        Raises:
+            RecipeError: the recipe's method is not solved on the live model.
+            TrialError: pictures or the loss are not finite, or memory does not suffice.
+        """
+        begun = time.perf_counter()
+        if not recipe.method_record.solved:
+            names = ", ".join(name for name, method in METHODS.items() if method.solved)
+            problem = f"the method {recipe.method!r} is not solved on the live model"
+            raise RecipeError(problem, where="recipe: method", remedy=f"choose from {names}")
+        self._draw(progress)
+        if recipe.method in _RATES:
+            found = dict(self._trained(recipe, sorted({recipe.checkpoint, *checkpoints}), progress))
+        else:
+            found = {COMPLETE: (self._closed(recipe, progress), math.nan)}
+        sources, ranks = Router.identity(self._adapters).sources, self._model.modules.ranks
+        routers = {at: Router(sources, ranks, self._cut(recipe, routing)) for at, (routing, _) in sorted(found.items())}
+        losses = {at: loss for at, (_, loss) in sorted(found.items()) if not math.isnan(loss)}
+        return Solution(routers, losses, len(self._prompts), time.perf_counter() - begun)
+
+    @property
+    def _points(self) -> Points:
+        assert self._drawn is not None
+        return self._drawn
+
+    def _draw(self, progress: Progress) -> None:
+        """Draws the trajectories of the composition of all sources, unless that was done before."""
+        if self._drawn is None:
+            teacher, count = Composition((1.0,) * len(self._adapters)), len(self._prompts)
+            self._drawn = record(self._model, teacher, self._prompts.prompts, lambda done: progress("drawing", done, count, math.nan))
+
+    @cached_property
+    def _groups(self) -> list[Group]:
+        return groups(self._model, self._points)
+
+    @cached_property
+    def _moments(self) -> Routing:
+        """Second moments of z over all groups of prompts."""
+        return {path: torch.stack([group.moments[path] for group in self._groups]).mean(dim=0) for path in self._groups[0].moments}
+
+    def _closed(self, recipe: Recipe, progress: Progress) -> Routing:
+        rounds = recipe.rounds if recipe.method_record.reads("rounds") else 0
+        progress("measuring", 0, rounds + 1, math.nan)
+        routing = solved(self._groups, recipe.ridge)
+        for number in range(rounds):
+            progress("measuring", number + 1, rounds + 1, math.nan)
+            routing = solved(groups(self._model, self._points, routing), recipe.ridge)
+        return routing
+
+    def _trained(self, recipe: Recipe, wanted: Sequence[int], progress: Progress) -> Iterator[tuple[int, tuple[Routing, float]]]:
+        """Yields the checkpoints, each with its matrices and its loss; after ``Enough``, the last whole percentage that was reached."""
+        progress("measuring", 0, 1, math.nan)
+        start = {path: torch.full((sum(ranks),), _START) for path, ranks in self._model.modules.ranks.items()}
+        plan = Training(recipe.train_steps, diagonal=recipe.method == "zip", rate=_RATES[recipe.method], seed=recipe.seed)
+        last = _first_step(wanted[-1], plan.steps)
+        reached = 0
+        latest: tuple[Routing, float] = start, math.nan
+        for step in train(self._model, self._points, start, self._moments, plan):
+            percentage = COMPLETE * step.number // plan.steps
+            if percentage > reached:
+                reached, latest = percentage, (step.routing(), step.loss)
+                yield from ((at, latest) for at in wanted if _first_step(at, plan.steps) == step.number)
+            if step.number == last:
+                return
+            try:
+                progress("training", step.number, last, step.loss)
+            except Enough:
+                if not reached:
+                    raise
+                yield reached, latest
+                return
+
+    def _cut(self, recipe: Recipe, routing: Routing) -> Routing:
+        """Returns the matrices, truncated to the recipe's rank if it says so."""
+        if not isinstance(recipe.rank, int) or recipe.truncation != "outputs":
+            return routing
+        return truncated(self._model.modules, routing, self._moments, recipe.rank)
 
 
-def _pooled(model: LiveModel, points: Points) -> Routing:
-    """Returns the second moments of z over all groups of prompts."""
-    found = groups(model, points)
-    return {path: torch.stack([group.moments[path] for group in found]).mean(dim=0) for path in found[0].moments}
-
-
-def _closed(model: LiveModel, points: Points, ridge: float, rounds: int, progress: Progress) -> Routing:
-    routing = solved(groups(model, points), ridge)
-    progress("measuring", 1, rounds + 1, float("nan"))
-    for number in range(rounds):
-        routing = solved(groups(model, points, routing), ridge)
-        progress("measuring", number + 2, rounds + 1, float("nan"))
-    return routing
+def _first_step(percentage: int, steps: int) -> int:
+    """Returns the number of the first step at which a percentage of all steps is done."""
+    return -(-percentage * steps // COMPLETE)

@@ -87,8 +87,12 @@ class MergeOptions(_Parameters):
     seed: Annotated[int | None, MergeOption(MergePanel.METHOD)] = Field(
         default=None, description="Seed of the methods that draw random numbers, such as dare_linear."
     )
-    solve_steps: Annotated[int, MergeOption(MergePanel.METHOD)] = Field(
-        default=150, ge=1, le=100_000, description="Number of training steps of distill and zip."
+    resolve: Annotated[bool, MergeOption(MergePanel.METHOD)] = Field(
+        default=False, description="Solve the router of a solved recipe again, on the model that --base names."
+    )
+    prompts: Annotated[str, MergeOption(MergePanel.METHOD, "FILE")] = Field(
+        default="",
+        description="YAML file with the words of the prompts that distill, zip, ssr and iteris draw. By default a general list is used.",
     )
     device: Annotated[str, MergeOption(MergePanel.METHOD, "DEVICE")] = Field(
         default="auto", description="Torch device that merges, such as cuda:1 or cpu. auto is a GPU if there is one."

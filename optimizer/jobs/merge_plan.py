@@ -25,6 +25,7 @@ from optimizer.merging import (
     read_blocks,
     read_blocks_file,
     router_path,
+    solved_from,
     sum_of_ranks,
 )
 from optimizer.search.config import Config, check_count
@@ -60,6 +61,11 @@ class MergePlan:
     routers: tuple[Router, ...] = ()
 
     @property
+    def unsolved(self) -> bool:
+        """Whether the router of the recipe has yet to be solved on the live base model."""
+        return self.recipe.method_record.solved and self.recipe.calibration is None
+
+    @property
     def adapters(self) -> list[Adapter]:
         """The sources' adapters."""
         return [source.adapter for source in self.sources]
@@ -84,6 +90,7 @@ def plan(file: Path | None, options: MergeOptions, routers: Iterable[Router] = (
     check_count(len(specs), force=options.force)
     sources = read_sources(specs, saved, options)
     recipe = _recipe([s.adapter for s in sources], saved, options)
+    _check_solved(recipe, saved, options)
     return MergePlan(
         sources=tuple(sources),
         specs=specs,
@@ -145,10 +152,28 @@ def _recipe(adapters: Sequence[Adapter], saved: SavedRecipe | None, options: Mer
         fields = (METHODS[fields["method"]].starting_values() if fields["method"] in METHODS else {}) | fields
     if options.weights:
         fields["weights"] = options.weights
-    fields.setdefault("weights", (suggestion(len(adapters)),) * len(adapters))
+    calibrated = fields["method"] in METHODS and METHODS[fields["method"]].calibrated
+    fields.setdefault("weights", (1.0 if calibrated else suggestion(len(adapters)),) * len(adapters))
+    if options.resolve:
+        fields.pop("calibration", None)
     if options.blocks:
         fields["blocks"] = _blocks(options.blocks, adapters)
     return _ranked(Recipe(**fields), adapters).bound_to(adapters)
+
+
+def _check_solved(recipe: Recipe, saved: SavedRecipe | None, options: MergeOptions) -> None:
+    """Raises UsageError if a recipe has a router that other options than these were solved with."""
+    if options.resolve and not recipe.method_record.solved:
+        remedy = "leave it out, or name a method that is solved on the base model, such as distill"
+        raise UsageError(f"the method {recipe.method!r} has no router to solve", where="--resolve", remedy=remedy)
+    if saved is None or recipe.calibration is None or not recipe.method_record.solved:
+        return
+    before, now = (solved_from(one) for one in (Recipe(**saved.fields), recipe))
+    for name, value in now.items():
+        if name != "sources" and before.get(name) != value:
+            problem = f"the recipe's router was solved with {before.get(name)}, not {value}"
+            remedy = "add --resolve and --base to solve it again, or leave the option out"
+            raise UsageError(problem, where=f"--{name.replace('_', '-')}", remedy=remedy)
 
 
 def _saved_fields(saved: SavedRecipe | None, method: str | None) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from optimizer.merging.recipe import BlockWeights, Recipe
 from optimizer.merging.report import Fidelity, MergeReport, merge_report
 from optimizer.merging.router import Router
 from optimizer.merging.router_files import ROUTERS, load_router, router_path, save_router
+from optimizer.merging.solving import solved_from
 from optimizer.merging.soup import Soup, greedy_soup, is_weighted_sum, mean_recipe
 
 __all__ = [
@@ -67,5 +68,6 @@ __all__ = [
     "router_path",
     "save_router",
     "shared_modules",
+    "solved_from",
     "sum_of_ranks",
 ]

@@ -65,6 +65,10 @@ class Merger:
         self._routers = {router.hash: router for router in routers}
         self._kept: dict[str | None, _Kept] | None = {None: _Kept(stacks(adapters, device))} if keep else None
 
+    def add_router(self, router: Router) -> None:
+        """Makes a router known, which recipes may then name as their calibration."""
+        self._routers[router.hash] = router
+
     def merge(self, recipe: Recipe, *, dtype: torch.dtype = torch.float32) -> Adapter:
         """Returns the merged adapter, as the function ``merge`` does.
 
@@ -89,7 +93,8 @@ class Merger:
             RecipeError: the recipe does not match the sources, its method needs an input that is not available, or every module's
                 weight is 0.
         """
-        check_needs(recipe.method_record)
+        if recipe.calibration is None:
+            check_needs(recipe.method_record)
         router = self._router(recipe)
         # Factors of a full router may cancel each other, which multiplies rounding errors; those of a decomposition do not.
         ordered = recipe.sized or (router is not None and router.mixes)

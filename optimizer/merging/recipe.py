@@ -106,7 +106,8 @@ class Recipe(_Parametrised):
             number are kept. (``diffusers`` files of SD 3 and FLUX.1 are smaller: they need no zeros for fused projections.)
         dtype: dtype of the written file; the merge itself computes in fp32.
         seed: seed of the random masks, ≥ 0.
-        calibration: SHA-256 of the router that a merge solved on the live model applies; only ``routed`` has one, and needs it.
+        calibration: SHA-256 of the router that a merge solved on the live model applies. ``routed`` needs one; a recipe of a solved method,
+            such as ``distill``, has none until it is solved.
 
     Raises:
         RecipeError: a field is invalid; raised on construction, names field, value and remedy.
@@ -283,7 +284,7 @@ def _check_calibration(recipe: Recipe, method: Method) -> None:
             where="recipe: calibration",
             remedy="leave it out, or use a method that applies a router: " + ", ".join(m.name for m in METHODS.values() if m.calibrated),
         )
-    if method.calibrated and not recipe.calibration:
+    if method.calibrated and not method.solved and not recipe.calibration:
         raise RecipeError(
             f"the method {method.name!r} needs a calibration",
             where="recipe: calibration",

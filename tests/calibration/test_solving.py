@@ -12,14 +12,13 @@ import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from optimizer.adapters import Adapter, Factors, load_adapter, save_adapter
-from optimizer.calibration import SOLVED
 from optimizer.calibration.compositions import Composition
 from optimizer.calibration.live_model import LiveModel
-from optimizer.calibration.solve import solve
+from optimizer.calibration.solve import Enough, Solver
 from optimizer.calibration.training import Training, mean_loss, train
 from optimizer.calibration.trajectories import Points, record
 from optimizer.errors import RecipeError, TrialError
-from optimizer.merging import Recipe, merge
+from optimizer.merging import METHODS, Recipe, Router, merge
 from optimizer.rendering import Prompt, PromptSet, Renderer, RenderSettings, Subject
 from tests.tiny import tiny_flux_pipeline, tiny_pipeline, tiny_sd3_pipeline, tiny_v2_pipeline, tiny_xl_pipeline
 
@@ -116,9 +115,10 @@ def test_a_solved_file_draws_what_the_live_model_draws(made: tuple[Renderer, lis
     renderer, adapters = made
     model = live(made)
     told: list[tuple[str, int, int, float]] = []
-    found = solve(method, model, adapters, PROMPTS, steps=2, progress=lambda *now: told.append(now))
+    recipe = solvable(method)
+    router = Solver(model, adapters, PROMPTS).solve(recipe, progress=lambda *now: told.append(now)).routers[100]
     assert {what for what, *_ in told} >= {"drawing", "measuring"}
-    merged = merge(adapters, Recipe(method="routed", weights=(1, 1), calibration=found.router.hash), routers=[found.router])
+    merged = merge(adapters, recipe.replaced(calibration=router.hash), routers=[router])
     file = tmp_path / "merged.safetensors"
     save_adapter(merged, file, dialect="diffusers", dtype=torch.float32)
     drawn = renderer.render(PROMPTS.prompts, renderer.fit_adapter(load_adapter(file)))
@@ -143,8 +143,8 @@ def by_diffusers(renderer: Renderer, file: Path) -> torch.Tensor:
 
 
 def test_an_unknown_method_is_refused(made: tuple[Renderer, list[Adapter]]) -> None:
-    with pytest.raises(RecipeError, match=r"'ties' is not solved on the live model.*choose from ssr, iteris, zip, distill"):
-        solve("ties", live(made), made[1], PROMPTS)
+    with pytest.raises(RecipeError, match=r"'ties' is not solved on the live model.*choose from distill, ssr, iteris, zip"):
+        Solver(live(made), made[1], PROMPTS).solve(Recipe(method="ties", weights=(1, 1)))
 
 
 def test_out_of_memory_makes_the_batch_smaller_and_changes_nothing_else(
@@ -170,9 +170,88 @@ def test_out_of_memory_makes_the_batch_smaller_and_changes_nothing_else(
         list(train(model, points, start, moments, Training(steps=2, batch=4)))
 
 
-@pytest.mark.parametrize("method", SOLVED)
+@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.solved])
 def test_solving_again_gives_the_same_router(method: str) -> None:
     renderer = Renderer(tiny_pipeline(), RenderSettings(steps=2, guidance=2.0, resolution=32))
     adapters = [random_adapter("hero", renderer, "sd1", 2, 1), random_adapter("ink", renderer, "sd1", 3, 2)]
-    found = [solve(method, LiveModel.of(renderer, adapters, SUBJECTS), adapters, PROMPTS, steps=2, seed=3).router for _ in range(2)]
-    assert found[0].hash == found[1].hash
+    found = [Solver(LiveModel.of(renderer, adapters, SUBJECTS), adapters, PROMPTS).solve(solvable(method, seed=3)) for _ in range(2)]
+    assert found[0].routers[100].hash == found[1].routers[100].hash
+
+
+@pytest.fixture(scope="module")
+def small() -> tuple[Renderer, list[Adapter]]:
+    """A tiny pipeline of SD 1 and two sources."""
+    renderer = Renderer(tiny_pipeline(), RenderSettings(steps=2, guidance=2.0, resolution=32))
+    return renderer, [random_adapter("hero", renderer, "sd1", 2, 1), random_adapter("ink", renderer, "sd1", 3, 2)]
+
+
+def test_a_checkpoint_is_what_a_recipe_of_it_solves(small: tuple[Renderer, list[Adapter]]) -> None:
+    solver = Solver(live(small), small[1], PROMPTS)
+    recipe = solvable("distill", train_steps=5)
+    every = solver.solve(recipe, checkpoints=(40, 80))
+    assert (list(every.routers), list(every.losses)) == ([40, 80, 100], [40, 80, 100])
+    assert len({router.hash for router in every.routers.values()}) == 3
+    alone = solver.solve(recipe.replaced(checkpoint=40))
+    assert list(alone.routers) == [40]
+    assert alone.routers[40].hash == every.routers[40].hash
+
+
+def test_a_training_that_is_ended_early_keeps_what_its_recipe_can_repeat(small: tuple[Renderer, list[Adapter]]) -> None:
+    solver = Solver(live(small), small[1], PROMPTS)
+    recipe = solvable("distill", train_steps=8)
+
+    def three_steps(what: str, done: int, total: int, loss: float) -> None:
+        if (what, done) == ("training", 3):
+            raise Enough
+
+    found = solver.solve(recipe, progress=three_steps)
+    assert found.last == 37
+    assert found.routers[37].hash == solver.solve(recipe.replaced(checkpoint=37)).routers[37].hash
+
+    def at_once(what: str, done: int, total: int, loss: float) -> None:
+        raise Enough
+
+    with pytest.raises(Enough):
+        Solver(live(small), small[1], PROMPTS).solve(recipe, progress=at_once)
+
+
+def test_trajectories_are_drawn_once_for_all_recipes(small: tuple[Renderer, list[Adapter]]) -> None:
+    solver, told = Solver(live(small), small[1], PROMPTS), []
+    for method in ("ssr", "iteris", "distill"):
+        solver.solve(solvable(method), progress=lambda what, *_: told.append(what))
+    assert told.count("drawing") == told.index("measuring")
+
+
+def test_a_rank_keeps_the_outputs_on_the_prompts_better_than_the_largest_of_the_change(small: tuple[Renderer, list[Adapter]]) -> None:
+    model, adapters = live(small), small[1]
+    solver, recipe = Solver(model, adapters, PROMPTS), solvable("ssr", rank=2)
+    points = recorded(model)
+    full, cut = (solver.solve(recipe.replaced(rank=rank)).routers[100] for rank in (None, 2))
+    plain = merge(adapters, recipe.replaced(calibration=full.hash, truncation="delta"), routers=[full])
+    merged = merge(adapters, recipe.replaced(calibration=cut.hash), routers=[cut])
+    assert max(factors.rank for factors in merged.modules.values()) == 2
+    moments = pooled(solver)
+    lost = {"outputs": 0.0, "delta": 0.0}
+    for path in merged.modules:
+        up, down = (part.double() for part in model.modules.factors(path))
+        whole = up @ matrix(full, path).double() @ down
+        inside = torch.linalg.pinv(down)
+        for name, found in (("outputs", merged), ("delta", plain)):
+            change = (found.modules[path].delta().flatten(1).double() - whole) @ inside  # of z = down · x
+            lost[name] += float(torch.trace(change @ moments[path] @ change.T))
+    assert lost["outputs"] < 0.95 * lost["delta"]
+
+
+def matrix(router: Router, path: str) -> torch.Tensor:
+    found = router.matrices[path]
+    return torch.diag(found) if found.ndim == 1 else found
+
+
+def pooled(solver: Solver) -> Any:
+    return solver._moments
+
+
+def solvable(method: str, **fields: Any) -> Recipe:
+    """A recipe that is solved in two steps where it is trained."""
+    steps = {"train_steps": 2} if METHODS[method].reads("train_steps") else {}
+    return Recipe(method=method, weights=(1, 1), **{**steps, **fields})

@@ -6,16 +6,14 @@ The module is imported when the command is, because its options derive from the 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
 
-from optimizer.calibration import SOLVED
 from optimizer.cli.progress import progress_bar, solving_bar
 from optimizer.cli.quiet import hush
 from optimizer.errors import UsageError
@@ -24,6 +22,10 @@ hush(Console(stderr=True, highlight=False))  # before the next line imports torc
 
 from optimizer.cli.merge_options import MergeFlags, shown  # noqa: E402
 from optimizer.jobs.merge_options import MergeOptions, MergePanel  # noqa: E402
+
+if TYPE_CHECKING:
+    from optimizer.jobs.merge_plan import MergePlan
+    from optimizer.jobs.solved_merge import SolvedMerge
 
 _DEFAULTS = MergeFlags()
 
@@ -49,22 +51,25 @@ def merge(
         raise UsageError("LoRAs have no alpha to merge at", where="--alpha", remedy="give --weights, or --kind model")
     if options.method == "soup":
         return _merge_study(recipe, options, errors, as_json=as_json)
-    if options.method in SOLVED:
-        return _merge_solved(recipe, options, errors, as_json=as_json)
     with errors.status("reading…") if errors.is_terminal else nullcontext():
-        from optimizer.cli.tables.merge import idle_blocks, merge_facts, print_merge
+        from optimizer.cli.tables.merge import idle_blocks, merge_facts, print_merge, print_solving, solving_facts
         from optimizer.jobs.merge_plan import plan
         from optimizer.jobs.merge_write import write_merge
 
         job = plan(recipe, options)
     _warn(job.warnings, errors)
+    solved = _solved(job, options, errors) if job.unsolved else None
+    job = solved.plan if solved else job
     with progress_bar("merging…", errors) as tick:
         found = write_merge(job, options, tick=tick)
     _warn(idle_blocks(job, found), errors)
     if as_json:
-        print(json.dumps(merge_facts(job, found), allow_nan=False))
+        print(json.dumps(merge_facts(job, found) | (solving_facts(solved) if solved else {}), allow_nan=False))
     else:
-        print_merge(job, found, Console(highlight=False))
+        out = Console(highlight=False)
+        if solved:
+            print_solving(solved, out)
+        print_merge(job, found, out)
     return 0
 
 
@@ -94,29 +99,16 @@ def _merge_study(study: Path | None, options: MergeOptions, errors: Console, *, 
     return 0
 
 
-def _merge_solved(recipe: Path | None, options: MergeOptions, errors: Console, *, as_json: bool) -> int:
-    if recipe is not None:
-        remedy = "give --sources and --base instead of the recipe; to repeat a solved merge, give its recipe without --method"
-        raise UsageError(f"{options.method} is solved from the sources", where=recipe, remedy=remedy)
+def _solved(job: MergePlan, options: MergeOptions, errors: Console) -> SolvedMerge:
+    """Solves the router of a merge on the base model; the first Ctrl-C ends the training, and what is trained so far is kept."""
     with errors.status("loading…") if errors.is_terminal else nullcontext():
-        from optimizer.cli.tables.merge import merge_facts, print_merge
-        from optimizer.jobs.merge_write import write_merge
+        from optimizer.calibration.solve import Enough
         from optimizer.jobs.solved_merge import solved_merge
     with solving_bar(errors) as progress:
-        made = solved_merge(options, progress)
-    _warn(made.plan.warnings, errors)
-    with progress_bar("merging…", errors) as tick:
-        found = write_merge(made.plan, options, tick=tick)
-    facts = {"solved": made.method, "prompts": made.prompts, "seconds_solving": round(made.seconds, 1)}
-    facts |= {} if math.isnan(made.loss) else {"loss": made.loss}
-    if as_json:
-        print(json.dumps(merge_facts(made.plan, found) | facts, allow_nan=False))
-    else:
-        loss = "" if math.isnan(made.loss) else f", loss {made.loss:.4g}"
-        out = Console(highlight=False)
-        out.print(f"solved by {made.method} on {made.prompts} prompts in {made.seconds:.0f} s{loss}", markup=False)
-        print_merge(made.plan, found, out)
-    return 0
+        try:
+            return solved_merge(job, options, progress)
+        except Enough:  # before there was anything to keep
+            raise KeyboardInterrupt from None
 
 
 def _merge_models(recipe: Path | None, options: MergeOptions, errors: Console, *, as_json: bool) -> int:

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from optimizer.jobs.merge_plan import MergePlan
 from optimizer.jobs.merge_write import Written
+from optimizer.jobs.solved_merge import SolvedMerge
 from optimizer.jobs.study_soup import SOUP, StudySoup
 from optimizer.merging import Fidelity, block_map
 
@@ -74,6 +75,20 @@ def print_merge(job: MergePlan, found: Written, console: Console) -> None:
         ("card", found.card),
     ):
         console.print(Text(f"{name:<7} {path}" + (f"  ({size})" if name == "LoRA" else "")), soft_wrap=True)
+
+
+def solving_facts(made: SolvedMerge) -> dict[str, Any]:
+    """How a merge was solved, as JSON-ready data."""
+    facts = {"solved": made.plan.recipe.method, "prompts": made.prompts, "seconds_solving": round(made.seconds, 1), "stopped": made.stopped}
+    return facts | ({} if made.loss is None else {"loss": made.loss})
+
+
+def print_solving(made: SolvedMerge, console: Console) -> None:
+    """How a merge was solved, in one line."""
+    loss = "" if made.loss is None else f", loss {made.loss:.4g}"
+    early = f", stopped after {made.plan.recipe.checkpoint} % of {made.plan.recipe.train_steps} steps" if made.stopped else ""
+    told = f"solved by {made.plan.recipe.method} on {made.prompts} prompts in {made.seconds:.0f} s{loss}{early}"
+    console.print(told, soft_wrap=True, markup=False)
 
 
 def soup_facts(made: StudySoup) -> dict[str, Any]:

@@ -7,8 +7,8 @@ equation, the parameters that only it has, and its ``Method``; the line stands i
 from __future__ import annotations
 
 from optimizer.merging.methods.method import Cost, MergeFunction, Method, Need
-from optimizer.merging.methods.needs import AVAILABLE, check_needs
+from optimizer.merging.methods.needs import AVAILABLE, LIVE, check_needs
 from optimizer.merging.methods.parameter import Parameter
 from optimizer.merging.methods.table import METHODS, PARAMETERS
 
-__all__ = ["AVAILABLE", "METHODS", "PARAMETERS", "Cost", "MergeFunction", "Method", "Need", "Parameter", "check_needs"]
+__all__ = ["AVAILABLE", "LIVE", "METHODS", "PARAMETERS", "Cost", "MergeFunction", "Method", "Need", "Parameter", "check_needs"]

@@ -35,8 +35,8 @@ class Method:
         formula: one-line formula for display.
         parameters: parameters that the method reads besides weights, block weights, rank and dtype; a recipe that sets any other
             parameter is rejected.
-        needs: inputs of the function besides the recipe: the sources' ``deltas`` alone, or also ``activations`` or ``gradients`` of the
-            base model.
+        needs: inputs besides the recipe: the sources' ``deltas`` alone, or also ``activations`` or ``gradients`` of the base model; those
+            of a calibrated method are needed to solve its router, not to apply it.
         rank: whether the recipe gives an output rank: ``forbidden`` if the result is exact by definition, ``required``, or
             ``optional``, where no rank keeps the method's exact result.
         cost: complexity for a module of shape (m, n) and a sum of ranks R: ``factors`` O((m + n)R), at most a Gram matrix of the factors;
@@ -67,6 +67,11 @@ class Method:
     most: int = 0
     calibrated: bool = False
     reproduces: tuple[str, ...] = ()
+
+    @property
+    def solved(self) -> bool:
+        """Whether its router is solved on the live base model."""
+        return self.calibrated and self.needs != "deltas"
 
     def reads(self, field: str) -> bool:
         """Returns whether a recipe field is one of this method's parameters."""

@@ -10,6 +10,7 @@ from optimizer.merging.methods.element_wise.magnitude import MAGNITUDE_PRUNE
 from optimizer.merging.methods.element_wise.ties import TIES
 from optimizer.merging.methods.method import Method
 from optimizer.merging.methods.parameter import Parameter
+from optimizer.merging.methods.solved import DISTILL, ITERIS, SSR, ZIP
 from optimizer.merging.methods.spectral.core import CORE
 from optimizer.merging.methods.spectral.iso import ISO
 from optimizer.merging.methods.spectral.knots import KNOTS, KNOTS_DARE
@@ -33,6 +34,7 @@ _TABLE = (
     TSV,
     ISO,
     ORTHOGONALIZE,
+    *(DISTILL, SSR, ITERIS, ZIP),
     ROUTED,
 )
 METHODS: dict[str, Method] = {method.name: method for method in _TABLE}
