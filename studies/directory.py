@@ -24,6 +24,7 @@ _LAYOUT = frozenset(
         "summary.json",
         "report.html",
         "best",
+        "routers",
         SHEETS,
         "workers",
     ]
@@ -55,6 +56,7 @@ class StudyDirectory:
         trials.csv .parquet   one row per trial               summary.json  what the report shows, as data
         report.html           the report                      best/         the winner: LoRA file, recipe, model card
         sheets/               one contact sheet per recipe    workers/      registry of the active workers
+        routers/              routers of solved merges
 
     Attributes:
         path: path of the directory.

@@ -115,14 +115,16 @@ def page() -> str:
             "down reads: with a full router, the others may still read from a source of weight 0. No other method has a calibration,",
             "and no search tries `routed`.",
             "",
-            "**Solved merges.** `optimize merge --method distill --base DIR --sources A B` finds the router on the live base model. It",
-            "draws 16 prompts a source and 24 joint ones with a *composition*: at every step each source that a prompt asks for changes",
-            "the model's output by itself, and the changes are added up, so that the sources share no weight. No file can hold",
-            "that; `distill` trains the routers of all modules until one merged model gives the same outputs there",
-            "(`--solve-steps`, 150 where not given). `zip` trains only a factor on each rank (ZipRank, arXiv 2504.13206). `ssr`",
-            "(SSR-Merge, arXiv 2606.10617)",
-            "and `iteris` (arXiv 2411.15231, two more rounds) are least squares in every module, shrunk towards the stack. NP-LoRA is",
-            "`orthogonalize`. The recipe that is written has the method `routed` and names the router, so it replays without the base.",
+            "**Solved merges.** `distill`, `zip`, `ssr` and `iteris` find the router on the live base model, in a search or by",
+            "`optimize merge --method distill --base DIR --sources A B`. They draw 16 prompts a source and 24 joint ones with a",
+            "*composition*: at every step each source that a prompt asks for changes the model's output by itself, and the changes are",
+            "added up, so that the sources share no weight. No file can hold that; `distill` trains the routers of all modules until",
+            "one merged model gives the same outputs there. `zip` trains only a factor on each rank. `ssr` and `iteris` are least squares",
+            "in every module, shrunk towards the stack. NP-LoRA is `orthogonalize`. Once it is solved, the recipe names its router as its",
+            "calibration, and replays without the base and without a GPU; `--resolve` solves it again. Weights and block weights scale what",
+            "the router writes, so a search goes on from it. A lower `rank` keeps what the modules return on these prompts",
+            "(`truncation: outputs`), or the largest part of ΔW (`truncation: delta`). A search solves each method once, and takes the",
+            "router after 60, 80 and 100 % of the training, as three candidates.",
             "",
             "## How they behave",
             "",
@@ -212,7 +214,7 @@ def allowed(parameter: Parameter) -> str:
     if high == (None, None):
         return f"> {low[0]:g}" if low[0] is not None else f"≥ {low[1]:g}" if low[1] is not None else "any number"
     below = f"({low[0]:g}" if low[0] is not None else f"[{low[1]:g}" if low[1] is not None else "(−∞"
-    return below + (f", {high[0]:g})" if high[0] is not None else f", {high[1]:g}]")
+    return below + (f", {high[0]:g})" if high[0] is not None else f", {high[1]}]")
 
 
 def _value(value: float | str) -> str:

@@ -70,11 +70,15 @@ class Solver:
         model: live model of the sources.
         adapters: sources, as they were read from their files.
         prompts: own and joint prompts to solve on; none that the merge will be judged by.
+        points: points of the prompts' trajectories, as another solver has drawn them; None draws them when they are needed.
+
+    Attributes:
+        points: points of the prompts' trajectories; None before they are drawn.
     """
 
-    def __init__(self, model: LiveModel, adapters: Sequence[Adapter], prompts: PromptSet) -> None:
+    def __init__(self, model: LiveModel, adapters: Sequence[Adapter], prompts: PromptSet, points: Points | None = None) -> None:
         self._model, self._adapters, self._prompts = model, adapters, prompts
-        self._drawn: Points | None = None
+        self.points = points
 
     def solve(self, recipe: Recipe, checkpoints: Sequence[int] = (), progress: Progress = lambda *_: None) -> Solution:
         """Solves the routers of a recipe. Weights, block weights and dtype of the recipe do not matter.
@@ -105,14 +109,14 @@ class Solver:
 
     @property
     def _points(self) -> Points:
-        assert self._drawn is not None
-        return self._drawn
+        assert self.points is not None
+        return self.points
 
     def _draw(self, progress: Progress) -> None:
         """Draws the trajectories of the composition of all sources, unless that was done before."""
-        if self._drawn is None:
+        if self.points is None:
             teacher, count = Composition((1.0,) * len(self._adapters)), len(self._prompts)
-            self._drawn = record(self._model, teacher, self._prompts.prompts, lambda done: progress("drawing", done, count, math.nan))
+            self.points = record(self._model, teacher, self._prompts.prompts, lambda done: progress("drawing", done, count, math.nan))
 
     @cached_property
     def _groups(self) -> list[Group]:

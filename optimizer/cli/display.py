@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ class Display:
         self._ended = 0
         self._part = 0.0
         self._searching = False
+        self._solving = ""
         self._best: float | None = None
         self._naive: float | None = None
         self._answers: SimpleQueue[str | None] = SimpleQueue()
@@ -72,18 +74,24 @@ class Display:
             if not self._searching:
                 self._progress.advance(self._task, fraction - self._part)
             self._part = 0.0 if fraction >= 1 else fraction
-        if self.stopping is not None:
-            self._answered.wait()
-            raise Stopped
+        self._stop_if_asked()
+
+    def solving(self, what: str, done: int, total: int, loss: float) -> None:
+        """Show what a solver does beside the bar, and off a terminal that it begins; a place where a stop takes effect."""
+        if self._progress and self._task is not None:
+            told = f"{what} {done}/{total}" + ("" if math.isnan(loss) else f", loss {loss:.3f}")
+            self._progress.update(self._task, detail=told if done < total else self._standing())
+        elif what != self._solving:
+            self.note(f"solving a merge: {what}")
+        self._solving = what
+        self._stop_if_asked()
 
     def waiting(self, seconds: float) -> None:
         """Sleep, unless a stop was or is asked for."""
         until = time.monotonic() + seconds
         while self.stopping is None and (left := until - time.monotonic()) > 0:
             time.sleep(min(left, 0.1))
-        if self.stopping is not None:
-            self._answered.wait()
-            raise Stopped
+        self._stop_if_asked()
 
     def trial(self, record: TrialRecord) -> None:
         """One more trial is on disk."""
@@ -102,6 +110,11 @@ class Display:
     def note(self, message: str) -> None:
         """A line above the bar; one line, however narrow the terminal."""
         self.console.print(message, highlight=False, markup=False, soft_wrap=True)
+
+    def _stop_if_asked(self) -> None:
+        if self.stopping is not None:
+            self._answered.wait()
+            raise Stopped
 
     def _standing(self) -> str:
         best = f"best {self._best:.2f}" if self._best is not None else ""

@@ -18,6 +18,7 @@ from optimizer.search.labels import NAIVE, STACK, is_alone
 from optimizer.search.observer import Observer
 from optimizer.search.sources.loras import LoraSource
 from optimizer.search.study_errors import study_errors
+from optimizer.search.trials.open import open_store_of
 from studies import StudyDirectory, load_summary
 from studies.records import Evaluation, TrialRecord
 
@@ -65,7 +66,8 @@ def study_soup(folder: Path, options: MergeOptions, observer: Observer) -> Study
     tried = _weighted_sums(records, folder)
     session = prepare(config, observer)
     sources = [source for source in session.sources if isinstance(source, LoraSource)]
-    evaluator = session.evaluator(search_prompts(config, sources), observer)
+    routers = session.routers(open_store_of(config.places, StudyDirectory(folder)), observer)
+    evaluator = session.evaluator(search_prompts(config, sources), observer, routers)
     observer.stage(SOUP, len(tried) + 1 + len(sources))
     found: dict[str, Evaluation] = {}
 
@@ -77,7 +79,7 @@ def study_soup(folder: Path, options: MergeOptions, observer: Observer) -> Study
     made = TrialRecord(number=-1, label=SOUP, evaluation=found[soup.recipe.hash])
     best = max(records, key=lambda record: record.evaluation.score if record.evaluation and not is_alone(record.label) else -1.0)
     compared = [made, best, *(r for r in records if r.label in (STACK, NAIVE) and r is not best)]
-    unseen = session.evaluator(confirmation_prompts(config, sources), observer, final=True)
+    unseen = session.evaluator(confirmation_prompts(config, sources), observer, routers, final=True)
     plan = MergePlan(
         sources=tuple(sources),
         specs=config.inputs.sources,

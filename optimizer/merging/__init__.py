@@ -22,7 +22,7 @@ from optimizer.merging.rank_allocation import Pruned, prune_curve
 from optimizer.merging.recipe import BlockWeights, Recipe
 from optimizer.merging.report import Fidelity, MergeReport, merge_report
 from optimizer.merging.router import Router
-from optimizer.merging.router_files import ROUTERS, load_router, router_path, save_router
+from optimizer.merging.router_files import ROUTERS, load_router, read_router, router_path, save_router
 from optimizer.merging.solving import solved_from
 from optimizer.merging.soup import Soup, greedy_soup, is_weighted_sum, mean_recipe
 
@@ -65,6 +65,7 @@ __all__ = [
     "prune_curve",
     "read_blocks",
     "read_blocks_file",
+    "read_router",
     "router_path",
     "save_router",
     "shared_modules",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
@@ -52,6 +53,22 @@ def save_router(router: Router, folder: str | Path) -> Path:
         raise AdapterError(f"cannot be made: {error.strerror}", file=path.parent, remedy="check the folder's permissions") from error
     write_atomically(router.serialised(), path)
     return path
+
+
+def read_router(data: bytes, sha256: str) -> Router:
+    """Returns the router in the bytes of a file that ``save_router`` wrote.
+
+    Args:
+        data: bytes of the file.
+        sha256: SHA-256 of the router, 64 hexadecimal digits.
+
+    Raises:
+        RecipeError: the bytes are damaged, or not those of this router.
+    """
+    with TemporaryDirectory() as folder:
+        path = router_path(Path(folder), sha256)
+        path.write_bytes(data)
+        return load_router(path)
 
 
 def load_router(path: str | Path) -> Router:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 STACK, NAIVE = "stack", "naive"
+COMPOSITION = "composition (cannot be saved)"
+"""Label of the composition of all sources, which shows what a merge should draw."""
 _ALONE = " alone"
 
 KEY, LABEL, ERROR, IMPORTED = "evaluation", "label", "error", "imported"

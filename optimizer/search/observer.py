@@ -21,6 +21,9 @@ class Observer(Protocol):
     def pictures(self, done: int, total: int) -> None:
         """Reports the number of finished pictures of the current trial or set; may raise ``Stopped``."""
 
+    def solving(self, what: str, done: int, total: int, loss: float) -> None:
+        """Reports the progress of solving a merge on the base model, with the loss of its training or NaN; may raise ``Stopped``."""
+
     def waiting(self, seconds: float) -> None:
         """Sleeps for ``seconds`` while there is no trial to evaluate; may raise ``Stopped``."""
 
@@ -37,6 +40,8 @@ class Silent:
     def stage(self, name: str, total: int) -> None: ...
 
     def pictures(self, done: int, total: int) -> None: ...
+
+    def solving(self, what: str, done: int, total: int, loss: float) -> None: ...
 
     def waiting(self, seconds: float) -> None:
         time.sleep(seconds)

@@ -17,6 +17,7 @@ from optimizer.search.evaluation.confirmation import Confirmation, confirm, fina
 from optimizer.search.evaluation.fingerprint import check_same_run
 from optimizer.search.evaluation.prompt_sets import confirmation_prompts, search_prompts
 from optimizer.search.evaluation.session import Session, prepare
+from optimizer.search.evaluation.study_routers import StudyRouters
 from optimizer.search.loop import begin_search, first_trials, search
 from optimizer.search.observer import Observer, Silent, Stopped
 from optimizer.search.proposals.initial_trials import idle_warning
@@ -98,15 +99,16 @@ def run(config: Config, observer: Observer) -> Study:
             observer.note(_take_over(origin, session, ledger))
         write_text(directory.settings, config.to_yaml())
         confirmation, complete = None, False
+        routers = session.routers(ledger.store, observer)
         try:
-            complete = _search(session, prompts, ledger, directory, observer)
+            complete = _search(session, prompts, ledger, directory, routers, observer)
             if finalists(ledger.records(), 1):
-                evaluator = session.evaluator(unseen, observer, final=True)
+                evaluator = session.evaluator(unseen, observer, routers, final=True)
                 count, seed = config.protocol.finalists, config.search.seed
                 confirmation = confirm(ledger.records(), evaluator, count=count, seed=seed, observer=observer)
         except Stopped:
             observer.note("stopped; everything finished is on disk")
-        study = _export_results(session, ledger, directory, unseen, confirmation, complete)
+        study = _export_results(session, ledger, directory, unseen, confirmation, routers, complete)
     if complete and not finalists(study.trials, 1):
         reason = next((t.error for t in reversed(study.trials) if t.error), "")
         raise NoFeasibleMerge(f"no merge can be used; the last failure: {reason}", where=directory.path, remedy="see report.html")
@@ -144,17 +146,26 @@ def _finished_study(config: Config, ledger: Ledger, directory: StudyDirectory) -
     return Study(directory.path, summary, best, complete=True) if same and best.exists() and directory.report.is_file() else None
 
 
-def _search(session: Session, prompts: PromptSet, ledger: Ledger, directory: StudyDirectory, observer: Observer) -> bool:
+def _search(
+    session: Session, prompts: PromptSet, ledger: Ledger, directory: StudyDirectory, routers: StudyRouters | None, observer: Observer
+) -> bool:
     config, space = session.config, session.space(ledger.planned_budget)
     observer.note(space.summary())
     begin_search(ledger, space, config.search.budget)
     deadline = time.monotonic() + config.search.timeout if config.search.timeout else None
+    evaluator = session.evaluator(prompts, observer, routers)
     with LocalWorkers(config, directory.path, observer):
-        return search(ledger, space, session.evaluator(prompts, observer), config, deadline=deadline, observer=observer)
+        return search(ledger, space, evaluator, config, deadline=deadline, observer=observer)
 
 
 def _export_results(
-    session: Session, ledger: Ledger, directory: StudyDirectory, unseen: PromptSet, confirmation: Confirmation | None, complete: bool
+    session: Session,
+    ledger: Ledger,
+    directory: StudyDirectory,
+    unseen: PromptSet,
+    confirmation: Confirmation | None,
+    routers: StudyRouters | None,
+    complete: bool,
 ) -> Study:
     """Exports the winner and writes tables, summary and report, which are written even if the export fails."""
     records = ledger.records()
@@ -173,7 +184,7 @@ def _export_results(
         imported=ledger.imported,
     )
     try:
-        best = export_winner(inputs, directory) if confirmation else None
+        best = export_winner(inputs, directory, routers.router if routers else None) if confirmation else None
     except OptimizerError as error:
         _write_summary(replace(inputs, warnings=(*inputs.warnings, f"the export failed: {error}")), directory)
         raise

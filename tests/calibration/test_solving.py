@@ -225,7 +225,6 @@ def test_trajectories_are_drawn_once_for_all_recipes(small: tuple[Renderer, list
 def test_a_rank_keeps_the_outputs_on_the_prompts_better_than_the_largest_of_the_change(small: tuple[Renderer, list[Adapter]]) -> None:
     model, adapters = live(small), small[1]
     solver, recipe = Solver(model, adapters, PROMPTS), solvable("ssr", rank=2)
-    points = recorded(model)
     full, cut = (solver.solve(recipe.replaced(rank=rank)).routers[100] for rank in (None, 2))
     plain = merge(adapters, recipe.replaced(calibration=full.hash, truncation="delta"), routers=[full])
     merged = merge(adapters, recipe.replaced(calibration=cut.hash), routers=[cut])

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
 from optimizer.adapters import save_adapter
+from optimizer.calibration.prompts import calibration_prompts
 from optimizer.cli.main import execute
-from optimizer.rendering import Renderer, RenderSettings, load_pipeline
+from optimizer.rendering import PromptSet, Renderer, RenderSettings, Subject, Vocabulary, load_pipeline
 from tests.calibration.test_solving import random_adapter
 from tests.tiny import tiny_pipeline
 
@@ -34,19 +36,28 @@ def sources(place: Path) -> list[str]:
 def test_a_solved_merge_is_written_and_replayed_without_the_base(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("optimizer.jobs.solved_merge._OWN", 1)
-    monkeypatch.setattr("optimizer.jobs.solved_merge._JOINT", 1)
+    monkeypatch.setattr("optimizer.jobs.solved_merge.calibration_prompts", few)
     monkeypatch.setattr("optimizer.jobs.solved_merge.RenderSettings", lambda: RenderSettings(steps=2, guidance=2.0, resolution=32))
     out = tmp_path / "merged.safetensors"
-    arguments = ["--base", str(place / "base"), "--method", "distill", "--solve-steps", "2", "--out", str(out), "--device", "cpu"]
+    arguments = ["--base", str(place / "base"), "--method", "distill", "--train-steps", "2", "--out", str(out), "--device", "cpu"]
     assert execute(["merge", *sources(place), *arguments, "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert (facts["solved"], facts["prompts"]) == ("distill", 3)
     assert facts["loss"] > 0
-    again = tmp_path / "again" / "merged.safetensors"
-    again.parent.mkdir()
-    assert execute(["merge", str(out.with_suffix(".yaml")), "--out", str(again)]) == 0
+    recipe = str(out.with_suffix(".yaml"))
+    again, anew = tmp_path / "again" / "merged.safetensors", tmp_path / "anew" / "merged.safetensors"
+    for path in (again, anew):
+        path.parent.mkdir()
+    assert execute(["merge", recipe, "--out", str(again)]) == 0
     assert again.read_bytes() == out.read_bytes()
+    assert execute(["merge", recipe, "--out", str(anew), "--resolve", "--base", str(place / "base"), "--device", "cpu"]) == 0
+    assert anew.read_bytes() == out.read_bytes()
+    capsys.readouterr()
+    assert execute(["merge", recipe, "--train-steps", "3"]) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "--train-steps: the recipe's router was solved with 2, not 3 — add --resolve and --base to solve it again" in told
+    assert execute(["merge", recipe, "--weights", "1", "0.5", "--out", str(tmp_path / "lighter.safetensors")]) == 0
+    assert (tmp_path / "lighter.safetensors").read_bytes() != out.read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -55,17 +66,18 @@ def test_a_solved_merge_is_written_and_replayed_without_the_base(
         ([], "--base: distill solves the merge on the base model, and none is given — name the diffusers folder or the file"),
         (["--base", "fake:"], "--base: distill solves the merge on the base model, and none is given"),
         (["--base", "base", "--density", "0.5"], "the method 'distill' does not read density (got 0.5)"),
-        (["--weights", "1", "1"], "--weights: distill finds the weights itself — leave it out"),
+        (["--method", "ties", "--resolve"], "--resolve: the method 'ties' has no router to solve — leave it out, or name"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_is_loaded(
     place: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("optimizer.jobs.solved_merge.load_renderer", lambda *_, **__: pytest.fail("the base was loaded"))
-    assert execute(["merge", *sources(place), "--method", "distill", *arguments]) == 2
+    method = [] if "--method" in arguments else ["--method", "distill"]
+    assert execute(["merge", *sources(place), *method, *arguments]) == 2
     assert message in " ".join(capsys.readouterr().err.split())
 
 
-def test_a_recipe_is_not_solved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert execute(["merge", str(tmp_path / "old.yaml"), "--method", "ssr"]) == 2
-    assert "ssr is solved from the sources — give --sources and --base instead of the recipe" in " ".join(capsys.readouterr().err.split())
+def few(subjects: Sequence[Subject], words: Vocabulary, seed: int) -> PromptSet:
+    """One prompt of each kind."""
+    return calibration_prompts(subjects, words, seed, own=1, joint=1)

@@ -53,6 +53,9 @@ class After(Silent):
         if self.left == 0 and not self.rendering:
             raise Stopped
 
+    def solving(self, what: str, done: int, total: int, loss: float) -> None:
+        self.pictures(done, total)
+
     def pictures(self, done: int, total: int) -> None:
         if self.left <= 0:
             raise Stopped

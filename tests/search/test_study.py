@@ -119,7 +119,7 @@ def test_the_card_tells_scores_and_recipe_and_no_folder_of_this_machine(study: S
     assert study.summary.verdict is not None
     for label, row in study.summary.verdict.rows.items():
         name = "this file" if label == study.summary.verdict.winner else label
-        line = next(line for line in card.splitlines() if line.startswith(f"| {name} |"))
+        line = next(line for line in card.replace("\\", "").splitlines() if line.startswith(f"| {name} |"))
         shares = " | ".join(f"{row.sources[source]:.3f}" for source in study.summary.names)
         assert line == f"| {name} | {row.weakest:.3f} | {row.ci_low:.3f} … {row.ci_high:.3f} | {shares} | {row.artifacts:.3f} |"
     assert str(studio.folder) not in card

@@ -22,7 +22,9 @@ class Search(Settings):
         description="Start no trial after this time: seconds, or 90m, 8h, 1h30m. By default there is no limit.",
     )
     methods: Annotated[tuple[str, ...], Option(14, Panel.SEARCH, "METHOD...")] = Field(
-        default=("ties", "dare_linear", "dare_ties", "magnitude_prune"), description="Merge methods to try in addition to the weighted sum."
+        default=("distill", "ssr", "ties", "dare_linear", "dare_ties", "magnitude_prune"),
+        description="Merge methods to try in addition to the weighted sum. distill and ssr, which are solved on the base model, are left "
+        "out where a budget is below 12.",
     )
     sampler: Annotated[Literal["auto", "gp", "tpe"], Option(15, Panel.SEARCH)] = Field(
         default="auto",

@@ -13,7 +13,7 @@ from optimizer.merging import Recipe
 from optimizer.rendering.candidates.candidate import Candidate
 from optimizer.search.evaluation.evaluator import Evaluator
 from optimizer.search.evaluation.record_fields import artifact_level, further_metrics
-from optimizer.search.labels import NAIVE, STACK, alone_label, is_alone
+from optimizer.search.labels import COMPOSITION, NAIVE, STACK, alone_label, is_alone
 from optimizer.search.observer import Observer
 from studies.records import TrialRecord
 
@@ -28,9 +28,9 @@ class Entry:
 
     Attributes:
         label: name in the verdict.
-        number: trial number; None for a source alone.
-        recipe: recipe of the merge; None for a source alone.
-        candidate: rendered candidate, with weights as exported; None for a source alone.
+        number: trial number; None for a source alone and for the composition.
+        recipe: recipe of the merge; None for a source alone and for the composition.
+        candidate: rendered candidate, with weights as exported; None for a source alone and for the composition.
         images: pictures on the confirmation prompts, uint8, (n, 3, height, width).
         measurements: measurements by all objectives.
     """
@@ -71,7 +71,7 @@ class Confirmation:
     Attributes:
         winner: contender that is exported.
         leader: merge with the best confirmed score; may be within noise of a simpler one that is exported instead.
-        contenders: all contenders, by descending score, with the single sources last.
+        contenders: all contenders, by descending score, with the composition and the single sources last.
         base: pictures of the base on the confirmation prompts; None without a base.
     """
 
@@ -120,12 +120,12 @@ def confirm(records: Sequence[TrialRecord], evaluator: Evaluator, *, count: int,
         NoFeasibleMerge: none of the finalists can be rendered on the confirmation prompts.
     """
     chosen = finalists(records, count)
-    observer.stage("confirm", len(chosen) + 1 + len(evaluator.sources))
+    observer.stage("confirm", len(chosen) + 1 + len(evaluator.sources) + (evaluator.routers is not None))
     raw = [entry for record in chosen if (entry := _render(record, evaluator, observer))]
     if not raw:
         raise NoFeasibleMerge("no finalist could be rendered on fresh prompts", remedy="lower the weights, or render in fp32")
     baselines = evaluator.render_baselines()
-    raw += _alone(evaluator)
+    raw += [*_composition(evaluator), *_alone(evaluator)]
     counts, names = resamples(evaluator.asked, count=_RESAMPLES, seed=seed), [s.name for s in evaluator.sources]
     contenders = [_contender(entry, baselines.scorer, counts, names) for entry in raw]
     leader, winner = decide([c for c in contenders if c.recipe is not None])
@@ -166,6 +166,14 @@ def _render(record: TrialRecord, evaluator: Evaluator, observer: Observer) -> En
         images=measured.images,
         measurements=measured.measurements,
     )
+
+
+def _composition(evaluator: Evaluator) -> list[Entry]:
+    """Returns the composition of all sources, if the run has a live model to draw it with."""
+    if evaluator.routers is None:
+        return []
+    images, measurements = evaluator.compose()
+    return [Entry(label=COMPOSITION, images=images, measurements=measurements)]
 
 
 def _alone(evaluator: Evaluator) -> list[Entry]:

@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from objectives import JOINT, AnyObjective, Baselines, Measurements, Pictures, Scorer, needed_features, score
+from optimizer.calibration.compositions import Composition
 from optimizer.errors import TrialError
 from optimizer.merging import Recipe
 from optimizer.rendering import AnyRenderer, PromptSet
 from optimizer.rendering.candidates.candidate import Candidate
 from optimizer.rendering.memory.oom import Note
 from optimizer.search.evaluation.record_fields import artifact_level, metrics, source_scores
+from optimizer.search.evaluation.study_routers import StudyRouters
 from optimizer.search.sources.source import Ensemble, Mixer, Source
 from studies.records import Evaluation
 
@@ -71,6 +73,7 @@ class Evaluator:
         prompts: prompts that every candidate is rendered on.
         tick: callback that receives the number of finished pictures.
         note: callback that receives a message if the sources do not fit on the GPU together.
+        routers: routers of the study; None if the run cannot solve any.
     """
 
     ensemble: Ensemble
@@ -80,6 +83,7 @@ class Evaluator:
     prompts: PromptSet
     tick: Tick | None = None
     note: Note | None = None
+    routers: StudyRouters | None = None
     _baselines: RenderedBaselines | None = field(default=None, init=False)
     _mixer: Mixer | None = field(default=None, init=False)
 
@@ -130,8 +134,27 @@ class Evaluator:
     def _load_mixer(self) -> Mixer:
         """Creates the mixer by the first call, because it may hold the sources on the renderer's device."""
         if self._mixer is None:
-            self._mixer = self.ensemble.mixer(self.renderer.device, self.note)
+            self._mixer = self.ensemble.mixer(self.renderer.device, self.note, self.routers.router if self.routers else None)
         return self._mixer
+
+    def calibrated(self, recipe: Recipe) -> Recipe:
+        """Returns the recipe with the router that its method needs, which is solved first if it is not known; others as they are.
+
+        Raises:
+            TrialError: the router cannot be solved.
+        """
+        return self.routers.calibrated(recipe) if self.routers else recipe
+
+    def compose(self) -> tuple[Tensor, Measurements]:
+        """Returns the pictures, uint8, (n, 3, height, width), and the measurements of the composition of all sources.
+
+        Raises:
+            TrialError: the composition cannot be rendered.
+        """
+        assert self.routers is not None
+        candidate = self.routers.live_model().composed(Composition((1.0,) * len(self.sources)))
+        images = self._render_baseline("the composition", candidate)
+        return images, self.render_baselines().scorer.measure(self._extract(images))
 
     def evaluate(self, recipe: Recipe) -> Measured:
         """Merges, renders and scores one recipe.

@@ -57,11 +57,34 @@ def evaluation_context(
             versions, because their rendering has not changed.
         based: whether effects are measured against the base's pictures, instead of those of the other sources.
     """
+    drawn = drawing_context(base, prompts, settings, precision, parts, special=special)
+    other = {} if based else {"zero": "the other sources"}
+    embedded = folder_fingerprint(Path(embedder)) if Path(embedder).is_dir() else embedder
+    return {**drawn, "scorer": _scorer(objectives), "embedder": embedded, **other}
+
+
+def drawing_context(
+    base: str,
+    prompts: PromptSet,
+    settings: RenderSettings,
+    precision: str,
+    parts: Mapping[str, str] = NO_PARTS,
+    *,
+    special: bool = False,
+) -> dict[str, object]:
+    """Returns the JSON-serializable inputs that pictures of some prompts depend on besides the recipe.
+
+    Args:
+        base: location of the base model.
+        prompts: prompts of the pictures.
+        settings: rendering settings.
+        precision: numeric precision of the renderer.
+        parts: locations of the models that replace parts of the base, by part name.
+        special: whether a prompt has weights or is longer than CLIP's context.
+    """
     other: dict[str, object] = {part: folder_fingerprint(Path(place)) for part, place in parts.items() if place}
     other |= {"emphasis": EMPHASIS} if special else {}
-    other |= {} if based else {"zero": "the other sources"}
     return {
-        "scorer": _scorer(objectives),
         "base": FakeSpec.of(base).identity if is_fake(base) else folder_fingerprint(locate_base(base)),
         "prompts": [[p.text, p.seed, -1 if p.source is None else p.source] for p in prompts.prompts],
         "steps": settings.steps,
@@ -70,7 +93,6 @@ def evaluation_context(
         "resolution": settings.resolution or 0,
         "scheduler": settings.scheduler,
         "clip_skip": settings.clip_skip or 0,
-        "embedder": folder_fingerprint(Path(embedder)) if Path(embedder).is_dir() else embedder,
         "precision": precision,
         "libraries": [torch.__version__.split("+")[0], version("diffusers")],
         **other,

@@ -7,16 +7,22 @@ from dataclasses import dataclass, replace
 
 from objectives import EMBEDDINGS, AnyEmbedder, AnyObjective, EmbedderError, check_objectives, load_embedder, table
 from optimizer.errors import UsageError
-from optimizer.rendering import AnyRenderer, PromptSet, draft_renderer, load_renderer
+from optimizer.merging.methods import AVAILABLE
+from optimizer.rendering import AnyRenderer, PromptSet, Renderer, draft_renderer, load_renderer
 from optimizer.rendering.fake_spec import is_fake
 from optimizer.search.config import Config, Inputs
 from optimizer.search.evaluation.evaluator import Evaluator
+from optimizer.search.evaluation.fingerprint import drawing_context
+from optimizer.search.evaluation.prompt_sets import vocabulary
+from optimizer.search.evaluation.study_routers import StudyRouters
 from optimizer.search.observer import Observer
-from optimizer.search.proposals.space import SearchSpace, known_methods
+from optimizer.search.proposals.methods import available_needs, check_methods
+from optimizer.search.proposals.space import SearchSpace
 from optimizer.search.sources.full_models import load_models
 from optimizer.search.sources.loras import LoraEnsemble, load_loras
 from optimizer.search.sources.source import Ensemble, Source
 from studies.demo.world import GUIDANCE, STEPS, demo_base, demo_embedder
+from studies.store import Store
 
 EMBEDDER, FAKE_EMBEDDER = "ViT-B-32/laion2b_s34b_b79k", "fake:"
 
@@ -43,8 +49,15 @@ class Session:
     base: str
     objectives: tuple[AnyObjective, ...]
 
-    def evaluator(self, prompts: PromptSet, observer: Observer, *, final: bool = False) -> Evaluator:
-        """Returns an evaluator on these prompts that reports pictures to the observer; ``final`` selects the full renderer."""
+    def evaluator(self, prompts: PromptSet, observer: Observer, routers: StudyRouters | None = None, *, final: bool = False) -> Evaluator:
+        """Returns an evaluator on these prompts that reports pictures to the observer.
+
+        Args:
+            prompts: prompts that every candidate is rendered on.
+            observer: receives the progress.
+            routers: routers of the study, from ``routers``.
+            final: whether to use the full renderer instead of the draft's.
+        """
         renderer, count = self.renderer if final else self.draft, len(prompts)
         return Evaluator(
             ensemble=self.ensemble,
@@ -54,7 +67,28 @@ class Session:
             prompts=prompts,
             tick=lambda done: observer.pictures(done, count),
             note=observer.note,
+            routers=routers,
         )
+
+    def routers(self, store: Store, observer: Observer) -> StudyRouters | None:
+        """Returns the routers of a study, which solve merges on this session's base; None if the run cannot solve any."""
+        if not isinstance(self.renderer, Renderer) or available_needs(self.config) == AVAILABLE:
+            return None
+        return StudyRouters(
+            store=store,
+            renderer=self.renderer,
+            adapters=self.ensemble.adapters,
+            subjects=[source.subject for source in self.sources],
+            words=vocabulary(self.config),
+            context=self._drawing_context,
+            progress=observer.solving,
+        )
+
+    def _drawing_context(self, prompts: PromptSet) -> dict[str, object]:
+        """Returns the inputs that pictures of some prompts depend on, JSON-serializable."""
+        renderer, parts = self.renderer, self.config.loading.parts()
+        special = renderer.special(prompts.prompts)
+        return drawing_context(self.base, prompts, renderer.settings, renderer.precision, parts, special=special)
 
     def space(self, budget: int) -> SearchSpace:
         """Returns the search space of a study with this budget."""
@@ -75,7 +109,7 @@ def prepare(config: Config, observer: Observer) -> Session:
     objectives = table.OBJECTIVES
     check_objectives(objectives, [EMBEDDINGS])
     inputs = config.inputs
-    known_methods(config.search.methods, len(inputs.sources))
+    check_methods(config)
     loaded = load_models(config) if inputs.whole else LoraEnsemble(load_loras(inputs), config)
     settings, loading = config.rendering.render_settings(), config.loading.loading_options()
     if not inputs.drawn_with:

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from optimizer.merging import METHODS
+from optimizer.merging.methods.solved import CHECKPOINT
 from optimizer.search.labels import NAIVE, STACK, alone_label, is_alone, source_of
 from optimizer.search.proposals.space import SearchSpace
 from studies.records import TrialRecord
@@ -51,15 +53,23 @@ def baselines(space: SearchSpace) -> list[Start]:
 def defaults(space: SearchSpace, limit: int) -> list[Start]:
     """Returns the first ``limit`` default recipes.
 
-    The recipes are equal weights that preserve the norm of the sum for orthogonal sources (1/√N), the common 0.8, and each method with the
-    defaults of its paper. Full models that are merged without a base have two recipes, one closer to the first and one to the others.
+    The recipes are equal weights that preserve the norm of the sum for orthogonal sources (1/√N), the common 0.8, each method with the
+    defaults of its paper, and the earlier checkpoints of methods that are trained. Full models that are merged without a base have two
+    recipes, one closer to the first and one to the others.
     """
     count = len(space.names)
     if space.anchored:
         return [Start(f"{share:g} of the others", _linear(space, [0.0] + [share / (count - 1)] * (count - 1))) for share in _SHARES][:limit]
     plain = [Start("equal 1/√N", _linear(space, [1 / math.sqrt(count)] * count)), Start("equal 0.8", _linear(space, [0.8] * count))]
     named = [Start(f"{method} default", _filled(space, [1.0] * count) | {"method": method}) for method in space.methods[1:]]
-    return [*plain, *named][:limit]
+    return [*plain, *named, *_checkpoints(space)][:limit]
+
+
+def _checkpoints(space: SearchSpace) -> list[Start]:
+    trained = [method for method in space.methods if METHODS[method].reads(CHECKPOINT.name)]
+    earlier = [value for value in reversed(CHECKPOINT.choices) if value != CHECKPOINT.start]
+    start = _filled(space, [1.0] * len(space.names))
+    return [Start(f"{method} at {at} %", start | {"method": method, CHECKPOINT.name: at}) for method in trained for at in earlier]
 
 
 def _linear(space: SearchSpace, weights: list[float]) -> dict[str, Any]:

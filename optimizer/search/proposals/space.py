@@ -10,9 +10,7 @@ from typing import Any
 import optuna
 
 from optimizer.adapters import Adapter
-from optimizer.errors import UsageError
 from optimizer.merging import METHODS, BlockMap, Parameter, Recipe, block_map, common_base, default_rank, sum_of_ranks
-from optimizer.merging.methods import AVAILABLE, check_needs
 from optimizer.search.config import Dtype
 
 WEIGHT_RANGE = (0.0, 1.3)
@@ -146,42 +144,19 @@ class SearchSpace:
         return (round(1 - sum(weights), 4), *weights) if self.anchored else weights
 
 
-def known_methods(methods: Sequence[str], count: int) -> Sequence[str]:
-    """Returns the methods, if all exist, have the inputs that they need, and can merge this many sources.
-
-    Raises:
-        UsageError: a method does not exist, needs a calibration or another input that is not available, or cannot merge this many sources.
-    """
-    usable = [m for m in METHODS.values() if m.needs in AVAILABLE and not m.calibrated]
-    fitting = [m.name for m in usable if count <= (m.most or count)]
-    for method in methods:
-        if method not in METHODS:
-            raise UsageError(f"there is no merge method {method!r}", where="--methods", remedy=f"choose from {', '.join(fitting)}")
-        check_needs(METHODS[method], where="--methods")
-        if METHODS[method].calibrated:
-            problem = f"the method {method!r} applies a router that was solved before, and a search has none"
-            raise UsageError(problem, where="--methods", remedy=f"choose from {', '.join(fitting)}")
-        if method not in fitting:
-            problem = f"the method {method!r} merges at most {METHODS[method].most} sources (got {count})"
-            raise UsageError(problem, where="--methods", remedy=f"choose from {', '.join(fitting)}")
-    return methods
-
-
 def space_for(
     adapters: Sequence[Adapter], *, budget: int, methods: Sequence[str], rank: int | None, dtype: Dtype, seed: int
 ) -> SearchSpace:
     """Returns the search space for LoRAs under a budget; the budget limits the number of block weights, grouped by ``BlockMap.groups``.
 
-    Raises:
-        UsageError: a method does not exist or cannot merge this many sources.
+    The methods are checked before, by ``known_methods``.
     """
-    count = len(adapters)
     blocks = block_map(common_base(adapters))
     present = [{blocks.group_of(path) for path in adapter.modules} for adapter in adapters]
     return SearchSpace(
         names=tuple(a.name for a in adapters),
         hashes=tuple(a.sha256 for a in adapters),
-        methods=("linear" if rank is None else "svd", *dict.fromkeys(m for m in known_methods(methods, count) if m not in _SUMS)),
+        methods=("linear" if rank is None else "svd", *dict.fromkeys(m for m in methods if m not in _SUMS)),
         groups=_groups(blocks, present, budget),
         blocks=blocks.groups,
         rank=rank,
@@ -211,20 +186,17 @@ def space_of_models(
         blocks: block map of their family.
         paths: canonical paths of their tensors.
         budget: number of trials beyond the baselines.
-        methods: merge methods to choose from besides the weighted sum.
+        methods: merge methods to choose from besides the weighted sum, checked before.
         dtype: dtype of the merged model.
         seed: seed of random masks.
         anchored: whether the first model is the base of the others' changes.
-
-    Raises:
-        UsageError: a method does not exist or cannot merge this many sources.
     """
     moving = len(names) - anchored
     groups = _groups(blocks, [{blocks.group_of(path) for path in paths}] * moving, budget)
     return SearchSpace(
         names=tuple(names),
         hashes=tuple(hashes),
-        methods=("linear", *dict.fromkeys(m for m in known_methods(methods, len(names)) if m not in _SUMS)),
+        methods=("linear", *dict.fromkeys(m for m in methods if m not in _SUMS)),
         groups=((), *groups) if anchored else groups,
         blocks=blocks.groups,
         rank=None,

@@ -27,22 +27,28 @@ from optimizer.export import (
     verify_export,
     write_card,
 )
-from optimizer.merging import DTYPES, Recipe
+from optimizer.merging import DTYPES, ROUTERS, Recipe, save_router
 from optimizer.merging.models import Blend, merge_record_text
 from optimizer.search.evaluation.confirmation import Confirmation, Contender
 from optimizer.search.results.export_model import export_model
 from optimizer.search.results.summary import SummaryInputs
+from optimizer.search.sources.source import RouterLookup
 from studies import StudyDirectory
 from studies.atomic import replacing, write_text
 
 _PREVIEW = 8
 
 
-def export_winner(inputs: SummaryInputs, directory: StudyDirectory) -> Path:
+def export_winner(inputs: SummaryInputs, directory: StudyDirectory, router: RouterLookup | None = None) -> Path:
     """Writes ``best/`` and verifies the written files; returns the path of the LoRA file or of the model.
 
     A winner that was exported before is overwritten. A different winner gets a new file name, and the model card states which file it
     describes.
+
+    Args:
+        inputs: results of the run, with its confirmation.
+        directory: study directory.
+        router: returns the router that the winner's recipe may name, which is written beside it; None if the run has no routers.
 
     Raises:
         AdapterError: the file cannot be written, or a value does not fit its dtype.
@@ -55,6 +61,8 @@ def export_winner(inputs: SummaryInputs, directory: StudyDirectory) -> Path:
     if isinstance(winner.candidate, Adapter):
         path = _export_lora(inputs, winner.candidate, _place(directory.best, name, winner.recipe), winner.recipe)
         recipe = winner.recipe.to_yaml()
+        if winner.recipe.calibration and router:
+            save_router(router(winner.recipe.calibration), directory.best / ROUTERS)
     else:
         assert isinstance(winner.candidate, Blend)
         path, recipe = export_model(winner.candidate, directory.best, name), merge_record_text(winner.candidate.job)

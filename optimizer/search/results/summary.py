@@ -17,7 +17,7 @@ from optimizer.rendering import PromptSet
 from optimizer.search.config import OPTIONS, Config, without_password
 from optimizer.search.evaluation.confirmation import CONFIDENCE, Confirmation, Contender
 from optimizer.search.images.png import save_images
-from optimizer.search.labels import NAIVE, STACK, is_alone
+from optimizer.search.labels import COMPOSITION, NAIVE, STACK, is_alone
 from optimizer.search.sources.source import Source
 from studies import DEMO_BASE, ConfirmedScore, PictureColumn, PromptInfo, SourceInfo, StudyDirectory, StudySummary, Verdict
 from studies.records import TrialRecord
@@ -174,9 +174,13 @@ def _prompts(prompts: PromptSet, names: Sequence[str]) -> tuple[PromptInfo, ...]
 
 
 def _columns(found: Confirmation, directory: StudyDirectory) -> tuple[PictureColumn, ...]:
-    """Returns the picture columns: base, if any, sources alone, stack, naive merge, exported merge, and the leader if it is another."""
-    alone = [(c, "source") for c in found.contenders if c.recipe is None]
-    fixed = [(c, c.label) for label in (STACK, NAIVE) for c in found.contenders if c.label == label and c is not found.winner]
+    """Returns the picture columns.
+
+    They are: base, if any, sources alone, composition, if any, stack, naive merge, the leader if it is another, exported merge.
+    """
+    alone = [(c, "source") for c in found.contenders if is_alone(c.label)]
+    fixed = [(c, "composition") for c in found.contenders if c.label == COMPOSITION]
+    fixed += [(c, c.label) for label in (STACK, NAIVE) for c in found.contenders if c.label == label and c is not found.winner]
     tail = [(found.leader, "leader")] if found.leader is not found.winner and found.leader.label not in (STACK, NAIVE) else []
     store = FolderStore(directory.path)
     columns = []

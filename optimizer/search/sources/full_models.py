@@ -23,7 +23,7 @@ from optimizer.rendering.memory.oom import Note
 from optimizer.rendering.prompts import Subject
 from optimizer.search.config import Config
 from optimizer.search.proposals.space import SearchSpace, space_of_models
-from optimizer.search.sources.source import Ensemble, Source, checked_role, unique_names
+from optimizer.search.sources.source import Ensemble, RouterLookup, Source, checked_role, unique_names
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class ModelEnsemble(Ensemble):
             anchored=not self.based,
         )
 
-    def mixer(self, device: torch.device, note: Note | None = None) -> ModelMixer:
+    def mixer(self, device: torch.device, note: Note | None = None, router: RouterLookup | None = None) -> ModelMixer:
         """Returns the mixer, which merges tensor by tensor when a candidate is loaded into the pipeline."""
         return ModelMixer(self, device)
 

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torch
 
 from optimizer.adapters import Adapter
-from optimizer.merging import DTYPES, Merged, Merger, Recipe
+from optimizer.merging import DTYPES, Merged, Merger, Recipe, Router
 from optimizer.rendering.memory.oom import Note, attempt
+from optimizer.search.sources.source import RouterLookup
 
 
 class LoraMixer:
@@ -18,10 +19,13 @@ class LoraMixer:
         adapters: adapters of the sources.
         device: device of the renderer.
         note: callback that receives a message, once, if the sources do not fit on the GPU together.
+        router: returns the router that a recipe names as its calibration; None if there are no routers.
     """
 
-    def __init__(self, adapters: Sequence[Adapter], device: torch.device, note: Note | None = None) -> None:
-        self._adapters, self._device, self._note = adapters, device, note
+    def __init__(
+        self, adapters: Sequence[Adapter], device: torch.device, note: Note | None = None, router: RouterLookup | None = None
+    ) -> None:
+        self._adapters, self._device, self._note, self._router = adapters, device, note, router
         self._merger: Merger | None = None
 
     def alone(self, source: int) -> Adapter:
@@ -41,6 +45,8 @@ class LoraMixer:
     def _here(self, recipe: Recipe) -> Merged:
         if self._merger is None:
             self._merger = Merger(self._adapters, self._device)
+        for router in self._routers(recipe):
+            self._merger.add_router(router)
         return self._merger.measured(recipe, dtype=DTYPES[recipe.dtype])
 
     def _on_cpu(self, recipe: Recipe) -> Merged:
@@ -48,4 +54,7 @@ class LoraMixer:
         if self._note:
             self._note("out of memory while merging: candidates that are too large for the GPU are merged on the CPU")
         self._note = None
-        return Merger(self._adapters, "cpu", keep=False).measured(recipe, dtype=DTYPES[recipe.dtype])
+        return Merger(self._adapters, "cpu", keep=False, routers=self._routers(recipe)).measured(recipe, dtype=DTYPES[recipe.dtype])
+
+    def _routers(self, recipe: Recipe) -> list[Router]:
+        return [self._router(recipe.calibration)] if self._router and recipe.calibration else []

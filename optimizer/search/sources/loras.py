@@ -21,9 +21,10 @@ from optimizer.rendering.fake_spec import is_fake
 from optimizer.rendering.memory.oom import Note
 from optimizer.rendering.prompts import Subject
 from optimizer.search.config import Config, Inputs
+from optimizer.search.proposals.methods import searched_methods
 from optimizer.search.proposals.space import SearchSpace, space_for
 from optimizer.search.sources.lora_mixer import LoraMixer
-from optimizer.search.sources.source import Ensemble, Source, checked_role, unique_names
+from optimizer.search.sources.source import Ensemble, RouterLookup, Source, checked_role, unique_names
 from studies.demo.world import PREFIX, UnknownDemoSource, demo_source
 
 _WIDE = 512  # rank bound; LoRAs in use have lower ranks
@@ -86,11 +87,12 @@ class LoraEnsemble(Ensemble):
     def space(self, budget: int) -> SearchSpace:
         """Returns the search space of a study with this budget."""
         search, output = self.config.search, self.config.output
-        return space_for(self.adapters, budget=budget, methods=search.methods, rank=output.rank, dtype=output.dtype, seed=search.seed)
+        methods = searched_methods(self.config, budget)
+        return space_for(self.adapters, budget=budget, methods=methods, rank=output.rank, dtype=output.dtype, seed=search.seed)
 
-    def mixer(self, device: torch.device, note: Note | None = None) -> LoraMixer:
+    def mixer(self, device: torch.device, note: Note | None = None, router: RouterLookup | None = None) -> LoraMixer:
         """Returns the mixer that merges the LoRAs."""
-        return LoraMixer(self.adapters, device, note)
+        return LoraMixer(self.adapters, device, note, router)
 
     def remarks(self) -> list[str]:
         """Returns warnings about the sources for the user, one line each."""

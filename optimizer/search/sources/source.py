@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -13,7 +13,7 @@ import torch
 
 from optimizer.adapters import Adapter
 from optimizer.export import Origin
-from optimizer.merging import Recipe
+from optimizer.merging import Recipe, Router
 from optimizer.rendering import AnyRenderer
 from optimizer.rendering.candidates.candidate import Candidate
 from optimizer.rendering.memory.oom import Note
@@ -64,6 +64,10 @@ class Source(ABC):
         return 0, 0
 
 
+RouterLookup = Callable[[str], Router]
+"""Returns the router with a SHA-256."""
+
+
 class Mixer(Protocol):
     """Creates candidates."""
 
@@ -109,8 +113,14 @@ class Ensemble(ABC):
         """Returns the search space of a study with this budget."""
 
     @abstractmethod
-    def mixer(self, device: torch.device, note: Note | None = None) -> Mixer:
-        """Returns a mixer for a renderer on ``device``; ``note`` receives a message if memory is insufficient."""
+    def mixer(self, device: torch.device, note: Note | None = None, router: RouterLookup | None = None) -> Mixer:
+        """Returns a mixer.
+
+        Args:
+            device: device of the renderer.
+            note: receives a message if memory is insufficient.
+            router: returns the router that a recipe names as its calibration; None if the run has no routers.
+        """
 
     @abstractmethod
     def remarks(self) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 from optuna.trial import FixedTrial
 
 from optimizer.errors import RecipeError, StudyError, UsageError
-from optimizer.merging import Recipe
+from optimizer.merging import ROUTERS, Recipe
 from optimizer.search.config import Config
 from optimizer.search.evaluation.fingerprint import changes
 from optimizer.search.labels import is_baseline
@@ -66,6 +66,11 @@ def resolve_fork(config: Config) -> tuple[Config, ForkOrigin | None]:
     return config.replaced(out=place, fork=""), origin
 
 
+def _unsolved(recipe: Recipe) -> Recipe:
+    """Returns the recipe as it was proposed, before its router was solved."""
+    return recipe.replaced(calibration=None) if recipe.method_record.solved else recipe
+
+
 def _contains_files(place: Path) -> bool:
     """Returns whether a directory contains more than the files of a fork that was interrupted before it started."""
     if not place.is_dir():
@@ -86,6 +91,8 @@ def take_over(origin: ForkOrigin, ledger: Ledger, space: SearchSpace, starts: li
         starts: initial trials of the new study.
     """
     store = FolderStore(origin.path)
+    for name in store.names(ROUTERS):
+        ledger.store.create(name, store.read(name) or b"")
     found = dict(_valid_evaluations(store, ledger))
     begun = ledger.evaluated()
     for number, start in enumerate(starts):
@@ -135,7 +142,7 @@ def _values(space: SearchSpace, recipe: Recipe) -> dict[str, Any] | None:
         values |= {f"block:{name}:{group}": blocks.get(group, 1.0) for group in groups}
     values |= {p.name: getattr(recipe, p.name) if recipe.method_record.reads(p.name) else p.start for p in space.parameters}
     try:
-        same = space.suggest(FixedTrial(values)) == recipe
+        same = space.suggest(FixedTrial(values)) == _unsolved(recipe)
     except (ValueError, RecipeError):
         return None
     return values if same else None

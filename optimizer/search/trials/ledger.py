@@ -78,6 +78,11 @@ class Ledger:
         self._records = KnownRecords(evaluations)
 
     @property
+    def store(self) -> Store:
+        """Store of the study's evaluations, pictures and routers."""
+        return self._evaluations.store
+
+    @property
     def planned_budget(self) -> int:
         """Budget that the study started with. Search space and initial trials depend on it, and do not change when the budget grows."""
         return int(self._attributes()[BUDGET])

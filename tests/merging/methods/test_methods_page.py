@@ -33,7 +33,8 @@ OUTSIDE: dict[str, tuple[list[float], list[float]]] = {
     "[0, 1)": ([0.0], [-0.01, 1.0]),
     "[0, 1]": ([0.0, 1.0], [-0.01, 1.01]),
 }
-BOUNDS: dict[str, tuple[list[float], list[float]]] = {**OUTSIDE, "≥ 0": ([0.0], [-0.1]), "≥ 1": ([1], [0]), "> 0": ([0.01], [0.0])}
+WHOLE: dict[str, tuple[list[float], list[float]]] = {f"[1, {most}]": ([1, most], [0, most + 1]) for most in (20, 100, 100_000)}
+BOUNDS: dict[str, tuple[list[float], list[float]]] = {**OUTSIDE, **WHOLE, "≥ 0": ([0.0], [-0.1]), "≥ 1": ([1], [0]), "> 0": ([0.01], [0.0])}
 
 
 @pytest.mark.parametrize("name", [p.name for p in PARAMETERS.values() if not isinstance(p.default, str)])

@@ -11,9 +11,9 @@ from optimizer.checkpoints.folder import Folder
 from optimizer.cli.main import execute
 from optimizer.errors import RecipeError, UsageError
 from optimizer.merging import METHODS, Recipe, merge
-from optimizer.merging.methods import check_needs
+from optimizer.merging.methods import AVAILABLE, LIVE, check_needs
 from optimizer.merging.models import Blend, Job
-from optimizer.search.proposals.space import known_methods
+from optimizer.search.proposals.methods import known_methods
 from tests.files import LINEAR, kohya_file, random_parts
 from tests.merging.samples import make_adapter
 from tests.tiny import tiny_pipeline
@@ -68,4 +68,9 @@ def test_a_search_does_not_offer_it() -> None:
 def test_every_method_of_today_has_what_it_needs() -> None:
     for name, method in METHODS.items():
         if name != "solved":
-            check_needs(method)
+            check_needs(method, available=LIVE if method.solved else AVAILABLE)
+
+
+def test_a_merge_that_is_not_solved_yet_says_how_to_solve_it() -> None:
+    with pytest.raises(RecipeError, match=r"'ssr' needs activations of the base model.*by optimize merge --method ssr --base"):
+        merge([make_adapter(1), make_adapter(2)], Recipe(method="ssr", weights=(1.0, 1.0)))

@@ -11,11 +11,9 @@ from optuna.samplers import GPSampler, TPESampler
 
 from optimizer import Adapter, load_adapter
 from optimizer.adapters import Factors
-from optimizer.errors import UsageError
 from optimizer.jobs.merge_options import MergeOptions
 from optimizer.jobs.merge_plan import plan
 from optimizer.merging import METHODS, block_map, block_weight, shared_modules
-from optimizer.search.config import Config
 from optimizer.search.labels import is_alone
 from optimizer.search.loop import first_trials
 from optimizer.search.proposals.initial_trials import baselines, defaults
@@ -117,29 +115,6 @@ def test_methods_share_the_parameters_that_they_have_in_common(adapters: list[Ad
 def test_the_weighted_sum_is_always_the_first_method_and_no_method_comes_twice(adapters: list[Adapter]) -> None:
     assert space(adapters, 3, ("ties", "linear", "ties", "svd")).methods == ("linear", "ties")
     assert space(adapters, 3, ("linear", "dare_linear"), rank=2).methods == ("svd", "dare_linear")
-
-
-def test_an_unknown_method_is_named(adapters: list[Adapter]) -> None:
-    with pytest.raises(UsageError) as caught:
-        space(adapters, 3, ("ties", "tise"))
-    assert str(caught.value) == f"--methods: there is no merge method 'tise' — choose from {', '.join(UNCALIBRATED)}"
-
-
-def test_a_method_that_applies_a_router_is_not_searched(adapters: list[Adapter]) -> None:
-    with pytest.raises(UsageError) as caught:
-        space(adapters, 3, ("ties", "routed"))
-    assert str(caught.value) == (
-        "--methods: the method 'routed' applies a router that was solved before, and a search has none — "
-        f"choose from {', '.join(UNCALIBRATED)}"
-    )
-    assert "routed" not in Config.of().search.methods
-
-
-def test_a_method_for_two_sources_is_refused_for_three(studio: Studio) -> None:
-    with pytest.raises(
-        UsageError, match=r"^--methods: the method 'slerp' merges at most 2 sources \(got 3\) — choose from linear, (?!.*slerp)"
-    ):
-        space([load_adapter(path) for path in studio.sources[:3]], 3, ("slerp",))
 
 
 def test_what_is_not_named_keeps_its_default(adapters: list[Adapter]) -> None:
