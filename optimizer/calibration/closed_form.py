@@ -56,15 +56,20 @@ def groups(model: LiveModel, points: Points, merged: Routing | None = None) -> l
     return found
 
 
-def solved(found: Sequence[Group], ridge: float) -> Routing:
-    """Returns R = (Σ_S P_S·E[z·z̃ᵀ] + λI)(Σ_S E[z̃·z̃ᵀ] + λI)⁻¹ of every module: least squares in the modules, shrunk towards the stack.
+def solved(found: Sequence[Group], ridge: float, weights: Sequence[float] = ()) -> Routing:
+    """Returns the least-squares solution in every module, shrunk towards the stack.
+
+    R = (Σ_S w_S·P_S·E[z·z̃ᵀ] + λI)(Σ_S w_S·E[z̃·z̃ᵀ] + λI)⁻¹.
 
     Args:
-        found: groups of prompts S, which count alike.
-        ridge: λ relative to the mean of the diagonal of Σ_S E[z̃·z̃ᵀ].
+        found: groups of prompts S.
+        ridge: λ relative to the mean of the diagonal of Σ_S w_S·E[z̃·z̃ᵀ].
+        weights: weight w_S of each group; empty for equal ones.
     """
+    each = list(zip(weights or [1.0] * len(found), found, strict=True))
     return {
-        path: _solved([(group.wanted[path], group.cross[path], group.merged[path]) for group in found], ridge) for path in found[0].moments
+        path: _solved([(group.wanted[path], w * group.cross[path], w * group.merged[path]) for w, group in each], ridge)
+        for path in found[0].moments
     }
 
 

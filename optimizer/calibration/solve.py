@@ -14,6 +14,7 @@ from optimizer.adapters import Adapter
 from optimizer.calibration.closed_form import Group, groups, solved
 from optimizer.calibration.compositions import Composition
 from optimizer.calibration.live_model import LiveModel
+from optimizer.calibration.local_error import balanced
 from optimizer.calibration.routed_modules import Routing
 from optimizer.calibration.training import Training, train
 from optimizer.calibration.trajectories import Points, record
@@ -25,8 +26,14 @@ from optimizer.rendering.prompts import PromptSet
 Progress = Callable[[str, int, int, float], None]
 """Called with what is done (``drawing``, ``measuring`` or ``training``), the number of finished units, of all, and the loss, or NaN."""
 
+Watch = Callable[[int, Routing], None]
+"""Called with the number of a training step and the matrices after it."""
+
 COMPLETE = 100
 """Checkpoint of a finished training, and of methods that train nothing."""
+
+WATCHED = 25
+"""Number of training steps between two looks at the merge."""
 
 _START = 0.8
 _RATES = {"distill": 0.01, "zip": 0.03}
@@ -80,13 +87,16 @@ class Solver:
         self._model, self._adapters, self._prompts = model, adapters, prompts
         self.points = points
 
-    def solve(self, recipe: Recipe, checkpoints: Sequence[int] = (), progress: Progress = lambda *_: None) -> Solution:
+    def solve(
+        self, recipe: Recipe, checkpoints: Sequence[int] = (), progress: Progress = lambda *_: None, watch: Watch = lambda *_: None
+    ) -> Solution:
         """Solves the routers of a recipe. Weights, block weights and dtype of the recipe do not matter.
 
         Args:
             recipe: recipe of a method that is solved on the live model, with its parameters and its seed.
             checkpoints: further percentages of the training steps whose routers are wanted beside that of the recipe.
             progress: called as the work goes on. An exception that it raises stops it; ``Enough`` ends the training early.
+            watch: called after every training step whose number is a multiple of ``WATCHED``, and after the last one.
 
         Raises:
             RecipeError: the recipe's method is not solved on the live model.
@@ -99,7 +109,7 @@ class Solver:
             raise RecipeError(problem, where="recipe: method", remedy=f"choose from {names}")
         self._draw(progress)
         if recipe.method in _RATES:
-            found = dict(self._trained(recipe, sorted({recipe.checkpoint, *checkpoints}), progress))
+            found = dict(self._trained(recipe, sorted({recipe.checkpoint, *checkpoints}), progress, watch))
         else:
             found = {COMPLETE: (self._closed(recipe, progress), math.nan)}
         sources, ranks = Router.identity(self._adapters).sources, self._model.modules.ranks
@@ -130,13 +140,16 @@ class Solver:
     def _closed(self, recipe: Recipe, progress: Progress) -> Routing:
         rounds = recipe.rounds if recipe.method_record.reads("rounds") else 0
         progress("measuring", 0, rounds + 1, math.nan)
-        routing = solved(self._groups, recipe.ridge)
+        worst = recipe.method_record.reads("balance") and recipe.balance == "worst"
+        routing = balanced(self._model.modules, self._groups, recipe.ridge) if worst else solved(self._groups, recipe.ridge)
         for number in range(rounds):
             progress("measuring", number + 1, rounds + 1, math.nan)
             routing = solved(groups(self._model, self._points, routing), recipe.ridge)
         return routing
 
-    def _trained(self, recipe: Recipe, wanted: Sequence[int], progress: Progress) -> Iterator[tuple[int, tuple[Routing, float]]]:
+    def _trained(
+        self, recipe: Recipe, wanted: Sequence[int], progress: Progress, watch: Watch
+    ) -> Iterator[tuple[int, tuple[Routing, float]]]:
         """Yields the checkpoints, each with its matrices and its loss; after ``Enough``, the last whole percentage that was reached."""
         progress("measuring", 0, 1, math.nan)
         start = {path: torch.full((sum(ranks),), _START) for path, ranks in self._model.modules.ranks.items()}
@@ -149,6 +162,8 @@ class Solver:
             if percentage > reached:
                 reached, latest = percentage, (step.routing(), step.loss)
                 yield from ((at, latest) for at in wanted if _first_step(at, plan.steps) == step.number)
+            if step.number % WATCHED == 0 or step.number == last:
+                watch(step.number, step.routing())
             if step.number == last:
                 return
             try:

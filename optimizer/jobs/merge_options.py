@@ -90,6 +90,10 @@ class MergeOptions(_Parameters):
     resolve: Annotated[bool, MergeOption(MergePanel.METHOD)] = Field(
         default=False, description="Solve the router of a solved recipe again, on the model that --base names."
     )
+    preview: Annotated[Path | None, MergeOption(MergePanel.METHOD, "FILE")] = Field(
+        default=None,
+        description="Picture file in which distill and zip show, every 25 steps, what the composition draws (above) and the merge (below).",
+    )
     prompts: Annotated[str, MergeOption(MergePanel.METHOD, "FILE")] = Field(
         default="",
         description="YAML file with the words of the prompts that distill, zip, ssr and iteris draw. By default a general list is used.",

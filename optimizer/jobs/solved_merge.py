@@ -5,16 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
+from optimizer.calibration.compositions import Composition
 from optimizer.calibration.live_model import LiveModel
 from optimizer.calibration.prompts import calibration_prompts
-from optimizer.calibration.solve import COMPLETE, Progress, Solver
+from optimizer.calibration.routed_candidate import RoutedCandidate
+from optimizer.calibration.routed_modules import Routing
+from optimizer.calibration.solve import COMPLETE, Progress, Solver, Watch
 from optimizer.errors import UsageError
 from optimizer.jobs.merge_options import MergeOptions
 from optimizer.jobs.merge_plan import MergePlan
-from optimizer.rendering import GENERAL, Loading, Renderer, RenderSettings, Vocabulary, load_renderer
+from optimizer.rendering import GENERAL, Loading, PromptSet, Renderer, RenderSettings, Vocabulary, load_renderer
 from optimizer.rendering.fake_spec import is_fake
 from optimizer.search.evaluation.prompt_sets import read_words
+from optimizer.search.images.contact_sheets import sheet
+from studies.atomic import replacing, write_bytes
 from studies.demo.world import GUIDANCE, PREFIX, STEPS, demo_base, demo_words
+
+_SHOWN = 6  # joint prompts in a preview
 
 
 @dataclass(frozen=True)
@@ -59,12 +69,33 @@ def solved_merge(job: MergePlan, options: MergeOptions, progress: Progress) -> S
     words = _words(options, demo=demo)
     model = LiveModel.of(_renderer(job, options, demo=demo), job.adapters, [source.subject for source in job.sources])
     prompts = calibration_prompts(model.subjects, words, recipe.seed)
-    found = Solver(model, job.adapters, prompts).solve(recipe, progress=progress)
+    watch = _preview(model, prompts, options.preview) if options.preview else lambda *_: None
+    found = Solver(model, job.adapters, prompts).solve(recipe, progress=progress, watch=watch)
     router, reached = found.routers[found.last], {}
     if stopped := found.last < (recipe.checkpoint if recipe.method_record.reads("checkpoint") else COMPLETE):
         reached = {"checkpoint": found.last}
     solved = replace(job, recipe=recipe.replaced(calibration=router.hash, **reached), routers=(router,))
     return SolvedMerge(solved, found.prompts, found.losses.get(found.last), found.seconds, stopped)
+
+
+def _preview(model: LiveModel, prompts: PromptSet, file: Path) -> Watch:
+    """Returns a function that writes what the composition and the merge draw for some joint prompts."""
+    try:
+        write_bytes(file, b"")
+    except OSError as error:
+        remedy = "name a picture file, such as preview.png, in a folder that can be written"
+        raise UsageError(f"cannot be written: {error.strerror}", where=f"--preview {file}", remedy=remedy) from error
+    shown = [prompts.prompts[index] for index in prompts.indices(None)][:_SHOWN]
+    above: list[Tensor] = []
+
+    def write(step: int, routing: Routing) -> None:
+        if not above:
+            above.append(model.renderer.render(shown, model.composed(Composition((1.0,) * len(model.subjects)))))
+        below = model.renderer.render(shown, RoutedCandidate(model.modules, routing))
+        with replacing(file) as temporary:
+            sheet(torch.cat([*above, below]), columns=len(shown)).save(temporary, "PNG")
+
+    return write
 
 
 def _words(options: MergeOptions, *, demo: bool) -> Vocabulary:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 import torch
 
 from optimizer.calibration.closed_form import Group, solved
 from optimizer.calibration.compositions import Composition
+from optimizer.calibration.local_error import balanced, local_errors
+from optimizer.calibration.routed_modules import RoutedModules, Routing
 from optimizer.calibration.whitening import Whitening
 
 
@@ -71,3 +75,35 @@ ASKED = torch.tensor([[True, True], [True, False], [False, False]])
 )
 def test_factors_of_a_composition(composition: Composition, step: int, weights: list[list[float]]) -> None:
     assert torch.allclose(composition.weights(ASKED, step, 4), torch.tensor(weights, dtype=torch.float32))
+
+
+class Modules:
+    """One module of given factors."""
+
+    def __init__(self, up: torch.Tensor) -> None:
+        self.up = up
+
+    def factors(self, path: str) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.up, torch.eye(self.up.shape[1])
+
+
+def test_the_local_error_is_what_the_module_writes_wrongly() -> None:
+    up, z = drawn(7, 5, seed=1), drawn(200, 5, seed=2)
+    wanted = torch.tensor([1.0, 1, 0, 0, 0])
+    router = drawn(5, 5, seed=3).float()
+    found = local_errors(cast(RoutedModules, Modules(up)), [group(z, wanted)], {"m": router})
+    right, made = z * wanted @ up.T, z @ router.double().T @ up.T
+    assert float(found[0]) == pytest.approx(float((made - right).square().sum() / right.square().sum()), rel=1e-6)
+
+
+def test_the_balanced_solution_has_the_smallest_largest_error() -> None:
+    modules = cast(RoutedModules, Modules(drawn(9, 5, seed=5)))
+    first, second = torch.tensor([1.0, 1, 0, 0, 0]), torch.tensor([0.0, 0, 1, 1, 1])
+    shared = drawn(80, 5, seed=6)
+    parts = [group(3 * shared + drawn(80, 5, seed=7), first), group(shared + 0.3 * drawn(80, 5, seed=8), second)]
+
+    def largest(routing: Routing) -> float:
+        return float(local_errors(modules, parts, routing).max())
+
+    grid = [largest(solved(parts, 0.01, (share, 1 - share))) for share in torch.linspace(0.01, 0.99, 99).tolist()]
+    assert largest(balanced(modules, parts, 0.01)) < min(0.8 * largest(solved(parts, 0.01)), 1.02 * min(grid))

@@ -6,8 +6,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from optimizer.adapters import save_adapter
 from optimizer.calibration.prompts import calibration_prompts
@@ -40,7 +42,12 @@ def test_a_solved_merge_is_written_and_replayed_without_the_base(
     monkeypatch.setattr("optimizer.jobs.solved_merge.RenderSettings", lambda: RenderSettings(steps=2, guidance=2.0, resolution=32))
     out = tmp_path / "merged.safetensors"
     arguments = ["--base", str(place / "base"), "--method", "distill", "--train-steps", "2", "--out", str(out), "--device", "cpu"]
-    assert execute(["merge", *sources(place), *arguments, "--json"]) == 0
+    strip = tmp_path / "strip.png"
+    assert execute(["merge", *sources(place), *arguments, "--json", "--preview", str(strip)]) == 0
+    with Image.open(strip) as picture:
+        above, below = (np.asarray(picture.crop((0, top, picture.width, top + picture.height // 2))) for top in (0, picture.height // 2))
+    assert above.std() > 1
+    assert np.abs(above.astype(int) - below.astype(int)).mean() > 0.1
     facts = json.loads(capsys.readouterr().out)
     assert (facts["solved"], facts["prompts"]) == ("distill", 3)
     assert facts["loss"] > 0

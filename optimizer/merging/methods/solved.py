@@ -44,6 +44,15 @@ ROUNDS = Parameter(
     le=20,
     searched=False,
 )
+BALANCE = Parameter(
+    name="balance",
+    description="How the kinds of prompts, those of each source and joint ones, count in the least squares: all alike (equal), or so that "
+    "the largest of their relative errors is smallest (worst).",
+    default="equal",
+    start="equal",
+    choices=("equal", "worst"),
+    searched=False,
+)
 TRUNCATION = Parameter(
     name="truncation",
     description="What a rank below the sum of the sources' ranks keeps: the most of the modules' outputs on the prompts that the router "
@@ -73,7 +82,7 @@ def _solved(name: str, citation: str, formula: str, *parameters: Parameter, grad
     )
 
 
-SSR = _solved("ssr", "SSR-Merge, arXiv 2606.10617, with an anchor and joint prompts", "R by least squares in every module", RIDGE)
+SSR = _solved("ssr", "SSR-Merge, arXiv 2606.10617, with an anchor and joint prompts", "R by least squares in every module", RIDGE, BALANCE)
 ITERIS = _solved(
     "iteris", "IterIS, arXiv 2411.15231, in router form", "R as of ssr, repeated with the merge's own activations", RIDGE, ROUNDS
 )

@@ -30,10 +30,15 @@ def keep_sheet(store: Store, recipe_hash: str, images: Tensor) -> None:
     store.write(sheet_name(recipe_hash), packed.getvalue())
 
 
-def sheet(images: Tensor) -> Image.Image:
-    """Returns the pictures, (n, 3, height, width), n ≥ 1, in a roughly square grid; at most 256 pixels wide each and 1280 in total."""
+def sheet(images: Tensor, columns: int | None = None) -> Image.Image:
+    """Returns the pictures in a grid, at most 256 pixels wide each and 1280 in total.
+
+    Args:
+        images: pictures, uint8, (n, 3, height, width), n ≥ 1.
+        columns: number of columns; None for a roughly square grid.
+    """
     count, _, height, width = images.shape
-    columns = math.ceil(math.sqrt(count * height / width))
+    columns = columns or math.ceil(math.sqrt(count * height / width))
     rows = math.ceil(count / columns)
     edge = min(_LARGEST, _EDGE // columns)
     factor = edge / width if width > edge else max(1, math.ceil(_SMALLEST / width))
