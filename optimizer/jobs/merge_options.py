@@ -13,6 +13,9 @@ from optimizer.errors import UsageError
 from optimizer.merging import PARAMETERS, Recipe
 from optimizer.search.config import Dtype
 
+SOLVING = ("resolve", "prompts", "preview")
+"""Options that only a merge that is solved on the base model has."""
+
 # Recipe fields that are worked out from several options, or that a recipe alone gives.
 _RESOLVED_APART = ("sources", "weights", "blocks", "rank", "calibration")
 

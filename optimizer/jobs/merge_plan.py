@@ -11,7 +11,7 @@ from typing import Any
 from optimizer.adapters import Adapter, Dialect, clean_name
 from optimizer.errors import RecipeError, UsageError
 from optimizer.export import file_name, next_free
-from optimizer.jobs.merge_options import MergeOptions
+from optimizer.jobs.merge_options import SOLVING, MergeOptions
 from optimizer.jobs.replay import SavedRecipe, read_saved_recipe, sources_of
 from optimizer.merging import (
     METHODS,
@@ -163,9 +163,10 @@ def _recipe(adapters: Sequence[Adapter], saved: SavedRecipe | None, options: Mer
 
 def _check_solved(recipe: Recipe, saved: SavedRecipe | None, options: MergeOptions) -> None:
     """Raises UsageError if a recipe has a router that other options than these were solved with."""
-    if options.resolve and not recipe.method_record.solved:
+    needless = [name for name in SOLVING if getattr(options, name)]
+    if needless and not recipe.method_record.solved:
         remedy = "leave it out, or name a method that is solved on the base model, such as distill"
-        raise UsageError(f"the method {recipe.method!r} has no router to solve", where="--resolve", remedy=remedy)
+        raise UsageError(f"the method {recipe.method!r} has no router to solve", where=f"--{needless[0]}", remedy=remedy)
     if saved is None or recipe.calibration is None or not recipe.method_record.solved:
         return
     before, now = (solved_from(one) for one in (Recipe(**saved.fields), recipe))

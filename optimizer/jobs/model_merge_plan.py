@@ -13,11 +13,11 @@ from optimizer.adapters.files.dtypes import DTYPES, SAFETENSORS_DTYPES
 from optimizer.checkpoints.model import Model
 from optimizer.checkpoints.open import open_model
 from optimizer.errors import UsageError
-from optimizer.jobs.merge_options import MergeOptions
+from optimizer.jobs.merge_options import SOLVING, MergeOptions
 from optimizer.merging import METHODS, Recipe, read_blocks
 from optimizer.merging.models import FORMULAS, Job, check_formula, is_merge_record, job_of
 
-_LORAS = ("rank", "rank_energy", "target_mb", "prune", "dialect", "triggers", "allow_unknown")
+_LORAS = ("rank", "rank_energy", "target_mb", "prune", "dialect", "triggers", "allow_unknown", *SOLVING)
 _REPLAYED = ("sources", "base", "kind", "out", "device")
 _ROUNDING = 1e-3
 

@@ -75,5 +75,5 @@ def test_help_shows_defaults_as_one_would_type_them(capsys: pytest.CaptureFixtur
     monkeypatch.setenv("COLUMNS", "200")
     assert execute(["--help"]) == 0
     shown = re.findall(r"\[default: ([^]]*)\]", capsys.readouterr().out)
-    assert {"50", "0", "study", "ties dare_linear dare_ties magnitude_prune"} <= set(shown)
+    assert {"50", "0", "study", "distill ssr ties dare_linear dare_ties magnitude_prune"} <= set(shown)
     assert not {"", "()", "False", "None", '""'} & set(shown)

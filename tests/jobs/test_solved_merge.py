@@ -73,6 +73,8 @@ def test_a_solved_merge_is_written_and_replayed_without_the_base(
         ([], "--base: distill solves the merge on the base model, and none is given — name the diffusers folder or the file"),
         (["--base", "fake:"], "--base: distill solves the merge on the base model, and none is given"),
         (["--base", "base", "--density", "0.5"], "the method 'distill' does not read density (got 0.5)"),
+        (["--method", "ties", "--preview", "strip.png"], "--preview: the method 'ties' has no router to solve — leave it out, or name"),
+        (["--kind", "model", "--prompts", "words.yaml"], "--prompts: is for LoRAs — leave it out"),
         (["--method", "ties", "--resolve"], "--resolve: the method 'ties' has no router to solve — leave it out, or name"),
     ],
 )

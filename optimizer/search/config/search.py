@@ -23,8 +23,7 @@ class Search(Settings):
     )
     methods: Annotated[tuple[str, ...], Option(14, Panel.SEARCH, "METHOD...")] = Field(
         default=("distill", "ssr", "ties", "dare_linear", "dare_ties", "magnitude_prune"),
-        description="Merge methods to try in addition to the weighted sum. distill and ssr, which are solved on the base model, are left "
-        "out where a budget is below 12.",
+        description="Merge methods to try besides the weighted sum; by default distill and ssr only with a budget of 20 or more.",
     )
     sampler: Annotated[Literal["auto", "gp", "tpe"], Option(15, Panel.SEARCH)] = Field(
         default="auto",

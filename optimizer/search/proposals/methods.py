@@ -10,8 +10,8 @@ from optimizer.merging.methods import AVAILABLE, LIVE, Need, check_needs
 from optimizer.rendering.fake_spec import is_fake
 from optimizer.search.config import OPTIONS, Config
 
-# With a smaller budget, solving a merge would take longer than the whole search, and none of the initial trials would be one.
-_SOLVED_FROM = 12
+# Solving a merge by training takes as long as some twenty to fifty trials, several times as long as a search with a smaller budget.
+_SOLVED_FROM = 20
 
 
 def available_needs(config: Config) -> frozenset[Need]:

@@ -25,7 +25,7 @@ def test_the_default_list_has_solved_methods_where_the_run_can_solve_them() -> N
     assert {"distill", "ssr"} < set(default)
     assert searched_methods(config(), 50) == default
     plain = tuple(method for method in default if method not in SOLVED)
-    assert searched_methods(config(), 11) == plain
+    assert searched_methods(config(), 19) == plain
     for without in ({"base": "fake:"}, {"compile": True}, {"kind": "model"}):
         assert searched_methods(config(**without), 50) == plain
         check_methods(config(**without))
