@@ -152,12 +152,14 @@ class Solver:
     ) -> Iterator[tuple[int, tuple[Routing, float]]]:
         """Yields the checkpoints, each with its matrices and its loss; after ``Enough``, the last whole percentage that was reached."""
         progress("measuring", 0, 1, math.nan)
+        moments = self._moments
+        progress("measuring", 1, 1, math.nan)
         start = {path: torch.full((sum(ranks),), _START) for path, ranks in self._model.modules.ranks.items()}
         plan = Training(recipe.train_steps, diagonal=recipe.method == "zip", rate=_RATES[recipe.method], seed=recipe.seed)
         last = _first_step(wanted[-1], plan.steps)
         reached = 0
         latest: tuple[Routing, float] = start, math.nan
-        for step in train(self._model, self._points, start, self._moments, plan):
+        for step in train(self._model, self._points, start, moments, plan):
             percentage = COMPLETE * step.number // plan.steps
             if percentage > reached:
                 reached, latest = percentage, (step.routing(), step.loss)

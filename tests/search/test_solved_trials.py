@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file
 
 from optimizer import Study, optimize
 from optimizer.calibration.prompts import calibration_prompts
 from optimizer.calibration.solve import Progress, Solution, Solver
 from optimizer.cli.main import execute
+from optimizer.cli.tables.verdict import print_verdict
 from optimizer.errors import TrialError
 from optimizer.merging import METHODS, Recipe
 from optimizer.merging.methods.solved import CHECKPOINT, TRAIN_STEPS, TRUNCATION
@@ -92,7 +94,7 @@ def test_each_method_is_solved_once_and_the_winner_replays_without_the_base(
     assert all(torch.equal(tensor, replayed[name]) for name, tensor in written.items())
 
 
-def test_the_composition_is_scored_and_shown(studio: Studio, tmp_path: Path) -> None:
+def test_the_composition_is_scored_and_shown(studio: Studio, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     study = optimize(**options(studio, tmp_path / "study"))
     verdict = study.summary.verdict
     assert verdict is not None
@@ -103,6 +105,11 @@ def test_the_composition_is_scored_and_shown(studio: Studio, tmp_path: Path) -> 
     assert all((study.directory / file).is_file() for file in column.files)
     report = (study.directory / "report.html").read_text("utf-8")
     assert report.count(COMPOSITION) > 2
+    assert "no file can hold it" in report
+    print_verdict(study.summary, study.directory, study.best, Console(width=80))
+    told = capsys.readouterr().out
+    assert "│ composition " in told
+    assert "composition: what a merge should draw; no file can hold it" in told
 
 
 def test_a_resumed_study_solves_nothing_again_unless_a_router_is_damaged(studio: Studio, tmp_path: Path, solved: list[str]) -> None:

@@ -8,7 +8,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from optimizer.search.labels import COMPOSITION
 from studies import StudySummary
+
+_UNSAVED = COMPOSITION.removeprefix("composition")
 
 
 def print_verdict(summary: StudySummary, directory: Path, best: Path | None, console: Console) -> None:
@@ -17,12 +20,14 @@ def print_verdict(summary: StudySummary, directory: Path, best: Path | None, con
         discounts = summary.verdict.discounts
         table = Table("model", "weakest source", "95 % interval", *summary.names, "artifacts", *discounts)
         for label, row in summary.verdict.rows.items():
-            shown = f"{label} ◂" if label == summary.verdict.winner else label
+            shown = f"{label} ◂" if label == summary.verdict.winner else label.removesuffix(_UNSAVED)
             each = [f"{row.sources[name]:.2f}" for name in summary.names]
             further = [f"{row.metrics[name]:.2f}" if name in row.metrics else "–" for name in discounts.values()]
             damage = "–" if row.artifacts is None else f"{row.artifacts:.2f}"
             table.add_row(shown, f"{row.weakest:.2f}", f"{row.ci_low:.2f} – {row.ci_high:.2f}", *each, damage, *further)
         console.print(table)
+        if any(label.endswith(_UNSAVED) for label in summary.verdict.rows):
+            console.print("composition: what a merge should draw; no file can hold it", style="dim", soft_wrap=True)
         console.print(summary.verdict.sentence, soft_wrap=True, markup=False)
     if best:
         console.print(f"{'model ' if summary.kind == 'model' else 'LoRA  '}  {best}", soft_wrap=True, markup=False)
