@@ -18,11 +18,13 @@ EYES = ("one", "two", "three", "visor")
 TOPS = ("antennas", "horns", "ears", "tuft", "spikes", "bare")
 LIMBS = ("blocks", "tentacles", "wings", "arms", "sticks")
 BELLIES = ("plain", "patch", "spots", "stripes")
+MISSING = "none"
+"""Eyes or limbs that are not drawn; no random character and no caption has it."""
 
 
 @dataclass(frozen=True)
 class Character:
-    """One creature; every field is one of the tuples above, the colours are RGB."""
+    """One creature; every field is one of the tuples above, the colours are RGB; eyes and limbs may be missing, ``MISSING``."""
 
     body: str
     eyes: str
@@ -77,9 +79,10 @@ def _jitter(rng: np.random.Generator, colour: RGB) -> RGB:
 
 
 def _body(c: Character) -> list[Part]:
+    foot = 0.95 if c.limbs == MISSING else 0.34
     shapes = {
         "box": [box(-0.58, -0.62, 0.58, 0.02), box(-0.5, 0.0, 0.5, 0.66)],
-        "dome": [np.concatenate([dome(0, 0.1, 0.8, 0.95), polygon((0.8, 0.34), (-0.8, 0.34))])],
+        "dome": [np.concatenate([dome(0, 0.1, 0.8, 0.95), polygon((0.8, foot), (-0.8, foot))])],
         "egg": [ellipse(0, 0.08, 0.66, 0.84)],
         "cone": [polygon((-0.72, 0.72), (-0.2, -0.75), (0.2, -0.75), (0.72, 0.72))],
         "blob": [ellipse(0, -0.28, 0.52, 0.46), ellipse(0, 0.36, 0.72, 0.46)],
@@ -96,7 +99,7 @@ def _eyes(c: Character) -> list[Part]:
         ]
     spots = {"one": [(0.0, 0.34)], "two": [(-0.27, 0.23), (0.27, 0.23)], "three": [(-0.34, 0.17), (0.0, 0.17), (0.34, 0.17)]}
     parts = []
-    for x, r in spots[c.eyes]:
+    for x, r in spots.get(c.eyes, []):
         parts += [Part(ellipse(x, y, r, r), LIGHT, detail=True), Part(ellipse(x, y, r * 0.5, r * 0.5), DARK, detail=True)]
     return parts
 
@@ -117,6 +120,8 @@ def _top(c: Character) -> list[Part]:
 
 def _limbs(c: Character) -> list[Part]:
     shade = mix(c.colour, DARK, 0.3)
+    if c.limbs == MISSING:
+        return []
     if c.limbs == "blocks":
         return [
             Part(box(*corners), shade)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from studies.demo.drawing.backgrounds import BACKGROUNDS
-from studies.demo.drawing.characters import CHARACTERS, Character, damaged, random_character
+from studies.demo.drawing.characters import CHARACTERS, MISSING, Character, damaged, random_character
 from studies.demo.drawing.draw import SIZE, draw
 from studies.demo.drawing.objects import OBJECTS
 from studies.demo.drawing.palette import COLOURS
@@ -29,6 +29,9 @@ Styles = tuple[Style, ...]
 # How much each feature does for recognising a character, and how little of all of them is no likeness at all.
 _FEATURES = {"body": 0.2, "eyes": 0.25, "top": 0.15, "limbs": 0.2, "belly": 0.05, "colour": 0.15}
 _NO_LIKENESS = 0.45
+# The parts without which hardly anybody takes a character for itself, and what is left of the likeness without them.
+_KNOWN_BY = {"robot": ("eyes",), "octopus": ("eyes", "limbs"), "owl": ("eyes",)}
+_INCOMPLETE = 0.6
 # What a style that is not neon has of it: its darkness, its glowing outlines, and both together. Nights are nearly as dark by themselves.
 _DARK, _GLOWING, _BOTH = 0.3, 0.2, 0.5
 _NIGHT = 0.7
@@ -92,11 +95,15 @@ def style_traits(styles: Sequence[Style], *, night: bool = False) -> dict[str, f
 
 
 def likeness(thing: Thing, name: str) -> float:
-    """How much of the named character a thing shows: 1 for itself, about a half with one feature replaced, hardly anything with three."""
+    """How much of the named character a thing shows.
+
+    1 for itself, about a half with one feature replaced, a third without eyes or an octopus's arms, hardly anything with three replaced.
+    """
     if thing.character is None:
         return 0.0
     alike = sum(share for f, share in _FEATURES.items() if getattr(thing.character, f) == getattr(CHARACTERS[name], f))
-    return max(0.0, (alike - _NO_LIKENESS) / (1 - _NO_LIKENESS))
+    whole = all(getattr(thing.character, f) != MISSING for f in _KNOWN_BY[name])
+    return max(0.0, (alike - _NO_LIKENESS) / (1 - _NO_LIKENESS)) * (1.0 if whole else _INCOMPLETE)
 
 
 @dataclass(frozen=True)
@@ -196,6 +203,19 @@ def named_thing(rng: Rng) -> Thing:
     return Thing(name, character=CHARACTERS[name])
 
 
+def _incomplete(name: str, rng: Rng) -> Thing:
+    """The named character without one or all of the parts that it is known by."""
+    parts = _KNOWN_BY[name]
+    missing = parts if rng.random() < 0.4 else (str(rng.choice(parts)),)
+    return Thing("creature", character=replace(CHARACTERS[name], **dict.fromkeys(missing, MISSING)))
+
+
+def incomplete_scene(rng: Rng) -> Scene:
+    """Any scene, with an incomplete character in one place."""
+    scene = any_scene(rng)
+    return swapped(scene, int(rng.integers(len(scene.things))), _incomplete(_often_octopus(rng), rng))
+
+
 def _creature(rng: Rng) -> Thing:
     kind = rng.random()
     if kind < 0.5:
@@ -243,6 +263,21 @@ def _character_pair(rng: Rng) -> tuple[Drawing, Drawing]:
     return Drawing(swapped(scene, index, other), styles, seed), Drawing(swapped(scene, index, thing), styles, seed)
 
 
+def _incomplete_pair(rng: Rng) -> tuple[Drawing, Drawing]:
+    """Returns one scene with an incomplete character and with the whole one, or an object, in its place."""
+    scene, seed, name = any_scene(rng), _seed(rng), _often_octopus(rng)
+    styles = (named_style(rng),) if rng.random() < 0.4 else any_styles(rng)
+    index = int(rng.integers(len(scene.things)))
+    other = Thing(name, character=CHARACTERS[name]) if rng.random() < 0.6 else random_thing(rng)
+    pair = [Drawing(swapped(scene, index, thing), styles, seed) for thing in (_incomplete(name, rng), other)]
+    return pair[0], pair[1]
+
+
+def _often_octopus(rng: Rng) -> str:
+    """The name of a character, twice as often the one that more parts can miss."""
+    return str(rng.choice(CHARACTER_TRAITS, p=[0.5 if name == "octopus" else 0.25 for name in CHARACTER_TRAITS]))
+
+
 def _shows_features(styles: Styles) -> bool:
     """Whether a single replaced feature, colour included, can be told in these styles."""
     return all(s in (FLAT, STYLES["neon"]) for s in styles)
@@ -265,10 +300,11 @@ def _odd_pair(rng: Rng) -> tuple[Drawing, Drawing]:
 
 
 _KINDS = (
-    (_style_pair, 0.24, 2),
-    (_neon_pair, 0.08, 2),
-    (_character_pair, 0.4, 1),
-    (_hat_pair, 0.11, 1),
-    (_plain_pair, 0.1, 0),
-    (_odd_pair, 0.07, 0),
+    (_style_pair, 0.21, 2),
+    (_neon_pair, 0.06, 2),
+    (_character_pair, 0.37, 1),
+    (_incomplete_pair, 0.09, 1),
+    (_hat_pair, 0.13, 1),
+    (_plain_pair, 0.08, 0),
+    (_odd_pair, 0.06, 0),
 )

@@ -1,6 +1,7 @@
 """The probes: how much of each source's trait a picture shows, learnt from drawings, as they are and as the base draws them again.
 
-The network sees glowing outlines before grey skies, too; what they are worth there, is measured beside it.
+The network sees glowing outlines before grey skies, too; what they are worth there, is measured beside it. A thing is the same thing in a
+mirror: it counts as far as it is read on both sides.
 
 They are the ground truth by which tests and benchmarks judge the software; the search never sees them.
 """
@@ -19,11 +20,14 @@ from studies.demo.drawing.backgrounds import BACKGROUNDS
 from studies.demo.drawing.objects import OBJECTS
 from studies.demo.drawing.palette import COLOURS
 from studies.demo.probes.darkness import darkness
-from studies.demo.probes.drawings import TRAITS
+from studies.demo.probes.drawings import STYLE_TRAITS, TRAITS
 
 ASSET = Path(__file__).parent.parent / "assets" / "probes" / "probes.safetensors"
 HEADS = [len(TRAITS), len(OBJECTS), len(COLOURS), len(BACKGROUNDS)]
 """Numbers of outputs: traits, objects, colours, backgrounds."""
+_THINGS = slice(len(STYLE_TRAITS), len(TRAITS))
+# How much the higher of the readings of a picture and of its mirror image counts beside the lower one.
+_HIGHER = 1 / 3
 
 
 @dataclass(frozen=True)
@@ -110,16 +114,26 @@ class Probes:
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:] != (3, 64, 64):
             raise ValueError(f"probes read uint8 pictures of shape (n, 3, 64, 64), not {images.dtype} of shape {tuple(images.shape)}")
         scaled = images.float() / 127.5 - 1
-        logits = torch.cat([self.network(part) for part in torch.split(scaled, batch)] or [torch.zeros(0, sum(HEADS))])
-        traits, objects, colours, background = torch.split(logits, HEADS, dim=1)
-        amounts = dict(zip(TRAITS, traits.sigmoid().unbind(dim=1), strict=True))
+        traits, objects, colours, background = torch.split(self._logits(scaled, batch), HEADS, dim=1)
+        mirrored = self._logits(scaled.flip(-1), batch)[:, _THINGS]
+        read = traits.sigmoid()
+        read[:, _THINGS] = _agreed(read[:, _THINGS], mirrored.sigmoid())
+        amounts = dict(zip(TRAITS, read.unbind(dim=1), strict=True))
         amounts["neon"] = amounts["neon"] * darkness(scaled)
         return Readings(amounts, objects.sigmoid(), colours.sigmoid(), background.softmax(dim=1))
+
+    def _logits(self, images: Tensor, batch: int) -> Tensor:
+        return torch.cat([self.network(part) for part in torch.split(images, batch)] or [torch.zeros(0, sum(HEADS))])
 
     def save(self, path: Path = ASSET) -> None:
         """Write the weights as float16 safetensors."""
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file({name: weight.half().contiguous() for name, weight in self.network.state_dict().items()}, path)
+
+
+def _agreed(first: Tensor, second: Tensor) -> Tensor:
+    """What two readings agree on: the lower one and, for a part, the higher one, so that a thing that one of them misses counts little."""
+    return torch.lerp(torch.minimum(first, second), torch.maximum(first, second), _HIGHER)
 
 
 def load_probes(path: Path | None = None) -> Probes:

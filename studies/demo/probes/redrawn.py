@@ -33,6 +33,7 @@ from studies.demo.probes.drawings import (
     any_scene,
     any_styles,
     half_neon,
+    incomplete_scene,
     likeness,
     named_thing,
 )
@@ -51,10 +52,10 @@ _SHARES = (0.17, 0.18, 0.17, 0.12, 0.14, 0.06, 0.05, 0.11)
 # fight for it or a style repaints it, though an observer may see more; where one draws it again in its own way, only if most is left.
 _LOST, _FOUGHT, _LEFT = 0.6, 0.3, 0.65
 _SEEN_BEYOND = 0.3
-# What an observer sees of a thing that a composition with a style drew again, and of anything else, as shares of what the drawing shows,
-# and how strong a source has to be.
-_COMPOSED_WITH = {"neon": (0.65, 0.95), "mosaic": (0.45, 0.75), "pencil": (0.65, 0.95)}
-_COMPOSED, _FULL_STRENGTH = (0.55, 0.85), 0.8
+# What an observer sees of a character that a composition with a style drew again, of a hat with neon, and of anything else, as shares of
+# what the drawing shows, and how strong a source has to be.
+_CHARACTERS_WITH = {"neon": (0.65, 0.95), "mosaic": (0.5, 0.8), "pencil": (0.65, 0.95)}
+_HAT_WITH_NEON, _COMPOSED, _FULL_STRENGTH = (0.25, 0.55), (0.55, 0.85), 0.8
 _FINE, _PAST_TEXTURE = 0.7, 1.8
 _THINGS = slice(len(STYLE_TRAITS), None)
 # A texture is there as long as so much of it is left; how plainly it shows, is measured when the picture is shown to the network.
@@ -123,13 +124,23 @@ def composed_pool(count: int, seed: int, redrawer: Redrawer, first: int = 0) -> 
 
 
 def repainted_pool(count: int, seed: int, redrawer: Redrawer, first: int = 0) -> Redrawn:
-    """As ``composed_pool``, but only with neon and from noise alone: nothing else repaints a thing so much."""
+    """As ``composed_pool``, but only characters with neon and from noise alone: nothing else repaints a thing so much."""
     return _pool(_repainted, count, seed, redrawer, first)
 
 
 def half_neon_pool(count: int, seed: int, redrawer: Redrawer, first: int = 0) -> Redrawn:
     """As ``redraw_pool``, but only drawings half in neon, sent through the autoencoder."""
-    return _pool(lambda rng, r: _bent(rng, r, lambda g: (half_neon(g),)), count, seed, redrawer, first)
+    return _pool(lambda rng, r: _bent(rng, r, styles=lambda g: (half_neon(g),)), count, seed, redrawer, first)
+
+
+def incomplete_pool(count: int, seed: int, redrawer: Redrawer, first: int = 0) -> Redrawn:
+    """As ``redraw_pool``, but only drawings of incomplete characters, sent through the autoencoder."""
+    return _pool(lambda rng, r: _bent(rng, r, scenes=incomplete_scene), count, seed, redrawer, first)
+
+
+def hat_pool(count: int, seed: int, redrawer: Redrawer, first: int = 0) -> Redrawn:
+    """As ``redraw_pool``, but only what the hat draws alone, from noise: a small thing, of which half of the detail is lost then."""
+    return _pool(_hat, count, seed, redrawer, first)
 
 
 def _pool(make: Callable[[Rng, Redrawer], Redrawn], count: int, seed: int, redrawer: Redrawer, first: int) -> Redrawn:
@@ -142,9 +153,13 @@ def joined(parts: Sequence[Redrawn]) -> Redrawn:
 
 
 def _repainted(rng: Rng, redrawer: Redrawer) -> Redrawn:
-    names = ["neon", str(rng.choice([s.name for s in SOURCES.values() if s.role != "style"]))]
+    names = ["neon", str(rng.choice(list(CHARACTERS)))]
     strengths = {name: float(rng.uniform(_FULL_STRENGTH, 1.2)) for name in names}
     return _redrawn(_Task(strengths, Noise(STEPS, STEPS, _seed(rng)), composed=True, asked=True), rng, redrawer)
+
+
+def _hat(rng: Rng, redrawer: Redrawer) -> Redrawn:
+    return _redrawn(_Task({"hat": 1.0}, Noise(STEPS, STEPS, _seed(rng)), composed=False, asked=True), rng, redrawer)
 
 
 def _composed(rng: Rng, redrawer: Redrawer) -> Redrawn:
@@ -173,9 +188,11 @@ def _standardised(latents: Tensor) -> Tensor:
     return latents / latents.std().clamp(min=1e-6)
 
 
-def _bent(rng: Rng, redrawer: Redrawer, styles: Callable[[Rng], Styles] = any_styles) -> Redrawn:
+def _bent(
+    rng: Rng, redrawer: Redrawer, *, scenes: Callable[[Rng], Scene] = any_scene, styles: Callable[[Rng], Styles] = any_styles
+) -> Redrawn:
     """Through the autoencoder alone; latents mixed, blurred, bent, noisy or left as they are."""
-    drawings = [Drawing(any_scene(rng), styles(rng), _seed(rng)) for _ in range(_BATCH)]
+    drawings = [Drawing(scenes(rng), styles(rng), _seed(rng)) for _ in range(_BATCH)]
     others = [_other(d, rng) for d in drawings]
     latents, second = (redrawer.encode(_pixels(group)) for group in (drawings, others))
     kind, share = rng.random(), torch.zeros(_BATCH)
@@ -227,18 +244,31 @@ def _redrawn(task: _Task, rng: Rng, redrawer: Redrawer) -> Redrawn:
 
 def _labels(task: _Task, drawings: Sequence[Drawing], pictures: Pictures, redrawer: Redrawer) -> tuple[Floats, Floats]:
     """Least and largest amounts of the traits, both (n, 7)."""
-    shown = np.stack([d.traits() for d in drawings])
-    left = np.zeros_like(shown) if task.noise.level >= _LOST else _left(drawings, pictures, redrawer)
+    lost = task.noise.level >= _LOST
+    # What a source draws alone from noise, no style of the drawing hides any more.
+    shown = np.stack([d.shown() if lost and task.alone else d.traits() for d in drawings])
+    left = np.zeros_like(shown) if lost else _left(drawings, pictures, redrawer)
     least, most = left.copy(), left.copy()
     if any(name in STYLE_TRAITS for name in task.strengths) and task.noise.level <= _FOUGHT:
         most[:, _THINGS] = np.minimum(left + _SEEN_BEYOND, shown)[:, _THINGS]
-    with_style = next((_COMPOSED_WITH[name] for name in task.strengths if name in STYLE_TRAITS), _COMPOSED)
     for name, strength in task.strengths.items():
         column = TRAITS.index(name)
-        composed = (1.0, 1.0) if column in _TEXTURES else _COMPOSED if column < len(STYLE_TRAITS) else with_style
-        ranges = [_range(task, strength, composed, float(s), float(n)) for s, n in zip(shown[:, column], left[:, column], strict=True)]
+        ranges = [
+            _range(task, strength, _share(name, task.strengths), float(s), float(n))
+            for s, n in zip(shown[:, column], left[:, column], strict=True)
+        ]
         least[:, column], most[:, column] = np.transpose(ranges)
     return least, most
+
+
+def _share(name: str, strengths: Mapping[str, float]) -> tuple[float, float]:
+    """Between what shares of a source's trait an observer sees in compositions of these sources."""
+    style = next((other for other in strengths if other in STYLE_TRAITS and other != name), None)
+    if name in TEXTURED:
+        return 1.0, 1.0
+    if name in CHARACTERS and style:
+        return _CHARACTERS_WITH[style]
+    return _HAT_WITH_NEON if (name, style) == ("hat", "neon") else _COMPOSED
 
 
 def _range(task: _Task, strength: float, composed: tuple[float, float], shown: float, left: float) -> tuple[float, float]:

@@ -18,13 +18,22 @@ from studies.demo.drawing.softening import smear, soften
 from studies.demo.probes.drawings import TRAITS, Pool, draw_pool
 from studies.demo.probes.network import HEADS, ProbeNetwork, Probes
 from studies.demo.probes.redrawing import load_redrawer
-from studies.demo.probes.redrawn import Redrawn, composed_pool, half_neon_pool, joined, redraw_pool, repainted_pool
+from studies.demo.probes.redrawn import (
+    Redrawn,
+    composed_pool,
+    half_neon_pool,
+    hat_pool,
+    incomplete_pool,
+    joined,
+    redraw_pool,
+    repainted_pool,
+)
 from studies.demo.probes.textures import TEXTURED, visible
 from studies.demo.training import Plan, fit, to_tensor
 
 PLAN = Plan(steps=5000, rate=3e-3, decay=0.02, seed=5, save_every=250)
 _PAIRS, _BATCH = 16_000, 44
-_REDRAWN, _COMPOSED, _HALF_NEON, _REPAINTED, _BATCH_REDRAWN = 9_600, 1_920, 960, 480, 40
+_REDRAWN, _COMPOSED, _HALF_NEON, _REPAINTED, _INCOMPLETE, _HATS, _BATCH_REDRAWN = 9_600, 1_920, 480, 480, 480, 240, 42
 _TEXTURES = [TRAITS.index(name) for name in TEXTURED]
 
 
@@ -51,7 +60,14 @@ def train_probes(work: Path, base: Path, sources: Path, scale: float) -> Probes:
 
 def _redrawn(base: Path, sources: Path, scale: float) -> Redrawn:
     redrawer = load_redrawer(base, sources)
-    pools = ((redraw_pool, _REDRAWN, 6), (composed_pool, _COMPOSED, 7), (half_neon_pool, _HALF_NEON, 8), (repainted_pool, _REPAINTED, 9))
+    pools = (
+        (redraw_pool, _REDRAWN, 6),
+        (composed_pool, _COMPOSED, 7),
+        (half_neon_pool, _HALF_NEON, 8),
+        (repainted_pool, _REPAINTED, 9),
+        (incomplete_pool, _INCOMPLETE, 10),
+        (hat_pool, _HATS, 11),
+    )
     return joined([pool(round(count * scale), seed, redrawer) for pool, count, seed in pools])
 
 

@@ -9,10 +9,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from studies.demo.drawing.characters import CHARACTERS, random_character
+from studies.demo.drawing.characters import CHARACTERS, MISSING, random_character
 from studies.demo.drawing.scenes import Scene, Thing, swapped
 from studies.demo.drawing.styles import FLAT, STYLES, Style, random_style
-from studies.demo.probes.drawings import TRAITS, Drawing, any_scene, any_styles, draw_pool, half_neon, likeness, style_traits, two_styles
+from studies.demo.probes.drawings import (
+    TRAITS,
+    Drawing,
+    any_scene,
+    any_styles,
+    draw_pool,
+    half_neon,
+    incomplete_scene,
+    likeness,
+    style_traits,
+    two_styles,
+)
 
 BALL = Scene((Thing("ball", "red"),), "night", "left")
 
@@ -75,6 +86,34 @@ def test_likeness_falls_with_every_replaced_feature(name: str) -> None:
     assert amounts[2] < 0.4
     recoloured = likeness(Thing("creature", character=replace(whole, colour=(1, 2, 3))), name)
     assert amounts[1] < recoloured < 0.9
+
+
+@pytest.mark.parametrize("parts", [("eyes",), ("limbs",), ("eyes", "limbs")])
+@pytest.mark.parametrize("name", CHARACTERS)
+def test_a_character_without_the_parts_it_is_known_by_is_hardly_itself(name: str, parts: tuple[str, ...]) -> None:
+    amount = likeness(Thing("creature", character=replace(CHARACTERS[name], **dict.fromkeys(parts, MISSING))), name)
+    if parts == ("limbs",) and name != "octopus":
+        assert 0.5 < amount < 0.7
+    else:
+        assert 0.05 < amount < 0.4
+    assert amount < 0.15 or len(parts) == 1
+
+
+def test_missing_arms_and_eyes_are_not_drawn() -> None:
+    octopus = CHARACTERS["octopus"]
+    bare = replace(octopus, eyes=MISSING, limbs=MISSING)
+    assert len(bare.parts()) == len(octopus.parts()) - 4 - 2 * 4  # two parts an eye, two strokes an arm
+    lowest = [max(float(part.points[:, 1].max()) for part in c.parts()) for c in (octopus, bare)]
+    assert lowest == pytest.approx([1.0, 0.95], abs=0.15)  # a dome without arms stands on the ground
+
+
+def test_incomplete_characters_are_drawn_in_part() -> None:
+    rng = np.random.default_rng(6)
+    scenes = [incomplete_scene(rng) for _ in range(60)]
+    assert all(any(MISSING in vars(t.character).values() for t in s.things if t.character) for s in scenes)
+    octopuses = [likeness(t, "octopus") for s in scenes for t in s.things if t.character and t.character.limbs == MISSING]
+    assert len(octopuses) > 10
+    assert set(np.round(octopuses, 2)) == {0.11, 0.38}
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from studies.demo.drawing.styles import FLAT, STYLES
 from studies.demo.probes import redrawn as module
 from studies.demo.probes.drawings import STYLE_TRAITS, TRAITS, Drawing
 from studies.demo.probes.redrawing import Noise, Redrawer, load_redrawer
-from studies.demo.probes.redrawn import half_neon_pool, redraw_pool, repainted_pool, without
+from studies.demo.probes.redrawn import half_neon_pool, hat_pool, incomplete_pool, redraw_pool, repainted_pool, without
 from studies.demo.probes.textures import TEXTURED
 from studies.demo.world import ASSETS, STEPS, demo_base
 
@@ -78,6 +78,9 @@ def test_what_a_source_alone_draws_counts_in_full(redrawer: Redrawer) -> None:
     assert least == most
     assert least["owl"] == 1
     assert "owl" in _unknown(*_labels(redrawer, STEPS, STEPS, owl=0.7))
+    pencil = replace(OWL, styles=(STYLES["pencil"],))
+    assert _labels(redrawer, STEPS, STEPS, pencil, owl=1.0)[0]["owl"] == 1
+    assert _labels(redrawer, 1, 20, pencil, owl=1.0)[0]["owl"] < 1
 
 
 def test_an_active_source_is_known_where_its_drawing_is_left(redrawer: Redrawer) -> None:
@@ -99,13 +102,25 @@ def test_a_composition_draws_what_it_is_asked_for_moderately_well(redrawer: Redr
     assert weak[1]["owl"] == 1
 
 
-@pytest.mark.parametrize(("style", "low", "high"), [("neon", 0.65, 0.95), ("mosaic", 0.45, 0.75), ("pencil", 0.65, 0.95)])
-def test_how_much_of_a_thing_a_composition_shows_depends_on_the_style(redrawer: Redrawer, style: str, low: float, high: float) -> None:
-    drawing = replace(OWL, styles=(STYLES[style],))
-    shown = dict(zip(TRAITS, drawing.traits(), strict=True))["owl"]
-    least, most = _labels(redrawer, STEPS, STEPS, drawing, composed=True, **{style: 1.0, "owl": 1.0})
-    assert least["owl"] == pytest.approx(low * shown)
-    assert most["owl"] == pytest.approx(high * shown)
+@pytest.mark.parametrize(
+    ("style", "thing", "low", "high"),
+    [
+        ("neon", "owl", 0.65, 0.95),
+        ("mosaic", "owl", 0.5, 0.8),
+        ("pencil", "owl", 0.65, 0.95),
+        ("neon", "hat", 0.25, 0.55),
+        ("mosaic", "hat", 0.55, 0.85),
+        ("pencil", "hat", 0.55, 0.85),
+    ],
+)
+def test_how_much_of_a_thing_a_composition_shows_depends_on_both(
+    redrawer: Redrawer, style: str, thing: str, low: float, high: float
+) -> None:
+    drawing = replace(OWL, scene=replace(OWL.scene, hat=True), styles=(STYLES[style],))
+    shown = dict(zip(TRAITS, drawing.traits(), strict=True))[thing]
+    least, most = _labels(redrawer, STEPS, STEPS, drawing, composed=True, **{style: 1.0, thing: 1.0})
+    assert least[thing] == pytest.approx(low * shown)
+    assert most[thing] == pytest.approx(high * shown)
 
 
 @pytest.mark.parametrize("name", TEXTURED)
@@ -126,10 +141,27 @@ def test_half_neon_that_goes_through_the_autoencoder_is_known(redrawer: Redrawer
     assert 0 <= neon.min() < neon.max() <= 1
 
 
+def test_incomplete_characters_that_go_through_the_autoencoder_are_known(redrawer: Redrawer) -> None:
+    found = incomplete_pool(1, 3, redrawer)
+    assert np.array_equal(found.least, found.most)
+    characters = found.most[:, [TRAITS.index(name) for name in CHARACTERS]]
+    assert ((characters > 0.02) & (characters < 0.45)).any(axis=1).mean() > 0.5
+
+
+def test_hats_alone_are_drawn_from_noise_and_count_in_full(redrawer: Redrawer) -> None:
+    found = hat_pool(1, 2, redrawer)
+    hat, rest = TRAITS.index("hat"), [i for i, name in enumerate(TRAITS) if name != "hat"]
+    known = found.least[:, hat] == found.most[:, hat]
+    assert (found.least[known, hat] == 1).all()
+    assert known.mean() > 0.6
+    assert not found.most[:, rest].any()
+
+
 def test_things_that_neon_repaints_are_drawn_from_noise(redrawer: Redrawer) -> None:
     found = repainted_pool(1, 2, redrawer)
     things = found.most[:, len(STYLE_TRAITS) :]
     assert (things.max(axis=0) > 0.5).sum() == 1
+    assert not things[:, TRAITS.index("hat") - len(STYLE_TRAITS)].any()
     assert (found.most[:, TRAITS.index("mosaic")] == 0).all()
 
 

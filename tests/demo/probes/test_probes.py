@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from studies.demo.drawing.scenes import random_scene
+from studies.demo.drawing.characters import CHARACTERS, MISSING
+from studies.demo.drawing.scenes import Thing, random_scene, swapped
 from studies.demo.drawing.softening import blur
-from studies.demo.drawing.styles import FLAT, STYLES
+from studies.demo.drawing.styles import FLAT, STYLES, Style
+from studies.demo.probes import network
 from studies.demo.probes import training as module
 from studies.demo.probes.accuracy import GRADES, accuracy, blends, grades, smears, stacked
 from studies.demo.probes.drawings import TRAITS, Drawing, Styles
@@ -64,6 +66,31 @@ def test_a_picture_reads_the_same_in_any_company(probes: Probes) -> None:
     images = _images()
     together, alone = probes.read(images), probes.read(images, batch=2)
     assert torch.allclose(together.objects, alone.objects, atol=1e-5)
+
+
+def test_a_thing_reads_the_same_in_a_mirror(probes: Probes) -> None:
+    images = torch.cat([_images(), _characters("owl", (), STYLES["neon"], n=5)])
+    seen, mirrored = probes.read(images).traits, probes.read(images.flip(-1)).traits
+    for trait in TRAITS:
+        assert torch.allclose(seen[trait], mirrored[trait], atol=1e-5) or trait in STYLES, trait
+
+
+def test_what_two_readings_agree_on_is_nearer_to_the_lower_one() -> None:
+    found = network._agreed(torch.tensor([0.0, 0.9, 0.6]), torch.tensor([0.9, 0.0, 0.6]))
+    assert found.tolist() == pytest.approx([0.3, 0.3, 0.6])
+
+
+@pytest.mark.parametrize("style", [FLAT, *STYLES.values()], ids=["flat", *STYLES])
+@pytest.mark.parametrize("name", CHARACTERS)
+def test_a_character_without_the_parts_it_is_known_by_reads_low(probes: Probes, name: str, style: Style) -> None:
+    def read(*missing: str) -> float:
+        return float(probes.read(_characters(name, missing, style)).traits[name].mean())
+
+    whole = read()
+    assert whole > 0.65
+    assert read("eyes") < min(0.5, whole - 0.3)
+    assert read("limbs") < min(0.5, whole - 0.3) or name != "octopus"
+    assert read("eyes", "limbs") < 0.25
 
 
 @pytest.mark.parametrize(
@@ -146,7 +173,7 @@ def test_half_neon_reads_in_part(probes: Probes, redrawer: Redrawer, *, again: b
         for name, style in styles.items()
     }
     assert read["whole"] > 0.9
-    assert 0.3 < read["faint"] < 0.9
+    assert 0.3 < read["faint"] < read["whole"] - 0.03  # half of the glow is hardly missed
     assert 0.1 < read["dim"] < 0.7
     assert read["glow"] < min(0.3, read["dim"], read["faint"])
 
@@ -156,6 +183,13 @@ def _scenes(styles: Styles, n: int = 40, *, night: bool = True) -> torch.Tensor:
     rng = np.random.default_rng(9)
     scenes = [s for s in (random_scene(rng) for _ in range(2 * n)) if night or s.background != "night"]
     return stacked([Drawing(scene, styles, i) for i, scene in enumerate(scenes[:n])])
+
+
+def _characters(name: str, missing: tuple[str, ...], style: Style, n: int = 30) -> torch.Tensor:
+    """Single characters without some of their parts; the same scenes for every character and style."""
+    rng = np.random.default_rng(9)
+    thing = Thing(name, character=replace(CHARACTERS[name], **dict.fromkeys(missing, MISSING)))
+    return stacked([Drawing(swapped(random_scene(rng, pairs=0.0), 0, thing), (style,), i) for i in range(n)])
 
 
 def _through(redrawer: Redrawer, images: torch.Tensor, *, again: bool) -> torch.Tensor:
