@@ -43,6 +43,11 @@ class Character:
         """The creature in local coordinates, back to front."""
         return [*_limbs(self), *_top(self), *_body(self), *_belly(self), *_eyes(self)]
 
+    def without(self, *parts: str) -> Character:
+        """The creature without its ``eyes``, ``limbs`` or both."""
+        eyes, limbs = (MISSING if part in parts else value for part, value in (("eyes", self.eyes), ("limbs", self.limbs)))
+        return replace(self, eyes=eyes, limbs=limbs)
+
     def describe(self) -> str:
         """The words a caption uses for a creature that has no name."""
         return f"creature with {self.body} body, {self.eyes} eyes, {self.top}, {self.limbs}, {self.belly}"

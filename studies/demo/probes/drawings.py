@@ -207,7 +207,7 @@ def _incomplete(name: str, rng: Rng) -> Thing:
     """The named character without one or all of the parts that it is known by."""
     parts = _KNOWN_BY[name]
     missing = parts if rng.random() < 0.4 else (str(rng.choice(parts)),)
-    return Thing("creature", character=replace(CHARACTERS[name], **dict.fromkeys(missing, MISSING)))
+    return Thing("creature", character=CHARACTERS[name].without(*missing))
 
 
 def incomplete_scene(rng: Rng) -> Scene:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from studies.demo.drawing.characters import CHARACTERS, MISSING
+from studies.demo.drawing.characters import CHARACTERS
 from studies.demo.drawing.scenes import Thing, random_scene, swapped
 from studies.demo.drawing.softening import blur
 from studies.demo.drawing.styles import FLAT, STYLES, Style
@@ -188,7 +188,7 @@ def _scenes(styles: Styles, n: int = 40, *, night: bool = True) -> torch.Tensor:
 def _characters(name: str, missing: tuple[str, ...], style: Style, n: int = 30) -> torch.Tensor:
     """Single characters without some of their parts; the same scenes for every character and style."""
     rng = np.random.default_rng(9)
-    thing = Thing(name, character=replace(CHARACTERS[name], **dict.fromkeys(missing, MISSING)))
+    thing = Thing(name, character=CHARACTERS[name].without(*missing))
     return stacked([Drawing(swapped(random_scene(rng, pairs=0.0), 0, thing), (style,), i) for i in range(n)])
 
 
