@@ -9,13 +9,15 @@ loses a source (< 0.70) in both stack and naive merge, as ``benchmarks.demo_worl
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from benchmarks.truth import Judge, Truth, demo_sources_of, load_judge, unseen_prompts
 from optimizer.adapters import load_adapter
-from optimizer.merging import Recipe, merge
-from optimizer.search.config import Config
+from optimizer.merging import METHODS, Recipe, merge
+from optimizer.search.config import OPTIONS, Config
 from optimizer.search.observer import Silent
 from optimizer.search.run import run
 from studies.demo.sheet import contact_sheet
@@ -41,6 +43,8 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.winners", description=__doc__)
     parser.add_argument("--budget", type=int, default=50)
+    default = OPTIONS["methods"].default
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=default, help="methods that the searches try")
     parser.add_argument("--each", type=int, default=24, help="unseen prompts of each kind")
     parser.add_argument("--out", type=Path, default=Path("build/winners"), help="study directories; finished ones are not run again")
     parser.add_argument("--sheets", type=Path, default=Path("docs"), help="where the pictures go")
@@ -51,12 +55,13 @@ def main() -> None:
     gains = []
     for number, group in enumerate(GROUPS):
         if arguments.only is None or number in arguments.only:
-            gains.append(_row(judge, group, arguments.budget, arguments.each, arguments.out, arguments.sheets))
+            options = {"budget": arguments.budget, "methods": tuple(arguments.methods), "out": arguments.out / "-".join(group)}
+            gains.append(_row(judge, group, options, arguments.each, arguments.sheets))
     print(f"median gain over the better of stack and naive merge: {median(gains):+.2f}")
 
 
-def _row(judge: Judge, group: tuple[str, ...], budget: int, each: int, out: Path, sheets: Path) -> float:
-    config = Config.of(sources=tuple(PREFIX + name for name in group), budget=budget, out=out / "-".join(group))
+def _row(judge: Judge, group: tuple[str, ...], options: Mapping[str, Any], each: int, sheets: Path) -> float:
+    config = Config.of(sources=tuple(PREFIX + name for name in group), **options)
     study = run(config, Silent())
     assert study.best is not None
     sources = demo_sources_of(group, judge)
