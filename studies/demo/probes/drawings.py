@@ -14,24 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from studies.demo.drawing.backgrounds import BACKGROUNDS
-from studies.demo.drawing.characters import CHARACTERS, MISSING, Character, damaged, random_character
+from studies.demo.drawing.characters import CHARACTERS, Character, damaged, random_character
 from studies.demo.drawing.draw import SIZE, draw
 from studies.demo.drawing.objects import OBJECTS
 from studies.demo.drawing.palette import COLOURS
 from studies.demo.drawing.scenes import Scene, Thing, random_scene, random_thing, swapped
 from studies.demo.drawing.styles import FLAT, STYLES, Style, random_style
+from studies.demo.probes.likeness import incomplete, likeness
 
 TRAITS = (*STYLES, *CHARACTERS, "hat")
 STYLE_TRAITS, CHARACTER_TRAITS = tuple(STYLES), tuple(CHARACTERS)
 Rng = np.random.Generator
 Floats = NDArray[np.float32]
 Styles = tuple[Style, ...]
-# How much each feature does for recognising a character, and how little of all of them is no likeness at all.
-_FEATURES = {"body": 0.2, "eyes": 0.25, "top": 0.15, "limbs": 0.2, "belly": 0.05, "colour": 0.15}
-_NO_LIKENESS = 0.45
-# The parts without which hardly anybody takes a character for itself, and what is left of the likeness without them.
-_KNOWN_BY = {"robot": ("eyes",), "octopus": ("eyes", "limbs"), "owl": ("eyes",)}
-_INCOMPLETE = 0.6
 # What a style that is not neon has of it: its darkness, its glowing outlines, and both together. Nights are nearly as dark by themselves.
 _DARK, _GLOWING, _BOTH = 0.3, 0.2, 0.5
 _NIGHT = 0.7
@@ -92,18 +87,6 @@ def style_traits(styles: Sequence[Style], *, night: bool = False) -> dict[str, f
     glowing = (painter.ink == "bright") * min(1.0, painter.glow / STYLES["neon"].glow)
     both = max(dark, _NIGHT * night) * glowing
     return shown | {"neon": max(shown["neon"], _DARK * dark + _GLOWING * glowing + _BOTH * both)}
-
-
-def likeness(thing: Thing, name: str) -> float:
-    """How much of the named character a thing shows.
-
-    1 for itself, about a half with one feature replaced, a third without eyes or an octopus's arms, hardly anything with three replaced.
-    """
-    if thing.character is None:
-        return 0.0
-    alike = sum(share for f, share in _FEATURES.items() if getattr(thing.character, f) == getattr(CHARACTERS[name], f))
-    whole = all(getattr(thing.character, f) != MISSING for f in _KNOWN_BY[name])
-    return max(0.0, (alike - _NO_LIKENESS) / (1 - _NO_LIKENESS)) * (1.0 if whole else _INCOMPLETE)
 
 
 @dataclass(frozen=True)
@@ -203,17 +186,10 @@ def named_thing(rng: Rng) -> Thing:
     return Thing(name, character=CHARACTERS[name])
 
 
-def _incomplete(name: str, rng: Rng) -> Thing:
-    """The named character without one or all of the parts that it is known by."""
-    parts = _KNOWN_BY[name]
-    missing = parts if rng.random() < 0.4 else (str(rng.choice(parts)),)
-    return Thing("creature", character=CHARACTERS[name].without(*missing))
-
-
 def incomplete_scene(rng: Rng) -> Scene:
     """Any scene, with an incomplete character in one place."""
     scene = any_scene(rng)
-    return swapped(scene, int(rng.integers(len(scene.things))), _incomplete(_often_octopus(rng), rng))
+    return swapped(scene, int(rng.integers(len(scene.things))), incomplete(_often_octopus(rng), rng))
 
 
 def _creature(rng: Rng) -> Thing:
@@ -269,7 +245,7 @@ def _incomplete_pair(rng: Rng) -> tuple[Drawing, Drawing]:
     styles = (named_style(rng),) if rng.random() < 0.4 else any_styles(rng)
     index = int(rng.integers(len(scene.things)))
     other = Thing(name, character=CHARACTERS[name]) if rng.random() < 0.6 else random_thing(rng)
-    pair = [Drawing(swapped(scene, index, thing), styles, seed) for thing in (_incomplete(name, rng), other)]
+    pair = [Drawing(swapped(scene, index, thing), styles, seed) for thing in (incomplete(name, rng), other)]
     return pair[0], pair[1]
 
 

@@ -34,9 +34,9 @@ from studies.demo.probes.drawings import (
     any_styles,
     half_neon,
     incomplete_scene,
-    likeness,
     named_thing,
 )
+from studies.demo.probes.likeness import likeness
 from studies.demo.probes.redrawing import Noise, Pictures, Redrawer
 from studies.demo.probes.survival import style_survival, thing_survival
 from studies.demo.probes.textures import TEXTURED

@@ -20,10 +20,10 @@ from studies.demo.probes.drawings import (
     draw_pool,
     half_neon,
     incomplete_scene,
-    likeness,
     style_traits,
     two_styles,
 )
+from studies.demo.probes.likeness import likeness
 
 BALL = Scene((Thing("ball", "red"),), "night", "left")
 
