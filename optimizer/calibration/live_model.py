@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from optimizer.adapters import Adapter, live_modules
 from optimizer.calibration.compositions import ComposedCandidate, Composition, Watch
@@ -79,7 +79,7 @@ class LiveModel:
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """Context in which no weight of the base takes part in a backward pass; gradients flow through it to the routers alone."""
-        trained = [p for part in models_of(self.renderer.pipeline).values() for p in part.parameters() if p.requires_grad]
+        trained = [p for part in self._differentiated() for p in part.parameters() if p.requires_grad]
         try:
             for parameter in trained:
                 parameter.requires_grad_(False)
@@ -87,6 +87,11 @@ class LiveModel:
         finally:
             for parameter in trained:
                 parameter.requires_grad_(True)
+
+    def _differentiated(self) -> Iterator[nn.Module]:
+        """Yields denoiser and text encoders; an autoencoder that was drawn with in another dtype cannot be asked for gradients again."""
+        yield self.denoiser.model
+        yield from (part for name, part in models_of(self.renderer.pipeline).items() if name.startswith("text_encoder"))
 
     @torch.no_grad()
     def encoded_by(self, routing: Routing, prompts: Sequence[Prompt]) -> dict[int, tuple[TextStates, TextStates]]:

@@ -241,6 +241,25 @@ def test_a_rank_keeps_the_outputs_on_the_prompts_better_than_the_largest_of_the_
     assert lost["outputs"] < 0.95 * lost["delta"]
 
 
+@pytest.mark.filterwarnings("ignore:`upcast_vae` is deprecated:FutureWarning")
+def test_a_base_in_half_precision_is_solved_as_one_in_full() -> None:
+    """Pipelines of SDXL decode in fp32 then, which leaves an autoencoder that autograd cannot touch; gradients are small numbers."""
+    losses, gradients = {}, {}
+    for dtype in (torch.float32, torch.float16):
+        renderer = Renderer(tiny_xl_pipeline().to(dtype=dtype), RenderSettings(steps=2, guidance=2.0, resolution=64, batch=3))
+        adapters = [random_adapter(name, renderer, "sdxl", 2, seed, size=0.02) for seed, name in enumerate(("hero", "ink"))]
+        model = LiveModel.of(renderer, adapters, SUBJECTS)
+        points = recorded(model)
+        start = model.modules.selected([True, False])
+        moments = {path: torch.eye(sum(ranks)).double() for path, ranks in model.modules.ranks.items()}
+        (step,) = train(model, points, start, moments, Training(steps=1, batch=4))
+        trained = step.student.trained
+        losses[dtype] = step.loss
+        gradients[dtype] = torch.cat([tensor.grad.flatten() for tensor in trained.values() if tensor.grad is not None])
+    assert losses[torch.float16] == pytest.approx(losses[torch.float32], rel=0.2)
+    assert float(torch.cosine_similarity(gradients[torch.float16], gradients[torch.float32], dim=0)) > 0.9
+
+
 def matrix(router: Router, path: str) -> torch.Tensor:
     found = router.matrices[path]
     return torch.diag(found) if found.ndim == 1 else found
