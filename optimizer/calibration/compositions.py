@@ -131,9 +131,9 @@ class ComposedCandidate(LiveCandidate):
         states, blanks = self._encoded[source + 1]
         if states is self._encoded[0][0]:
             return call
-        rows = [states[i] for i in self._rows]
-        if len(call.sample) > len(rows):
-            rows = [blanks[i] for i in self._rows] + rows
+        asked = [states[i] for i in self._rows]
+        more = len(call.sample) // len(asked) - 1  # sets of rows beside one; perturbed-attention guidance has two
+        rows = [blanks[i] for i in self._rows] + asked * more if more else asked
         return self._denoiser.with_texts(call, stacked(rows))
 
 

@@ -125,7 +125,7 @@ def confirm(records: Sequence[TrialRecord], evaluator: Evaluator, *, count: int,
     if not raw:
         raise NoFeasibleMerge("no finalist could be rendered on fresh prompts", remedy="lower the weights, or render in fp32")
     baselines = evaluator.render_baselines()
-    raw += [*_composition(evaluator), *_alone(evaluator)]
+    raw += [*_composition(evaluator, observer), *_alone(evaluator)]
     counts, names = resamples(evaluator.asked, count=_RESAMPLES, seed=seed), [s.name for s in evaluator.sources]
     contenders = [_contender(entry, baselines.scorer, counts, names) for entry in raw]
     leader, winner = decide([c for c in contenders if c.recipe is not None])
@@ -168,11 +168,15 @@ def _render(record: TrialRecord, evaluator: Evaluator, observer: Observer) -> En
     )
 
 
-def _composition(evaluator: Evaluator) -> list[Entry]:
-    """Returns the composition of all sources, if the run has a live model to draw it with."""
+def _composition(evaluator: Evaluator, observer: Observer) -> list[Entry]:
+    """Returns the composition of all sources, if the run has a live model to draw it with, and it can be drawn."""
     if evaluator.routers is None:
         return []
-    images, measurements = evaluator.compose()
+    try:
+        images, measurements = evaluator.compose()
+    except TrialError as error:
+        observer.note(f"{COMPOSITION}: {error}")
+        return []
     return [Entry(label=COMPOSITION, images=images, measurements=measurements)]
 
 
