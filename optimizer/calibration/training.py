@@ -18,6 +18,7 @@ from optimizer.rendering.memory.oom import attempt
 
 _CLIP = 1.0
 _SMOOTHING = 0.9
+_STEP_DOWN = 16.0
 
 
 @dataclass(frozen=True)
@@ -133,18 +134,31 @@ class _Gradients:
     def __init__(self, model: LiveModel, points: Points, student: _Student) -> None:
         self._model, self._points, self._student = model, points, student
         self._part, self._checkpointed = 0, False
+        # Gradients of a mean over a picture's latents are below what fp16 can hold: they are computed of the sum, and divided afterwards.
+        self._scale = float(points.target[0].numel()) if model.renderer.dtype == torch.float16 else 1.0
         self._encoded = None if student.texts else model.encoded_by(student.routing(), points.prompts)
 
     def accumulate(self, rows: Tensor) -> float:
         """Adds the gradient of the mean loss over some points, and returns the loss."""
         self._part = self._part or len(rows)
-        while (loss := attempt(self._whole, rows)) is None:
+        while (loss := attempt(self._whole, rows)) is None or self._overflowed():
             for inner in self._student.trained.values():
                 inner.grad = None
-            self._relieve()
+            if loss is None:
+                self._relieve()
+            else:
+                self._scale = max(1.0, self._scale / _STEP_DOWN)
+        for inner in self._student.trained.values():
+            if inner.grad is not None:
+                inner.grad /= self._scale
         if loss != loss or loss == float("inf"):
             raise TrialError(f"the loss of the training is {loss}", remedy="lower the learning rate, or compute in bf16 or fp32")
         return loss
+
+    def _overflowed(self) -> bool:
+        """Returns whether scaled gradients are not finite, and a smaller scale is left to try."""
+        gradients = [inner.grad for inner in self._student.trained.values() if inner.grad is not None]
+        return self._scale > 1 and not all(bool(gradient.isfinite().all()) for gradient in gradients)
 
     def _relieve(self) -> None:
         """Makes the next attempt need less memory.
@@ -171,7 +185,7 @@ class _Gradients:
         with model.modules.installed(), model.modules.at(self._student.routing()):
             found = predicted(model, points, rows, self._encoded or encoded_rows(model, points, rows))
         loss = (found - points.target[rows].to(found.device)).square().flatten(1).mean(dim=1).sum() / count
-        torch.autograd.backward(loss)
+        torch.autograd.backward(loss * self._scale)
         return float(loss.detach())
 
 
