@@ -124,8 +124,10 @@ class _Branch:
     def __init__(self, module: nn.Linear | nn.Conv2d, adapters: Sequence[Adapter], path: str, dtype: torch.dtype) -> None:
         parts = [adapter.modules[path] for adapter in adapters if path in adapter.modules]
         self.module = module
-        self.up = torch.cat([part.up.float() for part in parts], dim=1).to(module.weight.device, dtype)
-        self.down = torch.cat([part.scale * part.down.float() for part in parts]).to(module.weight.device, dtype)
+        # Sequential offload keeps weights on the meta device between calls; the branch then follows the first input.
+        device = torch.device("cpu") if module.weight.is_meta else module.weight.device
+        self.up = torch.cat([part.up.float() for part in parts], dim=1).to(device, dtype)
+        self.down = torch.cat([part.scale * part.down.float() for part in parts]).to(device, dtype)
 
     def hidden(self, x: Tensor) -> Tensor:
         """Returns z = down_cat · x; of a convolution with its channels last."""

@@ -14,6 +14,7 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from optimizer.adapters import Adapter, Factors, load_adapter, save_adapter
 from optimizer.calibration.compositions import Composition
 from optimizer.calibration.live_model import LiveModel
+from optimizer.calibration.routed_modules import RoutedModules
 from optimizer.calibration.solve import Enough, Solver
 from optimizer.calibration.training import Training, mean_loss, train
 from optimizer.calibration.trajectories import Points, record
@@ -239,6 +240,14 @@ def test_a_rank_keeps_the_outputs_on_the_prompts_better_than_the_largest_of_the_
             change = (found.modules[path].delta().flatten(1).double() - whole) @ inside  # of z = down · x
             lost[name] += float(torch.trace(change @ moments[path] @ change.T))
     assert lost["outputs"] < 0.95 * lost["delta"]
+
+
+def test_branches_of_modules_that_are_offloaded_keep_their_values() -> None:
+    draw = torch.Generator().manual_seed(0)
+    factors = Factors(torch.randn(4, 2, generator=draw), torch.randn(2, 3, generator=draw), 2.0, (4, 3))
+    modules = RoutedModules({"unet.x": torch.nn.Linear(3, 4, device="meta")}, [Adapter("a", {"unet.x": factors}, "sd1")], torch.float32)
+    up, down = modules.factors("unet.x")
+    assert torch.equal(up @ down, factors.delta())
 
 
 @pytest.mark.filterwarnings("ignore:`upcast_vae` is deprecated:FutureWarning")
