@@ -19,8 +19,8 @@ def measured(work: Callable[[], T]) -> tuple[T, float, int]:
     """Does a piece of work.
 
     Returns:
-        Its result, the seconds of the processor that it took, over all threads, and the peak of resident memory above that before, in bytes. Freed memory is first given back
-        to the system, or what the work takes of it would not be seen.
+        Its result, the seconds of the processor that it took, over all threads, and the peak of resident memory above that before, in
+        bytes. Freed memory is first given back to the system, or what the work takes of it would not be seen.
     """
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -54,7 +54,7 @@ def _summary(kind: str, readings: Readings) -> Iterator[str]:
     yield f"{len(whole)} {kind}; in {len(fights)} of them stack and equal weights both lose a source (< {_LOST:.2f})"
     yield f"  {'method':<14}{'groups':>7}{'of the ceiling, median':>24}{'weakest, median':>17}{'leakage':>9}{'seconds':>9}"
     for name in _COMPARED:
-        found = [(m[CEILING], m[own]) for m in whole.values() if (own := best_fixed(m) if name == "best fixed" else name) in m]
+        found = [(m[CEILING], m[own]) for m in whole.values() if (own := (best_fixed(m) or "") if name == "best fixed" else name) in m]
         if found:
             share = median(one.weakest / ceiling.weakest for ceiling, one in found)
             cells = f"{median(one.weakest for _, one in found):>17.2f}{median(one.leakage for _, one in found):>9.2f}"
