@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -52,12 +52,8 @@ class Judge:
     kept: Path
 
     def truth(self, sources: Sequence[LoraSource], adapter: Adapter | None, prompts: PromptSet) -> Truth:
-        """Probe truth of an adapter: per source the mean of its own prompts' mean and the joint prompts' mean.
-
-        A source without a trigger is asked for everywhere, so all prompts that are not joint count as its own.
-        """
-        traits = self.probes.read(self.pictures(adapter, prompts.prompts)).traits
-        return Truth({s.name: _mean(traits[s.name], _own(prompts, k, s), prompts.indices(None)) for k, s in enumerate(sources)})
+        """Probe truth of an adapter, as ``truth_of`` says."""
+        return truth_of(sources, self.probes.read(self.pictures(adapter, prompts.prompts)).traits, prompts)
 
     def pictures(self, adapter: Adapter | None, prompts: Sequence[Prompt]) -> Tensor:
         """What the base draws with an adapter, uint8 (n, 3, 64, 64)."""
@@ -102,7 +98,16 @@ def unseen_prompts(sources: Sequence[LoraSource], *, each: int, seed: int = UNSE
     return compose([s.subject for s in sources], read_words(demo_words()), own=each, joint=each if len(sources) > 1 else 0, seed=seed)
 
 
-def _own(prompts: PromptSet, index: int, source: LoraSource) -> list[int]:
+def truth_of(sources: Sequence[LoraSource], traits: Mapping[str, Tensor], prompts: PromptSet) -> Truth:
+    """Probe truth of readings: per source the mean of its own prompts' mean and the joint prompts' mean.
+
+    A source without a trigger is asked for everywhere, so all prompts that are not joint count as its own.
+    """
+    return Truth({s.name: _mean(traits[s.name], own_prompts(prompts, k, s), prompts.indices(None)) for k, s in enumerate(sources)})
+
+
+def own_prompts(prompts: PromptSet, index: int, source: LoraSource) -> list[int]:
+    """Returns the positions of the prompts that ask for a source, and are not joint."""
     if source.subject.trigger:
         return prompts.indices(index)
     return [i for i, p in enumerate(prompts.prompts) if p.source is not None]

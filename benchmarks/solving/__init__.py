@@ -1,0 +1,1 @@
+"""What merges that are solved on the base model are worth: ``python -m benchmarks.solving``."""

@@ -1,0 +1,153 @@
+"""Contestants: how each method of the benchmark makes its merge, or draws without one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor
+
+from benchmarks.solving.groups import Group
+from benchmarks.solving.measuring import measured
+from benchmarks.solving.rows import Row, Rows
+from benchmarks.solving.weights import chosen_weights
+from benchmarks.truth import UNSEEN, Judge, demo_sources_of, truth_of, unseen_prompts
+from optimizer.adapters import Adapter
+from optimizer.calibration import SOLVED
+from optimizer.calibration.compositions import Composition
+from optimizer.calibration.live_model import LiveModel
+from optimizer.calibration.solve import Solution, solve
+from optimizer.merging import METHODS, Recipe, Router, merge
+from optimizer.rendering import PromptSet, compose
+from optimizer.rendering.candidates.candidate import Candidate
+from optimizer.search.evaluation.prompt_sets import read_words
+from optimizer.search.sources.loras import LoraSource
+from studies.atomic import write_text
+from studies.demo.world import demo_words
+
+CEILING = "ceiling"
+"""Name of the reading of each source alone, on the prompts that ask for it."""
+
+ALONE = "alone-"
+"""Prefix of the rows of a single source."""
+
+FIXED = ("stack", "equal", "weights", "ties", "dare_ties", "orthogonalize")
+"""Recipes that need no pass over the model, apart from the choice of weights."""
+
+METHODS_OF_ALL = ("composition", *FIXED, "ssr", "iteris", "distill", "zip")
+"""Methods in the order in which they run."""
+
+CALIBRATION, CHOICE = 2_000_003, 555_000_001  # seeds of prompts, far from each other's and from those of the unseen prompts
+OWN, JOINT = 16, 24
+_CHOICE_PROMPTS = 4
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One group of sources on the loaded base.
+
+    Attributes:
+        group: names of the sources.
+        judge: renderer and probes.
+        rows: where rows are kept.
+        each: number of unseen prompts of each kind.
+    """
+
+    group: Group
+    judge: Judge
+    rows: Rows
+    each: int
+
+    @cached_property
+    def sources(self) -> list[LoraSource]:
+        """Sources in the shapes of the base."""
+        return demo_sources_of(self.group, self.judge)
+
+    @cached_property
+    def adapters(self) -> list[Adapter]:
+        """Adapters of the sources."""
+        return [source.adapter for source in self.sources]
+
+    @cached_property
+    def live(self) -> LiveModel:
+        """Base with the branches of the sources."""
+        return LiveModel.of(self.judge.renderer, self.adapters, [source.subject for source in self.sources])
+
+    def unseen(self, seed: int) -> PromptSet:
+        """Returns the prompts that a result is read on."""
+        return unseen_prompts(self.sources, each=self.each, seed=UNSEEN + seed)
+
+    def calibration(self, seed: int, own: int = OWN, joint: int = JOINT) -> PromptSet:
+        """Returns the prompts that a merge is solved on, as ``optimize merge`` composes them."""
+        return compose(self.live.subjects, read_words(demo_words()), own=own, joint=joint, seed=CALIBRATION + seed)
+
+    def draw(self, candidate: Candidate | None, seed: int) -> Tensor:
+        """Returns pictures of the unseen prompts, uint8, (n, 3, 64, 64)."""
+        return self.judge.renderer.render(self.unseen(seed).prompts, candidate)
+
+    def run(self, method: str, seed: int) -> Row | None:
+        """Records the row of a method; returns None if it was recorded before."""
+        if self.rows.has(self.group, method, seed):
+            return None
+        made, seconds, memory = measured(lambda: self._made(method, seed))
+        pictures, drawing, peak = measured(lambda: self.draw(made.candidate, seed))
+        told = {**made.told, "drawing_seconds": drawing, "drawing_memory": peak}
+        row = Row(self.group, method, seed, self.each, seconds, memory, told)
+        self.rows.record(row, pictures, made.router.serialised() if made.router else None)
+        return row
+
+    def linear(self, weights: Sequence[float]) -> Adapter:
+        """Returns the weighted sum of the sources."""
+        return merge(self.adapters, Recipe(method="linear", weights=tuple(weights)))
+
+    def routed(self, router: Router, **fields: Any) -> Adapter:
+        """Returns the merge that a router of the sources gives."""
+        ones = (1.0,) * len(self.group)
+        return merge(self.adapters, Recipe(method="routed", weights=ones, calibration=router.hash, **fields), routers=[router])
+
+    def _made(self, method: str, seed: int) -> _Made:
+        count = len(self.group)
+        if method.startswith(ALONE):
+            return _Made(self.adapters[self.group.index(method.removeprefix(ALONE))])
+        if method == "composition":
+            return _Made(self.live.composed(Composition((1.0,) * count)))
+        if method in SOLVED:
+            found = solved_by(method, self, seed)
+            return _Made(self.routed(found.router), {"loss": found.loss}, found.router)
+        if method in ("stack", "equal", "weights"):
+            weights = {"stack": lambda: (1.0,) * count, "equal": lambda: (1 / count,) * count, "weights": self._best_weights}[method]()
+            return _Made(self.linear(weights), {"weights": weights})
+        fields: dict[str, Any] = METHODS[method].starting_values()
+        return _Made(merge(self.adapters, Recipe(method=method, weights=(1.0,) * count, seed=seed, **fields)))
+
+    def _best_weights(self) -> tuple[float, ...]:
+        """Returns the weights that read best on prompts of their own, chosen once for all seeds."""
+        place = self.rows.folder / "+".join(self.group) / "weights.json"
+        if not place.exists():
+            prompts = unseen_prompts(self.sources, each=_CHOICE_PROMPTS, seed=CHOICE)
+            tried = chosen_weights(len(self.group), lambda weights: self._reading(weights, prompts))
+            place.parent.mkdir(parents=True, exist_ok=True)
+            best = max(tried, key=lambda weights: tried[weights])
+            write_text(place, json.dumps({"weights": best, "tried": [[*weights, value] for weights, value in tried.items()]}))
+        return tuple(json.loads(place.read_text())["weights"])
+
+    def _reading(self, weights: tuple[float, ...], prompts: PromptSet) -> float:
+        """Returns the weakest source's reading; a tenth of the mean tells apart weights that lose a source."""
+        traits = self.judge.probes.read(self.judge.renderer.render(prompts.prompts, self.linear(weights))).traits
+        each = truth_of(self.sources, traits, prompts).each.values()
+        return min(each) + 0.1 * sum(each) / len(each)
+
+
+@dataclass(frozen=True)
+class _Made:
+    candidate: Candidate | None
+    told: dict[str, Any] = field(default_factory=dict)
+    router: Router | None = None
+
+
+def solved_by(method: str, bench: Bench, seed: int) -> Solution:
+    """Solves a router; the only call of ``solve`` in the benchmark."""
+    return solve(method, bench.live, bench.adapters, bench.calibration(seed), seed=seed)
