@@ -13,11 +13,12 @@ from typing import Any
 
 import torch
 
-from benchmarks.solving.contestants import JOINT, OWN, Bench
+from benchmarks.solving.contestants import Bench
 from benchmarks.solving.measuring import measured
 from benchmarks.solving.rows import Row
 from optimizer.calibration.closed_form import groups, solved
 from optimizer.calibration.compositions import Composition
+from optimizer.calibration.prompts import JOINT, OWN
 from optimizer.calibration.routed_modules import Routing
 from optimizer.calibration.training import Training, mean_loss, train
 from optimizer.calibration.trajectories import Points, record

@@ -16,12 +16,12 @@ from benchmarks.solving.rows import Row, Rows
 from benchmarks.solving.weights import chosen_weights
 from benchmarks.truth import UNSEEN, Judge, demo_sources_of, truth_of, unseen_prompts
 from optimizer.adapters import Adapter
-from optimizer.calibration import SOLVED
 from optimizer.calibration.compositions import Composition
 from optimizer.calibration.live_model import LiveModel
-from optimizer.calibration.solve import Solution, solve
+from optimizer.calibration.prompts import JOINT, OWN, calibration_prompts
+from optimizer.calibration.solve import Solution, Solver
 from optimizer.merging import METHODS, Recipe, Router, merge
-from optimizer.rendering import PromptSet, compose
+from optimizer.rendering import PromptSet
 from optimizer.rendering.candidates.candidate import Candidate
 from optimizer.search.evaluation.prompt_sets import read_words
 from optimizer.search.sources.loras import LoraSource
@@ -40,8 +40,7 @@ FIXED = ("stack", "equal", "weights", "ties", "dare_ties", "orthogonalize")
 METHODS_OF_ALL = ("composition", *FIXED, "ssr", "iteris", "distill", "zip")
 """Methods in the order in which they run."""
 
-CALIBRATION, CHOICE = 2_000_003, 555_000_001  # seeds of prompts, far from each other's and from those of the unseen prompts
-OWN, JOINT = 16, 24
+CHOICE = 555_000_001  # seed of prompts, far from those that merges are solved on and from the unseen ones
 _CHOICE_PROMPTS = 4
 
 
@@ -82,7 +81,7 @@ class Bench:
 
     def calibration(self, seed: int, own: int = OWN, joint: int = JOINT) -> PromptSet:
         """Returns the prompts that a merge is solved on, as ``optimize merge`` composes them."""
-        return compose(self.live.subjects, read_words(demo_words()), own=own, joint=joint, seed=CALIBRATION + seed)
+        return calibration_prompts(self.live.subjects, read_words(demo_words()), seed, own, joint)
 
     def draw(self, candidate: Candidate | None, seed: int) -> Tensor:
         """Returns pictures of the unseen prompts, uint8, (n, 3, 64, 64)."""
@@ -114,9 +113,10 @@ class Bench:
             return _Made(self.adapters[self.group.index(method.removeprefix(ALONE))])
         if method == "composition":
             return _Made(self.live.composed(Composition((1.0,) * count)))
-        if method in SOLVED:
+        if method in METHODS and METHODS[method].solved:
             found = solved_by(method, self, seed)
-            return _Made(self.routed(found.router), {"loss": found.loss}, found.router)
+            router = found.routers[found.last]
+            return _Made(self.routed(router), {"loss": found.losses.get(found.last)}, router)
         if method in ("stack", "equal", "weights"):
             weights = {"stack": lambda: (1.0,) * count, "equal": lambda: (1 / count,) * count, "weights": self._best_weights}[method]()
             return _Made(self.linear(weights), {"weights": weights})
@@ -149,5 +149,6 @@ class _Made:
 
 
 def solved_by(method: str, bench: Bench, seed: int) -> Solution:
-    """Solves a router; the only call of ``solve`` in the benchmark."""
-    return solve(method, bench.live, bench.adapters, bench.calibration(seed), seed=seed)
+    """Solves a router, as a search does."""
+    recipe = Recipe(method=method, weights=(1.0,) * len(bench.group), seed=seed, **METHODS[method].starting_values())
+    return Solver(bench.live, bench.adapters, bench.calibration(seed)).solve(recipe)
