@@ -41,7 +41,7 @@ METHODS_OF_ALL = ("composition", *FIXED, "ssr", "iteris", "distill", "zip")
 """Methods in the order in which they run."""
 
 CALIBRATION, CHOICE = 2_000_003, 555_000_001  # seeds of prompts, far from each other's and from those of the unseen prompts
-OWN, JOINT = 16, 24
+OWN, JOINT = 48, 48  # as ``optimize merge`` takes them
 _CHOICE_PROMPTS = 4
 
 
