@@ -116,7 +116,7 @@ def page() -> str:
             "and no search tries `routed`.",
             "",
             "**Solved merges.** `distill`, `zip`, `ssr` and `iteris` find the router on the live base model, in a search or by",
-            "`optimize merge --method distill --base DIR --sources A B`. They draw 16 prompts a source and 24 joint ones with a",
+            "`optimize merge --method distill --base DIR --sources A B`. They draw 48 prompts a source and 48 joint ones with a",
             "*composition*: at every step each source that a prompt asks for changes the model's output by itself, and the changes are",
             "added up, so that the sources share no weight. No file can hold that; `distill` trains the routers of all modules until",
             "one merged model gives the same outputs there. `zip` trains only a factor on each rank. `ssr` and `iteris` are least squares",

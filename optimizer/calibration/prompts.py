@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from optimizer.rendering.prompts import PromptSet, Subject, Vocabulary, compose
 
-OWN, JOINT = 16, 24
+OWN, JOINT = 48, 48  # with 16 and 24, what is learnt holds for the words of these prompts alone
 """Numbers of prompts that ask for each source alone, and of those that ask for all."""
 
 # Far from every seed that a study composes its own prompts with.
