@@ -148,6 +148,18 @@ def test_an_unknown_method_is_refused(made: tuple[Renderer, list[Adapter]]) -> N
         Solver(live(made), made[1], PROMPTS).solve(Recipe(method="ties", weights=(1, 1)))
 
 
+def test_checkpointing_changes_no_gradient(made: tuple[Renderer, list[Adapter]]) -> None:
+    model = live(made)
+    points = recorded(model)
+    start = model.modules.selected([True, False])
+    moments = {path: torch.eye(sum(ranks)).double() for path, ranks in model.modules.ranks.items()}
+    *_, plain = train(model, points, start, moments, Training(steps=2, batch=3))
+    model.denoiser.save_memory()
+    *_, checkpointed = train(model, points, start, moments, Training(steps=2, batch=3))
+    assert checkpointed.loss == pytest.approx(plain.loss, rel=1e-4)
+    assert all(torch.allclose(checkpointed.routing()[path], matrix, atol=1e-3) for path, matrix in plain.routing().items())
+
+
 def test_out_of_memory_makes_the_batch_smaller_and_changes_nothing_else(
     made: tuple[Renderer, list[Adapter]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
