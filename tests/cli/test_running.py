@@ -46,7 +46,7 @@ def test_stderr_holds_our_own_lines_only(finished: subprocess.CompletedProcess[s
     assert re.fullmatch(r"pictures: \d+ × \d+, 2 steps, guidance \d+, up to 16 at once", lines[1])
     assert re.fullmatch(r"this run needs about \d+ MB of disk, .* are free", lines[2])
     assert lines[3].startswith("searched: weights 0 to 1.3 of alba, bruno; methods linear, ties, ")
-    assert (lines[4], lines[-1]) == ("search: 5 trials", "confirm: 6 picture sets")
+    assert (lines[4], lines[-1]) == ("search: 5 trials", "confirm: 7 picture sets")
     assert len(lines) == 11
     assert all(re.fullmatch(TRIAL, line) for line in lines[5:-1])
 
