@@ -3,7 +3,8 @@
 A panel is 28 pictures that merges of two demo sources drew for joint prompts, in random order, with a label for each trait and picture:
 how much of the trait an observer saw, from 0 (nothing) to 1 (as the source alone draws it), in steps of 0.05, good to about ± 0.15. Printed
 are, for each trait of each panel, Spearman's rank correlation of the probe with the labels over recipes (means over a recipe's pictures)
-and over single pictures, the means of both, and the largest differences.
+and over single pictures, the means of both, and the largest differences. ``limit`` is what a perfect reader would get over recipes on
+average, and in all but a tenth of the cases, since the labels themselves are off by about as much as told.
 
 The panels of ``benchmarks/eyes/choose`` are those on which the probes' training was chosen; those of ``benchmarks/eyes/report`` were
 labelled by another observer and chose nothing. No picture of either is trained on.
@@ -25,6 +26,7 @@ from torch import Tensor
 from studies.demo.probes.network import Probes, load_probes
 
 PANELS = Path(__file__).parent / "eyes"
+_LABEL_ERROR, _DRAWS = 0.15, 1000
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,10 @@ def main() -> None:
     probes = load_probes()
     for folder in arguments.folders:
         frame = pd.concat([compare(panel, probes) for panel in load_panels(folder)])
-        print(f"\n{folder.name}\n{'panel':<16} {'trait':<8} {'recipes':>8} {'pictures':>9} {'label':>7} {'probe':>7} {'off by':>7}")
+        print(f"\n{folder.name}\n{'panel':<16} {'trait':<8} {'recipes':>8} {'pictures':>9} {'label':>7} {'probe':>7} {'off by':>7}   limit")
         for (panel, trait), rows in frame.groupby(["panel", "trait"], sort=False):
-            print(f"{panel:<16} {trait:<8} " + "{:>8.2f} {:>9.2f} {:>7.2f} {:>7.2f} {:>+7.2f}".format(*agreement(rows)))
+            limit = "   {:.2f} ({:.2f})".format(*label_limit(rows))
+            print(f"{panel:<16} {trait:<8} " + "{:>8.2f} {:>9.2f} {:>7.2f} {:>7.2f} {:>+7.2f}".format(*agreement(rows)) + limit)
         worst = frame.assign(off=(frame.probe - frame.label).abs()).nlargest(arguments.worst, "off")
         if len(worst):
             print(worst[["panel", "picture", "recipe", "trait", "label", "probe"]].to_string(index=False, float_format="%.2f"))
@@ -81,6 +84,15 @@ def agreement(rows: pd.DataFrame) -> tuple[float, float, float, float, float]:
     means = rows.groupby("recipe")[["label", "probe"]].mean()
     label, probe = float(rows.label.mean()), float(rows.probe.mean())
     return _spearman(means), _spearman(rows), label, probe, probe - label
+
+
+def label_limit(rows: pd.DataFrame) -> tuple[float, float]:
+    """Mean and tenth percentile, over random errors of the labels, of the rank correlation over recipes that a perfect reader would get."""
+    draw = np.random.default_rng(0)
+    means = rows.groupby("recipe").label.agg(["mean", "size"])
+    errors = draw.normal(0, _LABEL_ERROR, (_DRAWS, len(means))) / np.sqrt(means["size"].to_numpy())
+    found = [_spearman(pd.DataFrame({"label": means["mean"], "probe": means["mean"] + error})) for error in errors]
+    return float(np.mean(found)), float(np.quantile(found, 0.1))
 
 
 def _spearman(rows: pd.DataFrame) -> float:
