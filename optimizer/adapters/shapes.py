@@ -15,8 +15,13 @@ from optimizer.errors import BaseModelError
 Shapes = Mapping[str, tuple[int, ...]]
 
 
+_WRAPPED = ".base_layer"  # name of a module in a layer of PEFT
+
+
 def live_modules(components: Mapping[str, nn.Module]) -> dict[str, nn.Linear | nn.Conv2d]:
     """Returns canonical path → module, for every linear and convolution module with a known canonical path.
+
+    A module that PEFT has put into a layer of its own, beside a branch, is found there.
 
     Args:
         components: part → model, for instance ``{"unet": pipeline.unet, "text_encoder": pipeline.text_encoder}``.
@@ -24,7 +29,7 @@ def live_modules(components: Mapping[str, nn.Module]) -> dict[str, nn.Linear | n
     found = {}
     for part, model in components.items():
         for name, module in model.named_modules() if part in TEMPLATES else ():
-            path = from_dotted(part, name) if isinstance(module, nn.Linear | nn.Conv2d) else None
+            path = from_dotted(part, name.removesuffix(_WRAPPED)) if isinstance(module, nn.Linear | nn.Conv2d) else None
             if path is not None and isinstance(module, nn.Linear | nn.Conv2d):
                 found[path] = module
     return found

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optimizer.errors import NoFeasibleMerge, OptimizerError
 from optimizer.rendering import AnyRenderer, PromptSet
@@ -17,7 +17,6 @@ from optimizer.search.evaluation.confirmation import Confirmation, confirm, fina
 from optimizer.search.evaluation.fingerprint import check_same_run
 from optimizer.search.evaluation.prompt_sets import confirmation_prompts, search_prompts
 from optimizer.search.evaluation.session import Session, prepare
-from optimizer.search.evaluation.study_routers import StudyRouters
 from optimizer.search.loop import begin_search, first_trials, search
 from optimizer.search.observer import Observer, Silent, Stopped
 from optimizer.search.proposals.initial_trials import idle_warning
@@ -33,6 +32,9 @@ from optimizer.search.workers.local_processes import LocalWorkers
 from studies import StudyDirectory, StudyDirectoryError, StudySummary, load_summary, save_summary, write_report, write_tables
 from studies.atomic import write_text
 from studies.records import TrialRecord
+
+if TYPE_CHECKING:
+    from optimizer.search.evaluation.study_routers import StudyRouters
 
 
 @dataclass(frozen=True)

@@ -6,21 +6,23 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from objectives import JOINT, AnyObjective, Baselines, Measurements, Pictures, Scorer, needed_features, score
-from optimizer.calibration.compositions import Composition
 from optimizer.errors import TrialError
 from optimizer.merging import Recipe
 from optimizer.rendering import AnyRenderer, PromptSet
 from optimizer.rendering.candidates.candidate import Candidate
 from optimizer.rendering.memory.oom import Note
 from optimizer.search.evaluation.record_fields import artifact_level, metrics, source_scores
-from optimizer.search.evaluation.study_routers import StudyRouters
 from optimizer.search.sources.source import Ensemble, Mixer, Source
 from studies.records import Evaluation
+
+if TYPE_CHECKING:
+    from optimizer.search.evaluation.study_routers import StudyRouters  # imports diffusers, which a fake base does not need
 
 Tick = Callable[[int], None]
 Extractor = Callable[[Tensor], Tensor]
@@ -152,8 +154,7 @@ class Evaluator:
             TrialError: the composition cannot be rendered.
         """
         assert self.routers is not None
-        candidate = self.routers.live_model().composed(Composition((1.0,) * len(self.sources)))
-        images = self._render_baseline("the composition", candidate)
+        images = self._render_baseline("the composition", self.routers.composition())
         return images, self.render_baselines().scorer.measure(self._extract(images))
 
     def evaluate(self, recipe: Recipe) -> Measured:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from objectives import EMBEDDINGS, AnyEmbedder, AnyObjective, EmbedderError, check_objectives, load_embedder, table
 from optimizer.errors import UsageError
 from optimizer.merging.methods import AVAILABLE
-from optimizer.rendering import AnyRenderer, PromptSet, Renderer, draft_renderer, load_renderer
+from optimizer.rendering import AnyRenderer, PromptSet, draft_renderer, load_renderer
 from optimizer.rendering.fake_spec import is_fake
 from optimizer.search.config import Config, Inputs
 from optimizer.search.evaluation.evaluator import Evaluator
 from optimizer.search.evaluation.fingerprint import drawing_context
 from optimizer.search.evaluation.prompt_sets import vocabulary
-from optimizer.search.evaluation.study_routers import StudyRouters
 from optimizer.search.observer import Observer
 from optimizer.search.proposals.methods import available_needs, check_methods
 from optimizer.search.proposals.space import SearchSpace
@@ -23,6 +23,9 @@ from optimizer.search.sources.loras import LoraEnsemble, load_loras
 from optimizer.search.sources.source import Ensemble, Source
 from studies.demo.world import GUIDANCE, STEPS, demo_base, demo_embedder
 from studies.store import Store
+
+if TYPE_CHECKING:
+    from optimizer.search.evaluation.study_routers import StudyRouters
 
 EMBEDDER, FAKE_EMBEDDER = "ViT-B-32/laion2b_s34b_b79k", "fake:"
 
@@ -72,8 +75,13 @@ class Session:
 
     def routers(self, store: Store, observer: Observer) -> StudyRouters | None:
         """Returns the routers of a study, which solve merges on this session's base; None if the run cannot solve any."""
-        if not isinstance(self.renderer, Renderer) or available_needs(self.config) == AVAILABLE:
+        if available_needs(self.config) == AVAILABLE:
             return None
+        # Imported here because they import diffusers, which a fake base does not need.
+        from optimizer.rendering import Renderer
+        from optimizer.search.evaluation.study_routers import StudyRouters
+
+        assert isinstance(self.renderer, Renderer)
         return StudyRouters(
             store=store,
             renderer=self.renderer,

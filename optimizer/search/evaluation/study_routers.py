@@ -10,6 +10,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from optimizer.adapters import Adapter
+from optimizer.calibration.compositions import Composition
 from optimizer.calibration.live_model import LiveModel
 from optimizer.calibration.prompts import calibration_prompts
 from optimizer.calibration.solve import COMPLETE, Progress, Solution, Solver
@@ -18,6 +19,7 @@ from optimizer.errors import RecipeError, TrialError
 from optimizer.merging import ROUTERS, Recipe, Router, read_router, solved_from
 from optimizer.merging.methods.solved import CHECKPOINT
 from optimizer.rendering import PromptSet, Renderer, Subject, Vocabulary
+from optimizer.rendering.candidates.candidate import Candidate
 from studies import evaluation_key
 from studies.store import Store
 
@@ -75,8 +77,11 @@ class StudyRouters:
     _points: dict[int, Points] = field(default_factory=dict, init=False)
     _failed: dict[str, str] = field(default_factory=dict, init=False)
 
-    def live_model(self) -> LiveModel:
-        """Returns the base with the branches of all sources, which hold memory of the device as long as it is kept."""
+    def composition(self) -> Candidate:
+        """Returns the composition of all sources; its branches hold memory of the device as long as it is kept."""
+        return self._live_model().composed(Composition((1.0,) * len(self.adapters)))
+
+    def _live_model(self) -> LiveModel:
         return LiveModel.of(self.renderer, self.adapters, self.subjects)
 
     def calibrated(self, recipe: Recipe) -> Recipe:
@@ -123,7 +128,7 @@ class StudyRouters:
     def _solved(self, key: str, recipe: Recipe, prompts: PromptSet) -> _Entry:
         if key in self._failed:
             raise TrialError(self._failed[key], where=recipe.method, remedy="see the first trial that failed by it")
-        solver = Solver(self.live_model(), self.adapters, prompts, self._points.get(recipe.seed))
+        solver = Solver(self._live_model(), self.adapters, prompts, self._points.get(recipe.seed))
         try:
             found = solver.solve(recipe, _CHECKPOINTS, self.progress)
         except TrialError as error:

@@ -116,7 +116,8 @@ def test_a_saved_configuration_reads_and_is_written_as_by_earlier_versions(tmp_p
     (tmp_path / "study.yaml").write_text(SAVED)
     found = Config.from_yaml(tmp_path / "study.yaml")
     assert found.to_yaml() == SAVED
-    more = {"timeout": "2h", "rank": 3, "vae": "v", "storage": "postgresql://u@h/d", "artifacts": "s3://b/p"}
+    methods = ("ties", "dare_linear", "dare_ties", "magnitude_prune")
+    more = {"methods": methods, "timeout": "2h", "rank": 3, "vae": "v", "storage": "postgresql://u@h/d", "artifacts": "s3://b/p"}
     assert found == Config.of(sources=("a", "b"), base="sd", **more)
     assert list(OPTIONS) == ORDER
     assert [option_of(field).number for field in OPTIONS.values()] == list(range(1, len(ORDER) + 1))
