@@ -170,8 +170,8 @@ class _Gradients:
         model, points = self._model, self._points
         with model.modules.installed(), model.modules.at(self._student.routing()):
             found = predicted(model, points, rows, self._encoded or encoded_rows(model, points, rows))
-        loss = (found - points.target[rows].to(found.device)).square().flatten(1).mean(dim=1).sum() / count
-        torch.autograd.backward(loss)
+            loss = (found - points.target[rows].to(found.device)).square().flatten(1).mean(dim=1).sum() / count
+            torch.autograd.backward(loss)  # with the branches: checkpointing computes them again
         return float(loss.detach())
 
 

@@ -170,6 +170,19 @@ def test_out_of_memory_makes_the_batch_smaller_and_changes_nothing_else(
         list(train(model, points, start, moments, Training(steps=2, batch=4)))
 
 
+def test_checkpointing_trains_what_is_trained_without_it(made: tuple[Renderer, list[Adapter]]) -> None:
+    model = live(made)
+    points = recorded(model)
+    start = model.modules.selected([True, True])
+    moments = {path: torch.eye(sum(ranks)).double() for path, ranks in model.modules.ranks.items()}
+    plain = list(train(model, points, start, moments, Training(steps=2, batch=2)))
+    model.denoiser.save_memory()  # until the training ends
+    saving = list(train(model, points, start, moments, Training(steps=2, batch=2)))
+    assert saving[-1].loss == pytest.approx(plain[-1].loss, rel=1e-3)
+    one, two = plain[-1].routing(), saving[-1].routing()
+    assert all(torch.allclose(one[path], two[path], atol=1e-4) for path in one)
+
+
 @pytest.mark.parametrize("method", SOLVED)
 def test_solving_again_gives_the_same_router(method: str) -> None:
     renderer = Renderer(tiny_pipeline(), RenderSettings(steps=2, guidance=2.0, resolution=32))
