@@ -32,6 +32,12 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "normalise": st.sampled_from(["count", "weight", "none"]),
     "rescale": st.sampled_from(["inverse", "l1", "none"]),
     "scale": st.floats(0, exclude_min=True, allow_infinity=False),
+    "train_steps": st.integers(1, 100_000),
+    "checkpoint": st.integers(1, 100),
+    "truncation": st.sampled_from(["outputs", "delta"]),
+    "ridge": st.floats(0, exclude_min=True, allow_infinity=False),
+    "balance": st.sampled_from(["equal", "worst"]),
+    "rounds": st.integers(1, 20),
 }
 
 SIZES = st.just({"rank": "full"}) | st.fixed_dictionaries(
@@ -59,7 +65,7 @@ def recipes(draw: st.DrawFn) -> Recipe:
         fields["blocks"] = tuple(draw(blocks) for _ in range(count))
     fields["dtype"] = draw(st.sampled_from(["fp16", "bf16", "fp32"]))
     fields["seed"] = draw(st.integers(0, 2**63))
-    if method.calibrated:
+    if method.calibrated and (not method.solved or draw(st.booleans())):
         fields["calibration"] = f"{draw(st.integers(0, 2**256 - 1)):064x}"
     return Recipe(method=method.name, **fields)
 
@@ -155,7 +161,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"method": "svd"}, r"recipe: rank: the method 'svd' needs an output rank — give a rank, or use the method 'linear'"),
     (
         {"calibration": "ab" * 32},
-        r"recipe: calibration: the method 'ties' does not read calibration \(got '(ab){32}'\) — leave it out, .* router: routed",
+        r"recipe: calibration: the method 'ties' does not read calibration \(got '(ab){32}'\) — leave it out, .* router: distill, ssr, iteris, zip, routed",
     ),
     ({"method": "routed"}, r"recipe: calibration: the method 'routed' needs a calibration — give the SHA-256 of a router"),
     ({"method": "routed", "calibration": "abc"}, r"recipe: calibration: got 'abc' — string should match pattern"),
