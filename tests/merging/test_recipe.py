@@ -161,7 +161,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"method": "svd"}, r"recipe: rank: the method 'svd' needs an output rank — give a rank, or use the method 'linear'"),
     (
         {"calibration": "ab" * 32},
-        r"recipe: calibration: the method 'ties' does .* calibration \(got '(ab){32}'\) — leave it out, .*: distill, ssr, iteris, zip, routed",
+        r"recipe: calibration: .*'ties' does .* calibration \(got '(ab){32}'\) — leave it out, .*distill, ssr, iteris, zip, routed",
     ),
     ({"method": "routed"}, r"recipe: calibration: the method 'routed' needs a calibration — give the SHA-256 of a router"),
     ({"method": "routed", "calibration": "abc"}, r"recipe: calibration: got 'abc' — string should match pattern"),
