@@ -18,8 +18,8 @@ from benchmarks.solving.measuring import measured
 from benchmarks.solving.rows import Row
 from optimizer.calibration.closed_form import groups, solved
 from optimizer.calibration.compositions import Composition
+from optimizer.calibration.live.routed_modules import Routing
 from optimizer.calibration.prompts import JOINT, OWN
-from optimizer.calibration.routed_modules import Routing
 from optimizer.calibration.training import Training, mean_loss, train
 from optimizer.calibration.trajectories import Points, record
 from optimizer.merging import Router

@@ -17,7 +17,7 @@ from benchmarks.solving.weights import chosen_weights
 from benchmarks.truth import UNSEEN, Judge, demo_sources_of, truth_of, unseen_prompts
 from optimizer.adapters import Adapter
 from optimizer.calibration.compositions import Composition
-from optimizer.calibration.live_model import LiveModel
+from optimizer.calibration.live.model import LiveModel
 from optimizer.calibration.prompts import JOINT, OWN, calibration_prompts
 from optimizer.calibration.solve import Solution, Solver
 from optimizer.merging import METHODS, Recipe, Router, merge

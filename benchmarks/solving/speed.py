@@ -14,7 +14,7 @@ from benchmarks.pipelines import full_shapes, saved, sources
 from benchmarks.solving.measuring import measured
 from optimizer.adapters import load_adapter
 from optimizer.calibration.compositions import Composition
-from optimizer.calibration.live_model import LiveModel
+from optimizer.calibration.live.model import LiveModel
 from optimizer.calibration.training import Training, train
 from optimizer.calibration.trajectories import record
 from optimizer.rendering import Loading, Prompt, Renderer, RenderSettings, Subject, load_renderer

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from optimizer.calibration.live_model import LiveModel
-from optimizer.calibration.routed_modules import Routing
+from optimizer.calibration.live.model import LiveModel
+from optimizer.calibration.live.routed_modules import Routing
 from optimizer.calibration.trajectories import Points, batches, encoded_rows, predicted
 
 Moments = Mapping[str, Tensor]

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from optimizer.calibration.activations import Moments, second_moments
-from optimizer.calibration.live_model import LiveModel
-from optimizer.calibration.routed_modules import Routing
+from optimizer.calibration.live.model import LiveModel
+from optimizer.calibration.live.routed_modules import Routing
 from optimizer.calibration.trajectories import Points
 
 _EVERY = 3  # of the steps of a trajectory that are looked at

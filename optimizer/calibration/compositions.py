@@ -15,8 +15,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from optimizer.calibration.live_denoiser import Call, Forward, LiveDenoiser
-from optimizer.calibration.routed_modules import RoutedModules
+from optimizer.calibration.live.denoiser import Call, Forward, LiveDenoiser
+from optimizer.calibration.live.routed_modules import RoutedModules
 from optimizer.rendering.candidates.candidate import LiveCandidate
 from optimizer.rendering.prompts import Prompt
 from optimizer.rendering.text.states import EncodedPrompts, TextStates

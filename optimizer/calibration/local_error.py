@@ -8,24 +8,44 @@ import torch
 from torch import Tensor
 
 from optimizer.calibration.closed_form import Group, solved
-from optimizer.calibration.routed_modules import RoutedModules, Routing
+from optimizer.calibration.live.routed_modules import RoutedModules, Routing
 
 _ROUNDS, _RATE = 60, 2.0
 
 
-def local_errors(modules: RoutedModules, found: Sequence[Group], routing: Routing) -> Tensor:
-    """Returns the relative error of routers on each group of prompts, fp64, (groups,).
+class LocalErrors:
+    """Relative errors of routers on each group of prompts.
 
-    It is Σ E‖up·(R − P)·z‖² / Σ E‖up·P·z‖² over all modules, with P the projector on the sources that the group asks for and z what the
-    modules read when exactly these are active: tr[upᵀup·(R − P)·G·(R − P)ᵀ] with G = E[z·zᵀ].
+    The error is Σ E‖up·(R − P)·z‖² / Σ E‖up·P·z‖² over all modules, with P the projector on the sources that the group asks for and z what
+    the modules read when exactly these are active: tr[upᵀup·(R − P)·G·(R − P)ᵀ] with G = E[z·zᵀ].
 
     Args:
         modules: modules of the routers.
         found: groups of prompts.
-        routing: matrix of every module.
+
+    Attributes:
+        sizes: denominator of each group, fp64, (groups,).
     """
-    grams = {path: _gram(modules, path) for path in found[0].moments}
-    return torch.stack([_error(grams, group, routing) / _error(grams, group, None) for group in found])
+
+    def __init__(self, modules: RoutedModules, found: Sequence[Group]) -> None:
+        self._found = found
+        self._grams = {path: _gram(modules, path) for path in found[0].moments}
+        self.sizes = torch.stack([self._sum(group, None) for group in found])
+
+    def of(self, routing: Routing) -> Tensor:
+        """Returns the error of each group with these matrices, fp64, (groups,)."""
+        return torch.stack([self._sum(group, routing) for group in self._found]) / self.sizes
+
+    def _sum(self, group: Group, routing: Routing | None) -> Tensor:
+        """Returns Σ tr[upᵀup·D·G·Dᵀ] over the modules, with D = R − P, or P for None."""
+        total = torch.zeros((), dtype=torch.float64)
+        for path, gram in self._grams.items():
+            change = torch.diag(group.wanted[path]).double()
+            if routing is not None:
+                matrix = routing[path].double()
+                change = (torch.diag(matrix) if matrix.ndim == 1 else matrix) - change
+            total += (gram * (change @ group.moments[path] @ change.T)).sum()
+        return total
 
 
 def balanced(modules: RoutedModules, found: Sequence[Group], ridge: float) -> Routing:
@@ -39,14 +59,13 @@ def balanced(modules: RoutedModules, found: Sequence[Group], ridge: float) -> Ro
         found: groups of prompts.
         ridge: shrinkage towards the stack, as for ``solved``.
     """
-    grams = {path: _gram(modules, path) for path in found[0].moments}
-    sizes = torch.stack([_error(grams, group, None) for group in found])
+    local = LocalErrors(modules, found)
     shares = torch.full((len(found),), 1 / len(found), dtype=torch.float64)
     best, least = solved(found, ridge), torch.inf
     for number in range(1, _ROUNDS + 1):
-        weights = shares / sizes
+        weights = shares / local.sizes
         routing = solved(found, ridge, (weights / weights.mean()).tolist())
-        errors = torch.stack([_error(grams, group, routing) for group in found]) / sizes
+        errors = local.of(routing)
         if float(errors.max()) < least:
             best, least = routing, float(errors.max())
         shares = shares * torch.exp(_RATE / number**0.5 * errors / errors.max())
@@ -57,15 +76,3 @@ def balanced(modules: RoutedModules, found: Sequence[Group], ridge: float) -> Ro
 def _gram(modules: RoutedModules, path: str) -> Tensor:
     up = modules.factors(path)[0].double().cpu()
     return up.T @ up
-
-
-def _error(grams: Routing, group: Group, routing: Routing | None) -> Tensor:
-    """Returns Σ tr[upᵀup·D·G·Dᵀ] over the modules, with D = R − P, or P for None."""
-    total = torch.zeros((), dtype=torch.float64)
-    for path, gram in grams.items():
-        wanted = torch.diag(group.wanted[path]).double()
-        if routing is not None:
-            matrix = routing[path].double()
-            wanted = (torch.diag(matrix) if matrix.ndim == 1 else matrix) - wanted
-        total += (gram * (wanted @ group.moments[path] @ wanted.T)).sum()
-    return total

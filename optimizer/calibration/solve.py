@@ -13,9 +13,9 @@ import torch
 from optimizer.adapters import Adapter
 from optimizer.calibration.closed_form import Group, groups, solved
 from optimizer.calibration.compositions import Composition
-from optimizer.calibration.live_model import LiveModel
+from optimizer.calibration.live.model import LiveModel
+from optimizer.calibration.live.routed_modules import Routing
 from optimizer.calibration.local_error import balanced
-from optimizer.calibration.routed_modules import Routing
 from optimizer.calibration.training import Training, train
 from optimizer.calibration.trajectories import Points, record
 from optimizer.calibration.truncation import truncated
@@ -145,6 +145,7 @@ class Solver:
         for number in range(rounds):
             progress("measuring", number + 1, rounds + 1, math.nan)
             routing = solved(groups(self._model, self._points, routing), recipe.ridge)
+        progress("measuring", rounds + 1, rounds + 1, math.nan)
         return routing
 
     def _trained(

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from optimizer.calibration.activations import Moments
-from optimizer.calibration.live_model import LiveModel
-from optimizer.calibration.routed_modules import Routing
+from optimizer.calibration.live.model import LiveModel
+from optimizer.calibration.live.routed_modules import Routing
 from optimizer.calibration.trajectories import Points, alike, batches, encoded_rows, predicted
 from optimizer.calibration.whitening import Whitening
 from optimizer.errors import TrialError

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from optimizer.calibration.compositions import Composition, stacked
-from optimizer.calibration.live_denoiser import Call, with_rows
-from optimizer.calibration.live_model import LiveModel
+from optimizer.calibration.live.denoiser import Call, with_rows
+from optimizer.calibration.live.model import LiveModel
 from optimizer.errors import TrialError
 from optimizer.rendering.prompt_encoding import length
 from optimizer.rendering.prompts import Prompt
@@ -147,9 +147,7 @@ def guided(output: Tensor, count: int, guidance: float) -> Tensor:
     if len(output) == count:
         return output
     if len(output) != 2 * count:
-        problem = (
-            f"the pipeline calls its denoiser with {len(output)} rows for {count} prompts, of which only one or two each are understood"
-        )
+        problem = f"the pipeline calls its denoiser with {len(output)} rows for {count} prompts; one or two each are understood"
         raise TrialError(problem, remedy="use a pipeline with plain classifier-free guidance")
     plain, asked = output.chunk(2)
     return plain + guidance * (asked - plain)

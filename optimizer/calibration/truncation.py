@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from optimizer.calibration.activations import Moments
-from optimizer.calibration.routed_modules import RoutedModules, Routing
+from optimizer.calibration.live.routed_modules import RoutedModules, Routing
 
 
 def truncated(modules: RoutedModules, routing: Routing, moments: Moments, rank: int) -> Routing:

@@ -69,7 +69,8 @@ class MergeOptions(_Parameters):
     )
     weights: Annotated[tuple[float, ...], MergeOption(MergePanel.SOURCES)] = Field(
         default=(),
-        description="Weight of each source, in the same order; it may be negative. By default 1/√N for each of N sources, rounded to 0.05.",
+        description="Weight of each source, in the same order; it may be negative. By default 1/√N for each of N sources, rounded to 0.05, "
+        "or 1 for solved merges.",
     )
     triggers: Annotated[tuple[str, ...], MergeOption(MergePanel.SOURCES, "WORD...")] = Field(
         default=(), description='Trigger word of each source, in the same order; "" for none. By default it is read from the file.'

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from optimizer.calibration.compositions import Composition
-from optimizer.calibration.live_model import LiveModel
+from optimizer.calibration.live.model import LiveModel
+from optimizer.calibration.live.routed_candidate import RoutedCandidate
+from optimizer.calibration.live.routed_modules import Routing
 from optimizer.calibration.prompts import calibration_prompts
-from optimizer.calibration.routed_candidate import RoutedCandidate
-from optimizer.calibration.routed_modules import Routing
 from optimizer.calibration.solve import COMPLETE, Progress, Solver, Watch
 from optimizer.errors import UsageError
 from optimizer.jobs.merge_options import MergeOptions

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
+from optimizer.adapters import Adapter
 from optimizer.errors import UsageError
+from optimizer.merging import METHODS
+from optimizer.merging.methods.solved import CHECKPOINT
 from optimizer.rendering import PromptSet
 from optimizer.rendering.memory.free import amount
 from optimizer.search.evaluation.session import Session
@@ -27,17 +33,19 @@ class Need:
         sheets: contact sheets of the trials.
         records: evaluations, journal and tables.
         export: the exported file or model, and the temporary files beside it while it is written.
+        routers: routers of solved merges.
     """
 
     pictures: int
     sheets: int
     records: int
     export: int
+    routers: int = 0
 
     @property
     def total(self) -> int:
         """Total size with a safety margin of 10 % plus a constant."""
-        return int(1.1 * (self.pictures + self.sheets + self.records + self.export)) + _SLACK
+        return int(1.1 * (self.pictures + self.sheets + self.records + self.export + self.routers)) + _SLACK
 
 
 def check_space(session: Session, prompts: PromptSet, unseen: PromptSet, directory: StudyDirectory) -> str:
@@ -72,7 +80,20 @@ def need(session: Session, prompts: PromptSet, unseen: PromptSet, directory: Stu
     trials = baselines + budget
     sheets = 0 if places.storage or keep == "none" else trials * min(_SHEET, len(prompts) * _picture(session, directory))
     pictures = (searched + confirmed) * _picture(session, directory)
-    return Need(pictures, sheets, trials * _RECORD, session.ensemble.export_bytes(session.space(budget)))
+    space = session.space(budget)
+    routers = 0 if places.storage else _routers(space.methods, session.ensemble.adapters)
+    return Need(pictures, sheets, trials * _RECORD, session.ensemble.export_bytes(space), routers)
+
+
+def _routers(methods: Sequence[str], adapters: Sequence[Adapter]) -> int:
+    """Returns the size of the routers of all methods that are solved, one a checkpoint, in bytes; a copy of one lies beside the winner."""
+    solved = [METHODS[method] for method in methods if METHODS[method].solved]
+    if not solved:
+        return 0
+    paths = {path for adapter in adapters for path in adapter.modules}
+    ranks = (sum(adapter.modules[path].rank for adapter in adapters if path in adapter.modules) for path in paths)
+    each = sum(rank**2 for rank in ranks) * torch.float32.itemsize
+    return each * (1 + sum(len(CHECKPOINT.choices) if method.reads(CHECKPOINT.name) else 1 for method in solved))
 
 
 def _picture(session: Session, directory: StudyDirectory) -> int:

@@ -9,8 +9,8 @@ import torch
 
 from optimizer.calibration.closed_form import Group, solved
 from optimizer.calibration.compositions import Composition
-from optimizer.calibration.local_error import balanced, local_errors
-from optimizer.calibration.routed_modules import RoutedModules, Routing
+from optimizer.calibration.live.routed_modules import RoutedModules, Routing
+from optimizer.calibration.local_error import LocalErrors, balanced
 from optimizer.calibration.whitening import Whitening
 
 
@@ -91,7 +91,7 @@ def test_the_local_error_is_what_the_module_writes_wrongly() -> None:
     up, z = drawn(7, 5, seed=1), drawn(200, 5, seed=2)
     wanted = torch.tensor([1.0, 1, 0, 0, 0])
     router = drawn(5, 5, seed=3).float()
-    found = local_errors(cast(RoutedModules, Modules(up)), [group(z, wanted)], {"m": router})
+    found = LocalErrors(cast(RoutedModules, Modules(up)), [group(z, wanted)]).of({"m": router})
     right, made = z * wanted @ up.T, z @ router.double().T @ up.T
     assert float(found[0]) == pytest.approx(float((made - right).square().sum() / right.square().sum()), rel=1e-6)
 
@@ -103,7 +103,7 @@ def test_the_balanced_solution_has_the_smallest_largest_error() -> None:
     parts = [group(3 * shared + drawn(80, 5, seed=7), first), group(shared + 0.3 * drawn(80, 5, seed=8), second)]
 
     def largest(routing: Routing) -> float:
-        return float(local_errors(modules, parts, routing).max())
+        return float(LocalErrors(modules, parts).of(routing).max())
 
     grid = [largest(solved(parts, 0.01, (share, 1 - share))) for share in torch.linspace(0.01, 0.99, 99).tolist()]
     assert largest(balanced(modules, parts, 0.01)) < min(0.8 * largest(solved(parts, 0.01)), 1.02 * min(grid))

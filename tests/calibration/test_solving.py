@@ -13,8 +13,8 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from optimizer.adapters import Adapter, Factors, load_adapter, save_adapter
 from optimizer.calibration.compositions import Composition
-from optimizer.calibration.live_model import LiveModel
-from optimizer.calibration.routed_modules import RoutedModules
+from optimizer.calibration.live.model import LiveModel
+from optimizer.calibration.live.routed_modules import RoutedModules
 from optimizer.calibration.solve import Enough, Solver
 from optimizer.calibration.training import Training, mean_loss, train
 from optimizer.calibration.trajectories import Points, record

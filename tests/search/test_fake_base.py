@@ -98,9 +98,8 @@ def test_the_fingerprint_knows_everything_but_the_latency(files: list[str], tmp_
     for base in ("fake:", "fake:latency=3", "fake:size=16&latency=0.1", "fake:size=8", "fake:oom=0.1"):
         session = prepare(Config.of(**options(files, tmp_path, base)), Silent())
         prompts = search_prompts(session.config, session.sources)
-        renderer = session.renderer
-        named = renderer.settings, session.embedder.name, renderer.precision
-        contexts.append(evaluation_context(session.base, prompts, *named, objectives=session.objectives))
+        drawn = session.drawing_context(prompts)
+        contexts.append(evaluation_context(drawn, session.embedder.name, objectives=session.objectives))
     assert contexts[0] == contexts[1] == contexts[2]
     assert len({str(context) for context in contexts}) == 3
     assert contexts[0]["embedder"] == "fake:"

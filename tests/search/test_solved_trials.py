@@ -12,19 +12,34 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from optimizer import Study, optimize
+from optimizer import Study, load_adapter, optimize
 from optimizer.calibration.prompts import calibration_prompts
 from optimizer.calibration.solve import Progress, Solution, Solver
 from optimizer.cli.main import execute
 from optimizer.cli.tables.verdict import print_verdict
 from optimizer.errors import TrialError
-from optimizer.merging import METHODS, Recipe
+from optimizer.merging import METHODS, Recipe, Router
 from optimizer.merging.methods.solved import CHECKPOINT, TRAIN_STEPS, TRUNCATION
 from optimizer.rendering import PromptSet, Subject, Vocabulary
+from optimizer.search.config import Config
+from optimizer.search.disk_space import need
 from optimizer.search.evaluation import confirmation
+from optimizer.search.evaluation.prompt_sets import search_prompts
+from optimizer.search.evaluation.session import prepare
 from optimizer.search.labels import COMPOSITION
-from studies import load_summary
+from optimizer.search.observer import Silent
+from studies import StudyDirectory, load_summary
 from tests.studio import Studio
+
+
+class Noting(Silent):
+    """Keeps the notes of a run."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
 
 
 @pytest.fixture(autouse=True)
@@ -94,6 +109,18 @@ def test_each_method_is_solved_once_and_the_winner_replays_without_the_base(
     assert all(torch.equal(tensor, replayed[name]) for name, tensor in written.items())
 
 
+def test_the_disk_space_of_routers_is_counted(studio: Studio, tmp_path: Path) -> None:
+    def routers(*methods: str) -> int:
+        config = Config.of(**options(studio, tmp_path / "study") | {"methods": methods})
+        session = prepare(config, Silent())
+        prompts = search_prompts(config, session.sources)
+        return need(session, prompts, prompts, StudyDirectory(tmp_path / "study")).routers
+
+    each = sum(sum(ranks) ** 2 * 4 for ranks in Router.identity([load_adapter(path) for path in studio.sources[:2]]).ranks.values())
+    assert routers("distill", "ssr") == (3 + 1 + 1) * each
+    assert routers("ties") == 0
+
+
 def test_the_composition_is_scored_and_shown(studio: Studio, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     study = optimize(**options(studio, tmp_path / "study"))
     verdict = study.summary.verdict
@@ -121,7 +148,8 @@ def test_a_resumed_study_solves_nothing_again_unless_a_router_is_damaged(studio:
     calibrations = {recipe.method: recipe.calibration for recipe in grown.values() if recipe.checkpoint == 100}
     for calibration in filter(None, calibrations.values()):
         (out / "routers" / f"{calibration}.safetensors").write_bytes(b"torn")
-    more = recipes(optimize(**options(studio, out) | {"budget": 30}))
+    more = recipes(optimize(**options(studio, out) | {"budget": 30}, observer=(observer := Noting())))
+    assert any(note.startswith("warning: a router of the study cannot be used and is solved again: ") for note in observer.notes)
     assert {"distill", "ssr"} & {*solved[2:]}
     for label in more.keys() - grown.keys():
         if more[label].calibration and more[label].checkpoint == 100:

@@ -32,32 +32,16 @@ EMPHASIS = 1
 
 
 def evaluation_context(
-    base: str,
-    prompts: PromptSet,
-    settings: RenderSettings,
-    embedder: str,
-    precision: str,
-    parts: Mapping[str, str] = NO_PARTS,
-    *,
-    objectives: Sequence[AnyObjective],
-    special: bool = False,
-    based: bool = True,
+    drawn: Mapping[str, object], embedder: str, *, objectives: Sequence[AnyObjective], based: bool = True
 ) -> dict[str, object]:
     """Returns the JSON-serializable parts of an evaluation's key.
 
     Args:
-        base: location of the base model.
-        prompts: prompts of the search.
-        settings: rendering settings.
+        drawn: inputs that the pictures of the search's prompts depend on, from ``drawing_context``.
         embedder: name of the embedder.
-        precision: numeric precision of the renderer.
-        parts: locations of the models that replace parts of the base, by part name.
         objectives: objectives that the score is made of.
-        special: whether a prompt has weights or is longer than CLIP's context. Evaluations of plain prompts keep the key of earlier
-            versions, because their rendering has not changed.
         based: whether effects are measured against the base's pictures, instead of those of the other sources.
     """
-    drawn = drawing_context(base, prompts, settings, precision, parts, special=special)
     other = {} if based else {"zero": "the other sources"}
     embedded = folder_fingerprint(Path(embedder)) if Path(embedder).is_dir() else embedder
     return {**drawn, "scorer": _scorer(objectives), "embedder": embedded, **other}
@@ -80,7 +64,8 @@ def drawing_context(
         settings: rendering settings.
         precision: numeric precision of the renderer.
         parts: locations of the models that replace parts of the base, by part name.
-        special: whether a prompt has weights or is longer than CLIP's context.
+        special: whether a prompt has weights or is longer than CLIP's context. Keys of plain prompts are those of earlier versions,
+            because their rendering has not changed.
     """
     other: dict[str, object] = {part: folder_fingerprint(Path(place)) for part, place in parts.items() if place}
     other |= {"emphasis": EMPHASIS} if special else {}

@@ -88,11 +88,12 @@ class Session:
             adapters=self.ensemble.adapters,
             subjects=[source.subject for source in self.sources],
             words=vocabulary(self.config),
-            context=self._drawing_context,
+            context=self.drawing_context,
+            note=observer.note,
             progress=observer.solving,
         )
 
-    def _drawing_context(self, prompts: PromptSet) -> dict[str, object]:
+    def drawing_context(self, prompts: PromptSet) -> dict[str, object]:
         """Returns the inputs that pictures of some prompts depend on, JSON-serializable."""
         renderer, parts = self.renderer, self.config.loading.parts()
         special = renderer.special(prompts.prompts)

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from optimizer.adapters import Adapter
 from optimizer.calibration.compositions import Composition
-from optimizer.calibration.live_model import LiveModel
+from optimizer.calibration.live.model import LiveModel
 from optimizer.calibration.prompts import calibration_prompts
 from optimizer.calibration.solve import COMPLETE, Progress, Solution, Solver
 from optimizer.calibration.trajectories import Points
@@ -20,6 +20,8 @@ from optimizer.merging import ROUTERS, Recipe, Router, read_router, solved_from
 from optimizer.merging.methods.solved import CHECKPOINT
 from optimizer.rendering import PromptSet, Renderer, Subject, Vocabulary
 from optimizer.rendering.candidates.candidate import Candidate
+from optimizer.rendering.memory.oom import Note
+from optimizer.text import one_line
 from studies import evaluation_key
 from studies.store import Store
 
@@ -64,6 +66,7 @@ class StudyRouters:
         words: words to compose the prompts of.
         context: returns the inputs that pictures of some prompts depend on, JSON-serializable.
         progress: called as a solver works; an exception that it raises stops it.
+        note: receives a message if a router has to be solved again.
     """
 
     store: Store
@@ -73,6 +76,7 @@ class StudyRouters:
     words: Vocabulary
     context: Callable[[PromptSet], Mapping[str, object]]
     progress: Progress
+    note: Note
     _loaded: dict[str, Router] = field(default_factory=dict, init=False)
     _points: dict[int, Points] = field(default_factory=dict, init=False)
     _failed: dict[str, str] = field(default_factory=dict, init=False)
@@ -121,8 +125,8 @@ class StudyRouters:
             entry = _Entry.model_validate_json(data) if data else None
             if entry and checkpoint in entry.routers and self.router(entry.routers[checkpoint]):
                 return entry
-        except (ValidationError, RecipeError):  # damaged: solved again, and written again
-            pass
+        except (ValidationError, RecipeError) as error:
+            self.note(f"warning: a router of the study cannot be used and is solved again: {one_line(error)}")
         return None
 
     def _solved(self, key: str, recipe: Recipe, prompts: PromptSet) -> _Entry:

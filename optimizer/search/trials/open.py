@@ -46,18 +46,8 @@ def open_ledger(
         UsageError: a prompt is longer than the base model accepts.
     """
     config = session.config
-    renderer = session.renderer
-    context = evaluation_context(
-        session.base,
-        prompts,
-        renderer.settings,
-        session.embedder.name,
-        renderer.precision,
-        config.loading.parts(),
-        objectives=session.objectives,
-        special=renderer.special(prompts.prompts),
-        based=session.ensemble.based,
-    )
+    drawn = session.drawing_context(prompts)
+    context = evaluation_context(drawn, session.embedder.name, objectives=session.objectives, based=session.ensemble.based)
     shared, store = open_shared(config.places, directory, create=not joining), open_store_of(config.places, directory)
     try:
         retry = RetryPolicy(observer)

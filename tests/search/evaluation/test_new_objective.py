@@ -194,5 +194,5 @@ def test_the_standard_table_has_the_key_of_its_version(options: dict[str, Any], 
 
 
 def context_of(session: Session, objectives: tuple[AnyObjective, ...]) -> dict[str, object]:
-    renderer, prompts = session.renderer, search_prompts(session.config, session.sources)
-    return evaluation_context(session.base, prompts, renderer.settings, session.embedder.name, renderer.precision, objectives=objectives)
+    drawn = session.drawing_context(search_prompts(session.config, session.sources))
+    return evaluation_context(drawn, session.embedder.name, objectives=objectives)

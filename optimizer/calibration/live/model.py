@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from optimizer.adapters import Adapter, live_modules
 from optimizer.calibration.compositions import ComposedCandidate, Composition, Watch
-from optimizer.calibration.live_denoiser import LiveDenoiser
-from optimizer.calibration.routed_modules import RoutedModules, Routing
+from optimizer.calibration.live.denoiser import LiveDenoiser
+from optimizer.calibration.live.routed_modules import RoutedModules, Routing
 from optimizer.rendering.pipeline_class import models_of, pipeline_class_of
 from optimizer.rendering.prompts import Prompt, Subject
 from optimizer.rendering.renderer import Renderer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from optimizer.calibration.routed_modules import RoutedModules, Routing
+from optimizer.calibration.live.routed_modules import RoutedModules, Routing
 from optimizer.rendering.candidates.candidate import LiveCandidate
 from optimizer.rendering.prompts import Prompt
 from optimizer.rendering.text.states import EncodedPrompts

@@ -1,0 +1,1 @@
+"""The loaded base as solvers use it: branches of all sources beside its modules, its denoiser as a function, merges drawn by branches."""
