@@ -17,7 +17,7 @@ from benchmarks.solving.contestants import Bench
 from benchmarks.solving.measuring import measured
 from benchmarks.solving.rows import Row
 from optimizer.calibration.closed_form import groups, solved
-from optimizer.calibration.compositions import Composition
+from optimizer.calibration.compositions import Composition, Mode
 from optimizer.calibration.live.routed_modules import Routing
 from optimizer.calibration.prompts import JOINT, OWN
 from optimizer.calibration.training import Training, mean_loss, train
@@ -30,7 +30,7 @@ class Variant:
     """What is changed against the defaults.
 
     Attributes:
-        composition: fields of the teacher.
+        mode: how the teacher combines the sources.
         gain: gain of every source in the teacher.
         own, joint: numbers of prompts.
         every: one in so many steps of a trajectory is used.
@@ -40,7 +40,7 @@ class Variant:
         teacher_only: whether the composition itself is drawn, and nothing is solved.
     """
 
-    composition: Mapping[str, Any] = field(default_factory=dict)
+    mode: Mode = "local"
     gain: float = 1.0
     own: int = OWN
     joint: int = JOINT
@@ -56,8 +56,9 @@ _HELD_OUT, _HELD_OUT_PROMPTS = 90_000, 6
 
 VARIANTS: dict[str, Variant] = {
     "default": Variant(),
-    "teacher: average": Variant({"mode": "average"}),
-    "teacher: switch": Variant({"mode": "switch"}),
+    "teacher: sum": Variant("sum"),
+    "teacher: average": Variant("average"),
+    "teacher: switch": Variant("switch"),
     "teacher: gain 1.2": Variant(gain=1.2),
     "prompts: 16 and 24": Variant(own=16, joint=24),
     "prompts: 64 and 32": Variant(own=64, joint=32),
@@ -69,9 +70,10 @@ VARIANTS: dict[str, Variant] = {
     "rank 16": Variant(rank=16),
     "twice as long": Variant(training={"steps": 2 * STEPS}),
     "rate 0.003": Variant(training={"rate": 0.003}),
-    "composition, gain 1": Variant(teacher_only=True),
+    "composition": Variant(teacher_only=True),
+    "composition, sum": Variant("sum", teacher_only=True),
     "composition, gain 1.2": Variant(gain=1.2, teacher_only=True),
-    "composition, switch": Variant({"mode": "switch"}, teacher_only=True),
+    "composition, switch": Variant("switch", teacher_only=True),
 }
 """Name → variant, as the tables call them."""
 
@@ -92,7 +94,7 @@ def run_ablation(bench: Bench, seed: int, names: Sequence[str]) -> None:
 
 def _held_out(bench: Bench, seed: int) -> Points:
     count = _HELD_OUT_PROMPTS
-    return record(bench.live, Composition((1.0,) * len(bench.group)), bench.calibration(_HELD_OUT + seed, count, count).prompts)
+    return record(bench.live, Composition.teacher(len(bench.group)), bench.calibration(_HELD_OUT + seed, count, count).prompts)
 
 
 def _errors(bench: Bench, points: Points, routing: Routing) -> dict[str, float]:
@@ -106,7 +108,7 @@ def _errors(bench: Bench, points: Points, routing: Routing) -> dict[str, float]:
 
 
 def _run(bench: Bench, seed: int, method: str, variant: Variant, held_out: Points) -> Row:
-    teacher = Composition((variant.gain,) * len(bench.group), **variant.composition)
+    teacher = Composition((variant.gain,) * len(bench.group), variant.mode)
     if variant.teacher_only:
         row = Row(bench.group, method, seed, bench.each)
         bench.rows.record(row, bench.draw(bench.live.composed(teacher), seed))

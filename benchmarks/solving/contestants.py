@@ -112,7 +112,7 @@ class Bench:
         if method.startswith(ALONE):
             return _Made(self.adapters[self.group.index(method.removeprefix(ALONE))])
         if method == "composition":
-            return _Made(self.live.composed(Composition((1.0,) * count)))
+            return _Made(self.live.composed(Composition.teacher(count)))
         if method in METHODS and METHODS[method].solved:
             found = solved_by(method, self, seed)
             router = found.routers[found.last]

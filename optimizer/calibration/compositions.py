@@ -14,6 +14,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from optimizer.calibration.live.denoiser import Call, Forward, LiveDenoiser
 from optimizer.calibration.live.routed_modules import RoutedModules
@@ -21,7 +22,7 @@ from optimizer.rendering.candidates.candidate import LiveCandidate
 from optimizer.rendering.prompts import Prompt
 from optimizer.rendering.text.states import EncodedPrompts, TextStates
 
-Mode = Literal["sum", "average", "switch"]
+Mode = Literal["sum", "local", "average", "switch"]
 
 Watch = Callable[[Sequence[int], int, Call, Tensor], None]
 """Called after each call of the denoiser with the positions of the prompts, the number of the step, the call and its combined output."""
@@ -33,14 +34,19 @@ class Composition:
 
     Attributes:
         gains: gain of each source, ≥ 0.
-        mode: ``sum`` adds what all sources change; ``average`` divides it by their number (LoRA Composite); ``switch`` lets one source
-            after the other draw a step (LoRA Switch, arXiv 2402.16843).
+        mode: ``sum`` adds what all sources change; ``local`` does so with the shares of ``local_shares``; ``average`` divides it by
+            their number (LoRA Composite); ``switch`` lets one source after the other draw a step (LoRA Switch, arXiv 2402.16843).
         windows: first and last share of the steps, in [0, 1], in which each source draws; empty for all steps.
     """
 
     gains: tuple[float, ...]
     mode: Mode = "sum"
     windows: tuple[tuple[float, float], ...] = ()
+
+    @classmethod
+    def teacher(cls, count: int) -> Composition:
+        """Returns the composition of some number of sources that merges are solved on."""
+        return cls((1.0,) * count, "local")
 
     def weights(self, asked: Tensor, step: int, steps: int) -> Tensor:
         """Returns the factor on what each source changes, (n, K).
@@ -113,15 +119,17 @@ class ComposedCandidate(LiveCandidate):
         weights = self._composition.weights(self._asked[list(self._rows)], self._step, self._steps())
         weights = weights.repeat(len(call.sample) // len(weights), 1).to(call.sample.device, torch.float32)
         base = forward(call)
-        combined = base.float()
+        added = base.new_zeros(len(weights.T), *base.shape, dtype=torch.float32)
         for source, own in enumerate(weights.T):
             rows = own.nonzero()[:, 0]
             if len(rows):
                 with self._modules.at(self._modules.alone(source)):
                     output = forward(self._with_texts(call, source).rows(rows))
-                factor = own[rows].reshape(-1, *[1] * (base.ndim - 1))
-                combined = combined.index_add(0, rows, factor * (output.float() - base[rows].float()))
-        combined = combined.to(base.dtype)
+                added[source, rows] = output.float() - base[rows].float()
+        factors = weights.T.reshape(*weights.T.shape, *[1] * (base.ndim - 1))
+        if self._composition.mode == "local":
+            factors = factors * local_shares(added, weights.T > 0, len(self._rows))
+        combined = (base.float() + (factors * added).sum(dim=0)).to(base.dtype)
         if self._watch:
             self._watch(self._rows, self._step, call, combined)
         self._step += 1
@@ -135,6 +143,30 @@ class ComposedCandidate(LiveCandidate):
         more = len(call.sample) // len(asked) - 1  # sets of rows beside one; perturbed-attention guidance has two
         rows = [blanks[i] for i in self._rows] + asked * more if more else asked
         return self._denoiser.with_texts(call, stacked(rows))
+
+
+def local_shares(added: Tensor, acting: Tensor, pictures: int) -> Tensor:
+    """Returns the share of what each source adds that counts at each place, (K, rows, …) with one channel, in [0, 1].
+
+    Where one source acts strongly, the others stand back: there they do not know what is drawn, and would draw over it. With sₖ the
+    square of what source k adds, averaged over its neighbourhood, over its mean in the picture, the share is min(1, n · sₖ² / Σ sⱼ²) for
+    n sources that act.
+
+    Args:
+        added: what each source adds, (K, rows, channels, height, width) or (K, rows, tokens, channels).
+        acting: whether a source acts in a row, bool, (K, rows).
+        pictures: number of pictures; with classifier-free guidance each has two rows, the negative ones first, which have equal shares.
+    """
+    plane = added.ndim == 5
+    repeats = added.shape[1] // pictures
+    squares = added.square().mean(dim=2 if plane else -1, keepdim=True).unflatten(1, (repeats, pictures)).mean(dim=1)
+    if plane:
+        squares = F.avg_pool2d(squares.flatten(0, 1), 3, 1, 1, count_include_pad=False).unflatten(0, squares.shape[:2])
+    act = acting[:, :pictures].reshape(-1, pictures, *[1] * (squares.ndim - 2))
+    means = squares.flatten(2).mean(dim=2).reshape(act.shape).clamp(min=1e-12)
+    strengths = act * (squares / means).square()
+    shares = (act.sum(dim=0) * strengths / strengths.sum(dim=0).clamp(min=1e-12)).clamp(max=1)
+    return shares.repeat(1, repeats, *[1] * (squares.ndim - 2))
 
 
 def stacked(states: Sequence[TextStates]) -> TextStates:

@@ -125,7 +125,7 @@ class Solver:
     def _draw(self, progress: Progress) -> None:
         """Draws the trajectories of the composition of all sources, unless that was done before."""
         if self.points is None:
-            teacher, count = Composition((1.0,) * len(self._adapters)), len(self._prompts)
+            teacher, count = Composition.teacher(len(self._adapters)), len(self._prompts)
             self.points = record(self._model, teacher, self._prompts.prompts, lambda done: progress("drawing", done, count, math.nan))
 
     @cached_property

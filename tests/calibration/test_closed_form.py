@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from optimizer.calibration.closed_form import Group, solved
-from optimizer.calibration.compositions import Composition
+from optimizer.calibration.compositions import Composition, local_shares
 from optimizer.calibration.live.routed_modules import RoutedModules, Routing
 from optimizer.calibration.local_error import LocalErrors, balanced
 from optimizer.calibration.whitening import Whitening
@@ -107,3 +107,28 @@ def test_the_balanced_solution_has_the_smallest_largest_error() -> None:
 
     grid = [largest(solved(parts, 0.01, (share, 1 - share))) for share in torch.linspace(0.01, 0.99, 99).tolist()]
     assert largest(balanced(modules, parts, 0.01)) < min(0.8 * largest(solved(parts, 0.01)), 1.02 * min(grid))
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 6), (24, 2)], ids=["channels, height, width", "tokens, channels"])
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_a_source_stands_back_where_another_acts(shape: tuple[int, ...], repeats: int) -> None:
+    added = torch.full((2, 3 * repeats, *shape), 1e-3)
+    first, last = (added[..., :2], added[..., 4:]) if len(shape) == 3 else (added[:, :, :8], added[:, :, 16:])
+    first[0], last[1] = 1.0, 1.0
+    both = torch.ones(2, 3 * repeats, dtype=torch.bool)
+    both[1, 2::3] = False  # the third picture asks for the first source alone
+    shares = local_shares(added, both, 3)
+    assert shares.shape == (2, 3 * repeats, *((1, 4, 6) if len(shape) == 3 else (24, 1)))
+    left, right = (shares[..., :1], shares[..., 5:]) if len(shape) == 3 else (shares[:, :, :8], shares[:, :, 16:])
+    together, alone = [0, 1], 2
+    assert torch.allclose(left[0, together], torch.ones(()))
+    assert torch.allclose(right[1, together], torch.ones(()))
+    assert float(right[0, together].max()) < 0.01
+    assert float(left[1, together].max()) < 0.01
+    assert torch.allclose(shares[0, alone], torch.ones(()))
+    assert not shares[1, alone].any()
+
+
+def test_sources_that_act_alike_all_count_in_full() -> None:
+    added = drawn(1, 2, 4, 8, 8, seed=5).float().expand(3, -1, -1, -1, -1)
+    assert torch.allclose(local_shares(added, torch.ones(3, 2, dtype=torch.bool), 2), torch.ones(()))
