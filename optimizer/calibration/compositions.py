@@ -159,13 +159,14 @@ def local_shares(added: Tensor, acting: Tensor, pictures: int) -> Tensor:
     """
     plane = added.ndim == 5
     repeats = added.shape[1] // pictures
-    squares = added.square().mean(dim=2 if plane else -1, keepdim=True).unflatten(1, (repeats, pictures)).mean(dim=1)
+    squares = added.square().mean(dim=2 if plane else -1, keepdim=True)
+    squares = squares.reshape(len(added), repeats, pictures, *squares.shape[2:]).mean(dim=1)
     if plane:
-        squares = F.avg_pool2d(squares.flatten(0, 1), 3, 1, 1, count_include_pad=False).unflatten(0, squares.shape[:2])
+        squares = F.avg_pool2d(squares.flatten(0, 1), 3, 1, 1, count_include_pad=False).reshape(squares.shape)
     act = acting[:, :pictures].reshape(-1, pictures, *[1] * (squares.ndim - 2))
     means = squares.flatten(2).mean(dim=2).reshape(act.shape).clamp(min=1e-12)
     strengths = act * (squares / means).square()
-    shares = (act.sum(dim=0) * strengths / strengths.sum(dim=0).clamp(min=1e-12)).clamp(max=1)
+    shares: Tensor = (act.sum(dim=0) * strengths / strengths.sum(dim=0).clamp(min=1e-12)).clamp(max=1)
     return shares.repeat(1, repeats, *[1] * (squares.ndim - 2))
 
 
