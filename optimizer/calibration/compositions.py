@@ -1,8 +1,9 @@
 """Compositions: drawing with several sources at once by combining the model's outputs at every step.
 
-v = v_base + Σ gₖ · (vₖ − v_base), where vₖ is the output with source k alone (Composable Diffusion, arXiv 2206.01714, with LoRAs in place
-of prompts; LoRA Composite, arXiv 2402.16843). The sources share no weight, so they do not disturb each other there; no file can hold it. It
-shows what a merge should draw. Guidance is linear in the outputs, so combining them before guidance equals combining guided outputs.
+v = v_base + Σ gₖ · aₖ · (vₖ − v_base), where vₖ is the output with source k alone (Composable Diffusion, arXiv 2206.01714, with LoRAs in
+place of prompts; LoRA Composite, arXiv 2402.16843), and aₖ is 1, or the share of source k at each place, so that sources do not draw over
+each other. The sources share no weight; no file can hold it. It shows what a merge should draw. Guidance is linear in the outputs, so
+combining them before guidance equals combining guided outputs.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ def _preview(model: LiveModel, prompts: PromptSet, file: Path) -> Watch:
 
     def write(step: int, routing: Routing) -> None:
         if not above:
-            above.append(model.renderer.render(shown, model.composed(Composition((1.0,) * len(model.subjects)))))
+            above.append(model.renderer.render(shown, model.composed(Composition.teacher(len(model.subjects)))))
         below = model.renderer.render(shown, RoutedCandidate(model.modules, routing))
         with replacing(file) as temporary:
             sheet(torch.cat([*above, below]), columns=len(shown)).save(temporary, "PNG")

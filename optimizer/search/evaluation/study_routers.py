@@ -26,7 +26,7 @@ from studies import evaluation_key
 from studies.store import Store
 
 # Increase whenever the same inputs are solved to another router.
-SOLVER = 1
+SOLVER = 2
 _CHECKPOINTS = tuple(int(percentage) for percentage in CHECKPOINT.choices)
 
 
@@ -83,7 +83,7 @@ class StudyRouters:
 
     def composition(self) -> Candidate:
         """Returns the composition of all sources; its branches hold memory of the device as long as it is kept."""
-        return self._live_model().composed(Composition((1.0,) * len(self.adapters)))
+        return self._live_model().composed(Composition.teacher(len(self.adapters)))
 
     def _live_model(self) -> LiveModel:
         return LiveModel.of(self.renderer, self.adapters, self.subjects)
