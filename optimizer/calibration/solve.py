@@ -13,6 +13,8 @@ import torch
 from optimizer.adapters import Adapter
 from optimizer.calibration.closed_form import Group, groups, solved
 from optimizer.calibration.compositions import Composition
+from optimizer.calibration.demand import SolvingDemand, describe_solving
+from optimizer.calibration.gradient_fallback import GradientFallback
 from optimizer.calibration.live.model import LiveModel
 from optimizer.calibration.live.routed_modules import Routing
 from optimizer.calibration.local_error import balanced
@@ -78,14 +80,24 @@ class Solver:
         adapters: sources, as they were read from their files.
         prompts: own and joint prompts to solve on; none that the merge will be judged by.
         points: points of the prompts' trajectories, as another solver has drawn them; None draws them when they are needed.
+        fallback: how gradients fit into memory, as another solver has found out; its ``note`` receives one line about the memory that
+            each solution needs, and one for each step that memory enforces. None says nothing.
 
     Attributes:
         points: points of the prompts' trajectories; None before they are drawn.
     """
 
-    def __init__(self, model: LiveModel, adapters: Sequence[Adapter], prompts: PromptSet, points: Points | None = None) -> None:
+    def __init__(
+        self,
+        model: LiveModel,
+        adapters: Sequence[Adapter],
+        prompts: PromptSet,
+        points: Points | None = None,
+        fallback: GradientFallback | None = None,
+    ) -> None:
         self._model, self._adapters, self._prompts = model, adapters, prompts
         self.points = points
+        self._fallback = fallback or GradientFallback(lambda line: None)
 
     def solve(
         self, recipe: Recipe, checkpoints: Sequence[int] = (), progress: Progress = lambda *_: None, watch: Watch = lambda *_: None
@@ -107,6 +119,8 @@ class Solver:
             names = ", ".join(name for name, method in METHODS.items() if method.solved)
             problem = f"the method {recipe.method!r} is not solved on the live model"
             raise RecipeError(problem, where="recipe: method", remedy=f"choose from {names}")
+        demand = SolvingDemand.of(self._model, recipe, self._prompts, self.points)
+        self._fallback.note(describe_solving(demand, recipe, self._model.renderer.device, self._fallback))
         self._draw(progress)
         if recipe.method in _RATES:
             found = dict(self._trained(recipe, sorted({recipe.checkpoint, *checkpoints}), progress, watch))
@@ -160,7 +174,7 @@ class Solver:
         last = _first_step(wanted[-1], plan.steps)
         reached = 0
         latest: tuple[Routing, float] = start, math.nan
-        for step in train(self._model, self._points, start, moments, plan):
+        for step in train(self._model, self._points, start, moments, plan, self._fallback):
             percentage = COMPLETE * step.number // plan.steps
             if percentage > reached:
                 reached, latest = percentage, (step.routing(), step.loss)

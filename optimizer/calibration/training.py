@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from optimizer.calibration.activations import Moments
+from optimizer.calibration.gradient_fallback import GradientFallback
 from optimizer.calibration.live.model import LiveModel
 from optimizer.calibration.live.routed_modules import Routing
 from optimizer.calibration.trajectories import Points, alike, batches, encoded_rows, predicted
@@ -19,6 +20,9 @@ from optimizer.rendering.memory.oom import attempt
 _CLIP = 1.0
 _SMOOTHING = 0.9
 _STEP_DOWN = 16.0
+
+BATCH = 16
+"""Number of points of a training step."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class Training:
 
     steps: int
     rate: float = 0.01
-    batch: int = 16
+    batch: int = BATCH
     diagonal: bool = False
     texts: bool = True
     seed: int = 0
@@ -61,10 +65,10 @@ class Step:
         return self.student.detached()
 
 
-def train(model: LiveModel, points: Points, start: Routing, moments: Moments, training: Training) -> Iterator[Step]:
+def train(
+    model: LiveModel, points: Points, start: Routing, moments: Moments, training: Training, fallback: GradientFallback | None = None
+) -> Iterator[Step]:
     """Trains routers until the student's guided outputs equal the teacher's at the points of its trajectories.
-
-    Out of memory, the batch is computed in smaller parts, then with gradient checkpointing; the result is the same but for rounding.
 
     Args:
         model: live model.
@@ -72,6 +76,7 @@ def train(model: LiveModel, points: Points, start: Routing, moments: Moments, tr
         start: matrices to start from, for every module.
         moments: second moments of z, which precondition the training.
         training: how long and how fast.
+        fallback: how gradients fit into memory, as earlier trainings on the model have found out, and what to do when they do not.
 
     Yields:
         The state after every step.
@@ -83,7 +88,7 @@ def train(model: LiveModel, points: Points, start: Routing, moments: Moments, tr
     optimiser = torch.optim.Adam(student.trained.values(), lr=training.rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, training.rate, total_steps=training.steps)
     generator = torch.Generator().manual_seed(training.seed)
-    gradients = _Gradients(model, points, student)
+    gradients = _Gradients(model, points, student, fallback or GradientFallback(lambda line: None))
     smooth = 0.0
     try:
         for number in range(1, training.steps + 1):
@@ -131,23 +136,24 @@ class _Student:
 class _Gradients:
     """Accumulates the gradients of a batch, in parts that fit into memory."""
 
-    def __init__(self, model: LiveModel, points: Points, student: _Student) -> None:
-        self._model, self._points, self._student = model, points, student
-        self._part, self._checkpointed = 0, False
+    def __init__(self, model: LiveModel, points: Points, student: _Student, fallback: GradientFallback) -> None:
+        self._model, self._points, self._student, self._fallback = model, points, student, fallback
+        fallback.begin(model)
         # Gradients of a mean over a picture's latents are below what fp16 can hold: they are computed of the sum, and divided afterwards.
         self._scale = float(points.target[0].numel()) if model.renderer.dtype == torch.float16 else 1.0
         self._encoded = None if student.texts else model.encoded_by(student.routing(), points.prompts)
 
     def accumulate(self, rows: Tensor) -> float:
         """Adds the gradient of the mean loss over some points, and returns the loss."""
-        self._part = self._part or len(rows)
+        self._fallback.part = self._fallback.part or len(rows)
         while (loss := attempt(self._whole, rows)) is None or self._overflowed():
             for inner in self._student.trained.values():
                 inner.grad = None
             if loss is None:
-                self._relieve()
+                self._fallback.relieve(self._model, texts=self._student.texts)
             else:
                 self._scale = max(1.0, self._scale / _STEP_DOWN)
+        self._fallback.fitted = True
         for inner in self._student.trained.values():
             if inner.grad is not None:
                 inner.grad /= self._scale
@@ -160,25 +166,8 @@ class _Gradients:
         gradients = [inner.grad for inner in self._student.trained.values() if inner.grad is not None]
         return self._scale > 1 and not all(bool(gradient.isfinite().all()) for gradient in gradients)
 
-    def _relieve(self) -> None:
-        """Makes the next attempt need less memory.
-
-        Raises:
-            TrialError: memory does not suffice for a single point with gradient checkpointing.
-        """
-        if self._part > 1:
-            self._part //= 2
-        elif not self._checkpointed:
-            self._model.denoiser.save_memory()
-            self._checkpointed = True
-        else:
-            raise TrialError(
-                "out of memory with one point at a time and gradient checkpointing",
-                remedy="end other programs that need memory, lower the resolution, or quantise the base",
-            )
-
     def _whole(self, rows: Tensor) -> float:
-        return sum((self._some(part, len(rows)) for part in torch.split(rows, self._part)), 0.0)
+        return sum((self._some(part, len(rows)) for part in torch.split(rows, self._fallback.part)), 0.0)
 
     def _some(self, rows: Tensor, count: int) -> float:
         model, points = self._model, self._points

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from optimizer.calibration.compositions import Composition
+from optimizer.calibration.gradient_fallback import GradientFallback
 from optimizer.calibration.live.model import LiveModel
 from optimizer.calibration.live.routed_candidate import RoutedCandidate
 from optimizer.calibration.live.routed_modules import Routing
@@ -19,6 +20,7 @@ from optimizer.jobs.merge_options import MergeOptions
 from optimizer.jobs.merge_plan import MergePlan
 from optimizer.rendering import GENERAL, Loading, PromptSet, Renderer, RenderSettings, Vocabulary, load_renderer
 from optimizer.rendering.fake_spec import is_fake
+from optimizer.rendering.memory.oom import Note
 from optimizer.search.evaluation.prompt_sets import read_words
 from optimizer.search.images.contact_sheets import sheet
 from studies.atomic import replacing, write_bytes
@@ -46,7 +48,7 @@ class SolvedMerge:
     stopped: bool
 
 
-def solved_merge(job: MergePlan, options: MergeOptions, progress: Progress) -> SolvedMerge:
+def solved_merge(job: MergePlan, options: MergeOptions, progress: Progress, note: Note) -> SolvedMerge:
     """Loads the base, solves the router of a recipe, and returns the plan of the merge that applies it.
 
     The recipe then names its router, and needs neither the base nor a GPU to be replayed.
@@ -55,6 +57,7 @@ def solved_merge(job: MergePlan, options: MergeOptions, progress: Progress) -> S
         job: plan of the merge, whose recipe has no calibration yet.
         options: command line options, with the base model and the words of the prompts.
         progress: called as the work goes on. An exception that it raises stops it; ``Enough`` ends the training early.
+        note: called with one line about the memory that solving needs, and with one for each step that memory enforces.
 
     Raises:
         UsageError: no base model is given.
@@ -67,10 +70,10 @@ def solved_merge(job: MergePlan, options: MergeOptions, progress: Progress) -> S
         problem = f"{method} solves the merge on the base model, and none is given"
         raise UsageError(problem, where="--base", remedy="name the diffusers folder or the file that the sources were trained on")
     words = _words(options, demo=demo)
-    model = LiveModel.of(_renderer(job, options, demo=demo), job.adapters, [source.subject for source in job.sources])
+    model = LiveModel.of(_renderer(job, options, note, demo=demo), job.adapters, [source.subject for source in job.sources])
     prompts = calibration_prompts(model.subjects, words, recipe.seed)
     watch = _preview(model, prompts, options.preview) if options.preview else lambda *_: None
-    found = Solver(model, job.adapters, prompts).solve(recipe, progress=progress, watch=watch)
+    found = Solver(model, job.adapters, prompts, fallback=GradientFallback(note)).solve(recipe, progress=progress, watch=watch)
     router, reached = found.routers[found.last], {}
     if stopped := found.last < (recipe.checkpoint if recipe.method_record.reads("checkpoint") else COMPLETE):
         reached = {"checkpoint": found.last}
@@ -104,9 +107,9 @@ def _words(options: MergeOptions, *, demo: bool) -> Vocabulary:
     return read_words(demo_words()) if demo else GENERAL
 
 
-def _renderer(job: MergePlan, options: MergeOptions, *, demo: bool) -> Renderer:
+def _renderer(job: MergePlan, options: MergeOptions, note: Note, *, demo: bool) -> Renderer:
     settings = RenderSettings(STEPS, GUIDANCE, batch=16) if demo else RenderSettings()
     base = options.base or str(demo_base())
-    renderer = load_renderer(base, settings, Loading(device=options.device), adapters=job.adapters)
+    renderer = load_renderer(base, settings, Loading(device=options.device), note=note, adapters=job.adapters)
     assert isinstance(renderer, Renderer)
     return renderer

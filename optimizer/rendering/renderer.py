@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from copy import copy
@@ -23,7 +24,7 @@ from optimizer.rendering.memory.placement import Placement
 from optimizer.rendering.pipeline_class import check_family, check_settings, drawing_of, models_of, pipeline_class_of
 from optimizer.rendering.prompt_encoding import any_special, encode_texts, length, pad_states
 from optimizer.rendering.prompts import Prompt
-from optimizer.rendering.schedulers import scheduler_named
+from optimizer.rendering.schedulers import denoiser_calls, scheduler_named
 from optimizer.rendering.settings import RenderSettings
 from optimizer.rendering.text.states import EncodedPrompts, TextStates
 
@@ -94,6 +95,24 @@ class Renderer:
     def plan(self) -> str:
         """One-line description of the memory placement of the base's models; empty if it was not planned."""
         return self._placement.plan
+
+    @property
+    def offloaded(self) -> bool:
+        """Whether models that are idle are stored in the computer's memory."""
+        return self._fallback.offloaded
+
+    def offload_idle(self, keep: Sequence[str] = ()) -> bool:
+        """Stores models that are idle in the computer's memory from now on, as drawing does after it ran out of memory.
+
+        It must be called outside inference mode.
+
+        Args:
+            keep: names of components that stay on the device, because something reads them after they have computed.
+
+        Returns:
+            Whether models were moved: False if that was done before, or if the device is not a GPU or the model is compiled.
+        """
+        return self._fallback.offload_idle(keep)
 
     def fit_adapter(self, adapter: Adapter) -> Adapter:
         """Returns the adapter in the shapes of the base's weights; raises BaseModelError for another family or other shapes."""
@@ -213,6 +232,17 @@ class Renderer:
         _, height, width = self._latent
         factor: int = self.pipeline.vae_scale_factor
         return height * factor, width * factor
+
+    @property
+    def latent_size(self) -> int:
+        """Number of values of one image's latents."""
+        return math.prod(self._latent)
+
+    @property
+    def calls(self) -> int:
+        """Number of calls of the denoiser while an image is drawn."""
+        assert self.settings.steps is not None
+        return denoiser_calls(self.pipeline.scheduler, self.settings.steps)
 
     def _skipped_layers(self) -> int | None:
         """Returns the number of CLIP layers that diffusers skips in addition to its default; None for the default."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import diffusers
@@ -43,3 +44,11 @@ def scheduler_named(name: str, present: Any, family: str) -> Any:
         problem = f"{name} cannot take the place of {type(present).__name__}, which {family} draws with"
         raise UsageError(problem, where="--scheduler", remedy="leave it out")
     return chosen.from_config(present.config, **changes)
+
+
+def denoiser_calls(scheduler: Any, steps: int) -> int:
+    """Returns how often a scheduler has the denoiser called in a number of steps: some do so twice a step, or once more at the start."""
+    timed = deepcopy(scheduler)
+    shift = {"mu": 1.0} if timed.config.get("use_dynamic_shifting") else {}  # required then, and without effect on the number
+    timed.set_timesteps(steps, **shift)
+    return len(timed.timesteps)

@@ -48,7 +48,10 @@ def test_a_solved_merge_is_written_and_replayed_without_the_base(
         above, below = (np.asarray(picture.crop((0, top, picture.width, top + picture.height // 2))) for top in (0, picture.height // 2))
     assert above.std() > 1
     assert np.abs(above.astype(int) - below.astype(int)).mean() > 0.1
-    facts = json.loads(capsys.readouterr().out)
+    told = capsys.readouterr()
+    assert "solving distill holds beside drawing: " in told.err
+    assert "trajectories (6 points) in the computer's memory; gradients of 16 points at once" in told.err
+    facts = json.loads(told.out)
     assert (facts["solved"], facts["prompts"]) == ("distill", 3)
     assert facts["loss"] > 0
     recipe = str(out.with_suffix(".yaml"))
@@ -61,8 +64,8 @@ def test_a_solved_merge_is_written_and_replayed_without_the_base(
     assert anew.read_bytes() == out.read_bytes()
     capsys.readouterr()
     assert execute(["merge", recipe, "--train-steps", "3"]) == 2
-    told = " ".join(capsys.readouterr().err.split())
-    assert "--train-steps: the recipe's router was solved with 2, not 3 — add --resolve and --base to solve it again" in told
+    refused = " ".join(capsys.readouterr().err.split())
+    assert "--train-steps: the recipe's router was solved with 2, not 3 — add --resolve and --base to solve it again" in refused
     assert execute(["merge", recipe, "--weights", "1", "0.5", "--out", str(tmp_path / "lighter.safetensors")]) == 0
     assert (tmp_path / "lighter.safetensors").read_bytes() != out.read_bytes()
 

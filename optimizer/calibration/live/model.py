@@ -88,6 +88,16 @@ class LiveModel:
             for parameter in trained:
                 parameter.requires_grad_(True)
 
+    def offload_idle(self, *, texts: bool) -> bool:
+        """Moves models that a training step does not need to the computer's memory; returns False if that is not possible or was done.
+
+        The autoencoder never is needed; the text encoders are only if gradients pass through them, since texts are encoded once otherwise.
+
+        Args:
+            texts: whether gradients pass through the text encoders.
+        """
+        return self.renderer.offload_idle([name for name in models_of(self.renderer.pipeline) if texts and name.startswith("text_encoder")])
+
     def _differentiated(self) -> Iterator[nn.Module]:
         """Yields denoiser and text encoders; an autoencoder that was drawn with in another dtype cannot be asked for gradients again."""
         yield self.denoiser.model

@@ -106,7 +106,7 @@ def _solved(job: MergePlan, options: MergeOptions, errors: Console) -> SolvedMer
         from optimizer.jobs.solved_merge import solved_merge
     with solving_bar(errors) as progress:
         try:
-            return solved_merge(job, options, progress)
+            return solved_merge(job, options, progress, lambda line: errors.print(line, soft_wrap=True, markup=False))
         except Enough:  # before there was anything to keep
             raise KeyboardInterrupt from None
 

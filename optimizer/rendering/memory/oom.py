@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import torch
@@ -101,6 +101,24 @@ class MemoryFallback:
             )
         self._note(f"out of memory {self._where()}: going on with {_WAITING[following]} in the computer's memory, which is slower")
         self._settle_in(following)
+
+    def offload_idle(self, keep: Sequence[str] = ()) -> bool:
+        """Offloads idle models without having run out of memory here; returns False if models are offloaded already or cannot be.
+
+        It must be called with the base's weights restored and outside inference mode.
+
+        Args:
+            keep: components that stay on the device.
+        """
+        if self.offloaded or not self._can_offload():
+            return False
+        pipeline = self._pipeline
+        order: str = pipeline.model_cpu_offload_seq
+        # diffusers excludes only models that are not in the order, in which every model is moved away when the next one computes.
+        pipeline.model_cpu_offload_seq = "->".join(name for name in order.split("->") if name not in keep)
+        pipeline._exclude_from_cpu_offload = [*pipeline._exclude_from_cpu_offload, *keep]
+        self._settle_in("model")
+        return True
 
     def settle(self) -> None:
         """Moves all models off the GPU, as the pipeline does after every successful call.
