@@ -115,6 +115,7 @@ class ComposedCandidate(LiveCandidate):
 
     def begin(self, rows: Sequence[int]) -> None:
         self._rows, self._step = rows, 0
+        self._denoiser.intercept()
 
     def _compute(self, call: Call, forward: Forward) -> Tensor:
         weights = self._composition.weights(self._asked[list(self._rows)], self._step, self._steps())

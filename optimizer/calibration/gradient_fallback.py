@@ -30,8 +30,10 @@ class GradientFallback:
     checkpointed: bool = False
     fitted: bool = False
 
-    def begin(self, model: LiveModel) -> None:
-        """Prepares a live model for gradients that are computed this way."""
+    def begin(self, model: LiveModel, *, texts: bool) -> None:
+        """Prepares a live model for gradients that are computed this way, and that pass through the text encoders if ``texts`` is set."""
+        if texts:
+            model.keep_texts()
         if self.checkpointed:
             model.denoiser.save_memory()
 

@@ -138,7 +138,7 @@ class _Gradients:
 
     def __init__(self, model: LiveModel, points: Points, student: _Student, fallback: GradientFallback) -> None:
         self._model, self._points, self._student, self._fallback = model, points, student, fallback
-        fallback.begin(model)
+        fallback.begin(model, texts=student.texts)
         # Gradients of a mean over a picture's latents are below what fp16 can hold: they are computed of the sum, and divided afterwards.
         self._scale = float(points.target[0].numel()) if model.renderer.dtype == torch.float16 else 1.0
         self._encoded = None if student.texts else model.encoded_by(student.routing(), points.prompts)

@@ -114,6 +114,14 @@ class Renderer:
         """
         return self._fallback.offload_idle(keep)
 
+    def keep(self, components: Sequence[str]) -> None:
+        """Has components stay on the device from now on, even if idle models are offloaded. It must be called outside inference mode.
+
+        Args:
+            components: names of components that something reads after they have computed.
+        """
+        self._fallback.keep(components)
+
     def fit_adapter(self, adapter: Adapter) -> Adapter:
         """Returns the adapter in the shapes of the base's weights; raises BaseModelError for another family or other shapes."""
         check_family(self._record, [adapter])

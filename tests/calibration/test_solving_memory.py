@@ -12,6 +12,7 @@ import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from optimizer.adapters import Adapter
+from optimizer.calibration.compositions import Composition
 from optimizer.calibration.demand import SolvingDemand, describe_solving
 from optimizer.calibration.gradient_fallback import GradientFallback
 from optimizer.calibration.live.model import LiveModel
@@ -21,6 +22,7 @@ from optimizer.calibration.training import Step, Training, train
 from optimizer.errors import TrialError
 from optimizer.rendering import Renderer, RenderSettings
 from optimizer.rendering.memory.oom import MemoryFallback
+from optimizer.rendering.memory.placement import Placement
 from optimizer.rendering.schedulers import SCHEDULERS
 from tests.calibration.test_solving import KINDS, PROMPTS, SUBJECTS, random_adapter, recorded, solvable
 from tests.tiny import tiny_pipeline, tiny_xl_pipeline
@@ -29,10 +31,17 @@ CPU = torch.device("cpu")
 
 
 def made(
-    build: Callable[[], DiffusionPipeline] = tiny_pipeline, base: str = "sd1", *, texts: bool = True, **settings: Any
+    build: Callable[[], DiffusionPipeline] = tiny_pipeline,
+    base: str = "sd1",
+    *,
+    texts: bool = True,
+    placement: Placement | None = None,
+    **settings: Any,
 ) -> tuple[LiveModel, list[Adapter]]:
     """A tiny base with two sources, which change its text encoders if ``texts`` is set."""
-    renderer = Renderer(build(), RenderSettings(**{"steps": 2, "guidance": 2.0, "resolution": 32, "batch": 3} | settings))
+    renderer = Renderer(
+        build(), RenderSettings(**{"steps": 2, "guidance": 2.0, "resolution": 32, "batch": 3} | settings), placement=placement
+    )
     adapters = [random_adapter("hero", renderer, base, 2, 1), random_adapter("ink", renderer, base, 3, 2)]
     if not texts:
         kept = [{path: f for path, f in a.modules.items() if not path.startswith("text_encoder")} for a in adapters]
@@ -186,6 +195,38 @@ def test_idle_models_leave_the_device_before_the_end(texts: bool, monkeypatch: p
     with scarce(model, lambda rows: False), pytest.raises(TrialError, match=message):
         trained(model, GradientFallback(told.append, part=1, checkpointed=True))
     assert len(told) == 4
+
+
+def test_a_composition_is_the_same_in_every_batch_with_offload() -> None:
+    """At the end of each batch diffusers sets the hooks of its offload anew, and with them what the denoiser computes."""
+    plain, (offloaded, _) = made()[0], made(placement=Placement(CPU, torch.float32, offload="model"))
+    wanted, found = recorded(plain), recorded(offloaded)
+    assert len(found) == len(wanted) == 8
+    assert torch.equal(found.sample, wanted.sample)
+    assert torch.equal(found.target, wanted.target)
+    base = plain.renderer.render(PROMPTS.prompts)
+    assert torch.equal(offloaded.renderer.render(PROMPTS.prompts), base)
+    composition = Composition((1.0, 1.0))
+    composed = plain.renderer.render(PROMPTS.prompts, plain.composed(composition))
+    assert torch.equal(offloaded.renderer.render(PROMPTS.prompts, offloaded.composed(composition)), composed)
+    assert not torch.equal(composed[3], base[3])
+    assert torch.equal(offloaded.renderer.render(PROMPTS.prompts), base)
+
+
+@pytest.mark.parametrize("texts", [True, False])
+def test_text_encoders_that_are_trained_stay_where_their_gradients_are(texts: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise diffusers moves their weights away as soon as the denoiser computes, before the backward pass."""
+    monkeypatch.setattr(MemoryFallback, "_can_offload", lambda self: True)
+    plain = trained(made(texts=texts)[0])
+    model, _ = made(texts=texts, placement=Placement(CPU, torch.float32, offload="model"))
+    pipeline = model.renderer.pipeline
+    assert hasattr(pipeline.text_encoder, "_hf_hook")
+    for _ in range(2):
+        assert trained(model).loss == pytest.approx(plain.loss, rel=1e-3)
+        assert hasattr(pipeline.text_encoder, "_hf_hook") is not texts
+        assert hasattr(pipeline.unet, "_hf_hook")
+    assert pipeline._exclude_from_cpu_offload.count("text_encoder") == texts
+    assert type(pipeline)._exclude_from_cpu_offload == ["safety_checker"]
 
 
 def test_the_error_without_a_gpu_says_what_was_tried() -> None:

@@ -71,6 +71,9 @@ class LiveDenoiser:
         self.model = model
         self._inputs = inputs
         self._signature = inspect.signature(type(model).forward)
+        self._compute: Callable[[Call, Forward], Tensor] | None = None
+        self._forward: Callable[..., Any] | None = None
+        self._before: Callable[..., Any] | None = None
 
     @contextmanager
     def intercepted(self, compute: Callable[[Call, Forward], Tensor]) -> Iterator[None]:
@@ -79,7 +82,20 @@ class LiveDenoiser:
         Args:
             compute: gets the call and the denoiser's own computation.
         """
-        model, inner = self.model, self.model.forward
+        self._compute = compute
+        self.intercept()
+        try:
+            yield
+        finally:
+            self._release()
+            self._compute = None
+
+    def intercept(self) -> None:
+        """Intercepts the calls again within ``intercepted``: at the end of each drawing, model offload puts back what it found before."""
+        model, compute = self.model, self._compute
+        if compute is None or (self._forward is not None and model.__dict__.get("forward") is self._forward):
+            return
+        self._before, inner = model.__dict__.get("forward"), model.forward
 
         def forward(*args: Any, **named: Any) -> Any:
             bound = self._signature.bind(model, *args, **named).arguments
@@ -89,15 +105,15 @@ class LiveDenoiser:
             found = compute(call, lambda own: inner(**self._arguments(own), return_dict=False)[0])
             return type("Output", (), {"sample": found})() if whole else (found,)
 
-        own = model.__dict__.get("forward")
-        model.__dict__["forward"] = forward
-        try:
-            yield
-        finally:
-            if own is None:
-                del model.__dict__["forward"]
-            else:
-                model.__dict__["forward"] = own
+        self._forward = model.__dict__["forward"] = forward
+
+    def _release(self) -> None:
+        """Puts back the forward method from before, unless model offload has done so."""
+        own = self.model.__dict__
+        if own.get("forward") is self._forward:
+            del own["forward"]
+            own |= {"forward": self._before} if self._before is not None else {}
+        self._forward = self._before = None
 
     def compute(self, call: Call) -> Tensor:
         """Returns the output of the denoiser, (rows, …)."""

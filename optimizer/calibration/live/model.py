@@ -96,12 +96,20 @@ class LiveModel:
         Args:
             texts: whether gradients pass through the text encoders.
         """
-        return self.renderer.offload_idle([name for name in models_of(self.renderer.pipeline) if texts and name.startswith("text_encoder")])
+        return self.renderer.offload_idle(self._text_encoders if texts else ())
+
+    def keep_texts(self) -> None:
+        """Has the text encoders stay on the device: the backward pass reads their weights after the denoiser has computed."""
+        self.renderer.keep(self._text_encoders)
+
+    @property
+    def _text_encoders(self) -> list[str]:
+        return [name for name in models_of(self.renderer.pipeline) if name.startswith("text_encoder")]
 
     def _differentiated(self) -> Iterator[nn.Module]:
         """Yields denoiser and text encoders; an autoencoder that was drawn with in another dtype cannot be asked for gradients again."""
         yield self.denoiser.model
-        yield from (part for name, part in models_of(self.renderer.pipeline).items() if name.startswith("text_encoder"))
+        yield from (models_of(self.renderer.pipeline)[name] for name in self._text_encoders)
 
     @torch.no_grad()
     def encoded_by(self, routing: Routing, prompts: Sequence[Prompt]) -> dict[int, tuple[TextStates, TextStates]]:

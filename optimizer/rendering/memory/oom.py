@@ -112,13 +112,24 @@ class MemoryFallback:
         """
         if self.offloaded or not self._can_offload():
             return False
-        pipeline = self._pipeline
-        order: str = pipeline.model_cpu_offload_seq
-        # diffusers excludes only models that are not in the order, in which every model is moved away when the next one computes.
-        pipeline.model_cpu_offload_seq = "->".join(name for name in order.split("->") if name not in keep)
-        pipeline._exclude_from_cpu_offload = [*pipeline._exclude_from_cpu_offload, *keep]
+        self._exclude(keep)
         self._settle_in("model")
         return True
+
+    def keep(self, components: Sequence[str]) -> None:
+        """Has components stay on the device from now on if idle models are offloaded; layer by layer, everything is offloaded."""
+        if self.offload == "model" and self._exclude(components):
+            self._settle_in("model")
+
+    def _exclude(self, components: Sequence[str]) -> bool:
+        """Excludes components from model offload; returns False if they were."""
+        pipeline = self._pipeline
+        more = [name for name in components if name not in pipeline._exclude_from_cpu_offload]
+        # diffusers excludes only models that are not in this order, in which every model is moved away when the next one computes.
+        ordered: str = pipeline.model_cpu_offload_seq
+        pipeline.model_cpu_offload_seq = "->".join(name for name in ordered.split("->") if name not in more)
+        pipeline._exclude_from_cpu_offload = [*pipeline._exclude_from_cpu_offload, *more]
+        return bool(more)
 
     def settle(self) -> None:
         """Moves all models off the GPU, as the pipeline does after every successful call.
