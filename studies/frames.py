@@ -9,11 +9,13 @@ state                      str      ``COMPLETE`` or ``FAIL``
 error                      str      reason of the failure, empty otherwise
 score                      float64  objective value that the search maximizes
 artifacts                  float64  image damage relative to base and sources, 0 = none
-seconds                    float64  wall time of the evaluation
+seconds                    float64  wall time of the trial, with solving its merge on the base model if that was necessary
 method                     str      the recipe's merge method
 rank                       Int64    rank of the merged file; empty: the full rank
 density                    float64  share of entries that a sparsifying method keeps; empty for methods without one
 seed                       Int64    the recipe's seed, for methods that draw random numbers
+checkpoint                 Int64    percentage of the training steps after which a solved merge is taken; empty for others
+seconds_solve              float64  part of ``seconds`` for solving the merge; 0 if it was solved before, or needs no solving
 weight:<source>            float64  the source's weight in the recipe
 preservation:<source>      float64  share of the source's effect that survives, 0 = base, 1 = the source alone
 own:<source>               float64  preservation on prompts that ask for this source only
@@ -54,6 +56,8 @@ COLUMNS: Mapping[str, str] = {
     "rank": "Int64",
     "density": "float64",
     "seed": "Int64",
+    "checkpoint": "Int64",
+    "seconds_solve": "float64",
 }
 """Columns that every table has, with their pandas types."""
 
@@ -155,7 +159,8 @@ def _row(record: TrialRecord, names: Sequence[str]) -> dict[str, object]:
     recipe = found.recipe
     row |= {"score": found.score, "artifacts": found.artifacts, "seconds": found.seconds}
     row |= {f"{_METRIC}{name}": value for name, value in found.metrics.items() if ":" in name}
-    row |= {name: recipe.get(name) for name in ("method", "rank", "density", "seed")}
+    row |= {name: recipe.get(name) for name in ("method", "rank", "density", "seed", "checkpoint")}
+    row["seconds_solve"] = found.metrics.get("seconds_solve")
     for measure, value in _MEASURES.items():
         row |= {f"{measure}:{name}": value(score) for name, score in found.sources.items()}
     try:

@@ -45,10 +45,10 @@ class Evaluation(BaseModel):
             image damage and further objectives.
         sources: source name → its scores.
         artifacts: image damage relative to base and sources, 0 = none.
-        metrics: further named values: artifact parts, compression error, seconds by stage, and ``OBJECTIVE:VALUE`` of every objective
-            besides preservation and artifacts.
+        metrics: further named values: artifact parts, compression error, seconds by stage (``seconds_solve``, ``seconds_merge``,
+            ``seconds_render``, ``seconds_score``), and ``OBJECTIVE:VALUE`` of every objective besides preservation and artifacts.
         images: picture file names relative to the study directory, in prompt order.
-        seconds: wall time of the evaluation.
+        seconds: wall time of the evaluation, with the time for solving its merge on the base model if that had to be done for it.
     """
 
     model_config = RECORD

@@ -24,7 +24,7 @@ class SourceInfo(BaseModel):
         sha256: SHA-256 digest of the file, hexadecimal.
         rank_min: lowest rank of its modules.
         rank_max: highest rank of its modules.
-        base: family of its base model: ``sd1``, ``sdxl`` …
+        base: family of its base model: ``sd1``, ``sdxl`` …; ``DEMO_BASE`` for a source of the packaged demo world.
     """
 
     model_config = RECORD

@@ -12,8 +12,9 @@ from threading import Event, Thread
 from types import FrameType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from optimizer.cli.time_left import TimeLeft, TimeLeftColumn
 from optimizer.search.labels import NAIVE, is_alone
 from optimizer.search.observer import Stopped
 from studies.records import TrialRecord
@@ -27,6 +28,7 @@ class Display:
         self.stopping: int | None = None
         self._progress: Progress | None = None
         self._task: TaskID | None = None
+        self._left = TimeLeft(0)
         self._trials = 0
         self._ended = 0
         self._part = 0.0
@@ -59,25 +61,29 @@ class Display:
     def stage(self, name: str, total: int) -> None:
         """A new bar for a new stage."""
         self._trials, self._ended, self._searching = total, 0, name == "search"
+        self._left = TimeLeft(total)
         if self._progress:
             if self._task is not None:
                 self._progress.remove_task(self._task)
-            self._task = self._progress.add_task(name, total=total, detail="")
+            self._task = self._progress.add_task(name, total=total, detail="", left=self._left)
         else:
             self.note(f"{name}: {total} {'trials' if self._searching else 'picture sets'}")
         self._part = 0.0
 
     def pictures(self, done: int, total: int) -> None:
         """Advance by a fraction of a trial; the place where a stop takes effect."""
+        self._left.work()
         if self._progress and self._task is not None:
             fraction = done / total
             if not self._searching:
+                self._left.advance(fraction - self._part)
                 self._progress.advance(self._task, fraction - self._part)
             self._part = 0.0 if fraction >= 1 else fraction
         self._stop_if_asked()
 
     def solving(self, what: str, done: int, total: int, loss: float) -> None:
         """Show what a solver does beside the bar, and off a terminal that it begins; a place where a stop takes effect."""
+        self._left.solve()
         if self._progress and self._task is not None:
             told = f"{what} {done}/{total}" + ("" if math.isnan(loss) else f", loss {loss:.3f}")
             self._progress.update(self._task, detail=told if done < total else self._standing())
@@ -97,6 +103,7 @@ class Display:
         """One more trial is on disk."""
         value = record.evaluation.score if record.evaluation else None
         self._ended += 1
+        self._left.advance()
         if value is not None and not is_alone(record.label):
             self._best = value if self._best is None else max(self._best, value)
         if record.label == NAIVE:
@@ -128,7 +135,7 @@ class Display:
             TextColumn("[bold]{task.fields[detail]}"),
             TimeElapsedColumn(),
             TextColumn("ETA"),
-            TimeRemainingColumn(),
+            TimeLeftColumn(),
         )
         return Progress(*columns, console=self.console, transient=True)
 

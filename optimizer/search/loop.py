@@ -122,8 +122,9 @@ def _evaluate(
         if times_lost(trial) >= MOST_LOST:
             raise TrialError(f"{MOST_LOST} workers ended while they evaluated it", remedy="see their logs")
         trial, recipe = ask(ledger, space, trial, known, sampler)
-        recipe = evaluator.calibrated(recipe)
-        return ledger.record(trial, recipe, ledger.cached(recipe) or evaluator.evaluate(recipe))
+        recipe, solving = evaluator.calibrated(recipe)
+        ledger.count_solving(solving)
+        return ledger.record(trial, recipe, ledger.cached(recipe) or evaluator.evaluate(recipe).after_solving(solving))
     except (OSError, StudyError, Stopped):  # these end the run: a full disk, for instance, fails every trial
         raise
     except TrialEndedError as ended:

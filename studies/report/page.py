@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import PurePosixPath
@@ -15,6 +15,7 @@ from studies.frames import source_weights
 from studies.records import TrialRecord
 from studies.report import figures
 from studies.report.figures import Figure, row_tone, tone_of
+from studies.report.parameters import parameters_text, told_parameters, with_unit
 from studies.report.pictures import Picture, inline_picture
 from studies.report.svg import decimal
 from studies.summary import DEMO_BASE, PictureColumn, PromptInfo, StudySummary
@@ -62,8 +63,10 @@ class TrialRow:
     artifacts: float | None = None
     seconds: float | None = None
     method: str = ""
+    parameters: str = ""
     rank: str = ""
     weights: str = ""
+    solving: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,11 @@ class Page:
     columns: Sequence[PictureColumn] = field(default_factory=tuple)
     shows_artifacts: bool = False
 
+    @property
+    def has_parameters(self) -> bool:
+        """Whether a trial has parameters to show."""
+        return any(row.parameters for row in self.trials)
+
 
 def build_page(summary: StudySummary, study: StudyDirectory) -> Page:
     """Returns the contents of the report, selected and worded.
@@ -102,7 +110,8 @@ def build_page(summary: StudySummary, study: StudyDirectory) -> Page:
         ValueError: a recipe does not fit the sources; the message names the trial.
     """
     groups = tuple(_groups(summary, study))
-    trials = tuple(_trial_row(record, summary) for record in sorted(summary.trials, key=lambda r: r.number))
+    told = told_parameters(r.evaluation.recipe for r in summary.trials if r.evaluation)
+    trials = tuple(_trial_row(record, summary, told) for record in sorted(summary.trials, key=lambda r: r.number))
     verdict = summary.verdict
     recipe = summary.best.evaluation.recipe if summary.best and summary.best.evaluation else {}
     return Page(
@@ -115,7 +124,9 @@ def build_page(summary: StudySummary, study: StudyDirectory) -> Page:
         history=figures.history_figure(summary),
         trade_offs=figures.trade_off_figures(summary),
         weights=figures.weight_figures(summary),
-        recipe={k: recipe[k] for k in ("method", "density", "rank", "dtype", "seed") if recipe.get(k) is not None},
+        recipe={
+            k: with_unit(k, recipe[k]) for k in ("method", "density", "checkpoint", "rank", "dtype", "seed") if recipe.get(k) is not None
+        },
         recipe_yaml=yaml.safe_dump(_plain(recipe), sort_keys=False, allow_unicode=True, width=100) if recipe else "",
         trials=trials,
         failed=sum(row.failed for row in trials),
@@ -250,7 +261,7 @@ def _picture_problems(groups: Sequence[PromptGroup]) -> Iterator[str]:
                     yield f"The picture of {which} is not shown: {cell.picture.problem}."
 
 
-def _trial_row(record: TrialRecord, summary: StudySummary) -> TrialRow:
+def _trial_row(record: TrialRecord, summary: StudySummary, told: Collection[str]) -> TrialRow:
     best = record.number == summary.best_number
     tone, name = ("best", record.label or "best") if best else (tone_of(record.label), record.label)
     found = record.evaluation
@@ -272,8 +283,10 @@ def _trial_row(record: TrialRecord, summary: StudySummary) -> TrialRow:
         _finite(found.artifacts),
         _finite(found.seconds),
         str(found.recipe.get("method") or ""),
+        parameters_text(found.recipe, told),
         str(found.recipe.get("rank") or ""),
         "  ".join(decimal(weight, 2) for weight in weights.values()),
+        found.metrics.get("seconds_solve", 0.0),
     )
 
 

@@ -15,7 +15,7 @@ from optimizer import Study, optimize
 from optimizer.adapters import load_adapter
 from optimizer.cli.main import execute
 from optimizer.rendering import Prompt, Renderer, RenderSettings
-from studies import load_summary
+from studies import DEMO_BASE, load_summary
 from studies.demo.world import demo_base
 from studies.report.page import loading_snippet
 from tests.search.runs import trials
@@ -35,7 +35,9 @@ def test_naming_every_file_gives_the_same_study(study: Study, capsys: pytest.Cap
     assert words[:2] == ["optimize", "--sources"]
     small = [text for name, value in (SMALL | {"out": tmp_path}).items() for text in (f"--{name}", str(value))]
     assert execute([*words[1 : words.index("--steps")], "--guidance", words[-1], *small]) == 0
-    assert trials(load_summary(tmp_path).trials) == trials(study.trials)
+    summary = load_summary(tmp_path)
+    assert trials(summary.trials) == trials(study.trials)
+    assert {source.base for source in (*summary.sources, *study.summary.sources)} == {DEMO_BASE}
 
 
 def test_the_snippets_of_card_and_report_run_as_they_stand(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from rich.console import Console
@@ -107,6 +108,19 @@ def test_each_method_is_solved_once_and_the_winner_replays_without_the_base(
     written, replayed = load_file(study.best), load_file(again)
     assert written.keys() == replayed.keys()
     assert all(torch.equal(tensor, replayed[name]) for name, tensor in written.items())
+
+
+def test_the_time_of_solving_is_time_of_the_trial_that_needed_it(studio: Studio, tmp_path: Path) -> None:
+    study = optimize(**options(studio, tmp_path / "study"), observer=(observer := Noting()))
+    took = {t.label: t.evaluation.metrics["seconds_solve"] for t in study.trials if t.evaluation}
+    assert {label for label, seconds in took.items() if seconds} == {"distill default", "ssr default"}
+    for evaluation in (t.evaluation for t in study.trials if t.evaluation):
+        stages = [evaluation.metrics[f"seconds_{stage}"] for stage in ("solve", "merge", "render", "score")]
+        assert evaluation.seconds == pytest.approx(sum(stages), abs=0.2)
+    frame = pd.read_csv(tmp_path / "study" / "trials.csv", keep_default_na=False)
+    assert sorted(frame["seconds_solve"])[-2:] == sorted(seconds for seconds in took.values() if seconds)
+    told = [note for note in observer.notes if note.startswith("solving ")]
+    assert [note.partition(" holds beside drawing: ")[0] for note in told] == ["solving distill", "solving ssr"]
 
 
 def test_the_disk_space_of_routers_is_counted(studio: Studio, tmp_path: Path) -> None:

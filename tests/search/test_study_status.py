@@ -61,6 +61,13 @@ def test_a_run_in_the_middle() -> None:
     assert (status.file, status.resume) == ("", "")
 
 
+def test_time_for_solving_merges_does_not_count_for_the_time_left() -> None:
+    found = shared()
+    fill(found.study)
+    found.registry.write(entry(trial=5, finished=4, seconds=620.0, solving=600.0))
+    assert StudyReader("x", found, StudyDirectory("nowhere")).read().eta == pytest.approx(3 / (4 / 20))
+
+
 def test_before_the_first_trial() -> None:
     found = shared()
     reader = StudyReader("x", found, StudyDirectory("nowhere"))

@@ -33,6 +33,7 @@ def test_columns_are_pinned() -> None:
     """A change here breaks the scripts of everybody who reads trials.csv: add at the end of a group, never rename."""
     assert list(trials_frame(RECORDS).columns) == [
         *("number", "label", "state", "error", "score", "artifacts", "seconds", "method", "rank", "density", "seed"),
+        *("checkpoint", "seconds_solve"),
         *("weight:hero", "weight:style"),
         *("preservation:hero", "preservation:style"),
         *("own:hero", "own:style"),
@@ -79,6 +80,17 @@ def test_values_and_order() -> None:
     scores = [last[f"{c}:{s}"] for s in ("hero", "style") for c in ("preservation", "own", "joint", "leakage")]
     assert scores == [0.7, 0.8, 0.6, 0.1, 0.5, 0.4, 0.6, 0.2]
     assert [last[c] for c in ("block:hero:OUT2", "block:hero:OUT10", "block:style:MID")] == [1.5, 0.5, 0.0]
+
+
+def test_solved_merges_have_a_checkpoint_and_the_time_of_solving() -> None:
+    solved = record(3, method="distill", checkpoint=80)
+    assert solved.evaluation
+    metrics = {"seconds_solve": 10.5, "seconds_merge": 0.5}
+    solved = solved.model_copy(update={"evaluation": solved.evaluation.model_copy(update={"metrics": metrics})})
+    frame = trials_frame([*RECORDS, solved])
+    assert frame["checkpoint"].isna().tolist() == [True, True, True, False]
+    assert frame["checkpoint"][3] == 80
+    assert frame["seconds_solve"][3] == 10.5
 
 
 def test_a_failed_trial_has_no_numbers() -> None:

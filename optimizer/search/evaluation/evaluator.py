@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -61,6 +61,14 @@ class Measured:
     images: Tensor
     measurements: Measurements
     candidate: Candidate
+
+    def after_solving(self, seconds: float) -> Measured:
+        """Returns the evaluation with the time that solving its merge took before, which counts as time of the trial."""
+        if not seconds:
+            return self
+        found = self.evaluation
+        changes = {"metrics": found.metrics | {"seconds_solve": seconds}, "seconds": found.seconds + seconds}
+        return replace(self, evaluation=found.model_copy(update=changes))
 
 
 @dataclass
@@ -139,13 +147,16 @@ class Evaluator:
             self._mixer = self.ensemble.mixer(self.renderer.device, self.note, self.routers.router if self.routers else None)
         return self._mixer
 
-    def calibrated(self, recipe: Recipe) -> Recipe:
-        """Returns the recipe with the router that its method needs, which is solved first if it is not known; others as they are.
+    def calibrated(self, recipe: Recipe) -> tuple[Recipe, float]:
+        """Returns the recipe with the router that its method needs, others as they are, and the seconds that solving it took.
 
         Raises:
             TrialError: the router cannot be solved.
         """
-        return self.routers.calibrated(recipe) if self.routers else recipe
+        if self.routers is None:
+            return recipe, 0.0
+        found = self.routers.calibrated(recipe)
+        return found.recipe, found.seconds
 
     def compose(self) -> tuple[Tensor, Measurements]:
         """Returns the pictures, uint8, (n, 3, height, width), and the measurements of the composition of all sources.
@@ -185,6 +196,7 @@ class Evaluator:
             metrics={
                 **metrics(outcomes, names),
                 "relative_error": error,
+                "seconds_solve": 0.0,
                 "seconds_merge": merge_seconds,
                 "seconds_render": render_seconds,
                 "seconds_score": time.perf_counter() - begun_scoring,

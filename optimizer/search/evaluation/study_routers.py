@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from optimizer.adapters import Adapter
 from optimizer.calibration.compositions import Composition
+from optimizer.calibration.gradient_fallback import GradientFallback
 from optimizer.calibration.live.model import LiveModel
 from optimizer.calibration.prompts import calibration_prompts
 from optimizer.calibration.solve import COMPLETE, Progress, Solution, Solver
@@ -54,6 +56,19 @@ class _Entry(BaseModel):
         return cls(routers=hashes, losses=dict(found.losses), prompts=found.prompts, seconds=found.seconds)
 
 
+@dataclass(frozen=True)
+class Calibrated:
+    """A recipe whose router is known.
+
+    Attributes:
+        recipe: recipe, which names its router if its method needs one.
+        seconds: time that solving the router took; 0 if it was known already, or if the method needs none.
+    """
+
+    recipe: Recipe
+    seconds: float = 0.0
+
+
 @dataclass
 class StudyRouters:
     """Solves the routers that recipes of a study need, each once, and finds those that were solved before.
@@ -66,7 +81,7 @@ class StudyRouters:
         words: words to compose the prompts of.
         context: returns the inputs that pictures of some prompts depend on, JSON-serializable.
         progress: called as a solver works; an exception that it raises stops it.
-        note: receives a message if a router has to be solved again.
+        note: receives a message if a router has to be solved again, and messages about the memory that solving needs.
     """
 
     store: Store
@@ -80,6 +95,10 @@ class StudyRouters:
     _loaded: dict[str, Router] = field(default_factory=dict, init=False)
     _points: dict[int, Points] = field(default_factory=dict, init=False)
     _failed: dict[str, str] = field(default_factory=dict, init=False)
+    _fallback: GradientFallback = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._fallback = GradientFallback(self.note)
 
     def composition(self) -> Candidate:
         """Returns the composition of all sources; its branches hold memory of the device as long as it is kept."""
@@ -88,20 +107,23 @@ class StudyRouters:
     def _live_model(self) -> LiveModel:
         return LiveModel.of(self.renderer, self.adapters, self.subjects)
 
-    def calibrated(self, recipe: Recipe) -> Recipe:
+    def calibrated(self, recipe: Recipe) -> Calibrated:
         """Returns the recipe with the router that its method needs as its calibration; any other recipe as it is.
 
         Raises:
             TrialError: the router cannot be solved.
         """
         if not recipe.method_record.solved or recipe.calibration:
-            return recipe
+            return Calibrated(recipe)
         prompts = calibration_prompts(self.subjects, self.words, recipe.seed)
         wanted = {name: value for name, value in solved_from(recipe).items() if name != CHECKPOINT.name}
         key = evaluation_key(solved=wanted, solver=SOLVER, **self.context(prompts))
         at = recipe.checkpoint if recipe.method_record.reads(CHECKPOINT.name) else COMPLETE
-        entry = self._known(key, at) or self._solved(key, recipe, prompts)
-        return recipe.replaced(calibration=entry.routers[at])
+        if known := self._known(key, at):
+            return Calibrated(recipe.replaced(calibration=known.routers[at]))
+        begun = time.perf_counter()
+        entry = self._solved(key, recipe, prompts)
+        return Calibrated(recipe.replaced(calibration=entry.routers[at]), time.perf_counter() - begun)
 
     def router(self, sha256: str) -> Router:
         """Returns a router of the study by its SHA-256.
@@ -132,7 +154,7 @@ class StudyRouters:
     def _solved(self, key: str, recipe: Recipe, prompts: PromptSet) -> _Entry:
         if key in self._failed:
             raise TrialError(self._failed[key], where=recipe.method, remedy="see the first trial that failed by it")
-        solver = Solver(self._live_model(), self.adapters, prompts, self._points.get(recipe.seed))
+        solver = Solver(self._live_model(), self.adapters, prompts, self._points.get(recipe.seed), self._fallback)
         try:
             found = solver.solve(recipe, _CHECKPOINTS, self.progress)
         except TrialError as error:

@@ -20,6 +20,7 @@ from optimizer.search.images.png import save_images
 from optimizer.search.labels import COMPOSITION, NAIVE, STACK, is_alone
 from optimizer.search.sources.source import Source
 from studies import DEMO_BASE, ConfirmedScore, PictureColumn, PromptInfo, SourceInfo, StudyDirectory, StudySummary, Verdict
+from studies.demo.world import ASSETS
 from studies.records import TrialRecord
 from studies.store import FolderStore
 
@@ -146,6 +147,7 @@ def _gains(shipped: Contender, others: Sequence[Contender]) -> list[str]:
 
 
 def _source(source: Source) -> SourceInfo:
+    """Returns what the report shows of a source; the base of a demo source is the demo world's own, which belongs to no family."""
     low, high = source.ranks
     return SourceInfo(
         name=source.name,
@@ -155,7 +157,7 @@ def _source(source: Source) -> SourceInfo:
         sha256=source.sha256,
         rank_min=low,
         rank_max=high,
-        base=source.family,
+        base=DEMO_BASE if source.file.resolve().is_relative_to(ASSETS.resolve()) else source.family,
     )
 
 

@@ -93,7 +93,11 @@ def _state(observed: Observed, *, alone: bool) -> State:
 
 
 def _eta(observed: Observed) -> float | None:
-    """Returns the estimated seconds for the remaining trials at the average rate of the active workers, or None."""
+    """Returns the estimated seconds for the remaining trials at the average rate of the active workers, or None.
+
+    Time for solving merges does not count: each is solved once.
+    """
     active = {worker.name for worker in observed.workers if worker.state != "lost"}
-    rate = sum(entry.finished / entry.seconds for entry in observed.entries if entry.name in active and entry.seconds)
+    times = [(entry.finished, entry.seconds - entry.solving) for entry in observed.entries if entry.name in active]
+    rate = sum(finished / seconds for finished, seconds in times if seconds > 0)
     return (observed.total - len(observed.ended)) / rate if rate else None

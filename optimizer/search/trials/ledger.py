@@ -180,6 +180,10 @@ class Ledger:
         record = TrialRecord(number=trial.number, label=label_of(trial), state="FAIL", error=reason)
         return self._end(trial, TrialResult(None, {ERROR: reason}), record)
 
+    def count_solving(self, seconds: float) -> None:
+        """Counts time in which this worker solved a merge, which no later trial of the same method needs again."""
+        self._heartbeat.add(solving=seconds)
+
     def give_back(self, trial: FrozenTrial) -> None:
         """Releases a trial, so that another worker or a later run can claim it."""
         with suppress(*OUTAGES, OSError):

@@ -64,8 +64,8 @@ class Heartbeat:
         with self._lock:
             self.entry = self.entry.model_copy(update=changes)
 
-    def add(self, **more: int) -> None:
-        """Increases the counters of pictures or trials; they are stored with the next heartbeat."""
+    def add(self, **more: float) -> None:
+        """Increases the counters of pictures, trials or solving seconds; they are stored with the next heartbeat."""
         with self._lock:
             self.entry = self.entry.model_copy(update={name: getattr(self.entry, name) + n for name, n in more.items()})
 

@@ -31,6 +31,7 @@ class WorkerEntry(BaseModel):
         trial: number of the trial that it evaluates, if any.
         pictures: number of pictures rendered so far.
         seconds: seconds since its start.
+        solving: seconds of these in which it solved merges on the base model.
         finished: number of trials that it has evaluated.
         failed: number of those trials that failed.
         at: time of the last heartbeat by its own clock, Unix seconds, 0 if unknown. For display only, because clocks of machines differ.
@@ -46,6 +47,7 @@ class WorkerEntry(BaseModel):
     trial: int | None = None
     pictures: int = 0
     seconds: float = 0.0
+    solving: float = 0.0
     finished: int = 0
     failed: int = 0
     at: float = 0.0

@@ -83,6 +83,33 @@ def test_everything_is_there_with_the_verdict_first(tmp_path: Path) -> None:
     assert len([row for row in page.all("tr") if row.get("id", "").startswith("trial-")]) == len(summary.trials)
 
 
+def test_trials_show_parameters_that_tell_them_apart(tmp_path: Path) -> None:
+    summary = sample(tmp_path, size=16)
+    solved = {"train_steps": 150, "truncation": "outputs", "checkpoint": 80, "calibration": "ab" * 32}
+    recipes: dict[int, dict[str, object]] = {6: {"density": 0.25}, 7: solved, 8: solved | {"truncation": "delta"}}
+    trials = list(summary.trials)
+    for number, changes in recipes.items():
+        found = trials[number].evaluation
+        assert found
+        changed = found.model_copy(update={"recipe": found.recipe | changes, "metrics": {"seconds_solve": 100.0}})
+        trials[number] = trials[number].model_copy(update={"evaluation": changed})
+    summary = summary.model_copy(update={"trials": tuple(trials), "best_number": 7})
+    page = build_page(summary, StudyDirectory(tmp_path))
+    assert [page.trials[n].parameters for n in (0, 6, 7, 8)] == [
+        "",
+        "density 0.25",
+        "truncation outputs, checkpoint 80 %",
+        "truncation delta, checkpoint 80 %",
+    ]
+    assert page.recipe["checkpoint"] == "80 %"
+    text = write_report(summary, tmp_path).read_text(encoding="utf-8")
+    assert ">Parameters</th>" in text
+    assert 'title="2 min of it for solving the merge"' in text
+    plain = tuple(t for t in summary.trials if not t.evaluation or not {"density", "checkpoint"} & t.evaluation.recipe.keys())
+    shown = write_report(summary.model_copy(update={"trials": plain, "best_number": None}), tmp_path).read_text(encoding="utf-8")
+    assert "Parameters" not in shown
+
+
 def test_every_picture_is_inlined_once(tmp_path: Path) -> None:
     summary, text = report(tmp_path)
     pictures = [i for i in Reader(text).all("img") if i.get("src")]
