@@ -98,6 +98,11 @@ class Page:
         """Whether a trial has parameters to show."""
         return any(row.parameters for row in self.trials)
 
+    @property
+    def has_notes(self) -> bool:
+        """Whether a trial has an error to show."""
+        return any(row.note for row in self.trials)
+
 
 def build_page(summary: StudySummary, study: StudyDirectory) -> Page:
     """Returns the contents of the report, selected and worded.

@@ -110,6 +110,13 @@ def test_trials_show_parameters_that_tell_them_apart(tmp_path: Path) -> None:
     assert "Parameters" not in shown
 
 
+def test_trials_have_a_column_for_errors_only_if_there_are_some(tmp_path: Path) -> None:
+    summary, text = report(tmp_path)
+    assert ">Error</th>" in text
+    complete = summary.model_copy(update={"trials": tuple(t for t in summary.trials if t.evaluation)})
+    assert ">Error</th>" not in write_report(complete, tmp_path).read_text(encoding="utf-8")
+
+
 def test_every_picture_is_inlined_once(tmp_path: Path) -> None:
     summary, text = report(tmp_path)
     pictures = [i for i in Reader(text).all("img") if i.get("src")]
