@@ -221,10 +221,11 @@ def test_text_encoders_that_are_trained_stay_where_their_gradients_are(texts: bo
     model, _ = made(texts=texts, placement=Placement(CPU, torch.float32, offload="model"))
     pipeline = model.renderer.pipeline
     assert hasattr(pipeline.text_encoder, "_hf_hook")
-    for _ in range(2):
-        assert trained(model).loss == pytest.approx(plain.loss, rel=1e-3)
-        assert hasattr(pipeline.text_encoder, "_hf_hook") is not texts
-        assert hasattr(pipeline.unet, "_hf_hook")
+    assert trained(model).loss == pytest.approx(plain.loss, rel=1e-3)
+    assert hasattr(pipeline.text_encoder, "_hf_hook") is not texts
+    assert hasattr(pipeline.unet, "_hf_hook")
+    if texts:
+        model.keep_texts()
     assert pipeline._exclude_from_cpu_offload.count("text_encoder") == texts
     assert type(pipeline)._exclude_from_cpu_offload == ["safety_checker"]
 
