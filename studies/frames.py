@@ -17,10 +17,10 @@ seed                       Int64    the recipe's seed, for methods that draw ran
 checkpoint                 Int64    percentage of the training steps after which a solved merge is taken; empty for others
 seconds_solve              float64  part of ``seconds`` for solving the merge; 0 if it was solved before, or needs no solving
 weight:<source>            float64  the source's weight in the recipe
-preservation:<source>      float64  share of the source's effect that survives, 0 = base, 1 = the source alone
+preservation:<source>      float64  share of the source that is seen, 0 = base, 1 = the source alone
 own:<source>               float64  preservation on prompts that ask for this source only
 joint:<source>             float64  preservation on prompts that ask for all sources
-leakage:<source>           float64  effect of the source on prompts that ask for other sources only, 0 = none
+leakage:<source>           float64  share of the source that is seen on prompts that ask for other sources only, 0 = none
 block:<source>:<block>     float64  the source's factor in a block or family of blocks; empty: not named in the recipe
 metric:<objective>:<name>  float64  value of an objective besides preservation and artifacts, e.g. ``factor``, its factor on the score
 =========================  =======  ==================================================================================

@@ -21,10 +21,10 @@ class SourceScore(BaseModel):
     """Scores of one source in one candidate.
 
     Attributes:
-        preservation: share of the source's effect that survives, 0 = base, 1 = the source alone; averaged over prompts.
+        preservation: share of the source that is seen in the candidate's pictures, 0 = base, 1 = the source alone; averaged over prompts.
         own: preservation on prompts that ask for this source only.
         joint: preservation on prompts that ask for all sources.
-        leakage: effect of this source on prompts that ask for the others only, 0 = none, 1 = as strong as on its own.
+        leakage: share of this source that is seen on prompts that ask for the others only, 0 = none, 1 = as on its own.
     """
 
     model_config = RECORD

@@ -46,7 +46,7 @@ class PreservationObjective(Objective[Effects, PreservationStatistics]):
     """
 
     name = "preservation"
-    version = 1
+    version = 2
     needs = frozenset({EMBEDDINGS})
 
     def reference(self, baselines: Baselines) -> Effects:

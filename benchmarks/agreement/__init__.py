@@ -1,0 +1,1 @@
+"""How well the product's scores agree with the probes."""
