@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from objectives.objective import JOINT
 from objectives.preservation.effects import NO_EFFECT, Effects
 from objectives.preservation.visibility import visible
 
@@ -15,9 +14,9 @@ _RIDGE = 1e-4  # ridge relative to the squared norm of each direction
 def leakage(merged: Tensor, effects: Effects) -> Tensor:
     """Returns how much of each source is seen on prompts that ask for another source, beyond what that one shows alone.
 
-    On the prompts of another source j, what the merge does beyond j alone is fitted by what j itself does there, since a merge may keep less
-    of it, and by a direction of the source k. Two directions are tried, and the greater part counts: what k alone does on these prompts,
-    without being asked, relative to its effect where it is asked for; and k's mean effect where it is asked for.
+    On the prompts of another source j, what the merge does beyond j alone is fitted by what j itself does there, since a merge may keep
+    less of it, and by a direction of the source k. Two directions are tried, and the greater part counts: what k alone does on these
+    prompts, without being asked, relative to its effect where it is asked for; and k's mean effect where it is asked for.
 
     Args:
         merged: embeddings of the candidate's pictures, (n, d), for the baselines' prompts and noise.

@@ -9,8 +9,8 @@ part of the effect is the geometric mean of p_k, p_k and a_k: it is 0 if either 
 because repainting is more common than sources with similar effects.
 
 A part of an effect is not what people see of a source: a merge moves a third of the way to what a source draws before anything of it is
-seen, and a merge at twice the strength goes all the way and draws debris. So the part is discounted where much of the merge's effect is none
-of the sources' (``discount``), and converted to the share that is seen (``visible``).
+seen, and a merge at twice the strength goes all the way and draws debris. So the part is discounted where much of the merge's effect is
+none of the sources' (``discount``), and converted to the share that is seen (``visible``).
 """
 
 from __future__ import annotations
