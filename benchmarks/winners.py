@@ -2,8 +2,8 @@
 
 Runs the main job on groups of demo sources and prints the probe truth (weakest source) of the exported file beside those of
 stack and naive merge, all on prompts and seeds that neither search nor confirmation used. Score, embedder and sampler were chosen
-on other groups, which ``benchmarks.correlation`` names. The groups here are two triples and, apart from those others, every pair that
-lost a source (< 0.70) in both stack and naive merge, as the first probes read them.
+on other groups, those of ``benchmarks.agreement`` (neon + hat is in both). The groups here are two triples and, apart from other groups
+that the first scores were chosen on, every pair that lost a source (< 0.70) in both stack and naive merge, as the first probes read them.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.agreement import labels
 from benchmarks.agreement.candidates import Named, baselines, candidates, solved
 from benchmarks.agreement.frame import frame_of
 from benchmarks.agreement.groups import SETS, named
@@ -34,18 +35,22 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("build/agreement"))
     parser.add_argument("--threads", type=int, help="of the CPU")
     parser.add_argument("--table", action="store_true", help="print what is there, and run nothing")
+    parser.add_argument("--labels", action="store_true", help="compare shares with labels by eye, and nothing else")
     parser.add_argument("--worst", type=int, default=10, help="print so many of the largest differences")
     asked = parser.parse_args(given)
     if asked.threads:
         torch.set_num_threads(asked.threads)
-    rows, judge = Rows(asked.out), load_judge()
+    rows, judge, embedder = Rows(asked.out), load_judge(), load_embedder(demo_embedder())
+    if asked.labels:
+        print(*labels.lines(judge, embedder), sep="\n")
+        return
     for group in [] if asked.table else named(asked.groups):
         bench = Bench(group, judge, rows, asked.each)
         for one in _all(bench, not asked.unsolved):
             if not rows.has(group, one.name, 0):
                 rows.record(Row(group, one.name, 0, asked.each), bench.draw(one.candidate, 0))
         print(f"{'+'.join(group)} is drawn", flush=True)
-    for line in tables(frame_of(rows, judge, load_embedder(demo_embedder())), asked.worst):
+    for line in tables(frame_of(rows, judge, embedder), asked.worst):
         print(line)
 
 

@@ -13,7 +13,7 @@ from benchmarks.agreement.candidates import ALONE, BASE
 from benchmarks.solving.groups import Group
 from benchmarks.solving.rows import Row, Rows
 from benchmarks.truth import Judge, demo_sources_of, own_prompts, unseen_prompts
-from objectives import EMBEDDINGS, JOINT, AnyEmbedder, Baselines, Pictures, PreservationObjective
+from objectives import EMBEDDINGS, JOINT, AnyEmbedder, Baselines, Pictures, PreservationObjective, Scorer, score, table
 from optimizer.rendering import PromptSet
 from optimizer.search.sources.loras import LoraSource
 
@@ -21,8 +21,9 @@ from optimizer.search.sources.loras import LoraSource
 def frame_of(rows: Rows, judge: Judge, embedder: AnyEmbedder) -> pd.DataFrame:
     """Returns one row for each source of each candidate of every recorded group.
 
-    Columns: ``group``, ``candidate``, ``source``; ``share``, ``own``, ``joint`` and ``leakage`` as the product measures them; ``clip_i``,
-    the mean cosine to the source alone; ``probe``, ``probe_own``, ``probe_joint`` and ``probe_leakage``, which the probes read.
+    Columns: ``group``, ``candidate``, ``source``; ``score`` of the candidate; ``share``, ``own``, ``joint`` and ``leakage`` as the product
+    measures them; ``clip_i``, the mean cosine to the source alone; ``probe``, ``probe_own``, ``probe_joint`` and ``probe_leakage``, which
+    the probes read.
     """
     recorded: dict[Group, list[Row]] = defaultdict(list)
     for row in rows:
@@ -37,13 +38,13 @@ def _group(group: Group, own: Sequence[Row], rows: Rows, judge: Judge, embedder:
     asked = torch.tensor([JOINT if p.source is None else p.source for p in prompts.prompts])
     images = {row.method: rows.pictures(row) for row in own}
     found = {name: Pictures(each, {EMBEDDINGS: embedder(each)}) for name, each in images.items()}
-    objective = PreservationObjective()
     alone = tuple(found[ALONE + name] for name in group)
-    effects = objective.reference(Baselines(found[BASE], alone, asked, torch.arange(len(asked))))
+    scorer = Scorer.from_baselines(table.OBJECTIVES, Baselines(found[BASE], alone, asked, torch.arange(len(asked))))
     for name, pictures in found.items():
         if name == BASE:
             continue
-        outcome = objective.compare(objective.measure(pictures, effects), effects)
+        outcomes = scorer.compare(scorer.measure(pictures))
+        outcome, value = outcomes[PreservationObjective.name], float(score(outcomes))
         assert outcome.shares is not None
         read = judge.probes.read(pictures.images).traits
         for k, source in enumerate(sources):
@@ -54,6 +55,7 @@ def _group(group: Group, own: Sequence[Row], rows: Rows, judge: Judge, embedder:
                 "group": " + ".join(group),
                 "candidate": name,
                 "source": source.name,
+                "score": value,
                 "share": float(outcome.shares[k]),
                 **{each: float(outcome.by_source[each][k]) for each in ("own", "joint", "leakage")},
                 "clip_i": sum(float(likeness[part].mean()) for part in (own_of, joint)) / 2,

@@ -27,12 +27,12 @@ def tables(frame: pd.DataFrame, worst: int) -> Iterator[str]:
 def _table(title: str, frame: pd.DataFrame) -> Iterator[str]:
     yield ""
     yield f"{title}: Spearman's rank correlation with the probes' reading, and differences from it"
-    yield f"  {'':<24}{'rows':>6}{'share':>8}{'CLIP-I':>8}{'off by':>8}{'false':>7}{'leakage':>9}   single sources"
+    yield f"  {'':<24}{'rows':>6}{'share':>8}{'CLIP-I':>8}{'off by':>8}{'false':>7}{'leakage':>9}{'score':>7}   single sources"
     for group, part in [*frame.groupby("group", sort=False), ("all", frame)]:
         sources = [(source, rho(own)) for source, own in part.groupby("source", sort=False)] if group != "all" else []
         told = ", ".join(f"{source} {value:.2f}" for source, value in sources)
         off = (part["share"] - part["probe"]).abs().mean()
-        cells = f"{rho(part):>8.2f}{rho(part, 'clip_i'):>8.2f}{off:>8.2f}{false_claims(part):>7}{_leakage(part):>9.2f}"
+        cells = f"{rho(part):>8.2f}{rho(part, 'clip_i'):>8.2f}{off:>8.2f}{false_claims(part):>7}{_leakage(part):>9.2f}{_score(part):>7.2f}"
         yield f"  {group:<24}{len(part):>6}{cells}   {told}"
     for group, part in frame[frame["candidate"] == STACK].groupby("group", sort=False):
         told = ", ".join(f"{row.source} {row.share:.2f} (probe {row.probe:.2f})" for row in part.itertuples())
@@ -52,3 +52,9 @@ def false_claims(frame: pd.DataFrame) -> int:
 def _leakage(frame: pd.DataFrame) -> float:
     told = frame.dropna(subset=["leakage", "probe_leakage"])
     return float(told["leakage"].corr(told["probe_leakage"], method="spearman"))
+
+
+def _score(frame: pd.DataFrame) -> float:
+    """Returns Spearman's rank correlation of the score with the reading of the weakest source, over candidates."""
+    weakest = frame.groupby(["group", "candidate"]).agg({"score": "first", "probe": "min"})
+    return float(weakest["score"].corr(weakest["probe"], method="spearman"))
