@@ -7,9 +7,15 @@ from typing import TYPE_CHECKING
 
 from objectives.any_embedder import AnyEmbedder, load_embedder
 from objectives.artifacts import ArtifactLevel, ArtifactObjective, Envelope, artifact_level, envelope, image_statistics, soundness
-from objectives.errors import EmbedderError
+from objectives.errors import EmbedderError, MetricError
 from objectives.fake import FakeEmbedder
 from objectives.familiarity import FamiliarityObjective, familiar_share
+from objectives.metrics import (
+    KernelDistanceObjective,
+    MetricObjective,
+    References,
+    SimilarityObjective,
+)
 from objectives.objective import EMBEDDINGS, JOINT, Baselines, Objective, Outcome, Pictures, weighted_mean
 from objectives.preservation import (
     Effects,
@@ -44,7 +50,10 @@ __all__ = [
     "FakeEmbedder",
     "FamiliarityObjective",
     "Interval",
+    "KernelDistanceObjective",
     "Measurements",
+    "MetricError",
+    "MetricObjective",
     "Moments",
     "Objective",
     "Outcome",
@@ -52,7 +61,9 @@ __all__ = [
     "Pictures",
     "PreservationObjective",
     "PreservationStatistics",
+    "References",
     "Scorer",
+    "SimilarityObjective",
     "artifact_level",
     "balance",
     "check_objectives",

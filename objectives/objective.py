@@ -48,12 +48,14 @@ class Baselines:
         alone: pictures of each source alone, in the order of the sources.
         asked: index of the source that each prompt asks for, or ``JOINT`` for all of them, int64, (n,).
         texts: index of each prompt's text, int64, (n,); prompts that differ only in their seeds have equal indices.
+        prompts: text of each prompt, for metrics that compare pictures with texts; empty if the caller has none.
     """
 
     base: Pictures | None
     alone: tuple[Pictures, ...]
     asked: Tensor
     texts: Tensor
+    prompts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         counts = {"asked": len(self.asked), "texts": len(self.texts)} | {f"source {k}": len(p.images) for k, p in enumerate(self.alone)}
@@ -77,12 +79,15 @@ class Outcome:
     Attributes:
         shares: share of each source that the candidate keeps, in [0, 1], (..., k); None if the objective does not measure that.
         factor: factor on the score, in (0, 1], (...); None if the objective does not change the score.
+        excess: amount by which the candidate misses the objective's constraint, (...); at most 0 if it satisfies the constraint; None if
+            the objective has no constraint.
         values: further values by name, each (...).
         by_source: further values of each source by name, each (..., k).
     """
 
     shares: Tensor | None = None
     factor: Tensor | None = None
+    excess: Tensor | None = None
     values: Mapping[str, Tensor] = field(default_factory=dict)
     by_source: Mapping[str, Tensor] = field(default_factory=dict)
 
@@ -94,6 +99,7 @@ class Objective(ABC, Generic[Reference, Measurement]):
         name: unique name in records, columns and messages; letters, digits, ``_`` and ``-``.
         version: number to increase whenever identical pictures would be measured or scored differently.
         needs: names of the features that it reads from ``Pictures.features``; each is computed once for all objectives.
+        column: whether it only adds columns to the records, so that no score depends on it.
 
     Example:
         An objective that multiplies the score by 1 / (1 + d) where d is the mean distance in brightness from the sources' mean:
@@ -120,6 +126,7 @@ class Objective(ABC, Generic[Reference, Measurement]):
     name: ClassVar[str]
     version: ClassVar[int]
     needs: ClassVar[frozenset[str]] = frozenset()
+    column: ClassVar[bool] = False
 
     @abstractmethod
     def reference(self, baselines: Baselines) -> Reference:

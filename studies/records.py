@@ -47,6 +47,7 @@ class Evaluation(BaseModel):
         artifacts: image damage relative to base and sources, 0 = none.
         metrics: further named values: artifact parts, compression error, seconds by stage (``seconds_solve``, ``seconds_merge``,
             ``seconds_render``, ``seconds_score``), and ``OBJECTIVE:VALUE`` of every objective besides preservation and artifacts.
+        constraints: metric → amount by which the candidate misses its constraint, at most 0 if it satisfies it.
         images: picture file names relative to the study directory, in prompt order.
         seconds: wall time of the evaluation, with the time for solving its merge on the base model if that had to be done for it.
     """
@@ -59,8 +60,19 @@ class Evaluation(BaseModel):
     sources: dict[Text, SourceScore]
     artifacts: float
     metrics: dict[str, float] = Field(default_factory=dict)
+    constraints: dict[Text, float] = Field(default_factory=dict)
     images: tuple[str, ...] = ()
     seconds: float = 0.0
+
+    @property
+    def violated(self) -> dict[str, float]:
+        """Constraints that the candidate misses, with the amounts."""
+        return {name: excess for name, excess in self.constraints.items() if excess > 0}
+
+    @property
+    def feasible(self) -> bool:
+        """Whether the candidate satisfies all constraints. One that does not is never exported."""
+        return not self.violated
 
 
 class TrialRecord(BaseModel):

@@ -93,6 +93,7 @@ class ConfirmedScore(BaseModel):
         sources: source → preservation on the confirmation pictures; may be empty.
         artifacts: artifact level of the confirmation pictures; None if not known.
         metrics: ``OBJECTIVE:VALUE`` → value on the confirmation pictures, for all objectives besides preservation and artifacts.
+        missed: metric → amount by which the row misses its constraint; without the constraints that it satisfies.
     """
 
     model_config = RECORD
@@ -103,6 +104,7 @@ class ConfirmedScore(BaseModel):
     sources: dict[Text, float] = Field(default_factory=dict)
     artifacts: float | None = None
     metrics: dict[Text, float] = Field(default_factory=dict)
+    missed: dict[Text, float] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -178,6 +180,7 @@ class StudySummary(BaseModel):
         command: command line that reproduces the study.
         resume_command: command line that resumes it; empty if it is finished.
         warnings: warnings for the user, one sentence each.
+        metrics: metrics of the user → rule, ``weight 0.5``, ``>= 0.2`` or ``<= 3``; empty for a column.
     """
 
     model_config = RECORD
@@ -203,11 +206,17 @@ class StudySummary(BaseModel):
     command: Text = ""
     resume_command: Text = ""
     warnings: tuple[Text, ...] = ()
+    metrics: dict[Text, Text] = Field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the sources, in order."""
         return tuple(s.name for s in self.sources)
+
+    @property
+    def constraints(self) -> dict[str, str]:
+        """Constraints by the name of the metric, as text: ``>= 0.2``."""
+        return {name: rule for name, rule in self.metrics.items() if rule[:1] in ("<", ">")}
 
     @property
     def zero(self) -> str:

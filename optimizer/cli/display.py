@@ -104,7 +104,8 @@ class Display:
         value = record.evaluation.score if record.evaluation else None
         self._ended += 1
         self._left.advance()
-        if value is not None and not is_alone(record.label):
+        missed = record.evaluation.violated if record.evaluation else {}
+        if value is not None and not is_alone(record.label) and not missed:
             self._best = value if self._best is None else max(self._best, value)
         if record.label == NAIVE:
             self._naive = value
@@ -112,6 +113,7 @@ class Display:
             self._progress.update(self._task, completed=self._ended, detail=self._standing(), refresh=True)
         else:
             result = f"{value:.3f}" if value is not None else f"failed: {record.error}"
+            result += f", misses {', '.join(f'{name} by {excess:.3g}' for name, excess in missed.items())}" if missed else ""
             self.note(f"{self._ended}/{self._trials} {record.label or f'trial {record.number}'}: {result}")
 
     def note(self, message: str) -> None:

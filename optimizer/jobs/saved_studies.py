@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from optimizer.errors import UsageError
-from optimizer.search.config import Config
+from optimizer.search.config import Config, check_named
 from optimizer.search.study_errors import study_errors
 from studies import StudyDirectory
 
@@ -21,21 +22,24 @@ def open_study(directory: Path) -> StudyDirectory:
         return StudyDirectory(directory).open()
 
 
-def resumed_config(directory: Path, budget: int | None = None) -> Config:
+def resumed_config(directory: Path, budget: int | None = None, metric: Sequence[str] = ()) -> Config:
     """Returns the configuration that continues a study where it is now.
 
     Args:
         directory: study directory.
         budget: new budget; None keeps the study's own.
+        metric: metrics of the study, which are imported only if they are named here, too.
 
     Raises:
-        UsageError: the directory holds no study, or its configuration cannot be read.
+        UsageError: the directory holds no study, its configuration cannot be read, or its metrics are not named.
     """
     changed: dict[str, Any] = {"out": directory} | ({} if budget is None else {"budget": budget})
-    return Config.from_yaml(open_study(directory).settings).replaced(**changed)
+    saved = Config.from_yaml(open_study(directory).settings)
+    check_named(saved.protocol.metric, metric)
+    return saved.replaced(**changed)
 
 
-def joined_config(directory: Path | None, storage: str, study: str, artifacts: str) -> Config:
+def joined_config(directory: Path | None, storage: str, study: str, artifacts: str, metric: Sequence[str] = ()) -> Config:
     """Returns the configuration with which a worker joins a study.
 
     Args:
@@ -43,23 +47,25 @@ def joined_config(directory: Path | None, storage: str, study: str, artifacts: s
         storage: database URL; empty takes the study directory's own.
         study: name in the database; empty takes the study directory's own.
         artifacts: store that all machines reach; empty takes the study directory's own.
+        metric: metrics of the study, which are imported only if they are named here, too.
 
     Returns:
         The study's configuration on this machine, or the location of one in a database.
 
     Raises:
-        UsageError: the directory holds no study, or the location is incomplete.
+        UsageError: the directory holds no study, the location is incomplete, or the study's metrics are not named.
     """
     if directory is not None:
         config = Config.from_yaml(open_study(directory).settings)
         places = config.places
         if not places.storage:
+            check_named(config.protocol.metric, metric)
             return config.replaced(out=directory)
         storage, artifacts, study = storage or places.storage, artifacts or places.artifacts, study or places.study_name
     if not (storage and study and artifacts):
         remedy = "give the study's directory, or --storage, --study and --artifacts together"
         raise UsageError("where the study is cannot be told", remedy=remedy)
-    return Config.of(storage=storage, study=study, artifacts=artifacts)
+    return Config.of(storage=storage, study=study, artifacts=artifacts, metric=tuple(metric))
 
 
 def repair_study(directory: Path) -> list[str]:

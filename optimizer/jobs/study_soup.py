@@ -100,6 +100,9 @@ def _config(folder: Path, options: MergeOptions) -> Config:
     if not study.is_study:
         raise StudyError("this is not a study, it holds no study.yaml", where=folder, remedy="name the directory of a finished study")
     config = Config.from_yaml(study.settings)
+    if config.protocol.metric:
+        problem = "the study measures with metrics of its own, which a soup is not measured with"
+        raise StudyError(problem, where=folder, remedy="name a study without --metric")
     if config.inputs.whole:
         raise StudyError("a soup is made of merges of LoRAs, the study is of full models", where=folder, remedy="name a study of LoRAs")
     return config.replaced(out=folder, **({} if options.device == "auto" else {"device": options.device}))

@@ -9,6 +9,7 @@ from functools import partial
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
+from objectives import MetricError
 from optimizer.errors import NoFeasibleMerge, StudyError, TrialError
 from optimizer.search.config import Config
 from optimizer.search.evaluation.evaluator import Evaluator
@@ -107,7 +108,8 @@ def _save_baselines(ledger: Ledger, evaluator: Evaluator) -> None:
     except (Stopped, OSError):
         raise
     except Exception as error:
-        problem = f"base and sources cannot be rendered: {reason_of(error)}"
+        what = "measured" if isinstance(error.__cause__, MetricError) else "rendered"
+        problem = f"base and sources cannot be {what}: {reason_of(error)}"
         raise NoFeasibleMerge(problem) from error
     if found.base is not None:
         ledger.save_baseline("base", found.base)

@@ -13,10 +13,11 @@ from optimizer.errors import NoFeasibleMerge, OptimizerError
 from optimizer.rendering import AnyRenderer, PromptSet
 from optimizer.search.config import Config, checked
 from optimizer.search.disk_space import check_space
-from optimizer.search.evaluation.confirmation import Confirmation, confirm, finalists
+from optimizer.search.evaluation.confirmation import RELAX, Confirmation, confirm, finalists, nearest_miss
 from optimizer.search.evaluation.fingerprint import check_same_run
 from optimizer.search.evaluation.prompt_sets import confirmation_prompts, search_prompts
 from optimizer.search.evaluation.session import Session, prepare
+from optimizer.search.labels import is_alone
 from optimizer.search.loop import begin_search, first_trials, search
 from optimizer.search.observer import Observer, Silent, Stopped
 from optimizer.search.proposals.initial_trials import idle_warning
@@ -100,7 +101,7 @@ def run(config: Config, observer: Observer) -> Study:
         if origin and not directory.is_study:
             observer.note(_take_over(origin, session, ledger))
         write_text(directory.settings, config.to_yaml())
-        confirmation, complete = None, False
+        confirmation, complete, unconfirmed = None, False, None
         routers = session.routers(ledger.store, observer)
         try:
             complete = _search(session, prompts, ledger, directory, routers, observer)
@@ -110,11 +111,25 @@ def run(config: Config, observer: Observer) -> Study:
                 confirmation = confirm(ledger.records(), evaluator, count=count, seed=seed, observer=observer)
         except Stopped:
             observer.note("stopped; everything finished is on disk")
+        except NoFeasibleMerge as error:
+            if not finalists(ledger.records(), 1):
+                raise
+            unconfirmed = error  # after the report is written
         study = _export_results(session, ledger, directory, unseen, confirmation, routers, complete)
+    if unconfirmed:
+        raise unconfirmed
     if complete and not finalists(study.trials, 1):
-        reason = next((t.error for t in reversed(study.trials) if t.error), "")
-        raise NoFeasibleMerge(f"no merge can be used; the last failure: {reason}", where=directory.path, remedy="see report.html")
+        raise _no_merge(study.trials, directory)
     return study
+
+
+def _no_merge(records: Sequence[TrialRecord], directory: StudyDirectory) -> NoFeasibleMerge:
+    """Returns why no merge can be exported: every one misses a constraint, or has failed."""
+    merges = {r.label or f"trial {r.number}": r.evaluation.constraints for r in records if r.evaluation and not is_alone(r.label)}
+    if merges:
+        return NoFeasibleMerge(nearest_miss(merges, "on the search's prompts"), where=directory.path, remedy=f"{RELAX}, see report.html")
+    reason = next((t.error for t in reversed(records) if t.error), "")
+    return NoFeasibleMerge(f"no merge can be used; the last failure: {reason}", where=directory.path, remedy="see report.html")
 
 
 def _rendering_line(renderer: AnyRenderer) -> str:

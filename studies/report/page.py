@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import PurePosixPath
@@ -67,6 +67,7 @@ class TrialRow:
     rank: str = ""
     weights: str = ""
     solving: float = 0.0
+    metrics: tuple[float | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,8 @@ def headline(summary: StudySummary) -> str:
     best = summary.best
     if best is None or best.evaluation is None:
         return f"{state}; no trial is complete."
+    if not best.evaluation.feasible:
+        return f"{state}; no merge satisfies {' and '.join(f'{name} {rule}' for name, rule in summary.constraints.items())}."
     name = f"trial {best.number}" + (f" ({best.label})" if best.label else "")
     return f"{state}; {name} is ahead with a score of {decimal(best.evaluation.score, 2)} on the search's prompts."
 
@@ -271,7 +274,15 @@ def _trial_row(record: TrialRecord, summary: StudySummary, told: Collection[str]
     tone, name = ("best", record.label or "best") if best else (tone_of(record.label), record.label)
     found = record.evaluation
     if found is None:
-        return TrialRow(record, tone, name, True, record.error or "no reason was recorded", preservation=(None,) * len(summary.names))
+        return TrialRow(
+            record,
+            tone,
+            name,
+            True,
+            record.error or "no reason was recorded",
+            preservation=(None,) * len(summary.names),
+            metrics=(None,) * len(summary.metrics),
+        )
     try:
         weights = source_weights(found, summary.names)
     except ValueError as error:
@@ -282,7 +293,7 @@ def _trial_row(record: TrialRecord, summary: StudySummary, told: Collection[str]
         tone,
         name,
         record.state != "COMPLETE",
-        record.error,
+        record.error or _missed(found.violated),
         _finite(found.score),
         tuple(_finite(s.preservation) if s else None for s in scores),
         _finite(found.artifacts),
@@ -292,7 +303,13 @@ def _trial_row(record: TrialRecord, summary: StudySummary, told: Collection[str]
         str(found.recipe.get("rank") or ""),
         "  ".join(decimal(weight, 2) for weight in weights.values()),
         found.metrics.get("seconds_solve", 0.0),
+        tuple(_finite(found.metrics.get(f"{name}:value", math.nan)) for name in summary.metrics),
     )
+
+
+def _missed(violated: Mapping[str, float]) -> str:
+    """Returns which constraints a trial misses, and by how much; empty if it satisfies all."""
+    return f"misses {', '.join(f'{name} by {decimal(excess, 3)}' for name, excess in violated.items())}" if violated else ""
 
 
 def _finite(value: float) -> float | None:

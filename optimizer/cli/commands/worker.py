@@ -25,6 +25,7 @@ def worker(
     base_config: str = "",
     device: str = "auto",
     batch: int | None = None,
+    metric: tuple[str, ...] = (),
 ) -> int:
     """Evaluate trials of a study that another process has started, here or on another machine.
 
@@ -40,8 +41,9 @@ def worker(
         base_config: location of the study's --base-config on this machine, if it differs.
         device: Torch device.
         batch: pictures per forward pass.
+        metric: the study's --metric, if it has one: its code is imported only if you name it.
     """
-    config = joined_config(directory, storage, study, artifacts)
+    config = joined_config(directory, storage, study, artifacts, metric)
     places = {"base": base, "vae": vae, "denoiser": denoiser, "decoder": decoder, "base_config": base_config}
     here = {name: place for name, place in places.items() if place}
     own: dict[str, Any] = here | {"device": device} | ({} if batch is None else {"batch": batch})

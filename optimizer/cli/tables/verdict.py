@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 from optimizer.search.labels import COMPOSITION
-from studies import StudySummary
+from studies import ConfirmedScore, StudySummary, Verdict
 
 _UNSAVED = COMPOSITION.removeprefix("composition")
 
@@ -28,9 +28,26 @@ def print_verdict(summary: StudySummary, directory: Path, best: Path | None, con
         console.print(table)
         if any(label.endswith(_UNSAVED) for label in summary.verdict.rows):
             console.print("composition: what a merge should draw; no file can hold it", style="dim", soft_wrap=True)
+        if summary.metrics:
+            _print_metrics(summary, summary.verdict, console)
         console.print(summary.verdict.sentence, soft_wrap=True, markup=False)
     if best:
         console.print(f"{'model ' if summary.kind == 'model' else 'LoRA  '}  {best}", soft_wrap=True, markup=False)
     console.print(f"report  {directory / 'report.html'}", soft_wrap=True, markup=False)
     if summary.resume_command:
-        console.print(f"resume  optimize resume {shlex.quote(str(directory))}", soft_wrap=True, markup=False)
+        console.print(f"resume  {summary.resume_command}", soft_wrap=True, markup=False)
+
+
+def _print_metrics(summary: StudySummary, verdict: Verdict, console: Console) -> None:
+    """The metrics of the user in a table of their own, each with its rule; values that miss a constraint are marked."""
+    table = Table("model", *(Column(Text(f"{name} {rule}".rstrip())) for name, rule in summary.metrics.items()))
+    for label, row in verdict.rows.items():
+        table.add_row(label.removesuffix(_UNSAVED), *(_value(row, name) for name in summary.metrics))
+    console.print(table)
+    if any(row.missed for row in verdict.rows.values()):
+        console.print("✗: misses the constraint, and is not exported", style="dim", soft_wrap=True)
+
+
+def _value(row: ConfirmedScore, name: str) -> str:
+    value = row.metrics.get(f"{name}:value")
+    return "–" if value is None else f"{value:.4g}{' ✗' if name in row.missed else ''}"

@@ -4,6 +4,7 @@ from optimizer.search.config.checks import checked
 from optimizer.search.config.config import GROUPS, OPTIONS, Config, refused
 from optimizer.search.config.inputs import Inputs, check_count
 from optimizer.search.config.loading import Loading
+from optimizer.search.config.metric import MetricSpec, check_named, metric_words, parse_metrics
 from optimizer.search.config.option import Option, Panel, Settings, option_of
 from optimizer.search.config.output import Output
 from optimizer.search.config.places import Places, without_password
@@ -21,6 +22,7 @@ __all__ = [
     "Inputs",
     "KeepImages",
     "Loading",
+    "MetricSpec",
     "Option",
     "Output",
     "Panel",
@@ -30,8 +32,11 @@ __all__ = [
     "Search",
     "Settings",
     "check_count",
+    "check_named",
     "checked",
+    "metric_words",
     "option_of",
+    "parse_metrics",
     "refused",
     "without_password",
 ]

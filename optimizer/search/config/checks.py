@@ -5,6 +5,7 @@ from __future__ import annotations
 from optimizer.errors import UsageError
 from optimizer.search.config.config import OPTIONS, Config
 from optimizer.search.config.inputs import check_count, check_files, check_lists
+from optimizer.search.config.metric import parse_metrics
 from optimizer.search.config.option import option_of
 from optimizer.search.config.places import check_shared
 from optimizer.search.config.values import DEMO, FAKE, option_name
@@ -22,6 +23,7 @@ def checked(config: Config) -> Config:
     check_count(len(inputs.sources), force=inputs.force)
     check_shared(config.places)
     check_lists(inputs)
+    parse_metrics(config.protocol.metric)
     if inputs.base.startswith(FAKE):
         from optimizer.rendering.fake_spec import FakeSpec  # imported here because it imports numpy, which the help text does not need
 

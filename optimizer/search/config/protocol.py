@@ -33,6 +33,12 @@ class Protocol(Settings):
         description="Image encoder behind the scores: MODEL/PRETRAINED of open_clip, or a folder. By default one for the base model.",
     )
 
+    metric: Annotated[tuple[str, ...], Option(50, Panel.PICTURES, "METRIC...")] = Field(
+        default=(),
+        description="Torchmetrics classes or functions of your own, NAME=MODULE:NAME_IN_MODULE[:RULE]. RULE: a weight in the score, or a "
+        "constraint, >=X or <=X. See docs/objectives.md.",
+    )
+
     def resolved(self) -> Self:
         """Returns a copy with absolute paths."""
         return self.model_copy(update={"prompts": absolute(self.prompts), "embedder": absolute_if_there(self.embedder)})

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -12,7 +12,7 @@ from optimizer.errors import NoFeasibleMerge, TrialError
 from optimizer.merging import Recipe
 from optimizer.rendering.candidates.candidate import Candidate
 from optimizer.search.evaluation.evaluator import Evaluator
-from optimizer.search.evaluation.record_fields import artifact_level, further_metrics
+from optimizer.search.evaluation.record_fields import artifact_level, constraints, further_metrics
 from optimizer.search.labels import COMPOSITION, NAIVE, STACK, alone_label, is_alone
 from optimizer.search.observer import Observer
 from studies.records import TrialRecord
@@ -20,6 +20,8 @@ from studies.records import TrialRecord
 # A winner must beat a simpler recipe in at least this fraction of the bootstrap resamples; else the difference counts as noise.
 CONFIDENCE = 0.95
 _RESAMPLES = 1000
+RELAX = "relax the constraint (--metric), or try more recipes (--budget)"
+"""Remedy if no merge satisfies the constraints."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,7 @@ class Entry:
         candidate: rendered candidate, with weights as exported; None for a source alone and for the composition.
         images: pictures on the confirmation prompts, uint8, (n, 3, height, width).
         measurements: measurements by all objectives.
+        missed: constraints that the candidate misses on the search's prompts, with the amounts.
     """
 
     label: str
@@ -41,6 +44,7 @@ class Entry:
     candidate: Candidate | None = None
     images: Tensor
     measurements: Measurements
+    missed: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +58,7 @@ class Contender(Entry):
         each: share of every source.
         artifacts: artifact level; NaN if no objective measures it.
         metrics: values of all objectives besides preservation and artifacts.
+        constraints: metric → amount by which the candidate misses its constraint, at most 0 if it satisfies it.
     """
 
     score: float
@@ -62,6 +67,12 @@ class Contender(Entry):
     each: dict[str, float]
     artifacts: float
     metrics: dict[str, float]
+    constraints: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def feasible(self) -> bool:
+        """Whether the candidate satisfies all constraints, on the search's prompts as well as on these."""
+        return not self.missed and all(excess <= 0 for excess in self.constraints.values())
 
 
 @dataclass(frozen=True)
@@ -84,16 +95,20 @@ class Confirmation:
 def finalists(records: Sequence[TrialRecord], count: int) -> list[TrialRecord]:
     """Returns the ``count`` best distinct recipes with a search score above 0, without baselines, followed by stack and naive merge.
 
-    The list is empty if there are none of them.
+    Recipes that miss a constraint are left out; stack and naive merge are compared even then. The list is empty if no merge is complete and
+    satisfies all constraints.
     """
     complete = [r for r in records if r.evaluation is not None]
-    ranked = sorted((r for r in complete if _score(r) > 0), key=_score, reverse=True)
+    feasible = [r for r in complete if r.evaluation and r.evaluation.feasible and not is_alone(r.label)]
+    if not feasible:
+        return []
+    ranked = sorted((r for r in feasible if _score(r) > 0), key=_score, reverse=True)
     simple = [r for r in complete if r.label in (STACK, NAIVE)]
     hashes = {r.evaluation.recipe_hash for r in simple if r.evaluation}
     chosen: list[TrialRecord] = []
     for record in ranked:
         recipe_hash = record.evaluation.recipe_hash if record.evaluation else ""
-        if not is_alone(record.label) and recipe_hash not in hashes and len(chosen) < count:
+        if recipe_hash not in hashes and len(chosen) < count:
             hashes.add(recipe_hash)
             chosen.append(record)
     return [*chosen, *simple]
@@ -117,7 +132,7 @@ def confirm(records: Sequence[TrialRecord], evaluator: Evaluator, *, count: int,
         Confirmation with the leader and the contender to export, as chosen by ``decide``.
 
     Raises:
-        NoFeasibleMerge: none of the finalists can be rendered on the confirmation prompts.
+        NoFeasibleMerge: none of the finalists can be rendered on the confirmation prompts, or none satisfies all constraints there.
     """
     chosen = finalists(records, count)
     observer.stage("confirm", len(chosen) + 1 + len(evaluator.sources) + (evaluator.routers is not None))
@@ -128,7 +143,10 @@ def confirm(records: Sequence[TrialRecord], evaluator: Evaluator, *, count: int,
     raw += [*_composition(evaluator, observer), *_alone(evaluator)]
     counts, names = resamples(evaluator.asked, count=_RESAMPLES, seed=seed), [s.name for s in evaluator.sources]
     contenders = [_contender(entry, baselines.scorer, counts, names) for entry in raw]
-    leader, winner = decide([c for c in contenders if c.recipe is not None])
+    merges = [c for c in contenders if c.recipe is not None]
+    if not (feasible := [c for c in merges if c.feasible]):
+        raise NoFeasibleMerge(nearest_miss({c.label: {**c.missed, **c.constraints} for c in merges}, "on fresh prompts"), remedy=RELAX)
+    leader, winner = decide(feasible)
     ordered = sorted(contenders, key=lambda c: (c.recipe is None, -c.score))
     return Confirmation(winner, leader, tuple(ordered), baselines.base)
 
@@ -139,7 +157,7 @@ def decide(merges: Sequence[Contender]) -> tuple[Contender, Contender]:
     If the stack or the naive merge is within noise of the leader, it is exported instead; if both are, the one with the better score.
 
     Args:
-        merges: the confirmed merges, with scores over the same resamples.
+        merges: the confirmed merges that satisfy all constraints, with scores over the same resamples.
     """
     leader = max(merges, key=lambda c: c.score)
     simple = [c for c in merges if c.label in (STACK, NAIVE)]
@@ -165,6 +183,7 @@ def _render(record: TrialRecord, evaluator: Evaluator, observer: Observer) -> En
         candidate=measured.candidate,
         images=measured.images,
         measurements=measured.measurements,
+        missed=record.evaluation.violated,
     )
 
 
@@ -201,4 +220,22 @@ def _contender(entry: Entry, scorer: Scorer, counts: Tensor, names: Sequence[str
         each=dict(zip(names, shares.tolist(), strict=True)),
         artifacts=artifact_level(outcomes),
         metrics=further_metrics(outcomes, names),
+        constraints=constraints(outcomes),
     )
+
+
+def nearest_miss(missed: Mapping[str, Mapping[str, float]], where: str) -> str:
+    """Returns which merge comes nearest to satisfying all constraints, and by how much it misses each of the others.
+
+    Args:
+        missed: name of each merge → its constraints, with the amounts by which it misses them, at most 0 for those that it satisfies.
+        where: on which prompts.
+
+    Example:
+        >>> nearest_miss({"trial 4": {"sharpness": 0.25, "noise": -1.0}, "stack": {"sharpness": 0.5, "noise": 2.0}}, "on fresh prompts")
+        'no merge satisfies all constraints on fresh prompts; trial 4 comes nearest, and misses sharpness by 0.25'
+    """
+    over = {name: {metric: excess for metric, excess in found.items() if excess > 0} for name, found in missed.items()}
+    nearest = min(over, key=lambda name: (len(over[name]), sum(over[name].values())))
+    amounts = " and ".join(f"{metric} by {excess:.3g}" for metric, excess in over[nearest].items())
+    return f"no merge satisfies all constraints {where}; {nearest} comes nearest, and misses {amounts}"

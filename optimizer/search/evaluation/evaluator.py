@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from objectives import JOINT, AnyObjective, Baselines, Measurements, Pictures, Scorer, needed_features, score
+from objectives import JOINT, AnyObjective, Baselines, Measurements, MetricError, Pictures, Scorer, needed_features, score
 from optimizer.errors import TrialError
 from optimizer.merging import Recipe
 from optimizer.rendering import AnyRenderer, PromptSet
 from optimizer.rendering.candidates.candidate import Candidate
 from optimizer.rendering.memory.oom import Note
-from optimizer.search.evaluation.record_fields import artifact_level, metrics, source_scores
+from optimizer.search.evaluation.record_fields import artifact_level, constraints, metrics, source_scores
 from optimizer.search.sources.source import Ensemble, Mixer, Source
 from studies.records import Evaluation
 
@@ -128,8 +129,10 @@ class Evaluator:
         """Computes the references, and measures each source alone now, so that the features of the baselines need not stay in memory."""
         zero = None if base is None else self._extract(base)
         pictures = tuple(self._extract(images) for images in alone)
-        scorer = Scorer.from_baselines(self.objectives, Baselines(zero, pictures, self.asked, self._texts()))
-        return RenderedBaselines(base, tuple(alone), scorer, tuple(scorer.measure(each) for each in pictures))
+        prompts = tuple(p.text for p in self.prompts.prompts)
+        with metric_errors():
+            scorer = Scorer.from_baselines(self.objectives, Baselines(zero, pictures, self.asked, self._texts(), prompts=prompts))
+            return RenderedBaselines(base, tuple(alone), scorer, tuple(scorer.measure(each) for each in pictures))
 
     def _texts(self) -> Tensor:
         """Returns the index of each prompt's text, in order of first appearance, int64, (n,)."""
@@ -166,7 +169,8 @@ class Evaluator:
         """
         assert self.routers is not None
         images = self._render_baseline("the composition", self.routers.composition())
-        return images, self.render_baselines().scorer.measure(self._extract(images))
+        with metric_errors():
+            return images, self.render_baselines().scorer.measure(self._extract(images))
 
     def evaluate(self, recipe: Recipe) -> Measured:
         """Merges, renders and scores one recipe.
@@ -182,7 +186,8 @@ class Evaluator:
         images = self._render(candidate)
         render_seconds = time.perf_counter() - begun - merge_seconds
         begun_scoring = time.perf_counter()
-        measurements = scorer.measure(self._extract(images))
+        with metric_errors():
+            measurements = scorer.measure(self._extract(images))
         outcomes, names = scorer.compare(measurements), [s.name for s in self.sources]
         value = float(score(outcomes))
         if not math.isfinite(value):
@@ -201,6 +206,7 @@ class Evaluator:
                 "seconds_render": render_seconds,
                 "seconds_score": time.perf_counter() - begun_scoring,
             },
+            constraints=constraints(outcomes),
             seconds=time.perf_counter() - begun,
         )
         return Measured(evaluation, images, measurements, candidate)
@@ -215,3 +221,16 @@ class Evaluator:
 
     def _render(self, candidate: Candidate | None) -> Tensor:
         return self.renderer.render(self.prompts.prompts, candidate, tick=self.tick)
+
+
+@contextmanager
+def metric_errors() -> Iterator[None]:
+    """Turns the error of a metric into that of the candidate that it measures.
+
+    Raises:
+        TrialError: a metric fails, or a value is not finite.
+    """
+    try:
+        yield
+    except MetricError as error:
+        raise TrialError(error.problem, remedy=error.remedy) from error

@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 import torch
 
-from objectives import AnyObjective
+from objectives import AnyObjective, MetricObjective
 from optimizer.adapters.files.base_location import locate_base
 from optimizer.adapters.files.digest import digest_file
 from optimizer.errors import StudyError
@@ -39,12 +39,17 @@ def evaluation_context(
     Args:
         drawn: inputs that the pictures of the search's prompts depend on, from ``drawing_context``.
         embedder: name of the embedder.
-        objectives: objectives that the score is made of.
+        objectives: objectives of the run. Those that only add columns, and metrics of the user, are parts of their own, so that keys
+            without them are those of earlier versions.
         based: whether effects are measured against the base's pictures, instead of those of the other sources.
     """
-    other = {} if based else {"zero": "the other sources"}
+    other: dict[str, object] = {} if based else {"zero": "the other sources"}
+    metrics = [o for o in objectives if isinstance(o, MetricObjective)]
+    other |= {"metrics": {o.name: o.described() for o in metrics}} if metrics else {}
+    columns = {o.name: o.version for o in objectives if o.column}
+    other |= {"columns": columns} if columns else {}
     embedded = folder_fingerprint(Path(embedder)) if Path(embedder).is_dir() else embedder
-    return {**drawn, "scorer": _scorer(objectives), "embedder": embedded, **other}
+    return {**drawn, "scorer": _scorer([o for o in objectives if o not in metrics and not o.column]), "embedder": embedded, **other}
 
 
 def drawing_context(
@@ -98,7 +103,17 @@ def study_inputs(context: Mapping[str, object], sources: Sequence[Source], space
         "rendering": _digest([context[name] for name in drawn if name in context]),
         "scorer": _scorer_text(context["scorer"]),
         "libraries": _versions(context["libraries"]),
+        **_measured_besides(context),
     }
+
+
+def _measured_besides(context: Mapping[str, object]) -> dict[str, str]:
+    """Returns the versions of what is measured besides the score: the columns, and each metric of the user."""
+    columns, metrics = context.get("columns", {}), context.get("metrics", {})
+    assert isinstance(columns, dict)
+    assert isinstance(metrics, dict)
+    found = {"columns": ", ".join(f"{name} version {number}" for name, number in columns.items())} if columns else {}
+    return found | {f"metric {name}": str(described["version"]) for name, described in metrics.items()}
 
 
 def _scorer(objectives: Sequence[AnyObjective]) -> int | dict[str, object]:

@@ -57,6 +57,11 @@ def further_metrics(outcomes: Outcomes, names: Sequence[str]) -> dict[str, float
     return {f"{objective}:{name}": value for objective, outcome in further for name, value in _named_values(outcome, names)}
 
 
+def constraints(outcomes: Outcomes) -> dict[str, float]:
+    """Returns the amount by which the candidate misses the constraint of each objective that has one; at most 0 if it satisfies it."""
+    return {name: float(outcome.excess) for name, outcome in outcomes.items() if outcome.excess is not None}
+
+
 def _named_values(outcome: Outcome, names: Sequence[str]) -> Iterator[tuple[str, float]]:
     for name, value in outcome.values.items():
         yield name, float(value)

@@ -15,6 +15,7 @@ from optimizer.search.config import Config, Inputs
 from optimizer.search.evaluation.evaluator import Evaluator
 from optimizer.search.evaluation.fingerprint import drawing_context
 from optimizer.search.evaluation.prompt_sets import vocabulary
+from optimizer.search.evaluation.user_metrics import load_metrics, tested
 from optimizer.search.observer import Observer
 from optimizer.search.proposals.methods import available_needs, check_methods
 from optimizer.search.proposals.space import SearchSpace
@@ -41,7 +42,7 @@ class Session:
         draft: renderer for the search; identical to ``renderer``, or with a tiny decoder.
         embedder: embedder of the pictures.
         base: location of the base model.
-        objectives: objectives that the score is made of.
+        objectives: objectives that the score is made of, those that add columns, and the metrics of the user.
     """
 
     config: Config
@@ -113,11 +114,12 @@ def prepare(config: Config, observer: Observer) -> Session:
     """Loads and checks everything that a run needs, before anything is written; the observer receives notes about memory limits.
 
     Raises:
-        UsageError: a source, the base, the embedder or a method cannot be used, or they are incompatible.
+        UsageError: a source, the base, the embedder, a metric or a method cannot be used, or they are incompatible.
     """
-    objectives = table.OBJECTIVES
-    check_objectives(objectives, [EMBEDDINGS])
     inputs = config.inputs
+    objectives = (*table.OBJECTIVES, *(() if is_fake(inputs.base) else table.COLUMNS))
+    check_objectives(objectives, [EMBEDDINGS])
+    metrics = load_metrics(config.protocol.metric, objectives)
     check_methods(config)
     loaded = load_models(config) if inputs.whole else LoraEnsemble(load_loras(inputs), config)
     settings, loading = config.rendering.render_settings(), config.loading.loading_options()
@@ -133,7 +135,8 @@ def prepare(config: Config, observer: Observer) -> Session:
         embedder = load_embedder(config.protocol.embedder or _default_embedder(inputs), device=str(renderer.device))
     except EmbedderError as error:
         raise UsageError(str(error), where="--embedder") from error
-    return Session(config, ensemble, renderer, draft, embedder, base, objectives)
+    metrics = tested(metrics, renderer, len(ensemble.sources), based=ensemble.based)
+    return Session(config, ensemble, renderer, draft, embedder, base, (*objectives, *metrics))
 
 
 def _default_embedder(inputs: Inputs) -> str:

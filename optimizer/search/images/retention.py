@@ -86,11 +86,11 @@ class ImageRetention:
     def _kept(self, records: Mapping[int, TrialRecord]) -> set[str]:
         if self.keep == "none":
             return set()
-        baselines, scores = set(), dict[str, float]()
+        baselines, scores = set(), dict[str, tuple[bool, float]]()
         for record in records.values():
             if record.evaluation and is_baseline(record.label):
                 baselines.add(record.evaluation.recipe_hash)
             elif record.evaluation:
-                scores[record.evaluation.recipe_hash] = record.evaluation.score
-        ranked = sorted(scores.keys() - baselines, key=lambda recipe: (-scores[recipe], recipe))
+                scores[record.evaluation.recipe_hash] = (not record.evaluation.feasible, -record.evaluation.score)
+        ranked = sorted(scores.keys() - baselines, key=lambda recipe: (scores[recipe], recipe))
         return baselines | set(ranked[: self.best])

@@ -15,6 +15,7 @@ from optimizer.merging import Recipe
 from optimizer.search.labels import FIXED
 from optimizer.search.proposals.space import SearchSpace
 from optimizer.search.trials.ledger import Ledger
+from optimizer.search.trials.optuna_notes import CONSTRAINT
 from optimizer.search.trials.optuna_storage import id_of
 
 
@@ -71,7 +72,7 @@ class _Known(InMemoryStorage):
 
     def __init__(self, trial: FrozenTrial, others: Sequence[FrozenTrial]) -> None:
         super().__init__()
-        self._trial, self._others = trial, others
+        self._trial, self._others = trial, [_with_ordered_constraints(t) for t in others]
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         assert trial_id == id_of(self._trial)
@@ -86,3 +87,13 @@ class _Known(InMemoryStorage):
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         """Discards the attribute, because it is never read."""
+
+
+def _with_ordered_constraints(trial: FrozenTrial) -> FrozenTrial:
+    """Returns a trial with its constraints ordered by name, because samplers match those of different trials by position."""
+    if len(names := sorted(trial.constraints)) < 2:
+        return trial
+    found = copy.copy(trial)
+    others = {name: value for name, value in trial.system_attrs.items() if not name.startswith(CONSTRAINT)}
+    found.system_attrs = others | {f"{CONSTRAINT}{name}": trial.constraints[name] for name in names}
+    return found

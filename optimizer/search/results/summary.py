@@ -14,7 +14,7 @@ import torch
 
 from optimizer.adapters.families import FAMILIES
 from optimizer.rendering import PromptSet
-from optimizer.search.config import OPTIONS, Config, without_password
+from optimizer.search.config import OPTIONS, Config, metric_words, parse_metrics, without_password
 from optimizer.search.evaluation.confirmation import CONFIDENCE, Confirmation, Contender
 from optimizer.search.images.png import save_images
 from optimizer.search.labels import COMPOSITION, NAIVE, STACK, is_alone
@@ -63,7 +63,8 @@ def summarise(inputs: SummaryInputs, directory: StudyDirectory) -> StudySummary:
     confirmed = inputs.confirmation
     names = [s.name for s in inputs.sources]
     complete = [r for r in inputs.records if r.evaluation is not None and not is_alone(r.label)]
-    ahead = max(complete, key=lambda r: r.evaluation.score if r.evaluation else 0.0, default=None)
+    feasible = [r for r in complete if r.evaluation and r.evaluation.feasible]
+    ahead = max(feasible or complete, key=lambda r: r.evaluation.score if r.evaluation else 0.0, default=None)
     return StudySummary(
         title=" + ".join(names),
         version=version("multilora-optimizer"),
@@ -84,7 +85,8 @@ def summarise(inputs: SummaryInputs, directory: StudyDirectory) -> StudySummary:
         comfyui_only=inputs.config.output.dialect == "comfyui",
         environment=_environment(inputs.device),
         command=command_line(inputs.config),
-        resume_command="" if inputs.finished else f"optimize resume {shlex.quote(str(inputs.config.places.out))}",
+        resume_command="" if inputs.finished else resume_command(inputs.config),
+        metrics={spec.name: spec.rule for spec in parse_metrics(inputs.config.protocol.metric)},
         warnings=inputs.warnings,
     )
 
@@ -99,6 +101,7 @@ def verdict(found: Confirmation) -> Verdict:
             sources=c.each,
             artifacts=None if math.isnan(c.artifacts) else c.artifacts,
             metrics=c.metrics,
+            missed={**c.missed, **{name: excess for name, excess in c.constraints.items() if excess > 0}},
         )
         for c in found.contenders
     }
@@ -122,6 +125,11 @@ def command_line(config: Config) -> str:
         option = f"--{name.replace('_', '-')}"
         words += [option] if value is True else [option, *(map(str, value) if isinstance(value, tuple) else [str(value)])]
     return shlex.join(words)
+
+
+def resume_command(config: Config) -> str:
+    """Returns the command that resumes a run; it names the metrics, whose code is imported only if the user names it."""
+    return f"optimize resume {shlex.quote(str(config.places.out))} {metric_words(config.protocol.metric)}".rstrip()
 
 
 def _sentence(found: Confirmation, naive: Contender | None, stack: Contender | None) -> str:

@@ -57,7 +57,8 @@ def live_status(observed: Observed, *, name: str, alone: bool, resume: str) -> S
     labels = [str(t.user_attrs.get(LABEL, "")) for t in observed.trials]
     count = sum(map(is_baseline, labels))
     scores = {str(t.user_attrs.get(LABEL) or f"trial {t.number}"): t.value for t in ended if t.state == TrialState.COMPLETE}
-    merges = {label: value for label, value in scores.items() if value is not None and not is_alone(label)}
+    feasible = {str(t.user_attrs.get(LABEL) or f"trial {t.number}") for t in ended if all(x <= 0 for x in t.constraints.values())}
+    merges = {label: value for label, value in scores.items() if value is not None and not is_alone(label) and label in feasible}
     best = max(merges, key=lambda label: merges[label], default="")
     state = _state(observed, alone=alone)
     return StudyStatus(

@@ -11,7 +11,7 @@ from optuna.trial import BaseTrial, FrozenTrial, TrialState, create_trial
 
 from optimizer.search.images.contact_sheets import sheet_links
 from optimizer.search.labels import BUDGET, ERROR, FIXED, IMPORTED, INPUTS, KEY, LABEL
-from optimizer.search.trials.optuna_notes import attributes
+from optimizer.search.trials.optuna_notes import attributes, constraint_attributes
 from studies.records import Evaluation
 from studies.store import Store
 from studies.trial_log import TrialEntry, TrialLog
@@ -43,7 +43,7 @@ def finished_trial(entry: TrialEntry, evaluation: Evaluation | None, ended: date
         params=dict(entry.values),
         distributions={name: json_to_distribution(space) for name, space in entry.spaces.items()},
         user_attrs={name: value for name, value in known.items() if value} | told,
-        system_attrs=sheet_links(store, evaluation.recipe_hash) if evaluation else {},
+        system_attrs={**sheet_links(store, evaluation.recipe_hash), **constraint_attributes(evaluation)} if evaluation else {},
     )
     trial.datetime_start = trial.datetime_complete = ended
     return trial

@@ -15,6 +15,8 @@ from optimizer.search.workers.trial_writer import TrialResult
 from studies.records import Evaluation, printable
 
 METRIC = "score"
+CONSTRAINT = "constraints:"
+"""Prefix of the system attributes in which Optuna keeps constraints."""
 _NOTE_LENGTH = 2045
 _STUDY_NOTE = """Each trial is one merge of the sources.
 
@@ -39,8 +41,13 @@ def attributes(evaluation: Evaluation) -> dict[str, float]:
     return kept | {"artifacts": evaluation.artifacts}
 
 
+def constraint_attributes(evaluation: Evaluation) -> dict[str, float]:
+    """Returns the system attributes in which ``Trial.set_constraint`` stores constraints, which samplers and the dashboard read."""
+    return {f"{CONSTRAINT}{name}": excess for name, excess in sorted(evaluation.constraints.items())}
+
+
 def result_of(trial: FrozenTrial, key: str, evaluation: Evaluation, links: Mapping[str, str]) -> TrialResult:
-    """Returns what Optuna stores for a trial's evaluation: score, attributes, link to the contact sheet, and a note.
+    """Returns what Optuna stores for a trial's evaluation: score, constraints, attributes, link to the contact sheet, and a note.
 
     Args:
         trial: the ended trial; only its label and id are read.
@@ -49,7 +56,8 @@ def result_of(trial: FrozenTrial, key: str, evaluation: Evaluation, links: Mappi
         links: system attribute that links the contact sheet; empty without a sheet.
     """
     words = note_attributes(note(str(trial.user_attrs.get(LABEL, "")), evaluation), id_of(trial))
-    return TrialResult(evaluation.score, {KEY: key} | attributes(evaluation), links, words)
+    told = {KEY: key} | attributes(evaluation)
+    return TrialResult(evaluation.score, told, {**links, **constraint_attributes(evaluation)}, words)
 
 
 def note(label: str, evaluation: Evaluation) -> str:
@@ -66,6 +74,7 @@ def note(label: str, evaluation: Evaluation) -> str:
         lines.append(f"| {_plain(name)} | " + " | ".join(f"{value:.0%}" for value in cells) + " |")
     method = _plain(str(evaluation.recipe.get("method", "")))
     lines += ["", f"Method {method}, image damage {evaluation.artifacts:.3f}, evaluated in {evaluation.seconds:.1f} s."]
+    lines += [f"Violates the constraint on {_plain(name)} by {excess:.3g}." for name, excess in evaluation.violated.items()]
     lines += [f"Pictures: {evaluation.images[0].rpartition('/')[0]}/"] if evaluation.images else []
     return "\n".join(lines)
 

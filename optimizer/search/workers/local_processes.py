@@ -90,7 +90,8 @@ class LocalWorkers:
     def _command(self) -> Sequence[str]:
         place = ["--study", self.config.places.study_name] if self.config.places.storage else [str(self.directory)]
         device = [] if self.config.loading.device == "auto" else ["--device", self.config.loading.device]
-        return [sys.executable, "-m", "optimizer", "worker", *place, *device]
+        metric = ["--metric", *self.config.protocol.metric] if self.config.protocol.metric else []
+        return [sys.executable, "-m", "optimizer", "worker", *place, *device, *metric]
 
     def _environment(self, number: int) -> dict[str, str]:
         """Returns a worker's environment, with the database URL, which may contain a password and must not be a visible argument."""

@@ -12,7 +12,7 @@ from typing import Any
 import optuna
 
 from optimizer.errors import StudyError
-from optimizer.search.config import DEMO, Config
+from optimizer.search.config import DEMO, Config, check_named
 from optimizer.search.sources.source import Source
 from studies.atomic import write_bytes
 from studies.store import Store
@@ -36,11 +36,13 @@ def fetch_config(config: Config, study: optuna.Study, store: Store) -> Config:
     """Returns the study's configuration for this machine, with files from the store in place of those of the machine that started it.
 
     Args:
-        config: options that differ on this machine: device, batch, and the locations of base and autoencoder.
+        config: options that differ on this machine: device, batch, and the locations of base and autoencoder; and the study's metrics,
+            which the user of this machine has to name.
         study: Optuna study.
         store: store that contains the sources.
 
     Raises:
+        UsageError: the metrics of the study are not named.
         StudyError: the study was not started for other machines, has another version, or a file is missing from the store.
     """
     attrs = study.user_attrs
@@ -50,6 +52,7 @@ def fetch_config(config: Config, study: optuna.Study, store: Store) -> Config:
         problem = f"the study was begun with {attrs.get(_VERSION)}, here is {_version()}"
         raise StudyError(problem, where="--study", remedy="install the same versions on all machines")
     saved: dict[str, Any] = dict(attrs[_CONFIG])
+    check_named(saved.get("metric", ()), config.protocol.metric)
     own = config.options(lambda option: option.per_machine)
     places = {spec: str(_fetch_file(name, store)) for spec, name in attrs[_FILES].items()}
     saved["sources"] = [places.get(spec, spec) for spec in saved["sources"]]

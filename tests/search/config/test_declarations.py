@@ -74,7 +74,10 @@ artifacts: s3://b/p
 """
 """A ``study.yaml`` that version 0.1.0 wrote. Its order is that of the command, by which a finished study is recognised."""
 
-ORDER = list(yaml.safe_load(SAVED))
+LATER = "metric: []\n"
+"""Options that later versions have added, with their defaults."""
+
+ORDER = list(yaml.safe_load(SAVED + LATER))
 FREE = {
     *("out", "workers", "storage", "study", "artifacts", "budget", "timeout", "force", "confirm", "finalists", "batch"),
     *("dialect", "keep_images", "fork", "offload", "vae_slicing", "attention_slicing"),
@@ -89,6 +92,7 @@ OTHER: dict[str, Any] = {
     "roles": ("style", "style"),
     "triggers": ("x", "y"),
     "methods": ("ties",),
+    "metric": ("m=module:name",),
     "sampler": "tpe",
     "dtype": "bf16",
     "dialect": "diffusers",
@@ -115,7 +119,7 @@ def other(name: str) -> Any:
 def test_a_saved_configuration_reads_and_is_written_as_by_earlier_versions(tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text(SAVED)
     found = Config.from_yaml(tmp_path / "study.yaml")
-    assert found.to_yaml() == SAVED
+    assert found.to_yaml() == SAVED + LATER
     methods = ("ties", "dare_linear", "dare_ties", "magnitude_prune")
     more = {"methods": methods, "timeout": "2h", "rank": 3, "vae": "v", "storage": "postgresql://u@h/d", "artifacts": "s3://b/p"}
     assert found == Config.of(sources=("a", "b"), base="sd", **more)
