@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +15,8 @@ from objectives.metrics.references import References
 from objectives.metrics.rule import Constraint, Rule, Term
 from objectives.metrics.scale import Scale, quality
 from objectives.objective import Baselines, Objective, Outcome, Pictures, weighted_mean
+
+_Found = TypeVar("_Found")
 
 
 class MetricCall(Protocol):
@@ -120,7 +123,6 @@ class MetricObjective(Objective[MetricReference, Tensor]):
         """
         images = pictures.images.cpu()
         values = self._checked(lambda: self.call(images, reference.prompts, reference.references, reference.prepared))
-        assert isinstance(values, Tensor)
         if not bool(values.isfinite().all()):
             bad = values.flatten()[~values.flatten().isfinite()]
             raise MetricError(
@@ -135,11 +137,12 @@ class MetricObjective(Objective[MetricReference, Tensor]):
         excess = self.rule.excess(value) if isinstance(self.rule, Constraint) else None
         return Outcome(factor=factor, excess=excess, values={"value": value})
 
-    def _checked(self, compute: object) -> object:
-        """Calls a function, and names the metric in the error if it fails."""
-        assert callable(compute)
+    def _checked(self, compute: Callable[[], _Found]) -> _Found:
+        """Calls a function without showing its warnings, and names the metric in the error if it fails."""
         try:
-            return compute()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return compute()
         except (MemoryError, torch.OutOfMemoryError):
             raise
         except MetricError as error:

@@ -74,9 +74,7 @@ def _tested(metric: MetricObjective, renderer: AnyRenderer, sources: int, based:
     errors: list[MetricError] = []
     for candidate in _variants(metric):
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                self_test(candidate, renderer.picture_size, sources, renderer.device, based=based)
+            self_test(candidate, renderer.picture_size, sources, renderer.device, based=based)
             return candidate
         except MetricError as error:
             errors.append(error)
