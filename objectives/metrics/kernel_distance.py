@@ -20,7 +20,7 @@ class KernelDistanceObjective(Objective[Tensor, float]):
     It is torchmetrics' ``KernelInceptionDistance`` with the run's own embeddings in place of those of Inception: the squared maximum mean
     discrepancy with the kernel (⟨x, y⟩ + 1)³, averaged over subsets of the references that have the size of the candidate's set. The
     subsets are always the same ones. The outcome has the value ``value``: about 0 if the candidate draws as the references do; unbiased, so
-    that it may be slightly negative. It changes no score, and it is not resampled.
+    that it may be negative, the more the fewer pictures there are. It changes no score, and it is not resampled.
 
     Example:
         >>> generator = torch.Generator().manual_seed(0)

@@ -121,6 +121,7 @@ class Length(Metric):
     """A metric of pictures and texts."""
 
     higher_is_better = False
+    total: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -136,6 +137,8 @@ class Length(Metric):
 
 class Spread(Metric):
     """A metric of a set of pictures that returns two numbers."""
+
+    seen: list[Tensor]
 
     def __init__(self) -> None:
         super().__init__()
@@ -157,7 +160,8 @@ def test_texts_and_sets_without_references() -> None:
 def test_what_cannot_be_called() -> None:
     class Generator(Metric):
         def update(self, preds: Tensor, target: dict[str, Tensor]) -> None: ...
-        def compute(self) -> Tensor: ...
+        def compute(self) -> Tensor:
+            raise NotImplementedError
 
     class Unset(Metric):
         def __init__(self, size: int) -> None:
@@ -183,7 +187,7 @@ def light(pictures: Tensor, prompts: list[str], references: References) -> Tenso
 def test_functions() -> None:
     each = pictures(0).images.double().mean(dim=(1, 2, 3)) / 255
     torch.testing.assert_close(value(metric(light), counts=COUNTS), COUNTS.double() @ each / 5)
-    assert value(metric(lambda *_: 3), counts=COUNTS).tolist() == 3.0
+    assert float(value(metric(lambda *_: 3), counts=COUNTS)) == 3.0
     assert value(metric(lambda pictures, *_: [1.0] * len(pictures)), counts=COUNTS).tolist() == [1.0] * 3
     for bad, message in (
         (lambda *_: torch.zeros(2), "the metric m returns values of shape (2,) for 5 pictures — return a number, or one a picture"),

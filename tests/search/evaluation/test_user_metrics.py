@@ -54,6 +54,9 @@ def never(pictures, prompts, references):
 def few(pictures):
     return 1.0
 
+def six(pictures, prompts, references):
+    return float(len(pictures) == 6)
+
 def raises(pictures, prompts, references):
     raise RuntimeError("no such device")
 
@@ -260,6 +263,17 @@ def test_nothing_feasible(place: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "comes nearest, and misses light by 1.4" in told or "comes nearest, and misses light by 1.5" in told
     assert told.endswith(" — relax the constraint (--metric), or try more recipes (--budget), see report.html")
     assert "no merge satisfies light &gt;= 2." in (place / "study" / "report.html").read_text()
+
+
+def test_nothing_feasible_on_fresh_prompts(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [*words("six=metrics_of_a_test:six:>=0.5")]
+    command[command.index("--confirm") + 1] = "3"
+    assert execute(command) == 3  # six pictures in the search, nine afterwards
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.startswith("optimize: no merge satisfies all constraints on fresh prompts; ")
+    assert "comes nearest, and misses six by 0.5 — relax the constraint" in told
+    assert (place / "study" / "report.html").exists()
+    assert not list((place / "study").glob("best/*.safetensors"))
 
 
 def test_a_value_that_is_not_finite_fails_its_trial_only(place: Path) -> None:
