@@ -51,7 +51,7 @@ class KernelDistanceObjective(Objective[Tensor, float]):
             return float("nan")  # the unbiased estimate needs two pictures
         metric = _kernel_inception_distance(len(vectors))
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)  # which the subsets are drawn by; generators of devices are left alone
             metric.update(reference, real=True)
             metric.update(vectors, real=False)
             return float(metric.compute()[0])

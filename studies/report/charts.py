@@ -164,7 +164,7 @@ def _references(references: Sequence[Reference], end: float, y_axis: Scale, widt
 def _best_so_far(points: Sequence[Point], x_axis: Scale, y_axis: Scale) -> Markup:
     path, best = "", -math.inf
     for point in sorted(points, key=lambda p: p.x):
-        if point.y is not None and point.y > best:
+        if point.y is not None and point.feasible and point.y > best:
             best = point.y
             x, y = x_axis(point.x), y_axis(best)
             path += f"H{x:.1f}V{y:.1f}" if path else f"M{x:.1f} {y:.1f}"

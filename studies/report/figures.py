@@ -160,7 +160,9 @@ def _history_point(record: TrialRecord, best: int | None) -> Point:
         reason = record.error or ("the score is not a number" if found else "")
         return Point(record.number, record.number, None, hint=f"{name} failed: {reason[:300]}")
     tone = "best" if record.number == best else tone_of(record.label)
-    return Point(record.number, record.number, found.score, tone, record.label, f"{name}: score {found.score:.3f}")
+    missed = f", misses {', '.join(found.violated)}" if found.violated else ""
+    hint = f"{name}: score {found.score:.3f}{missed}"
+    return Point(record.number, record.number, found.score, tone, record.label, hint, feasible=found.feasible)
 
 
 def _history_legend(points: Sequence[Point], lines: bool) -> Legend:

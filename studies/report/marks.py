@@ -22,7 +22,7 @@ _BOLD = 1.1  # width of bold point labels relative to plain text
 class Point:
     """Coordinates and appearance of one trial; ``number`` links it to its row in the table.
 
-    ``y`` is None for a failed trial; ``front`` marks a member of the Pareto front.
+    ``y`` is None for a failed trial; ``front`` marks a member of the Pareto front; ``feasible`` is False if it misses a constraint.
     """
 
     number: int
@@ -32,6 +32,7 @@ class Point:
     label: str = ""
     hint: str = ""
     front: bool = False
+    feasible: bool = True
 
 
 def score_scale(values: Sequence[float], start: float, end: float) -> Scale:

@@ -222,7 +222,7 @@ def _facts(summary: StudySummary, trials: Sequence[TrialRow]) -> Iterator[tuple[
     if summary.verdict:
         best = summary.verdict.rows[summary.verdict.winner]
         yield "Weakest source keeps", f"{decimal(best.weakest, 2)} ({decimal(best.ci_low, 2)} to {decimal(best.ci_high, 2)})"
-    elif summary.best and summary.best.evaluation:
+    elif summary.best and summary.best.evaluation and summary.best.evaluation.feasible:
         yield "Best score so far", decimal(summary.best.evaluation.score, 2)
     failed = sum(row.failed for row in trials)
     first = min(summary.baselines, len(trials))

@@ -8,10 +8,15 @@ from typing import Any
 
 import pytest
 
+from objectives import AnyObjective, table
 from optimizer import optimize
 from optimizer.errors import StudyError
+from optimizer.search.config import Config
 from optimizer.search.evaluation import fingerprint as context
-from optimizer.search.evaluation.fingerprint import check_same_inputs
+from optimizer.search.evaluation.fingerprint import check_same_inputs, evaluation_context, study_inputs
+from optimizer.search.evaluation.prompt_sets import search_prompts
+from optimizer.search.evaluation.session import prepare
+from optimizer.search.observer import Silent
 from optimizer.search.proposals import space
 from optimizer.search.workers.storage import open_local_study
 from studies import StudyDirectory
@@ -71,3 +76,20 @@ def test_what_was_not_written_down_is_not_compared() -> None:
     check_same_inputs({}, {"base": "a" * 64}, "here")
     with pytest.raises(StudyError, match=r"^here: .*\(base: aaaaaaaa → bbbbbbbb\) — "):
         check_same_inputs({"base": "a" * 64}, {"base": "b" * 64, "scorer": "1"}, "here")
+
+
+def test_a_study_without_columns_goes_on_with_them(options: dict[str, Any]) -> None:
+    session = prepare(Config.of(**options), Silent())
+    drawn = session.drawing_context(search_prompts(session.config, session.sources))
+
+    def inputs(*columns: AnyObjective) -> dict[str, str]:
+        found = evaluation_context(drawn, session.embedder.name, objectives=(*table.OBJECTIVES, *columns))
+        return study_inputs(found, session.sources, session.space(3))
+
+    before, after = inputs(), inputs(*table.COLUMNS)
+    assert {name: text for name, text in after.items() if before.get(name) != text} == {
+        "columns": "kernel_distance version 1, similarity version 1"
+    }
+    check_same_inputs(before, after, "here")
+    with pytest.raises(StudyError, match="columns: kernel_distance version 1, similarity version 1 → similarity version 1"):
+        check_same_inputs(after, inputs(table.COLUMNS[1]), "here")

@@ -70,9 +70,15 @@ class Contender(Entry):
     constraints: dict[str, float] = field(default_factory=dict)
 
     @property
+    def all_missed(self) -> dict[str, float]:
+        """Constraints that the candidate misses on the search's prompts or on these, each with the larger amount."""
+        here = {name: excess for name, excess in self.constraints.items() if excess > 0}
+        return {name: max(self.missed.get(name, 0.0), here.get(name, 0.0)) for name in (*here, *self.missed)}
+
+    @property
     def feasible(self) -> bool:
         """Whether the candidate satisfies all constraints, on the search's prompts as well as on these."""
-        return not self.missed and all(excess <= 0 for excess in self.constraints.values())
+        return not self.all_missed
 
 
 @dataclass(frozen=True)
@@ -145,7 +151,7 @@ def confirm(records: Sequence[TrialRecord], evaluator: Evaluator, *, count: int,
     contenders = [_contender(entry, baselines.scorer, counts, names) for entry in raw]
     merges = [c for c in contenders if c.recipe is not None]
     if not (feasible := [c for c in merges if c.feasible]):
-        raise NoFeasibleMerge(nearest_miss({c.label: {**c.missed, **c.constraints} for c in merges}, "on fresh prompts"), remedy=RELAX)
+        raise NoFeasibleMerge(nearest_miss({c.label: c.all_missed for c in merges}, "on fresh prompts"), remedy=RELAX)
     leader, winner = decide(feasible)
     ordered = sorted(contenders, key=lambda c: (c.recipe is None, -c.score))
     return Confirmation(winner, leader, tuple(ordered), baselines.base)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -11,6 +13,7 @@ from optimizer import Recipe
 from optimizer.search.evaluation.confirmation import Confirmation, Contender, decide, finalists
 from optimizer.search.labels import NAIVE, STACK
 from optimizer.search.results.summary import verdict
+from studies.records import TrialRecord
 from tests.search.runs import record
 
 PICTURES = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
@@ -115,3 +118,25 @@ def test_finalists_are_the_best_distinct_merges_and_the_simple_ones() -> None:
 
 def test_a_merge_that_is_worth_nothing_is_no_finalist_unless_it_is_a_simple_one() -> None:
     assert [r.number for r in finalists([record(0, 0.0), record(1, 0.0, STACK), record(2, 0.01)], 3)] == [2, 1]
+
+
+def test_merges_that_miss_a_constraint_are_no_finalists_and_cannot_win() -> None:
+    def bound(found: TrialRecord, excess: float) -> TrialRecord:
+        assert found.evaluation
+        return found.model_copy(update={"evaluation": found.evaluation.model_copy(update={"constraints": {"m": excess}})})
+
+    records = [
+        bound(record(0, 0.1, STACK), 1.0),
+        bound(record(1, 0.9), 0.1),
+        bound(record(2, 0.3), 0.0),
+        bound(record(3, 0.99, "a alone"), -1),
+    ]
+    assert [r.number for r in finalists(records, 3)] == [2, 0]
+    assert finalists([records[0], records[1], records[3]], 3) == []
+    missed = replace(contender(STACK, 0.7), missed={"m": 0.5, "n": 0.25}, constraints={"m": 1.0, "n": -1.0})
+    assert missed.all_missed == {"m": 1.0, "n": 0.25}
+    allowed = replace(contender("trial 2", 0.3), constraints={"m": 0.0, "n": -1.0})
+    assert (allowed.feasible, missed.feasible) == (True, False)
+    found = verdict(Confirmation(allowed, allowed, (missed, allowed), PICTURES))
+    assert found.sentence.endswith("against 70% for the stack, on prompts and seeds that the search never saw; the stack misses m and n.")
+    assert found.rows[STACK].missed == {"m": 1.0, "n": 0.25}
