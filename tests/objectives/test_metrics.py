@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import numpy as np
@@ -155,6 +156,20 @@ class Spread(Metric):
 def test_texts_and_sets_without_references() -> None:
     assert float(value(metric(Length))) == sum(map(len, PROMPTS)) / 5
     assert float(value(metric(Spread))) == pytest.approx(float((pictures(0).images.float() / 255).mean(dim=(1, 2, 3)).std()))
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs"),
+    [
+        *(("image:TotalVariation", "pictures"), ("image.arniqa:ARNIQA", "pictures"), ("image.inception:InceptionScore", "pictures")),
+        *(("multimodal.clip_iqa:CLIPImageQualityAssessment", "pictures"), ("multimodal.clip_score:CLIPScore", "texts")),
+        *(("image.lpip:LearnedPerceptualImagePatchSimilarity", "pairs"), ("image:MultiScaleStructuralSimilarityIndexMeasure", "pairs")),
+        *(("image.fid:FrechetInceptionDistance", "sets"), ("image.mifid:MemorizationInformedFrechetInceptionDistance", "sets")),
+    ],
+)
+def test_how_the_metrics_of_torchmetrics_are_called(name: str, inputs: str) -> None:
+    module, _, kind = name.partition(":")
+    assert inputs_of(getattr(importlib.import_module(f"torchmetrics.{module}"), kind).update) == inputs
 
 
 def test_what_cannot_be_called() -> None:
