@@ -16,20 +16,22 @@ from optimizer.calibration.compositions import Composition
 from optimizer.calibration.demand import SolvingDemand, describe_solving
 from optimizer.calibration.gradient_fallback import GradientFallback
 from optimizer.calibration.live.model import LiveModel
+from optimizer.calibration.live.routed_candidate import RoutedCandidate
 from optimizer.calibration.live.routed_modules import Routing
 from optimizer.calibration.local_error import balanced
 from optimizer.calibration.training import Training, train
 from optimizer.calibration.trajectories import Points, record
 from optimizer.calibration.truncation import truncated
 from optimizer.errors import RecipeError
-from optimizer.merging import METHODS, Recipe, Router
+from optimizer.merging import METHODS, Recipe, Router, correction_of, with_correction
+from optimizer.rendering.candidates.candidate import Candidate
 from optimizer.rendering.prompts import PromptSet
 
 Progress = Callable[[str, int, int, float], None]
 """Called with what is done (``drawing``, ``measuring`` or ``training``), the number of finished units, of all, and the loss, or NaN."""
 
-Watch = Callable[[int, Routing], None]
-"""Called with the number of a training step and the matrices after it."""
+Watch = Callable[[int, Candidate], None]
+"""Called with the number of a training step and the merge after it."""
 
 COMPLETE = 100
 """Checkpoint of a finished training, and of methods that train nothing."""
@@ -72,7 +74,8 @@ class Solver:
     """Solves routers on one set of prompts, whose trajectories are drawn once.
 
     ``distill`` trains the router until the merge's guided outputs equal those of the composition of the sources, at points of the
-    composition's own trajectories; ``zip`` trains only a factor on each rank; ``ssr`` is least squares in every module, and ``iteris``
+    composition's own trajectories, with a correction beside the sources that starts at 0 and is never asked for; ``zip`` trains only a
+    factor on each rank; ``ssr`` is least squares in every module, and ``iteris``
     repeats it with the activations of the merge.
 
     Args:
@@ -96,6 +99,8 @@ class Solver:
         fallback: GradientFallback | None = None,
     ) -> None:
         self._model, self._adapters, self._prompts = model, adapters, prompts
+        self._models: dict[int, LiveModel] = {0: model}
+        self._measured: dict[int, _Measured] = {}
         self.points = points
         self._fallback = fallback or GradientFallback(lambda line: None)
 
@@ -119,17 +124,26 @@ class Solver:
             names = ", ".join(name for name, method in METHODS.items() if method.solved)
             problem = f"the method {recipe.method!r} is not solved on the live model"
             raise RecipeError(problem, where="recipe: method", remedy=f"choose from {names}")
-        demand = SolvingDemand.of(self._model, recipe, self._prompts, self.points)
-        self._fallback.note(describe_solving(demand, recipe, self._model.renderer.device, self._fallback))
+        model = self._model_with(recipe.correction)
+        demand = SolvingDemand.of(model, recipe, self._prompts, self.points)
+        self._fallback.note(describe_solving(demand, recipe, model.renderer.device, self._fallback))
         self._draw(progress)
+        measured = self._measured.setdefault(recipe.correction, _Measured(model, self._points))
         if recipe.method in _RATES:
-            found = dict(self._trained(recipe, sorted({recipe.checkpoint, *checkpoints}), progress, watch))
+            found = dict(self._trained(recipe, measured, sorted({recipe.checkpoint, *checkpoints}), progress, watch))
         else:
-            found = {COMPLETE: (self._closed(recipe, progress), math.nan)}
-        sources, ranks = Router.identity(self._adapters).sources, self._model.modules.ranks
-        routers = {at: Router(sources, ranks, self._cut(recipe, routing)) for at, (routing, _) in sorted(found.items())}
+            found = {COMPLETE: (self._closed(recipe, measured, progress), math.nan)}
+        sources = Router.identity(with_correction(self._adapters, recipe.correction)).sources
+        ranks = measured.model.modules.ranks
+        routers = {at: Router(sources, ranks, _cut(recipe, measured, routing)) for at, (routing, _) in sorted(found.items())}
         losses = {at: loss for at, (_, loss) in sorted(found.items()) if not math.isnan(loss)}
         return Solution(routers, losses, len(self._prompts), time.perf_counter() - begun)
+
+    def _model_with(self, correction: int) -> LiveModel:
+        """Returns the live model with a correction of some rank; 0 for none."""
+        if correction not in self._models:
+            self._models[correction] = self._model.corrected(correction_of(self._adapters, correction))
+        return self._models[correction]
 
     @property
     def _points(self) -> Points:
@@ -142,45 +156,37 @@ class Solver:
             teacher, count = Composition.teacher(len(self._adapters)), len(self._prompts)
             self.points = record(self._model, teacher, self._prompts.prompts, lambda done: progress("drawing", done, count, math.nan))
 
-    @cached_property
-    def _groups(self) -> list[Group]:
-        return groups(self._model, self._points)
-
-    @cached_property
-    def _moments(self) -> Routing:
-        """Second moments of z over all groups of prompts."""
-        return {path: torch.stack([group.moments[path] for group in self._groups]).mean(dim=0) for path in self._groups[0].moments}
-
-    def _closed(self, recipe: Recipe, progress: Progress) -> Routing:
+    def _closed(self, recipe: Recipe, measured: _Measured, progress: Progress) -> Routing:
         rounds = recipe.rounds if recipe.method_record.reads("rounds") else 0
         progress("measuring", 0, rounds + 1, math.nan)
         worst = recipe.method_record.reads("balance") and recipe.balance == "worst"
-        routing = balanced(self._model.modules, self._groups, recipe.ridge) if worst else solved(self._groups, recipe.ridge)
+        found = measured.groups
+        routing = balanced(measured.model.modules, found, recipe.ridge) if worst else solved(found, recipe.ridge)
         for number in range(rounds):
             progress("measuring", number + 1, rounds + 1, math.nan)
-            routing = solved(groups(self._model, self._points, routing), recipe.ridge)
+            routing = solved(groups(measured.model, self._points, routing), recipe.ridge)
         progress("measuring", rounds + 1, rounds + 1, math.nan)
         return routing
 
     def _trained(
-        self, recipe: Recipe, wanted: Sequence[int], progress: Progress, watch: Watch
+        self, recipe: Recipe, measured: _Measured, wanted: Sequence[int], progress: Progress, watch: Watch
     ) -> Iterator[tuple[int, tuple[Routing, float]]]:
         """Yields the checkpoints, each with its matrices and its loss; after ``Enough``, the last whole percentage that was reached."""
         progress("measuring", 0, 1, math.nan)
-        moments = self._moments
+        model, moments = measured.model, measured.moments
         progress("measuring", 1, 1, math.nan)
-        start = {path: torch.full((sum(ranks),), _START) for path, ranks in self._model.modules.ranks.items()}
+        start = {path: _START * own for path, own in model.modules.selected([True] * len(self._adapters)).items()}
         plan = Training(recipe.train_steps, diagonal=recipe.method == "zip", rate=_RATES[recipe.method], seed=recipe.seed)
         last = _first_step(wanted[-1], plan.steps)
         reached = 0
         latest: tuple[Routing, float] = start, math.nan
-        for step in train(self._model, self._points, start, moments, plan, self._fallback):
+        for step in train(model, self._points, start, moments, plan, self._fallback):
             percentage = COMPLETE * step.number // plan.steps
             if percentage > reached:
                 reached, latest = percentage, (step.routing(), step.loss)
                 yield from ((at, latest) for at in wanted if _first_step(at, plan.steps) == step.number)
             if step.number % WATCHED == 0 or step.number == last:
-                watch(step.number, step.routing())
+                watch(step.number, RoutedCandidate(model.modules, step.routing()))
             if step.number == last:
                 return
             try:
@@ -191,11 +197,34 @@ class Solver:
                 yield reached, latest
                 return
 
-    def _cut(self, recipe: Recipe, routing: Routing) -> Routing:
-        """Returns the matrices, truncated to the recipe's rank if it says so."""
-        if not isinstance(recipe.rank, int) or recipe.truncation != "outputs":
-            return routing
-        return truncated(self._model.modules, routing, self._moments, recipe.rank)
+
+class _Measured:
+    """A live model and what is measured on it, once, at the points of the prompts' trajectories.
+
+    Args:
+        model: live model, with or without a correction.
+        points: points of the trajectories.
+    """
+
+    def __init__(self, model: LiveModel, points: Points) -> None:
+        self.model, self._points = model, points
+
+    @cached_property
+    def groups(self) -> list[Group]:
+        """Prompts of each set of sources, with the moments of the composition."""
+        return groups(self.model, self._points)
+
+    @cached_property
+    def moments(self) -> Routing:
+        """Second moments of z over all groups of prompts."""
+        return {path: torch.stack([group.moments[path] for group in self.groups]).mean(dim=0) for path in self.groups[0].moments}
+
+
+def _cut(recipe: Recipe, measured: _Measured, routing: Routing) -> Routing:
+    """Returns the matrices, truncated to the recipe's rank if it says so."""
+    if not isinstance(recipe.rank, int) or recipe.truncation != "outputs":
+        return routing
+    return truncated(measured.model.modules, routing, measured.moments, recipe.rank)
 
 
 def _first_step(percentage: int, steps: int) -> int:

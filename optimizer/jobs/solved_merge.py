@@ -11,14 +11,13 @@ from torch import Tensor
 from optimizer.calibration.compositions import Composition
 from optimizer.calibration.gradient_fallback import GradientFallback
 from optimizer.calibration.live.model import LiveModel
-from optimizer.calibration.live.routed_candidate import RoutedCandidate
-from optimizer.calibration.live.routed_modules import Routing
 from optimizer.calibration.prompts import calibration_prompts
 from optimizer.calibration.solve import COMPLETE, Progress, Solver, Watch
 from optimizer.errors import UsageError
 from optimizer.jobs.merge_options import MergeOptions
 from optimizer.jobs.merge_plan import MergePlan
 from optimizer.rendering import GENERAL, Loading, PromptSet, Renderer, RenderSettings, Vocabulary, load_renderer
+from optimizer.rendering.candidates.candidate import Candidate
 from optimizer.rendering.fake_spec import is_fake
 from optimizer.rendering.memory.oom import Note
 from optimizer.search.evaluation.prompt_sets import read_words
@@ -91,10 +90,10 @@ def _preview(model: LiveModel, prompts: PromptSet, file: Path) -> Watch:
     shown = [prompts.prompts[index] for index in prompts.indices(None)][:_SHOWN]
     above: list[Tensor] = []
 
-    def write(step: int, routing: Routing) -> None:
+    def write(step: int, merge: Candidate) -> None:
         if not above:
             above.append(model.renderer.render(shown, model.composed(Composition.teacher(len(model.subjects)))))
-        below = model.renderer.render(shown, RoutedCandidate(model.modules, routing))
+        below = model.renderer.render(shown, merge)
         with replacing(file) as temporary:
             sheet(torch.cat([*above, below]), columns=len(shown)).save(temporary, "PNG")
 

@@ -20,6 +20,7 @@ from optimizer.merging.algebra.lowrank import Change, LowRank, inner, unstacked
 from optimizer.merging.algebra.svd_retry import Computed, LinAlgError, retried
 from optimizer.merging.blocks.maps import block_weight, check_block_names
 from optimizer.merging.common_base import common_base
+from optimizer.merging.correction import with_correction
 from optimizer.merging.methods import check_needs
 from optimizer.merging.methods.weighted_sum import weighted_sum
 from optimizer.merging.module_batches import Stack, stacks
@@ -29,6 +30,9 @@ from optimizer.merging.router import Router
 from optimizer.merging.router_sums import Sums
 
 _ROUNDING = 1e-3
+
+_Key = tuple[str | None, int]  # calibration and rank of the correction
+_PLAIN: _Key = (None, 0)
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ class Merger:
     ) -> None:
         self.adapters, self.device, self.base = tuple(adapters), device, common_base(adapters)
         self._routers = {router.hash: router for router in routers}
-        self._kept: dict[str | None, _Kept] | None = {None: _Kept(stacks(adapters, device))} if keep else None
+        self._kept: dict[_Key, _Kept] | None = {_PLAIN: _Kept(stacks(adapters, device))} if keep else None
 
     def add_router(self, router: Router) -> None:
         """Makes a router known, which recipes may then name as their calibration."""
@@ -159,8 +163,13 @@ class Merger:
         """
         bound = self._bound(recipe)
         for stack in self.stacks(bound):
-            for deltas in stack.deltas(self.weights(bound, stack), bound.sources):
+            for deltas in self.deltas_at(bound, stack):
                 yield stack.shape, deltas
+
+    def deltas_at(self, recipe: Recipe, stack: Stack) -> Iterator[Deltas]:
+        """Yields the input of the recipe's method at a stack of ``stacks(recipe)``, for a recipe that is bound to the sources."""
+        router = self._router(recipe)
+        return stack.deltas(self.weights(recipe, stack), router.sources if router else recipe.sources)
 
     def stacks(self, recipe: Recipe | None = None) -> Iterable[Stack]:
         """Returns all modules of all sources as stacks; for a recipe that names a calibration, as its router leaves the sources.
@@ -169,16 +178,21 @@ class Merger:
             RecipeError: the recipe's router was not given, or was made for other sources.
         """
         kept = self._kept_for(recipe)
-        return kept.stacks if kept else stacks(self.adapters, self.device, self._router(recipe))
+        return kept.stacks if kept else self._routed(recipe)
+
+    def _routed(self, recipe: Recipe | None) -> Iterator[Stack]:
+        """Yields the stacks of the sources as the recipe's router leaves them, with the correction that it was solved with."""
+        router = self._router(recipe)
+        return stacks(with_correction(self.adapters, _correction(recipe)), self.device, router)
 
     def _kept_for(self, recipe: Recipe | None) -> _Kept | None:
         if self._kept is None:
             return None
-        calibration = recipe.calibration if recipe else None
-        if calibration not in self._kept:
-            self._kept = {None: self._kept[None]}  # frees the memory of the last router's stacks first
-            self._kept[calibration] = _Kept(stacks(self.adapters, self.device, self._router(recipe)))
-        return self._kept[calibration]
+        key: _Key = (recipe.calibration, _correction(recipe)) if recipe else _PLAIN
+        if key not in self._kept:
+            self._kept = {_PLAIN: self._kept[_PLAIN]}  # frees the memory of the last router's stacks first
+            self._kept[key] = _Kept(self._routed(recipe))
+        return self._kept[key]
 
     def _router(self, recipe: Recipe | None) -> Router | None:
         if recipe is None or recipe.calibration is None:
@@ -192,16 +206,26 @@ class Merger:
         return self._routers[recipe.calibration]
 
     def weights(self, recipe: Recipe, stack: Stack) -> Tensor:
-        """Returns the weight of every source at every module of a stack, (N, b), fp32."""
+        """Returns the weight of every source at every module of a stack, (N, b), fp32.
+
+        For a corrected merge there is one row more: the correction has weight 1 where a source has another weight than 0.
+        """
         weights = self._signed(recipe)[:, None].expand(-1, len(stack.paths))
-        return weights * self._block_factors(recipe, stack) if recipe.blocks else weights
+        weights = weights * self._block_factors(recipe, stack) if recipe.blocks else weights
+        if not _correction(recipe):
+            return weights
+        own = weights[[i for i in stack.members if i < len(recipe.weights)]]
+        return torch.cat([weights[:-1], (own != 0).any(dim=0, keepdim=True).to(weights)])
 
     def _signed(self, recipe: Recipe) -> Tensor:
+        """Returns the signed weight of every source, and 1 for a correction, (N,), fp32."""
         sign = recipe.method_record.sign
-        return torch.tensor([sign(i) * w for i, w in enumerate(recipe.weights)])
+        return torch.tensor([*(sign(i) * w for i, w in enumerate(recipe.weights)), *([1.0] if _correction(recipe) else [])])
 
     def _block_factors(self, recipe: Recipe, stack: Stack) -> Tensor:
-        return torch.tensor([[block_weight(path, blocks, self.base) for path in stack.paths] for blocks in recipe.blocks])
+        """Returns the block weights of every source, and ones for a correction, (N, b), fp32."""
+        every = (*recipe.blocks, *([{}] if _correction(recipe) else []))
+        return torch.tensor([[block_weight(path, blocks, self.base) for path in stack.paths] for blocks in every])
 
 
 class _Kept:
@@ -243,6 +267,11 @@ def merge(
         RecipeError: the recipe does not match the sources, its router was not given, or every module's weight is 0.
     """
     return Merger(adapters, device, keep=False, routers=routers).measured(recipe, tick=tick).adapter
+
+
+def _correction(recipe: Recipe | None) -> int:
+    """Returns the rank of the correction that the recipe's router was solved with; 0 for a recipe without a router."""
+    return int(recipe.correction) if recipe and recipe.calibration else 0
 
 
 def shared_modules(adapters: Sequence[Adapter]) -> tuple[str, ...]:

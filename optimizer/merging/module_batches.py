@@ -88,13 +88,18 @@ def stacks(adapters: Sequence[Adapter], device: str | torch.device = "cpu", rout
         groups.setdefault((_shape(adapters, path), ranks), []).append(path)
     largest = max((math.prod(shape) for shape, _ in groups), default=0)
     limit = _MANY if torch.device(device).type == "cuda" else max(_FEW, largest)
-    for (shape, ranks), paths in groups.items():
-        members = tuple(i for i, rank in enumerate(ranks) if rank)
+    for (shape, _), paths in groups.items():
         step = max(1, limit // math.prod(shape))
         for start in range(0, len(paths), step):
-            part = tuple(paths[start : start + step])
-            terms = [_stacked([adapters[i].modules[path] for path in part], device) for i in members]
-            yield Stack(part, shape, members, tuple(map(_balanced, _routed(terms, part, router) if router else terms)))
+            yield stack_of(adapters, paths[start : start + step], device, router)
+
+
+def stack_of(adapters: Sequence[Adapter], paths: Sequence[str], device: str | torch.device = "cpu", router: Router | None = None) -> Stack:
+    """Returns some modules, which the same adapters change at the same ranks and in one shape, as a stack like those of ``stacks``."""
+    members = tuple(i for i, adapter in enumerate(adapters) if paths[0] in adapter.modules)
+    terms = [_stacked([adapters[i].modules[path] for path in paths], device) for i in members]
+    routed = _routed(terms, paths, router) if router else terms
+    return Stack(tuple(paths), _shape(adapters, paths[0]), members, tuple(map(_balanced, routed)))
 
 
 def _routed(terms: Sequence[LowRank], paths: Sequence[str], router: Router) -> list[LowRank]:

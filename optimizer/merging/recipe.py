@@ -20,6 +20,7 @@ from optimizer.text import one_line
 
 _ALTERNATIVES = ("constrained-int", "literal['full']")  # pydantic's union branches of ``rank``, left out of error messages
 _SIZES = ("rank_energy", "prune", "target_mb")
+_LATER = ("correction",)  # parameters that recipes of older versions lack; left out at 0, so that these are written as they were
 
 # Recipe files list these parameters in this order; those of later methods follow, in the order of the table.
 _LISTED_FIRST = (
@@ -192,7 +193,7 @@ class Recipe(_Parametrised):
     def data(self) -> dict[str, Any]:
         """Returns the recipe as JSON-serialisable data, without the fields that its method does not read."""
         unread = {name for name in PARAMETERS if not self.method_record.reads(name)}
-        unread |= {name for name in _SIZES if not getattr(self, name)}
+        unread |= {name for name in (*_SIZES, *_LATER) if not getattr(self, name)}
         if self.method_record.rank == "forbidden":
             unread.add("rank")
         if self.calibration is None:

@@ -7,14 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
 
 from optimizer.adapters.adapter import Adapter
 from optimizer.merging.algebra.lowrank import LowRank, concatenated, distance, inner
 from optimizer.merging.blocks.maps import block_of, family_of
 from optimizer.merging.common_base import common_base
 from optimizer.merging.merge import Merger
-from optimizer.merging.module_batches import Stack
+from optimizer.merging.module_batches import Stack, stack_of
 from optimizer.merging.recipe import Recipe
 from optimizer.merging.router import Router
 
@@ -95,8 +94,8 @@ def merge_report(
     merger = Merger(adapters, device, keep=False, routers=routers)
     bound = recipe.bound_to(adapters)
     products: dict[str, _Products] = {}
-    for stack, routed in zip(merger.stacks(), merger.stacks(bound), strict=True):
-        products |= _compared(stack, routed, merger.weights(bound, stack), bound, merged)
+    for routed in merger.stacks(bound):
+        products |= _compared(merger, stack_of(adapters, routed.paths, device), routed, bound, merged)
     for path in merged.modules.keys() - products.keys():
         own, none = merged.modules[path].norm() ** 2, (0.0,) * len(adapters)
         products[path] = _Products(merged=own, lost=own, sources=none, merged_sources=none)
@@ -107,11 +106,11 @@ def merge_report(
     )
 
 
-def _compared(stack: Stack, routed: Stack, weights: Tensor, recipe: Recipe, merged: Adapter) -> dict[str, _Products]:
+def _compared(merger: Merger, stack: Stack, routed: Stack, recipe: Recipe, merged: Adapter) -> dict[str, _Products]:
     """Returns the inner products of every module of a stack, which the recipe's router turns into ``routed``."""
     found = _gathered(merged, stack)
-    plain = concatenated(stack.terms, weights[list(stack.members)].to(found.up.device))
-    ideals = _ideal_products(routed, weights, recipe, found)
+    plain = concatenated(stack.terms, merger.weights(recipe, routed)[list(stack.members)].to(found.up.device))
+    ideals = _ideal_products(merger, routed, recipe, found)
     count = len(recipe.weights)
     own, along = torch.zeros(2, count, len(stack.paths), dtype=torch.float64)
     for index, term in zip(stack.members, stack.terms, strict=True):
@@ -131,11 +130,11 @@ def _compared(stack: Stack, routed: Stack, weights: Tensor, recipe: Recipe, merg
     }
 
 
-def _ideal_products(stack: Stack, weights: Tensor, recipe: Recipe, found: LowRank) -> dict[str, tuple[float, float]]:
+def _ideal_products(merger: Merger, stack: Stack, recipe: Recipe, found: LowRank) -> dict[str, tuple[float, float]]:
     """Returns ‖ideal‖² and ‖merged − ideal‖² for every module that has a source with nonzero weight."""
     place = {path: i for i, path in enumerate(stack.paths)}
     products: dict[str, tuple[float, float]] = {}
-    for deltas in stack.deltas(weights, recipe.sources):
+    for deltas in merger.deltas_at(recipe, stack):
         ideal = recipe.method_record.function(deltas, recipe)
         where = torch.tensor([place[path] for path in deltas.paths], device=found.up.device)
         missed = distance(LowRank(found.up[where], found.down[where]), ideal)

@@ -11,8 +11,8 @@ import torch
 
 from optimizer.adapters import Adapter
 from optimizer.errors import UsageError
-from optimizer.merging import METHODS
-from optimizer.merging.methods.solved import CHECKPOINT
+from optimizer.merging import METHODS, with_correction
+from optimizer.merging.methods.solved import CHECKPOINT, CORRECTION
 from optimizer.rendering import PromptSet
 from optimizer.rendering.memory.free import amount
 from optimizer.search.evaluation.session import Session
@@ -88,12 +88,17 @@ def need(session: Session, prompts: PromptSet, unseen: PromptSet, directory: Stu
 def _routers(methods: Sequence[str], adapters: Sequence[Adapter]) -> int:
     """Returns the size of the routers of all methods that are solved, one a checkpoint, in bytes; a copy of one lies beside the winner."""
     solved = [METHODS[method] for method in methods if METHODS[method].solved]
-    if not solved:
-        return 0
+    each = [_router(adapters, int(method.starting_values().get(CORRECTION.name, 0))) for method in solved]
+    counts = [len(CHECKPOINT.choices) if method.reads(CHECKPOINT.name) else 1 for method in solved]
+    return max(each, default=0) + sum(size * count for size, count in zip(each, counts, strict=True))
+
+
+def _router(adapters: Sequence[Adapter], correction: int) -> int:
+    """Returns the size of a router of full matrices, between the sources and a correction of some rank, in bytes."""
+    whole = with_correction(adapters, correction)
     paths = {path for adapter in adapters for path in adapter.modules}
-    ranks = (sum(adapter.modules[path].rank for adapter in adapters if path in adapter.modules) for path in paths)
-    each = sum(rank**2 for rank in ranks) * torch.float32.itemsize
-    return each * (1 + sum(len(CHECKPOINT.choices) if method.reads(CHECKPOINT.name) else 1 for method in solved))
+    ranks = (sum(adapter.modules[path].rank for adapter in whole if path in adapter.modules) for path in paths)
+    return sum(rank**2 for rank in ranks) * torch.float32.itemsize
 
 
 def _picture(session: Session, directory: StudyDirectory) -> int:

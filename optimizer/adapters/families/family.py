@@ -65,6 +65,7 @@ class Family:
         foreign: further module template → its diffusers modules, for names that are read but never written.
         text_encoders: text encoders, in the pipeline's order.
         kohya_native: whether sd-scripts names the denoiser's modules as the original code does.
+        text_readers: endings of the denoiser's modules that read nothing but the text: keys and values of the attention to it.
         convolutions: leaf names of modules that are 1 × 1 convolutions here, linear layers in other families.
         signs: weight shapes that identify the family.
         levels: number of resolution levels of a U-Net, which determine its blocks; 0 for a transformer.
@@ -94,6 +95,7 @@ class Family:
     resolution: str = "1024x1024"
     kohya_native: bool = True
     v2: bool = False
+    text_readers: tuple[str, ...] = ()
     convolutions: tuple[str, ...] = ()
     foreign: Mapping[str, Native] = field(default_factory=dict)
     levels: int = 0

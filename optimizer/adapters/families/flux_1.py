@@ -98,6 +98,7 @@ FLUX1 = Family(
         sign(f"transformer.{_DOUBLE}.(attn|norm1|norm1_context|ff.net.0|ff_context.net.0).*", {3072}, "its width is"),
         sign(f"transformer.{_SINGLE}.(attn.*|norm.*|proj_mlp)", {3072}, "its width is"),
     ),
+    text_readers=("attn.add_k_proj", "attn.add_v_proj"),
     runs=(Run("DOUBLE_", "transformer_blocks.#", 19), Run("SINGLE_", "single_transformer_blocks.#", 38)),
     versions=("flux1",),
     architecture="flux-1-dev",

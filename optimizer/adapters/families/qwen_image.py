@@ -37,6 +37,7 @@ QWEN_IMAGE = Family(
         sign(f"transformer.{_BLOCK}.(attn.*|(img|txt)_mod.1|(img|txt)_mlp.net.0.proj)", {3072}, "its width is"),
         sign("transformer.txt_in", {3584}, "it reads text of width"),
     ),
+    text_readers=("attn.add_k_proj", "attn.add_v_proj"),
     runs=(Run("JOINT_", _BLOCK, 60),),
     versions=("qwen_image", "qwen-image"),
     architecture="Qwen-Image",

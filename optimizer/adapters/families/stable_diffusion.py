@@ -7,7 +7,7 @@ from optimizer.adapters.families.family import Family, sign
 from optimizer.adapters.families.pipeline_class import ONE_ENCODER, Drawing, FilePart, PipelineClass
 from optimizer.adapters.families.sgm import sgm_names
 from optimizer.adapters.families.text_encoders import clip
-from optimizer.adapters.families.unets import NOISE, UNET, UNET_PART, reads_text
+from optimizer.adapters.families.unets import CROSS_ATTENTION, NOISE, UNET, UNET_PART, reads_text
 
 _TYPES: Config = {
     "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
@@ -62,6 +62,7 @@ SD1 = Family(
     kohya_native=False,
     convolutions=("proj_in", "proj_out"),
     signs=(reads_text(768),),
+    text_readers=CROSS_ATTENTION,
     levels=4,
     versions=("sd_v1", "sd_1"),
     architecture="stable-diffusion-v1",
@@ -88,6 +89,7 @@ SD2 = Family(
     text_encoders=(clip("text_encoder", "lora_te_", "clip_h"),),
     kohya_native=False,
     signs=(reads_text(1024), sign("text_encoder.text_model.*.(self_attn.*|mlp.fc1)", {1024}, "its text encoder has width")),
+    text_readers=CROSS_ATTENTION,
     levels=4,
     versions=("sd_v2", "sd_2"),
     v2=True,

@@ -90,6 +90,7 @@ SD3 = Family(
         t5("text_encoder_3", "lora_te3_"),
     ),
     signs=(sign(f"transformer.{_BLOCK}.(attn2?|norm1|norm1_context|ff.net.0|ff_context.net.0).*", {1536, 2432}, "its width is"),),
+    text_readers=("attn.add_k_proj", "attn.add_v_proj"),
     runs=(Run("JOINT_", "transformer_blocks.#", 38),),
     versions=("sd3", "medium", "5-medium", "5-large"),
     architecture="stable-diffusion-3",

@@ -7,7 +7,7 @@ from optimizer.adapters.families.family import Family
 from optimizer.adapters.families.pipeline_class import TWO_ENCODERS, Drawing, FilePart, PipelineClass
 from optimizer.adapters.families.sgm import sgm_names
 from optimizer.adapters.families.text_encoders import clip
-from optimizer.adapters.families.unets import EMBEDDING, NOISE, UNET, UNET_PART, reads_text
+from optimizer.adapters.families.unets import CROSS_ATTENTION, EMBEDDING, NOISE, UNET, UNET_PART, reads_text
 
 _UNET: Config = {
     "sample_size": 128,
@@ -47,6 +47,7 @@ SDXL = Family(
     native=sgm_names(3),
     text_encoders=(clip("text_encoder", "lora_te1_", "clip_l"), clip("text_encoder_2", "lora_te2_", "clip_g")),
     signs=(reads_text(2048),),
+    text_readers=CROSS_ATTENTION,
     levels=3,
     versions=("sdxl_base_v1-0", "sdxl"),
     architecture="stable-diffusion-xl-v1-base",

@@ -25,6 +25,9 @@ UNET = (
 )
 """Templates of the modules of every U-Net."""
 
+CROSS_ATTENTION = ("attn2.to_k", "attn2.to_v")
+"""Endings of the modules of every U-Net that read the text."""
+
 UNET_PART = (FilePart(conversion="unet", start="model.diffusion_model.", whole=True),)
 """Location of a U-Net in a single file."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +45,14 @@ class LiveModel:
         modules = RoutedModules(live_modules(models_of(pipeline)), fitted, renderer.dtype)
         denoiser = LiveDenoiser(pipeline.components[record.denoiser], encoding_named(record.encoding).inputs)
         return cls(renderer, modules, denoiser, tuple(subjects))
+
+    def corrected(self, correction: Adapter) -> LiveModel:
+        """Returns the live model with the branches of a correction beside those of the sources; no prompt asks for it.
+
+        Args:
+            correction: correction of the sources, from ``correction_of``.
+        """
+        return replace(self, modules=self.modules.extended(self.renderer.fit_adapter(correction)))
 
     @property
     def guidance(self) -> float:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from optimizer.adapters import Adapter
+from optimizer.adapters import Adapter, Factors
 
 Routing = Mapping[str, Tensor]
 """Canonical module path → R, (Σr, Σr) or its diagonal (Σr,), fp32; a module that is missing computes as the base does."""
@@ -37,10 +39,21 @@ class RoutedModules:
 
     def __init__(self, live: Mapping[str, nn.Linear | nn.Conv2d], adapters: Sequence[Adapter], dtype: torch.dtype) -> None:
         self.ranks = {path: _ranks(adapters, path) for path in sorted({path for adapter in adapters for path in adapter.modules})}
-        self._branches = {path: _Branch(live[path], adapters, path, dtype) for path in self.ranks}
+        self._branches = {path: _Branch.of(live[path], adapters, path, dtype) for path in self.ranks}
         self._routing: Routing = {}
         self._observer: Observer | None = None
         self._installed = False
+
+    def extended(self, adapter: Adapter) -> RoutedModules:
+        """Returns the modules with a further adapter behind the sources, which changes no module that none of them changes.
+
+        The branches of all other modules are shared; only one of the two may be installed at a time.
+        """
+        found = copy(self)
+        found.ranks = {path: (*ranks, *_ranks([adapter], path)) for path, ranks in self.ranks.items()}
+        found._branches = self._branches | {path: self._branches[path].extended(factors) for path, factors in adapter.modules.items()}
+        found._routing, found._observer, found._installed = {}, None, False
+        return found
 
     @property
     def change_texts(self) -> bool:
@@ -91,11 +104,16 @@ class RoutedModules:
         return found
 
     def selected(self, asked: Sequence[bool]) -> Routing:
-        """Returns the sum of the projectors of some sources, for all modules."""
-        return {
-            path: torch.repeat_interleave(torch.tensor([float(one) for one in asked]), torch.tensor(ranks))
-            for path, ranks in self.ranks.items()
-        }
+        """Returns the sum of the projectors of some sources, for all modules.
+
+        Args:
+            asked: whether each source is selected; adapters behind the last one are not.
+        """
+        selected = {path: torch.zeros(sum(ranks)) for path, ranks in self.ranks.items()}
+        for path, ranks in self.ranks.items():
+            own = ranks[: len(asked)]
+            selected[path][: sum(own)] = torch.repeat_interleave(torch.tensor([float(one) for one in asked]), torch.tensor(own))
+        return selected
 
     def factors(self, path: str) -> tuple[Tensor, Tensor]:
         """Returns up_cat, (out, Σr), and down_cat, (Σr, fan_in), of a module, with the scale in ``down``."""
@@ -112,6 +130,7 @@ class RoutedModules:
         return output if matrix is None else output + branch.routed(hidden, matrix).to(output.dtype)
 
 
+@dataclass(eq=False)
 class _Branch:
     """The concatenated factors of all sources beside one module.
 
@@ -121,13 +140,23 @@ class _Branch:
         down: down_cat, (Σr, fan_in), with the scale.
     """
 
-    def __init__(self, module: nn.Linear | nn.Conv2d, adapters: Sequence[Adapter], path: str, dtype: torch.dtype) -> None:
+    module: nn.Linear | nn.Conv2d
+    up: Tensor
+    down: Tensor
+
+    @classmethod
+    def of(cls, module: nn.Linear | nn.Conv2d, adapters: Sequence[Adapter], path: str, dtype: torch.dtype) -> _Branch:
+        """Returns the branch of some sources, of which at least one changes the module."""
         parts = [adapter.modules[path] for adapter in adapters if path in adapter.modules]
-        self.module = module
         # Sequential offload keeps weights on the meta device between calls; the branch then follows the first input.
         device = torch.device("cpu") if module.weight.is_meta else module.weight.device
-        self.up = torch.cat([part.up.float() for part in parts], dim=1).to(device, dtype)
-        self.down = torch.cat([part.scale * part.down.float() for part in parts]).to(device, dtype)
+        up = torch.cat([part.up.float() for part in parts], dim=1).to(device, dtype)
+        return cls(module, up, torch.cat([part.scale * part.down.float() for part in parts]).to(device, dtype))
+
+    def extended(self, factors: Factors) -> _Branch:
+        """Returns the branch with further factors behind those of the sources."""
+        up, down = factors.up.to(self.up), (factors.scale * factors.down.float()).to(self.down)
+        return _Branch(self.module, torch.cat([self.up, up], dim=1), torch.cat([self.down, down]))
 
     def hidden(self, x: Tensor) -> Tensor:
         """Returns z = down_cat · x; of a convolution with its channels last."""

@@ -27,6 +27,15 @@ CHECKPOINT = Parameter(
     le=100,
     choices=(60, 80, 100),
 )
+CORRECTION = Parameter(
+    name="correction",
+    description="Rank of further factors, of no source, that the router has in the modules that read text, to tell triggers apart by; 0 for "
+    "none.",
+    default=0,
+    start=16,
+    ge=0,
+    searched=False,
+)
 RIDGE = Parameter(
     name="ridge",
     description="Shrinkage of the least squares towards the stack, relative to the mean power of what the modules read.",
@@ -67,6 +76,7 @@ _FORMULA = "Σ wᵢ·upᵢ·(R·down)ᵢ"
 
 
 def _solved(name: str, citation: str, formula: str, *parameters: Parameter, gradients: bool = False) -> Method:
+    corrected = CORRECTION in parameters  # what the correction adds does not depend on the weights
     return Method(
         name,
         weighted_sum,
@@ -75,7 +85,8 @@ def _solved(name: str, citation: str, formula: str, *parameters: Parameter, grad
         parameters=(*parameters, TRUNCATION),
         needs="gradients" if gradients else "activations",
         cost="factors",
-        linear=True,
+        linear=not corrected,
+        homogeneous=not corrected,
         commutes=False,
         seeded=True,
         calibrated=True,
@@ -100,5 +111,6 @@ DISTILL = _solved(
     "R trained until the merge's outputs equal the composition's",
     TRAIN_STEPS,
     CHECKPOINT,
+    CORRECTION,
     gradients=True,
 )

@@ -11,6 +11,7 @@ import optuna
 
 from optimizer.adapters import Adapter
 from optimizer.merging import METHODS, BlockMap, Parameter, Recipe, block_map, common_base, default_rank, sum_of_ranks
+from optimizer.merging.methods.solved import CORRECTION
 from optimizer.search.config import Dtype
 
 WEIGHT_RANGE = (0.0, 1.3)
@@ -69,6 +70,11 @@ class SearchSpace:
         """Method parameters besides weights, each once: methods that share a parameter share its proposed value."""
         found = {p.name: p for method in self.methods for p in METHODS[method].parameters if p.searched}
         return tuple(found.values())
+
+    @property
+    def correction(self) -> int:
+        """Greatest rank of a correction that a merge of the search has beside its sources."""
+        return max(int(METHODS[method].starting_values().get(CORRECTION.name, 0)) for method in self.methods)
 
     def described(self) -> dict[str, Any]:
         """Returns all settings that determine the proposals and their recipes, JSON-serializable."""

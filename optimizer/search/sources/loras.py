@@ -101,10 +101,10 @@ class LoraEnsemble(Ensemble):
     def export_bytes(self, space: SearchSpace) -> int:
         """Returns the size of the largest merged file, and of the temporary copy while it is written, in bytes.
 
-        Every module has the recipes' rank, limited by the rank of its weight.
+        Every module has the recipes' rank, or the sum of the sources' and a correction's, limited by the rank of its weight.
         """
         shapes = {path: factors.shape for adapter in self.adapters for path, factors in adapter.modules.items()}
-        rank = space.rank or space.sum_of_ranks or 0
+        rank = space.rank or (space.sum_of_ranks or 0) + space.correction
         numbers = 0
         for shape in shapes.values():
             out, into = shape[0], math.prod(shape[1:])
