@@ -118,14 +118,23 @@ def page() -> str:
             "**Solved merges.** `distill`, `zip`, `ssr` and `iteris` find the router on the live base model, in a search or by",
             "`optimize merge --method distill --base DIR --sources A B`. They draw 48 prompts a source and 48 joint ones with a",
             "*composition*: at every step each source that a prompt asks for changes the model's output by itself, and the changes are",
-            "added up, so that the sources share no weight. No file can hold that; `distill` trains the routers of all modules until",
-            "one merged model gives the same outputs there. `zip` trains only a factor on each rank. `ssr` and `iteris` are least squares",
-            "in every module, shrunk towards the stack. NP-LoRA is `orthogonalize`. Once it is solved, the recipe names its router as",
-            "its calibration, and replays without the base and without a GPU; `--resolve` solves it again. Weights and block weights",
-            "scale what the router writes, so a search goes on from it. A lower `rank` keeps what the modules return on these prompts",
-            "(`truncation: outputs`), or the largest part of ΔW (`truncation: delta`). A search solves each method once, and takes the",
-            "router after 60, 80 and 100 % of the training, as three candidates; the time belongs to",
-            "the trial that needed it first (`seconds_solve` in `trials.csv`).",
+            "added up, so that the sources share no weight. Where one source acts strongly, the others stand back: with sₖ the square of",
+            "what source k adds near a place, relative to its mean over the picture, source k counts by min(1, n·sₖ² / Σ sⱼ²) there. No",
+            "file can hold that; `distill` trains the routers of all modules until one merged model gives the same outputs there. `zip`",
+            "trains only a factor on each rank. `ssr` and `iteris` are least squares in every module, shrunk towards the stack. NP-LoRA is",
+            "`orthogonalize`. Once it is solved, the recipe names its router as its calibration, and replays without the base and without",
+            "a GPU; `--resolve` solves it again. Weights and block weights scale what the router writes, so a search goes on from it. A",
+            "lower `rank` keeps what the modules return on these prompts (`truncation: outputs`), or the largest part of ΔW",
+            "(`truncation: delta`). A search solves each method once, and takes the router after 60, 80 and 100 % of the training, as",
+            "three candidates; the time belongs to the trial that needed it first (`seconds_solve` in `trials.csv`).",
+            "",
+            "**Correction.** A source that changes the denoiser alone can be switched by its trigger only where the denoiser reads",
+            "text, and there only by the few directions of text that its own factors read. So `distill` gives the router further",
+            "factors, of no source and of rank `correction`, in the modules that read text and that a source changes: the keys and",
+            "values of the attention to the text, and the text encoders. They are random signs, which path and shape of a module",
+            "determine on every machine, so no file has to hold them, and the training starts with none of them in use. The merged file",
+            "has so much more rank in these modules. Weights and block weights do not scale what the router writes with them, so only",
+            "without a correction do the merges of two sets of weights add up. A recipe that does not give `correction` has none.",
             "",
             "## How they behave",
             "",
@@ -184,7 +193,11 @@ def _row(method: Method) -> list[str]:
 def _rank(method: Method) -> str:
     if method.rank == "required":
         return "`rank`, which it needs"
-    return "full" if method.cost == "entries" else "Σ rᵢ" + (", always" if method.rank == "forbidden" else "")
+    return "full" if method.cost == "entries" else _sum_of_ranks(method)
+
+
+def _sum_of_ranks(method: Method) -> str:
+    return "Σ rᵢ" + (", always" if method.rank == "forbidden" else " + `correction`" if method.reads("correction") else "")
 
 
 def _traits(method: Method) -> list[str]:

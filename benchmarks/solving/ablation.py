@@ -12,17 +12,21 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
 from benchmarks.solving.contestants import Bench
 from benchmarks.solving.measuring import measured
 from benchmarks.solving.rows import Row
 from optimizer.calibration.closed_form import groups, solved
 from optimizer.calibration.compositions import Composition, Mode
+from optimizer.calibration.live.model import LiveModel
 from optimizer.calibration.live.routed_modules import Routing
 from optimizer.calibration.prompts import JOINT, OWN
 from optimizer.calibration.training import Training, mean_loss, train
 from optimizer.calibration.trajectories import Points, record
-from optimizer.merging import Router
+from optimizer.merging import Recipe, Router, correction_of, with_correction
+from optimizer.merging.methods.solved import CORRECTION
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class Variant:
         own, joint: numbers of prompts.
         every: one in so many steps of a trajectory is used.
         start: weight of every source at the start, or ``ssr`` for that solution.
+        correction: rank of the correction beside the sources, which starts at 0.
         rank: greatest rank of the merge; None for Σr.
         training: fields of the training.
         teacher_only: whether the composition itself is drawn, and nothing is solved.
@@ -46,6 +51,7 @@ class Variant:
     joint: int = JOINT
     every: int = 1
     start: float | str = 0.8
+    correction: int = int(CORRECTION.start)
     rank: int | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
     teacher_only: bool = False
@@ -63,10 +69,12 @@ VARIANTS: dict[str, Variant] = {
     "prompts: 16 and 24": Variant(own=16, joint=24),
     "prompts: 64 and 32": Variant(own=64, joint=32),
     "steps used: 1 in 3": Variant(every=3),
-    "router: diagonal": Variant(training={"diagonal": True, "rate": 0.03}),
+    "router: diagonal": Variant(correction=0, training={"diagonal": True, "rate": 0.03}),
     "start: stack": Variant(start=1.0),
     "start: ssr": Variant(start="ssr"),
     "text encoder: as it starts": Variant(training={"texts": False}),
+    "correction: 0": Variant(correction=0),
+    "correction: 32": Variant(correction=32),
     "rank 16": Variant(rank=16),
     "twice as long": Variant(training={"steps": 2 * STEPS}),
     "rate 0.003": Variant(training={"rate": 0.003}),
@@ -97,13 +105,13 @@ def _held_out(bench: Bench, seed: int) -> Points:
     return record(bench.live, Composition.teacher(len(bench.group)), bench.calibration(_HELD_OUT + seed, count, count).prompts)
 
 
-def _errors(bench: Bench, points: Points, routing: Routing) -> dict[str, float]:
+def _errors(bench: Bench, model: LiveModel, points: Points, routing: Routing) -> dict[str, float]:
     """Returns the error of each set of sources that prompts ask for, relative to the base's."""
     found = {}
     for asked in torch.unique(points.asked, dim=0):
         rows = (points.asked[points.prompt] == asked).all(dim=1).nonzero()[:, 0]
         names = "+".join(name for name, one in zip(bench.group, asked.tolist(), strict=True) if one)
-        found[names] = round(mean_loss(bench.live, points, rows, routing) / mean_loss(bench.live, points, rows, {}), 3)
+        found[names] = round(mean_loss(model, points, rows, routing) / mean_loss(model, points, rows, {}), 3)
     return found
 
 
@@ -113,25 +121,35 @@ def _run(bench: Bench, seed: int, method: str, variant: Variant, held_out: Point
         row = Row(bench.group, method, seed, bench.each)
         bench.rows.record(row, bench.draw(bench.live.composed(teacher), seed))
         return row
-    (routing, loss), seconds, memory = measured(lambda: _distilled(bench, seed, teacher, variant))
-    router = Router(Router.identity(bench.adapters).sources, bench.live.modules.ranks, routing)
-    row = Row(bench.group, method, seed, bench.each, seconds, memory, {"loss": loss, "held_out": _errors(bench, held_out, routing)})
-    bench.rows.record(row, bench.draw(bench.routed(router, rank=variant.rank), seed), router.serialised())
+    (model, routing, loss), seconds, memory = measured(lambda: _distilled(bench, seed, teacher, variant))
+    sources = Router.identity(with_correction(bench.adapters, variant.correction)).sources
+    router = Router(sources, model.modules.ranks, routing)
+    ones = (1.0,) * len(bench.group)
+    recipe = Recipe(method="distill", weights=ones, correction=variant.correction, rank=variant.rank, truncation="delta")
+    row = Row(bench.group, method, seed, bench.each, seconds, memory, {"loss": loss, "held_out": _errors(bench, model, held_out, routing)})
+    bench.rows.record(row, bench.draw(bench.routed(recipe, router), seed), router.serialised())
     return row
 
 
-def _distilled(bench: Bench, seed: int, teacher: Composition, variant: Variant) -> tuple[Routing, float]:
-    """Returns the router and the loss at the end."""
-    model = bench.live
-    points = _thinned(record(model, teacher, bench.calibration(seed, variant.own, variant.joint).prompts), variant.every)
+def _distilled(bench: Bench, seed: int, teacher: Composition, variant: Variant) -> tuple[LiveModel, Routing, float]:
+    """Returns the live model with the correction, the router and the loss at the end."""
+    plain = bench.live
+    points = _thinned(record(plain, teacher, bench.calibration(seed, variant.own, variant.joint).prompts), variant.every)
+    model = plain.corrected(correction_of(bench.adapters, variant.correction)) if variant.correction else plain
     found = groups(model, points)
     moments = {path: torch.stack([group.moments[path] for group in found]).mean(dim=0) for path in found[0].moments}
     if variant.start == "ssr":
-        start: Routing = solved(found, 0.01)
+        start: Routing = {path: _widened(own, model.modules.ranks[path]) for path, own in solved(groups(plain, points), 0.01).items()}
     else:
-        start = {path: torch.full((sum(ranks),), float(variant.start)) for path, ranks in model.modules.ranks.items()}
+        start = {path: float(variant.start) * own for path, own in model.modules.selected([True] * len(bench.group)).items()}
     *_, last = train(model, points, start, moments, Training(**{"steps": STEPS, "seed": seed, **variant.training}))
-    return last.routing(), last.loss
+    return model, last.routing(), last.loss
+
+
+def _widened(matrix: Tensor, ranks: Sequence[int]) -> Tensor:
+    """Returns a router of the sources with zeros for what stands behind them, (Σr, Σr)."""
+    more = sum(ranks) - len(matrix)
+    return F.pad(matrix, (0, more, 0, more))
 
 
 def _thinned(points: Points, every: int) -> Points:

@@ -102,10 +102,9 @@ class Bench:
         """Returns the weighted sum of the sources."""
         return merge(self.adapters, Recipe(method="linear", weights=tuple(weights)))
 
-    def routed(self, router: Router, **fields: Any) -> Adapter:
-        """Returns the merge that a router of the sources gives."""
-        ones = (1.0,) * len(self.group)
-        return merge(self.adapters, Recipe(method="routed", weights=ones, calibration=router.hash, **fields), routers=[router])
+    def routed(self, recipe: Recipe, router: Router) -> Adapter:
+        """Returns the merge of a solved recipe and its router."""
+        return merge(self.adapters, recipe.replaced(calibration=router.hash), routers=[router])
 
     def _made(self, method: str, seed: int) -> _Made:
         count = len(self.group)
@@ -114,9 +113,10 @@ class Bench:
         if method == "composition":
             return _Made(self.live.composed(Composition.teacher(count)))
         if method in METHODS and METHODS[method].solved:
-            found = solved_by(method, self, seed)
+            recipe = Recipe(method=method, weights=(1.0,) * count, seed=seed, **METHODS[method].starting_values())
+            found = solved_by(recipe, self)
             router = found.routers[found.last]
-            return _Made(self.routed(router), {"loss": found.losses.get(found.last)}, router)
+            return _Made(self.routed(recipe, router), {"loss": found.losses.get(found.last)}, router)
         if method in ("stack", "equal", "weights"):
             weights = {"stack": lambda: (1.0,) * count, "equal": lambda: (1 / count,) * count, "weights": self._best_weights}[method]()
             return _Made(self.linear(weights), {"weights": weights})
@@ -148,7 +148,6 @@ class _Made:
     router: Router | None = None
 
 
-def solved_by(method: str, bench: Bench, seed: int) -> Solution:
-    """Solves a router, as a search does."""
-    recipe = Recipe(method=method, weights=(1.0,) * len(bench.group), seed=seed, **METHODS[method].starting_values())
-    return Solver(bench.live, bench.adapters, bench.calibration(seed)).solve(recipe)
+def solved_by(recipe: Recipe, bench: Bench) -> Solution:
+    """Solves the router of a recipe, as a search does."""
+    return Solver(bench.live, bench.adapters, bench.calibration(recipe.seed)).solve(recipe)

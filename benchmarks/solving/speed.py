@@ -17,6 +17,8 @@ from optimizer.calibration.compositions import Composition
 from optimizer.calibration.live.model import LiveModel
 from optimizer.calibration.training import Training, train
 from optimizer.calibration.trajectories import record
+from optimizer.merging import correction_of
+from optimizer.merging.methods.solved import CORRECTION
 from optimizer.rendering import Loading, Prompt, Renderer, RenderSettings, Subject, load_renderer
 
 T = TypeVar("T")
@@ -42,8 +44,9 @@ def measure(family: str, *, small: bool) -> None:
         begun = now(renderer.device)
         points, peak = _peak(device, lambda: record(model, Composition((1.0,) * _SOURCES), _PROMPTS))
         print(f"drawing the composition   {(now(renderer.device) - begun) / len(points):8.2f} s a point   {peak / 1e9:8.2f} GB")
+        model = model.corrected(correction_of(adapters, int(CORRECTION.start)))
         moments = {path: torch.eye(sum(ranks)).double() for path, ranks in model.modules.ranks.items()}
-        start = {path: torch.full((sum(ranks),), 0.8) for path, ranks in model.modules.ranks.items()}
+        start = {path: 0.8 * own for path, own in model.modules.selected([True] * _SOURCES).items()}
         took: list[float] = []
 
         def steps() -> None:

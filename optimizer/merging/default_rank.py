@@ -11,8 +11,8 @@ from optimizer.merging.methods import METHODS
 def default_rank(method: str, most: int | None) -> int | None:
     """Returns the rank of a recipe whose size is not limited otherwise.
 
-    Methods that work on the factors, or on the core between them, return at most the sum of the sources' ranks; their result is kept as
-    it is. Methods that work on every entry of ΔW return full rank; their result is truncated to that sum.
+    Methods that work on the factors, or on the core between them, return at most the sum of the ranks of the sources and of a correction;
+    their result is kept as it is. Methods that work on every entry of ΔW return full rank; their result is truncated to that sum.
 
     Args:
         method: name of a merge method.

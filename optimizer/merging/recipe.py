@@ -97,9 +97,9 @@ class Recipe(_Parametrised):
             an exact name takes precedence over its family, blocks that are not named keep factor 1. Empty: no block weights.
         density, epsilon, …: parameters of the methods, in one field each (``PARAMETERS``).
         rank: maximum rank of the merged factors; ``full`` for lossless dense matrices, stored as ``.diff`` (in diffusers files as a
-            LoRA of maximal rank). None keeps the method's exact result: the sum of the sources' ranks for methods that work on
-            factors, dense matrices for methods that work on the entries of ΔW. ``concat`` is exact by definition and takes no rank;
-            ``svd`` requires one.
+            LoRA of maximal rank). None keeps the method's exact result: the sum of the ranks of the sources, and of a correction, for
+            methods that work on factors, dense matrices for methods that work on the entries of ΔW. ``concat`` is exact by definition and
+            takes no rank; ``svd`` requires one.
         rank_energy: share of each module's Σσ² to keep, in (0, 1]; the smallest rank that keeps it is used.
         prune: share of the Σσ² over all modules that may be removed, in [0, 1); components with the least energy per stored number are
             removed first.

@@ -11,16 +11,18 @@ import pytest
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
-from optimizer.adapters import Adapter, Factors, load_adapter, save_adapter
+from optimizer.adapters import Adapter, Dialect, Factors, load_adapter, save_adapter
 from optimizer.calibration.compositions import Composition
 from optimizer.calibration.live.model import LiveModel
+from optimizer.calibration.live.routed_candidate import RoutedCandidate
 from optimizer.calibration.live.routed_modules import RoutedModules
 from optimizer.calibration.solve import Enough, Solver
 from optimizer.calibration.training import Training, mean_loss, train
 from optimizer.calibration.trajectories import Points, record
 from optimizer.errors import RecipeError, TrialError
-from optimizer.merging import METHODS, Recipe, Router, merge
+from optimizer.merging import METHODS, Recipe, Router, correction_of, digest, merge, with_correction
 from optimizer.rendering import Prompt, PromptSet, Renderer, RenderSettings, Subject
+from tests.merging.samples import assert_same_change, random_router, relative_error
 from tests.tiny import tiny_flux_pipeline, tiny_pipeline, tiny_sd3_pipeline, tiny_v2_pipeline, tiny_xl_pipeline
 
 KINDS: dict[str, tuple[str, Callable[[], DiffusionPipeline]]] = {
@@ -111,12 +113,14 @@ def test_training_approaches_the_teacher_and_changes_no_weight(made: tuple[Rende
     assert not any(parameter.grad is not None for parameter in model.denoiser.model.parameters())
 
 
-@pytest.mark.parametrize("method", ["iteris", "distill"])
-def test_a_solved_file_draws_what_the_live_model_draws(made: tuple[Renderer, list[Adapter]], method: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("method", "fields"), [("iteris", {}), ("distill", {}), ("distill", {"correction": 4})])
+def test_a_solved_file_draws_what_the_live_model_draws(
+    made: tuple[Renderer, list[Adapter]], method: str, fields: dict[str, Any], tmp_path: Path
+) -> None:
     renderer, adapters = made
     model = live(made)
     told: list[tuple[str, int, int, float]] = []
-    recipe = solvable(method)
+    recipe = solvable(method, **fields)
     router = Solver(model, adapters, PROMPTS).solve(recipe, progress=lambda *now: told.append(now)).routers[100]
     assert {what for what, *_ in told} >= {"drawing", "measuring"}
     merged = merge(adapters, recipe.replaced(calibration=router.hash), routers=[router])
@@ -126,6 +130,16 @@ def test_a_solved_file_draws_what_the_live_model_draws(made: tuple[Renderer, lis
     effect = distance(drawn, renderer.render(PROMPTS.prompts))
     assert effect > 1
     assert distance(drawn, by_diffusers(renderer, file)) < 0.05 * effect
+
+
+@pytest.mark.parametrize("dialect", ["kohya", "diffusers", "comfyui"])
+def test_every_dialect_holds_a_corrected_merge(made: tuple[Renderer, list[Adapter]], dialect: Dialect, tmp_path: Path) -> None:
+    adapters = [made[1][0], replace(made[1][1], modules={p: f for p, f in made[1][1].modules.items() if not p.startswith("text_")})]
+    router = random_router(with_correction(adapters, 4))
+    assert any(ranks[2] for ranks in router.ranks.values())
+    merged = merge(adapters, Recipe(method="distill", weights=(1, 1), correction=4, calibration=router.hash), routers=[router])
+    save_adapter(merged, tmp_path / "merged.safetensors", dialect=dialect, dtype=torch.float32)
+    assert_same_change(load_adapter(tmp_path / "merged.safetensors"), merged, tolerance=1e-6)
 
 
 def distance(first: torch.Tensor, second: torch.Tensor) -> float:
@@ -228,6 +242,53 @@ def test_a_training_that_is_ended_early_keeps_what_its_recipe_can_repeat(small: 
         Solver(live(small), small[1], PROMPTS).solve(recipe, progress=at_once)
 
 
+def test_a_correction_starts_at_nothing_and_is_trained(small: tuple[Renderer, list[Adapter]]) -> None:
+    plain, adapters = live(small), small[1]
+    model = plain.corrected(correction_of(adapters, 4))
+    assert {path for path, ranks in model.modules.ranks.items() if ranks[2]} == set(correction_of(adapters, 4).modules)
+    renderer, start = small[0], model.modules.selected([True, True])
+    assert all(not matrix[-ranks[2] :].any() for path, ranks in model.modules.ranks.items() if ranks[2] for matrix in [start[path]])
+    drawn = [renderer.render(PROMPTS.prompts, RoutedCandidate(one.modules, one.modules.selected([True, True]))) for one in (plain, model)]
+    assert (drawn[0].int() - drawn[1].int()).abs().max() <= 1
+    router = Solver(plain, adapters, PROMPTS).solve(solvable("distill", correction=4)).routers[100]
+    assert router.sources[2] == digest(correction_of(adapters, 4))
+    for path, ranks in router.ranks.items():
+        assert bool(matrix(router, path)[sum(ranks[:2]) :].any()) == bool(ranks[2])
+
+
+def test_closed_forms_know_no_correction_and_need_no_trajectories_of_their_own(small: tuple[Renderer, list[Adapter]]) -> None:
+    solver, told = fresh(small), list[str]()
+    solver.solve(solvable("distill", correction=4))
+    found = solver.solve(solvable("ssr"), progress=lambda what, *_: told.append(what))
+    assert "drawing" not in told
+    assert found.routers[100].hash == fresh(small).solve(solvable("ssr")).routers[100].hash
+
+
+def fresh(small: tuple[Renderer, list[Adapter]]) -> Solver:
+    return Solver(live(small), small[1], PROMPTS)
+
+
+def test_a_rank_bounds_a_corrected_merge(small: tuple[Renderer, list[Adapter]]) -> None:
+    recipe = solvable("distill", correction=4, rank=3)
+    router = fresh(small).solve(recipe).routers[100]
+    merged = merge(small[1], recipe.replaced(calibration=router.hash), routers=[router])
+    whole = merge(small[1], recipe.replaced(calibration=router.hash, rank=None), routers=[router])
+    assert {factors.rank for factors in merged.modules.values()} <= {1, 2, 3}
+    for path, factors in whole.modules.items():  # the router has that rank already
+        assert relative_error(merged.modules[path].delta(), factors.delta()) < 1e-3, path
+
+
+def test_the_preview_shows_a_corrected_merge(small: tuple[Renderer, list[Adapter]]) -> None:
+    seen: list[tuple[int, torch.Tensor]] = []
+    solver = fresh(small)
+    recipe = solvable("distill", correction=4)
+    router = solver.solve(recipe, watch=lambda step, shown: seen.append((step, small[0].render(PROMPTS.prompts, shown)))).routers[100]
+    merged = merge(small[1], recipe.replaced(calibration=router.hash), routers=[router])
+    ((step, pictures),) = seen
+    assert step == 2
+    assert distance(pictures, small[0].render(PROMPTS.prompts, merged)) < 0.5
+
+
 def test_trajectories_are_drawn_once_for_all_recipes(small: tuple[Renderer, list[Adapter]]) -> None:
     solver, told = Solver(live(small), small[1], PROMPTS), []
     for method in ("ssr", "iteris", "distill"):
@@ -288,7 +349,7 @@ def matrix(router: Router, path: str) -> torch.Tensor:
 
 
 def pooled(solver: Solver) -> Any:
-    return solver._moments
+    return solver._measured_with(0).moments
 
 
 def solvable(method: str, **fields: Any) -> Recipe:

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
-from optimizer.adapters import save_adapter
+from optimizer.adapters import load_adapter, save_adapter
 from optimizer.calibration.prompts import calibration_prompts
 from optimizer.cli.main import execute
+from optimizer.merging import correction_of
 from optimizer.rendering import PromptSet, Renderer, RenderSettings, Subject, Vocabulary, load_pipeline
 from tests.calibration.test_solving import random_adapter
 from tests.tiny import tiny_pipeline
@@ -64,10 +66,31 @@ def test_a_solved_merge_is_written_and_replayed_without_the_base(
     assert anew.read_bytes() == out.read_bytes()
     capsys.readouterr()
     assert execute(["merge", recipe, "--train-steps", "3"]) == 2
-    refused = " ".join(capsys.readouterr().err.split())
-    assert "--train-steps: the recipe's router was solved with 2, not 3 — add --resolve and --base to solve it again" in refused
+    told = " ".join(capsys.readouterr().err.split())
+    assert "--train-steps: the recipe's router was solved with 2, not 3 — add --resolve and --base to solve it again" in told
+    assert execute(["merge", recipe, "--correction", "0"]) == 2
+    assert "--correction: the recipe's router was solved with 16, not 0 — add --resolve" in " ".join(capsys.readouterr().err.split())
     assert execute(["merge", recipe, "--weights", "1", "0.5", "--out", str(tmp_path / "lighter.safetensors")]) == 0
     assert (tmp_path / "lighter.safetensors").read_bytes() != out.read_bytes()
+
+
+def test_a_correction_of_rank_0_is_none(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("optimizer.jobs.solved_merge.calibration_prompts", few)
+    monkeypatch.setattr("optimizer.jobs.solved_merge.RenderSettings", lambda: RenderSettings(steps=2, guidance=2.0, resolution=32))
+    arguments = ["--base", str(place / "base"), "--method", "distill", "--train-steps", "2", "--device", "cpu"]
+    ranks, recipes = {}, {}
+    for rank, more in ((16, []), (0, ["--correction", "0"])):
+        out = tmp_path / str(rank) / "merged.safetensors"
+        out.parent.mkdir()
+        assert execute(["merge", *sources(place), *arguments, *more, "--out", str(out)]) == 0
+        recipes[rank] = yaml.safe_load(out.with_suffix(".yaml").read_text("utf-8"))
+        ranks[rank] = {path: factors.rank for path, factors in load_adapter(out).modules.items()}
+    assert recipes[16]["correction"] == 16
+    assert "correction" not in recipes[0]
+    assert set(ranks[0].values()) == {4}
+    assert {path for path, rank in ranks[16].items() if rank > 4} == set(
+        correction_of([load_adapter(place / "ink.safetensors")], 16).modules
+    )
 
 
 @pytest.mark.parametrize(

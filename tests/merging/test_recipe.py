@@ -35,6 +35,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "train_steps": st.integers(1, 100_000),
     "checkpoint": st.integers(1, 100),
     "truncation": st.sampled_from(["outputs", "delta"]),
+    "correction": st.integers(0, 512),
     "ridge": st.floats(0, exclude_min=True, allow_infinity=False),
     "balance": st.sampled_from(["equal", "worst"]),
     "rounds": st.integers(1, 20),

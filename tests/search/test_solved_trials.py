@@ -19,8 +19,8 @@ from optimizer.calibration.solve import Progress, Solution, Solver
 from optimizer.cli.main import execute
 from optimizer.cli.tables.verdict import print_verdict
 from optimizer.errors import TrialError
-from optimizer.merging import METHODS, Recipe, Router
-from optimizer.merging.methods.solved import CHECKPOINT, TRAIN_STEPS, TRUNCATION
+from optimizer.merging import METHODS, Recipe, Router, with_correction
+from optimizer.merging.methods.solved import CHECKPOINT, CORRECTION, TRAIN_STEPS, TRUNCATION
 from optimizer.rendering import PromptSet, Subject, Vocabulary
 from optimizer.search.config import Config
 from optimizer.search.disk_space import need
@@ -46,7 +46,7 @@ class Noting(Silent):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Training in five steps, on one prompt of each kind."""
-    parameters = (replace(TRAIN_STEPS, start=5), CHECKPOINT, TRUNCATION)
+    parameters = (replace(TRAIN_STEPS, start=5), CHECKPOINT, CORRECTION, TRUNCATION)
     monkeypatch.setitem(METHODS, "distill", replace(METHODS["distill"], parameters=parameters))
 
     def few(subjects: Sequence[Subject], words: Vocabulary, seed: int) -> PromptSet:
@@ -98,6 +98,7 @@ def test_each_method_is_solved_once_and_the_winner_replays_without_the_base(
     assert solved == ["distill", "ssr"]
     found = recipes(study)
     assert found["distill default"].calibration != found["ssr default"].calibration
+    assert found["distill default"].correction == CORRECTION.start > 0 == found["ssr default"].correction
     proposed = [recipe for label, recipe in found.items() if label.isdecimal() and recipe.method_record.solved]
     assert proposed
     hashes = {path.stem for path in (out / "routers").glob("*.safetensors")}
@@ -130,8 +131,13 @@ def test_the_disk_space_of_routers_is_counted(studio: Studio, tmp_path: Path) ->
         prompts = search_prompts(config, session.sources)
         return need(session, prompts, prompts, StudyDirectory(tmp_path / "study")).routers
 
-    each = sum(sum(ranks) ** 2 * 4 for ranks in Router.identity([load_adapter(path) for path in studio.sources[:2]]).ranks.values())
-    assert routers("distill", "ssr") == (3 + 1 + 1) * each
+    adapters = [load_adapter(path) for path in studio.sources[:2]]
+    plain, corrected = (
+        sum(sum(ranks) ** 2 * 4 for ranks in Router.identity(with_correction(adapters, rank)).ranks.values())
+        for rank in (0, int(CORRECTION.start))
+    )
+    assert routers("distill", "ssr") == (3 + 1) * corrected + plain
+    assert routers("ssr") == 2 * plain < 2 * corrected
     assert routers("ties") == 0
 
 

@@ -41,7 +41,7 @@ class Method:
             ``optional``, where no rank keeps the method's exact result.
         cost: complexity for a module of shape (m, n) and a sum of ranks R: ``factors`` O((m + n)R), at most a Gram matrix of the factors;
             ``core`` O((m + n)R²); ``entries`` O(mnR), every entry of ΔW.
-        linear: whether the merge is linear in the weights.
+        linear: whether the merge is linear in the weights; what a correction adds does not depend on them.
         homogeneous: whether scaling all weights scales the merge by the same factor; otherwise only the ratios of the weights matter.
         commutes: whether the result is independent of the order of the sources.
         seeded: whether the method draws random numbers.
