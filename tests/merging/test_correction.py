@@ -134,7 +134,7 @@ def test_a_diagonal_router_takes_the_fast_way_to_the_same_sum() -> None:
 
 def test_a_rank_bounds_a_corrected_merge() -> None:
     sources, router = corrected()
-    whole, cut = (merge(sources, distilled(router, correction=4, **size), routers=[router]) for size in ({}, {"rank": 2}))
+    whole, cut = (merge(sources, distilled(router, correction=4, rank=rank), routers=[router]) for rank in (None, 2))
     assert {path: factors.rank for path, factors in whole.modules.items()} == {path: sum(ranks) for path, ranks in router.ranks.items()}
     assert {factors.rank for factors in cut.modules.values()} == {2}
 

@@ -98,7 +98,7 @@ def test_each_method_is_solved_once_and_the_winner_replays_without_the_base(
     assert solved == ["distill", "ssr"]
     found = recipes(study)
     assert found["distill default"].calibration != found["ssr default"].calibration
-    assert found["distill default"].correction == CORRECTION.start > 0 == found["ssr default"].correction
+    assert (found["distill default"].correction, found["ssr default"].correction) == (CORRECTION.start, 0)
     proposed = [recipe for label, recipe in found.items() if label.isdecimal() and recipe.method_record.solved]
     assert proposed
     hashes = {path.stem for path in (out / "routers").glob("*.safetensors")}
