@@ -93,4 +93,4 @@ def solved(bench: Bench) -> Iterator[Named]:
     for method in ("ssr", "distill"):
         recipe = Recipe(method=method, weights=ones, seed=0, **METHODS[method].starting_values())
         for at, router in solver.solve(recipe, CHECKPOINTS if method == "distill" else ()).routers.items():
-            yield Named(f"{method} {at} %" if method == "distill" else method, bench.routed(router))
+            yield Named(f"{method} {at} %" if method == "distill" else method, bench.routed(recipe, router))

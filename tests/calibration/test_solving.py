@@ -349,7 +349,7 @@ def matrix(router: Router, path: str) -> torch.Tensor:
 
 
 def pooled(solver: Solver) -> Any:
-    return solver._measured_with(0).moments
+    return solver._measured[0].moments
 
 
 def solvable(method: str, **fields: Any) -> Recipe:

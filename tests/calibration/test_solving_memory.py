@@ -124,7 +124,7 @@ def test_the_state_of_training_takes_what_was_announced(method: str, monkeypatch
     held = sum(tensor.nbytes for tensor in (*student.trained.values(), *(t.grad for t in student.trained.values()), *states, *whitened))
     demand = SolvingDemand.of(model, solvable(method), PROMPTS)
     assert demand.routers == held
-    moments = [one[path] for one in (*(group.moments for group in solver._groups), solver._moments) for path in one]
+    moments = [one[path] for one in (*(group.moments for group in solver._measured[0].groups), solver._measured[0].moments) for path in one]
     assert demand.moments == sum({tensor.data_ptr(): tensor.nbytes for tensor in moments}.values())
 
 

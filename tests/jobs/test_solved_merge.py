@@ -66,8 +66,8 @@ def test_a_solved_merge_is_written_and_replayed_without_the_base(
     assert anew.read_bytes() == out.read_bytes()
     capsys.readouterr()
     assert execute(["merge", recipe, "--train-steps", "3"]) == 2
-    told = " ".join(capsys.readouterr().err.split())
-    assert "--train-steps: the recipe's router was solved with 2, not 3 — add --resolve and --base to solve it again" in told
+    refused = " ".join(capsys.readouterr().err.split())
+    assert "--train-steps: the recipe's router was solved with 2, not 3 — add --resolve and --base to solve it again" in refused
     assert execute(["merge", recipe, "--correction", "0"]) == 2
     assert "--correction: the recipe's router was solved with 16, not 0 — add --resolve" in " ".join(capsys.readouterr().err.split())
     assert execute(["merge", recipe, "--weights", "1", "0.5", "--out", str(tmp_path / "lighter.safetensors")]) == 0
