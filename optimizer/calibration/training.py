@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -20,6 +21,8 @@ from optimizer.rendering.memory.oom import attempt
 _CLIP = 1.0
 _SMOOTHING = 0.9
 _STEP_DOWN = 16.0
+_REPEATS = 2  # of a batch with a finite loss and other gradients, as a pass on a CPU returned once, and not when it was computed again
+_REMEDY = "lower the learning rate, or compute in bf16 or fp32"
 
 BATCH = 16
 """Number of points of a training step."""
@@ -146,25 +149,30 @@ class _Gradients:
     def accumulate(self, rows: Tensor) -> float:
         """Adds the gradient of the mean loss over some points, and returns the loss."""
         self._fallback.part = self._fallback.part or len(rows)
-        while (loss := attempt(self._whole, rows)) is None or self._overflowed():
+        repeats = 0
+        while (loss := attempt(self._whole, rows)) is None or (isfinite(loss) and not self._finite()):
             for inner in self._student.trained.values():
                 inner.grad = None
             if loss is None:
                 self._fallback.relieve(self._model, texts=self._student.texts)
-            else:
+            elif self._scale > 1:
                 self._scale = max(1.0, self._scale / _STEP_DOWN)
+            elif repeats < _REPEATS:
+                repeats += 1
+            else:
+                raise TrialError("gradients of the training are not finite", remedy=_REMEDY)
         self._fallback.fitted = True
         for inner in self._student.trained.values():
             if inner.grad is not None:
                 inner.grad /= self._scale
-        if loss != loss or loss == float("inf"):
-            raise TrialError(f"the loss of the training is {loss}", remedy="lower the learning rate, or compute in bf16 or fp32")
+        if not isfinite(loss):
+            raise TrialError(f"the loss of the training is {loss}", remedy=_REMEDY)
         return loss
 
-    def _overflowed(self) -> bool:
-        """Returns whether scaled gradients are not finite, and a smaller scale is left to try."""
+    def _finite(self) -> bool:
+        """Returns whether all gradients are finite."""
         gradients = [inner.grad for inner in self._student.trained.values() if inner.grad is not None]
-        return self._scale > 1 and not all(bool(gradient.isfinite().all()) for gradient in gradients)
+        return all(bool(gradient.isfinite().all()) for gradient in gradients)
 
     def _whole(self, rows: Tensor) -> float:
         return sum((self._some(part, len(rows)) for part in torch.split(rows, self._fallback.part)), 0.0)
