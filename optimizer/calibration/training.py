@@ -21,7 +21,6 @@ from optimizer.rendering.memory.oom import attempt
 _CLIP = 1.0
 _SMOOTHING = 0.9
 _STEP_DOWN = 16.0
-_REPEATS = 2  # of a batch with a finite loss and other gradients, as a pass on a CPU returned once, and not when it was computed again
 _REMEDY = "lower the learning rate, or compute in bf16 or fp32"
 
 BATCH = 16
@@ -149,18 +148,17 @@ class _Gradients:
     def accumulate(self, rows: Tensor) -> float:
         """Adds the gradient of the mean loss over some points, and returns the loss."""
         self._fallback.part = self._fallback.part or len(rows)
-        repeats = 0
-        while (loss := attempt(self._whole, rows)) is None or (isfinite(loss) and not self._finite()):
-            for inner in self._student.trained.values():
-                inner.grad = None
+        while (loss := attempt(self._whole, rows)) is None or (isfinite(loss) and self._damaged()):
             if loss is None:
                 self._fallback.relieve(self._model, texts=self._student.texts)
             elif self._scale > 1:
                 self._scale = max(1.0, self._scale / _STEP_DOWN)
-            elif repeats < _REPEATS:
-                repeats += 1
             else:
-                raise TrialError("gradients of the training are not finite", remedy=_REMEDY)
+                found = self._damaged()
+                problem = f"gradients of {len(found)} of {len(self._student.trained)} modules are not finite"
+                raise TrialError(problem, where=found[0], remedy=_REMEDY)
+            for inner in self._student.trained.values():
+                inner.grad = None
         self._fallback.fitted = True
         for inner in self._student.trained.values():
             if inner.grad is not None:
@@ -169,10 +167,10 @@ class _Gradients:
             raise TrialError(f"the loss of the training is {loss}", remedy=_REMEDY)
         return loss
 
-    def _finite(self) -> bool:
-        """Returns whether all gradients are finite."""
-        gradients = [inner.grad for inner in self._student.trained.values() if inner.grad is not None]
-        return all(bool(gradient.isfinite().all()) for gradient in gradients)
+    def _damaged(self) -> list[str]:
+        """Returns the modules whose gradients are not finite."""
+        gradients = {path: inner.grad for path, inner in self._student.trained.items()}
+        return [path for path, gradient in gradients.items() if gradient is not None and not bool(gradient.isfinite().all())]
 
     def _whole(self, rows: Tensor) -> float:
         return sum((self._some(part, len(rows)) for part in torch.split(rows, self._fallback.part)), 0.0)

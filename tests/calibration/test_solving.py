@@ -358,24 +358,12 @@ def solvable(method: str, **fields: Any) -> Recipe:
     return Recipe(method=method, weights=(1, 1), **{**steps, **fields})
 
 
-@pytest.mark.parametrize("times", [1, 2, 3])
-def test_gradients_that_are_not_finite_are_computed_again(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+def test_gradients_that_are_not_finite_end_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
     renderer = Renderer(tiny_pipeline(), RenderSettings(steps=2, guidance=2.0, resolution=32, batch=3))
     adapters = [random_adapter("hero", renderer, "sd1", 2, 1), random_adapter("ink", renderer, "sd1", 3, 2)]
-    solver = Solver(LiveModel.of(renderer, adapters, SUBJECTS), adapters, PROMPTS)
-    sound = solver.solve(solvable("zip")).routers[100].hash
-    backward, left = torch.autograd.backward, [times]
-
-    def poisoned(loss: torch.Tensor) -> None:
-        factor = float("nan") if left[0] > 0 else 1.0
-        left[0] -= 1
-        backward(loss * factor)
-
-    monkeypatch.setattr(torch.autograd, "backward", poisoned)
-    if times <= 2:
-        assert solver.solve(solvable("zip")).routers[100].hash == sound
-    else:
-        with pytest.raises(
-            TrialError, match=r"^gradients of the training are not finite — lower the learning rate, or compute in bf16 or fp32$"
-        ):
-            solver.solve(solvable("zip"))
+    backward = torch.autograd.backward
+    monkeypatch.setattr(torch.autograd, "backward", lambda loss: backward(loss * float("nan")))
+    with pytest.raises(
+        TrialError, match=r"^\S+: gradients of (\d+) of \1 modules are not finite — lower the learning rate, or compute in bf16"
+    ):
+        Solver(LiveModel.of(renderer, adapters, SUBJECTS), adapters, PROMPTS).solve(solvable("zip"))

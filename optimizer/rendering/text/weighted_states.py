@@ -129,7 +129,7 @@ def _weight_states(states: Tensor, weights: Tensor, *, keep_mean: bool) -> Tenso
     if keep_mean:
         was, is_now = (each.mean(dim=(1, 2), keepdim=True) for each in (before, after))
         left = (weights == 1).all(dim=1)[:, None, None] | (is_now == 0)
-        after = after * torch.where(left, 1, was / is_now)
+        after = after * torch.where(left, 1, was / torch.where(left, 1, is_now))  # 0 / 0 that is not used would have a gradient of NaN
     return after.to(states.dtype)
 
 

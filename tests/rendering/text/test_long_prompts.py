@@ -60,6 +60,13 @@ def test_a_chunk_whose_mean_is_zero_is_weighed_and_not_scaled() -> None:
     assert torch.equal(_weight_states(states, torch.ones(1, 2), keep_mean=True), states)
 
 
+@pytest.mark.parametrize("weights", [[1.0, 1.0], [1.0, 3.0]])
+def test_states_whose_mean_is_zero_have_gradients(weights: list[float]) -> None:
+    states = torch.tensor([[[1.0, -1.0], [2.0, -2.0]]], requires_grad=True)
+    (gradient,) = torch.autograd.grad(_weight_states(states, torch.tensor([weights]), keep_mean=True).sum(), states)
+    assert gradient[0, :, 0].tolist() == weights
+
+
 def test_the_end_of_a_long_prompt_is_seen(renderer: Renderer) -> None:
     one, other = (states(renderer, text)["prompt_embeds"] for text in (LONG, f"{LONG} x"))
     assert one.shape == other.shape
