@@ -21,11 +21,13 @@ class Effects:
         base: embeddings of the base's pictures, unit vectors, (n, d).
         alone: embeddings of each source's pictures, (k, n, d).
         asked: index of the source that each prompt asks for, or ``JOINT`` for all of them, (n,).
+        based: whether ``base`` is what a base model draws; False if ``others`` stands in for it.
     """
 
     base: Tensor
     alone: Tensor
     asked: Tensor
+    based: bool = True
 
     def __post_init__(self) -> None:
         n, d = self.base.shape

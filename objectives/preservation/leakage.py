@@ -16,7 +16,8 @@ def leakage(merged: Tensor, effects: Effects) -> Tensor:
 
     On the prompts of another source j, what the merge does beyond j alone is fitted by what j itself does there, since a merge may keep
     less of it, and by a direction of the source k. Two directions are tried, and the greater part counts: what k alone does on these
-    prompts, without being asked, relative to its effect where it is asked for; and k's mean effect where it is asked for.
+    prompts, without being asked, relative to its effect where it is asked for; and k's mean effect where it is asked for. Without a base,
+    where less of j is more of the others, k's mean effect alone is fitted.
 
     Args:
         merged: embeddings of the candidate's pictures, (n, d), for the baselines' prompts and noise.
@@ -53,7 +54,10 @@ def _leakage(merged: Tensor, effects: Effects, source: int) -> float:
         done, kept = (effects.alone[i, rows] - effects.base[rows] for i in (source, j))
         beyond = merged[rows] - effects.alone[j, rows]
         unasked = min(1.0, float(done.square().sum(dim=1).mean()) / size)
-        parts.append(max(unasked * _part(beyond, kept, done), _part(beyond, kept, mean.expand_as(kept))))
+        if effects.based:
+            parts.append(max(unasked * _part(beyond, kept, done), _part(beyond, kept, mean.expand_as(kept))))
+        else:
+            parts.append(float((beyond @ mean).mean() / mean.square().sum()))
         counts.append(int(rows.sum()))
     part = torch.tensor(parts, dtype=torch.float64) @ torch.tensor(counts, dtype=torch.float64) / sum(counts)
     return float(visible(part.clamp(0, 1)))

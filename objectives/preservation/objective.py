@@ -53,7 +53,7 @@ class PreservationObjective(Objective[Effects, PreservationStatistics]):
         """Returns the effects, measured from the base's embeddings; without a base, from the mean embedding of the other sources."""
         alone = torch.stack([pictures.features[EMBEDDINGS] for pictures in baselines.alone])
         base = others(alone, baselines.asked) if baselines.base is None else baselines.base.features[EMBEDDINGS]
-        return Effects(base, alone, baselines.asked)
+        return Effects(base, alone, baselines.asked, based=baselines.base is not None)
 
     def measure(self, pictures: Pictures, reference: Effects) -> PreservationStatistics:
         """Returns the statistics of a candidate."""

@@ -274,6 +274,13 @@ def test_without_a_base_a_source_is_lost_where_its_prompts_are_drawn_as_the_othe
     assert all(math.isnan(p.joint) and p.mean == p.own for p in preservation(both, effects))
 
 
+def test_without_a_base_a_source_that_takes_the_place_of_another_leaks() -> None:
+    asked, axes = torch.tensor([0, 0, 1, 1]), torch.eye(8)
+    alone = torch.stack([axes[0], axes[1]])[:, None].expand(-1, 4, -1)
+    effects = Effects(others(alone, asked), alone, asked, based=False)
+    assert [p.leakage for p in preservation(alone[0], effects)] == pytest.approx([1, 0], abs=CLOSE)
+
+
 def test_of_several_others_the_mean_counts_and_joint_prompts_have_none() -> None:
     alone = unit(3, 2, 16, seed=4)
     torch.testing.assert_close(
