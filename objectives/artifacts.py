@@ -15,8 +15,9 @@ from torch import Tensor
 from objectives.objective import Baselines, Objective, Outcome, Pictures
 
 HALVING_LEVEL = 8.0
-_FLOOR = {"variation": 0.01, "detail": 0.01, "contrast": 0.02, "saturation": 0.02, "clipped": 0.03, "entropy": 0.15}
+_FLOOR = {"variation": 0.01, "detail": 0.01, "sharpness": 0.02, "contrast": 0.02, "saturation": 0.02, "clipped": 0.03, "entropy": 0.15}
 _BINS = 32
+_FAINT = 5e-3  # mean gradient, added so that the sharpness of a flat picture is 0
 _FLAT = 0.01
 _PIXELS = 1 << 22  # pixels per batch, at about eighty bytes each
 
@@ -27,7 +28,8 @@ class Envelope:
 
     Attributes:
         low, high: statistic name → smallest and largest value over base and sources, (n,).
-        spread: statistic name → unit in which the distance from the range is measured.
+        spread: statistic name → unit in which the distance from the range is measured: the standard deviation over the prompts of one
+            picture set, as the root of the mean variance of all sets, but not below a least value.
     """
 
     low: dict[str, Tensor]
@@ -60,11 +62,11 @@ class ArtifactObjective(Objective[Envelope, ArtifactLevel]):
         >>> objective, asked = ArtifactObjective(), torch.tensor([0, 1])
         >>> envelope = objective.reference(Baselines(Pictures(flat), (Pictures(flat), Pictures(flat)), asked, asked))
         >>> [round(float(objective.compare(objective.measure(Pictures(x), envelope), envelope).factor), 2) for x in (flat, noise)]
-        [1.0, 0.1]
+        [1.0, 0.09]
     """
 
     name = "artifacts"
-    version = 1
+    version = 2
 
     def reference(self, baselines: Baselines) -> Envelope:
         """Returns the range that the pictures of base and sources span."""
@@ -106,13 +108,13 @@ def image_statistics(images: Tensor, device: torch.device | None = None) -> dict
 
     Returns:
         Statistic name → (n,) float32, on the device of the pictures: ``variation`` total variation per pixel; ``detail`` mean absolute
-        Laplacian; ``contrast`` RMS contrast of the luma; ``saturation`` mean (max − min) over channels; ``clipped`` share of
-        values at 0 or 255; ``entropy`` of the luma histogram, bits.
+        Laplacian of the luma; ``sharpness`` detail relative to the luma's mean gradient; ``contrast`` RMS contrast of the luma;
+        ``saturation`` mean (max − min) over channels; ``clipped`` share of values at 0 or 255; ``entropy`` of the luma histogram, bits.
 
     Example:
         >>> white = torch.full((1, 3, 8, 8), 255, dtype=torch.uint8)
         >>> {name: float(values[0]) + 0.0 for name, values in image_statistics(white).items()}
-        {'variation': 0.0, 'detail': 0.0, 'contrast': 0.0, 'saturation': 0.0, 'clipped': 1.0, 'entropy': 0.0}
+        {'variation': 0.0, 'detail': 0.0, 'sharpness': 0.0, 'contrast': 0.0, 'saturation': 0.0, 'clipped': 1.0, 'entropy': 0.0}
     """
     few = max(1, _PIXELS // (images.shape[-2] * images.shape[-1]))
     measured = [_statistics(chunk.to(device or images.device)) for chunk in torch.split(images, few)]
@@ -127,9 +129,11 @@ def _statistics(images: Tensor) -> dict[str, Tensor]:
     bins = (luma * (_BINS - 1)).round().long().flatten(1)
     counts = torch.zeros(n, _BINS, device=images.device)
     share = counts.scatter_add_(1, bins, torch.ones_like(bins, dtype=torch.float32)) / (height * width)
+    detail = laplacian.abs().mean(dim=(1, 2))
     return {
         "variation": _total_variation(floats) / (3 * height * width),
-        "detail": laplacian.abs().mean(dim=(1, 2)),
+        "detail": detail,
+        "sharpness": detail / (_gradient(luma) + _FAINT),
         "contrast": luma.flatten(1).std(dim=1),
         "saturation": (floats.amax(dim=1) - floats.amin(dim=1)).mean(dim=(1, 2)),
         "clipped": ((images == 0) | (images == 255)).float().mean(dim=(1, 2, 3)),
@@ -141,6 +145,11 @@ def _total_variation(floats: Tensor) -> Tensor:
     """Returns the total variation of every picture, (n, c, h, w) → (n,), as in torchmetrics, but without importing torchvision."""
     down, across = floats.diff(dim=-2), floats.diff(dim=-1)
     return down.abs().sum(dim=(1, 2, 3)) + across.abs().sum(dim=(1, 2, 3))
+
+
+def _gradient(luma: Tensor) -> Tensor:
+    """Returns the mean absolute difference of neighbouring pixels, downwards plus across, (n, h, w) → (n,)."""
+    return luma.diff(dim=-2).abs().mean(dim=(1, 2)) + luma.diff(dim=-1).abs().mean(dim=(1, 2))
 
 
 def envelope(references: list[Tensor], device: torch.device | None = None) -> Envelope:
@@ -161,7 +170,7 @@ def envelope(references: list[Tensor], device: torch.device | None = None) -> En
     for name, floor in _FLOOR.items():
         values = torch.stack([m[name] for m in measured])
         low[name], high[name] = values.amin(dim=0), values.amax(dim=0)
-        spread[name] = max(float(values.std()), floor)
+        spread[name] = max(float(values.var(dim=1, correction=0).mean().sqrt()), floor)
     return Envelope(low, high, spread)
 
 

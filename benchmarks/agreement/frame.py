@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import pandas as pd
-import torch
 from torch import Tensor
 
-from benchmarks.agreement.candidates import ALONE, BASE
-from benchmarks.solving.groups import Group
-from benchmarks.solving.rows import Row, Rows
-from benchmarks.truth import Judge, demo_sources_of, own_prompts, unseen_prompts
-from objectives import EMBEDDINGS, JOINT, AnyEmbedder, Baselines, Pictures, PreservationObjective, Scorer, score, table
+from benchmarks.agreement.candidates import BASE
+from benchmarks.agreement.drawn import Drawn, drawn_of
+from benchmarks.solving.rows import Rows
+from benchmarks.truth import Judge, own_prompts
+from objectives import EMBEDDINGS, AnyEmbedder, PreservationObjective, score
 from optimizer.rendering import PromptSet
 from optimizer.search.sources.loras import LoraSource
 
@@ -25,34 +23,25 @@ def frame_of(rows: Rows, judge: Judge, embedder: AnyEmbedder) -> pd.DataFrame:
     measures them; ``clip_i``, the mean cosine to the source alone; ``probe``, ``probe_own``, ``probe_joint`` and ``probe_leakage``, which
     the probes read.
     """
-    recorded: dict[Group, list[Row]] = defaultdict(list)
-    for row in rows:
-        recorded[row.group].append(row)
-    groups = [pd.DataFrame(_group(group, own, rows, judge, embedder)) for group, own in recorded.items()]
+    groups = [pd.DataFrame(_group(drawn, judge)) for drawn in drawn_of(rows, judge, embedder)]
     return pd.concat(groups, ignore_index=True)
 
 
-def _group(group: Group, own: Sequence[Row], rows: Rows, judge: Judge, embedder: AnyEmbedder) -> Iterator[dict[str, object]]:
-    sources = demo_sources_of(group, judge)
-    prompts = unseen_prompts(sources, each=own[0].each)
-    asked = torch.tensor([JOINT if p.source is None else p.source for p in prompts.prompts])
-    images = {row.method: rows.pictures(row) for row in own}
-    found = {name: Pictures(each, {EMBEDDINGS: embedder(each)}) for name, each in images.items()}
-    alone = tuple(found[ALONE + name] for name in group)
-    scorer = Scorer.from_baselines(table.OBJECTIVES, Baselines(found[BASE], alone, asked, torch.arange(len(asked))))
-    for name, pictures in found.items():
+def _group(drawn: Drawn, judge: Judge) -> Iterator[dict[str, object]]:
+    prompts = drawn.prompts
+    for name, pictures in drawn.candidates.items():
         if name == BASE:
             continue
-        outcomes = scorer.compare(scorer.measure(pictures))
+        outcomes = drawn.scorer.compare(drawn.scorer.measure(pictures))
         outcome, value = outcomes[PreservationObjective.name], float(score(outcomes))
         assert outcome.shares is not None
         read = judge.probes.read(pictures.images).traits
-        for k, source in enumerate(sources):
+        for k, source in enumerate(drawn.sources):
             own_of, joint = own_prompts(prompts, k, source), prompts.indices(None)
-            likeness = (pictures.features[EMBEDDINGS] * alone[k].features[EMBEDDINGS]).sum(dim=1)
+            likeness = (pictures.features[EMBEDDINGS] * drawn.alone(k).features[EMBEDDINGS]).sum(dim=1)
             parts = [float(read[source.name][part].mean()) for part in (own_of, joint)]
             yield {
-                "group": " + ".join(group),
+                "group": " + ".join(drawn.group),
                 "candidate": name,
                 "source": source.name,
                 "score": value,

@@ -42,7 +42,7 @@ REFERENCES = [drawings(), drawings(saturation=0.6), drawings(saturation=1.2)]
 GRAIN = torch.randn(6, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
 DAMAGES: dict[str, Callable[[Tensor, float], Tensor]] = {
     "noise": lambda x, much: x + 0.4 * much * GRAIN,
-    "blur": lambda x, much: vision.gaussian_blur(x, [15, 15], [0.3 + 5 * much] * 2),
+    "blur": lambda x, much: vision.gaussian_blur(x, [15, 15], [0.3 + 3 * much] * 2),
     "flat grey": lambda x, much: x + much * (0.5 - x),
     "burned contrast": lambda x, much: 0.5 + (1 + 4 * much) * (x - 0.5),
     "saturation": lambda x, much: x.mean(dim=1, keepdim=True) + (1 + 4 * much) * (x - x.mean(dim=1, keepdim=True)),
@@ -73,7 +73,8 @@ def test_it_grows_with_damage(damage: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "part"), [("noise", "detail"), ("burned contrast", "clipped"), ("no colour", "saturation"), ("too dark", "flat")]
+    ("damage", "part"),
+    [("noise", "detail"), ("blur", "sharpness"), ("burned contrast", "clipped"), ("no colour", "saturation"), ("too dark", "flat")],
 )
 def test_the_parts_say_what_is_wrong(damage: str, part: str) -> None:
     floats = REFERENCES[0].float() / 255
@@ -121,6 +122,13 @@ def test_statistics_of_known_pictures() -> None:
     assert found["contrast"].tolist() == pytest.approx([0.5 * math.sqrt(64 / 63), 0, 0], abs=1e-4)
     assert found["variation"].tolist() == pytest.approx([8 / 64, 0, 0], abs=1e-6)
     assert found["detail"].tolist() == pytest.approx([2 / 6, 0, 0], abs=1e-6)
+    assert found["sharpness"].tolist() == pytest.approx([(2 / 6) / (1 / 7 + 0.005), 0, 0], abs=1e-4)
+
+
+def test_references_of_different_styles_do_not_hide_what_is_between_them() -> None:
+    """The unit of distance is the spread within one picture set, however far apart the sets are."""
+    near, far = envelope([REFERENCES[0]] * 3), envelope([REFERENCES[0], REFERENCES[0] // 4])
+    assert far.spread["contrast"] < near.spread["contrast"]
 
 
 def test_another_number_of_pictures() -> None:

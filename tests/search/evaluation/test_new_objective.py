@@ -162,15 +162,15 @@ def test_a_study_goes_on_only_with_its_table(
     optimize(**options, observer=After(1, rendering=False))
     monkeypatch.setattr(table, "OBJECTIVES", (*standard, brightness))
     assert execute(arguments(options)) == 2
-    assert "(scorer: version 3 → version 3, with the objective brightness version 1) — put it back, or" in capsys.readouterr().err
+    assert "(scorer: version 4 → version 4, with the objective brightness version 1) — put it back, or" in capsys.readouterr().err
     other = options | {"out": options["out"].with_name("other")}
     begun = optimize(**other, observer=After(1, rendering=False))
     monkeypatch.setattr(table, "OBJECTIVES", standard)
-    with pytest.raises(StudyError, match=r"\(scorer: version 3, with the objective brightness version 1 → version 3\)"):
+    with pytest.raises(StudyError, match=r"\(scorer: version 4, with the objective brightness version 1 → version 4\)"):
         optimize(**other)
     monkeypatch.setattr(type(brightness), "version", 2)
     monkeypatch.setattr(table, "OBJECTIVES", (*standard, brightness))
-    with pytest.raises(StudyError, match="with the objective brightness version 1 → version 3, with the objective brightness version 2"):
+    with pytest.raises(StudyError, match="with the objective brightness version 1 → version 4, with the objective brightness version 2"):
         optimize(**other)
     monkeypatch.setattr(type(brightness), "version", 1)
     assert trials(optimize(**other).trials)[:1] == trials(begun.trials)
@@ -184,13 +184,13 @@ def test_the_standard_table_has_the_key_of_its_version(options: dict[str, Any], 
         context = context_of(session, objectives)
         return context["scorer"], study_inputs(context, session.sources, session.space(3))["scorer"]
 
-    assert scorer(preservation, artifacts, familiarity) == scorer(familiarity, artifacts, preservation) == (3, "version 3")
-    later = type("Later", (type(artifacts),), {"version": 2})()
+    assert scorer(preservation, artifacts, familiarity) == scorer(familiarity, artifacts, preservation) == (4, "version 4")
+    later = type("Later", (type(artifacts),), {"version": 3})()
     assert scorer(preservation, later, familiarity, brightness) == (
-        {"version": 3, "objectives": {"preservation": 2, "artifacts": 2, "familiarity": 1, "brightness": 1}},
-        "version 3, with the objective artifacts version 2, with the objective brightness version 1",
+        {"version": 4, "objectives": {"preservation": 2, "artifacts": 3, "familiarity": 1, "brightness": 1}},
+        "version 4, with the objective artifacts version 3, with the objective brightness version 1",
     )
-    assert scorer(preservation, familiarity)[1] == "version 3, without the objective artifacts"
+    assert scorer(preservation, familiarity)[1] == "version 4, without the objective artifacts"
 
 
 def context_of(session: Session, objectives: tuple[AnyObjective, ...]) -> dict[str, object]:
