@@ -28,21 +28,33 @@ def load_embedder(spec: str | Path, *, device: str = "cpu") -> AnyEmbedder:
     """Loads an embedder.
 
     Args:
-        spec: specification for ``objectives.embedder.load_open_clip``, or ``fake:``.
+        spec: specification for ``objectives.open_clip_models.load_open_clip`` or ``objectives.timm_models.load_timm``, or ``fake:``.
         device: torch device; the fake embedder always runs on the CPU.
 
     Raises:
-        EmbedderError: the model is not found, or needs a download that is not possible.
+        EmbedderError: the model is not found, needs a download that is not possible, or does not tell pictures apart.
 
     Example:
         >>> load_embedder("fake:").name
         'fake:'
     """
     if not str(spec).startswith(FAKE):
-        # Imported here because open_clip takes seconds to import and the fake embedder does not need it.
-        from objectives.embedder import load_open_clip
-
-        return load_open_clip(spec, device=device)
+        return _model(str(spec), device)
     if str(spec) != FAKE:
         raise EmbedderError(f"{spec}: the fake embedder has no settings — write {FAKE}")
     return FakeEmbedder()
+
+
+def _model(spec: str, device: str) -> AnyEmbedder:
+    """Returns the tested embedder of a model. open_clip and timm are imported here: it takes seconds, and the fake one needs neither."""
+    from objectives.embedder_check import check_embedder
+    from objectives.timm_models import is_timm, load_timm
+
+    if is_timm(spec):
+        found = load_timm(spec, device=device)
+    else:
+        from objectives.open_clip_models import load_open_clip
+
+        found = load_open_clip(spec, device=device)
+    check_embedder(found)
+    return found

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from objectives import Embedder, EmbedderError, load_embedder
+from objectives.open_clip_models import open_clip_embedder
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "studies" / "demo" / "assets" / "embedder"
@@ -49,7 +50,7 @@ def test_it_gives_unit_vectors(embedder: Embedder) -> None:
 
 def test_the_batch_does_not_matter(embedder: Embedder) -> None:
     images = pictures(7)
-    small = Embedder(embedder.model, "same", batch=2)
+    small = Embedder(embedder.tower, embedder.preparation, "same", batch=2)
     torch.testing.assert_close(small(images), embedder(images), rtol=0, atol=1e-5)
     torch.testing.assert_close(embedder(images.flip(0)).flip(0), embedder(images), rtol=0, atol=1e-5)
 
@@ -65,7 +66,7 @@ def test_it_prepares_pictures_as_open_clip_does(embedder: Embedder, side: int) -
 
 def reference(embedder: Embedder, prepared: Tensor) -> Tensor:
     """The four residual stages of the shipped model, block by block: what they see on the whole, and how every place differs from it."""
-    tower, vectors = embedder.model.visual, []
+    tower, vectors = embedder.tower, []
     with torch.inference_mode():
         features = tower.stem(prepared)
         for stage in (tower.layer1, tower.layer2, tower.layer3, tower.layer4):
@@ -86,27 +87,28 @@ def test_towers_of_either_kind(vision: dict[str, object]) -> None:
     text = {"context_length": 8, "vocab_size": 20, "width": 16, "heads": 2, "layers": 1}
     model = open_clip.CLIP(embed_dim=16, vision_cfg={"image_size": 64, **vision}, text_cfg=text)
     open_clip.set_model_preprocess_cfg(model, {"size": 64, "mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bicubic"})
-    found = Embedder(model, "random")(pictures(3))
+    found = open_clip_embedder(model, "random")(pictures(3))
     torch.testing.assert_close(found.norm(dim=1), torch.ones(3))
     assert found.shape[1] == (4 * 17 * 64 if "patch_size" in vision else 32 * 65 + 64 * 65 + 128 * 17 + 256 * 5)
 
 
 def test_it_names_where_it_came_from(embedder: Embedder) -> None:
     assert embedder.name == str(SHIPPED)
-    assert embedder.size == 64
+    assert embedder.preparation.size == 64
     assert not any(parameter.requires_grad for parameter in embedder.parameters())
-    assert not embedder.model.training
+    assert not embedder.tower.training
 
 
 def test_everything_lies_where_the_model_lies() -> None:
-    elsewhere = Embedder(shipped().model.to("meta"), "elsewhere")
+    elsewhere = Embedder(shipped().tower.to("meta"), shipped().preparation, "elsewhere")
     assert {elsewhere.device.type, elsewhere.mean.device.type, elsewhere.std.device.type} == {"meta"}
 
 
 def test_a_folder_without_config(tmp_path: Path) -> None:
     with pytest.raises(EmbedderError) as caught:
         load_embedder(tmp_path)
-    assert str(caught.value) == f"{tmp_path}: no open_clip model here (open_clip_config.json is missing) — give the folder of one"
+    missing = "no model of open_clip or timm here (open_clip_config.json or config.json is missing)"
+    assert str(caught.value) == f"{tmp_path}: {missing} — give the folder of one"
 
 
 def test_a_folder_without_weights(tmp_path: Path) -> None:
@@ -130,7 +132,7 @@ def test_a_damaged_folder(tmp_path: Path, name: str) -> None:
 def test_a_name_that_open_clip_does_not_know(spec: str) -> None:
     with pytest.raises(EmbedderError) as caught:
         load_embedder(spec)
-    remedy = "give a folder, MODEL/PRETRAINED or hf-hub:ORGANISATION/NAME"
+    remedy = "give a folder, MODEL/PRETRAINED, hf-hub:ORGANISATION/NAME or timm:MODEL"
     assert str(caught.value) == f"{spec}: neither a folder nor a model that open_clip knows — {remedy}"
 
 

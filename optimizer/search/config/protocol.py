@@ -30,7 +30,8 @@ class Protocol(Settings):
     )
     embedder: Annotated[PathText, Option(20, Panel.PICTURES, "MODEL")] = Field(
         default="",
-        description="Image encoder behind the scores: MODEL/PRETRAINED of open_clip, or a folder. By default one for the base model.",
+        description="Image encoder behind the scores: MODEL/PRETRAINED of open_clip, timm:MODEL, or a folder of either. By default one for "
+        "the base model.",
     )
 
     metric: Annotated[tuple[str, ...], Option(50, Panel.PICTURES, "METRIC...")] = Field(
