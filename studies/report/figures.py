@@ -32,6 +32,8 @@ WIDE, NARROW = 680.0, 350.0
 ALONE = " alone"
 """Suffix of the label of a single-source baseline."""
 
+_HOLLOW = "misses what was asked for"
+
 Legend = tuple[tuple[Markup, str], ...]
 
 
@@ -110,11 +112,12 @@ def history_figure(summary: StudySummary) -> Figure | None:
 
 
 def trade_off_figures(summary: StudySummary) -> list[Figure]:
-    """Returns one scatter chart for every pair of sources; the Pareto front is that of all sources together."""
+    """Returns one scatter chart for every pair of sources; the Pareto front is that of all sources together, among feasible trials."""
     records = [r for r in summary.trials if r.evaluation and _scored(r.evaluation, summary.names)]
     if len(summary.names) < 2 or not records:
         return []
-    front = pareto_front([[_preservation(r, name) for name in summary.names] for r in records])
+    kept = [[_preservation(r, name) if _feasible(r) else -math.inf for name in summary.names] for r in records]
+    front = [member and _feasible(r) for r, member in zip(records, pareto_front(kept), strict=True)]
     pairs = list(combinations(summary.names, 2))
     return [_trade_off(summary, records, front, pair, single=len(pairs) == 1) for pair in pairs]
 
@@ -160,8 +163,7 @@ def _history_point(record: TrialRecord, best: int | None) -> Point:
         reason = record.error or ("the score is not a number" if found else "")
         return Point(record.number, record.number, None, hint=f"{name} failed: {reason[:300]}")
     tone = "best" if record.number == best else tone_of(record.label)
-    missed = f", misses {', '.join(found.violated)}" if found.violated else ""
-    hint = f"{name}: score {found.score:.3f}{missed}"
+    hint = ", ".join([f"{name}: score {found.score:.3f}", *found.misses])
     return Point(record.number, record.number, found.score, tone, record.label, hint, feasible=found.feasible)
 
 
@@ -171,6 +173,7 @@ def _history_legend(points: Sequence[Point], lines: bool) -> Legend:
     entries = [(swatch(shape, tone), text) for tone, (shape, text) in marks.items() if tone in tones]
     entries.append((swatch("line", "best"), "best so far"))
     entries += [(swatch("dash", "source"), "baseline's score")] if lines else []
+    entries += [(swatch("hollow", "trial"), _HOLLOW)] if any(not p.feasible for p in points) else []
     entries += [(swatch("cross", "trial"), "failed")] if any(p.y is None for p in points) else []
     return tuple(entries)
 
@@ -182,7 +185,8 @@ def _trade_off(summary: StudySummary, records: Sequence[TrialRecord], front: Seq
     if single:
         chart = _both(lambda width: scatter_chart(points, x_name, y_name, width), 480)
         caption = "Each mark is a trial; right and up is better. No trial beats those on the line in both sources at once."
-        caption = f"{caption} {_clipped(values)}".rstrip()
+        hollow = "" if all(p.feasible for p in points) else f"What is hollow {_HOLLOW}."
+        caption = " ".join(filter(None, (caption, hollow, _clipped(values))))
     else:
         chart = _one(scatter_chart(points, x_name, y_name, NARROW, outline=False))
         caption = _clipped(values)
@@ -198,9 +202,12 @@ def _trade_off_point(record: TrialRecord, best: int | None, pair: tuple[str, str
     x, y = (_preservation(record, name) for name in pair)
     hint = f"trial {record.number}" + (f", {record.label}" if record.label else "")
     hint += f": {pair[0]} {x:.3f}, {pair[1]} {y:.3f}"
-    if record.number == best:
-        return Point(record.number, x, y, "best", record.label or "best", hint, front)
-    return Point(record.number, x, y, tone_of(record.label), record.label, hint, front)
+    tone, label = ("best", record.label or "best") if record.number == best else (tone_of(record.label), record.label)
+    return Point(record.number, x, y, tone, label, hint, front, _feasible(record))
+
+
+def _feasible(record: TrialRecord) -> bool:
+    return record.evaluation is not None and record.evaluation.feasible
 
 
 def _preservation(record: TrialRecord, name: str) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import PurePosixPath
@@ -12,7 +12,7 @@ import yaml
 
 from studies.directory import StudyDirectory
 from studies.frames import source_weights
-from studies.records import TrialRecord
+from studies.records import TrialRecord, told_numbers
 from studies.report import figures
 from studies.report.figures import Figure, row_tone, tone_of
 from studies.report.parameters import parameters_text, told_parameters, with_unit
@@ -69,6 +69,11 @@ class TrialRow:
     solving: float = 0.0
     metrics: tuple[float | None, ...] = ()
 
+    @property
+    def infeasible(self) -> bool:
+        """Whether it misses a constraint or a target."""
+        return self.record.evaluation is not None and not self.record.evaluation.feasible
+
 
 @dataclass(frozen=True)
 class Page:
@@ -93,6 +98,8 @@ class Page:
     single: bool = False
     columns: Sequence[PictureColumn] = field(default_factory=tuple)
     shows_artifacts: bool = False
+    barred: str = ""
+    priorities: str = ""
 
     @property
     def has_parameters(self) -> bool:
@@ -141,6 +148,8 @@ def build_page(summary: StudySummary, study: StudyDirectory) -> Page:
         tag=f"<lora:{PurePosixPath(summary.file).stem}:1>" if summary.file else "",
         single=summary.file.endswith(_SINGLE),
         columns=summary.columns,
+        barred=_barred(summary),
+        priorities=told_numbers(summary.priorities),
         shows_artifacts=any(row.artifacts is not None for row in (summary.verdict.rows.values() if summary.verdict else ())),
     )
 
@@ -154,9 +163,15 @@ def headline(summary: StudySummary) -> str:
     if best is None or best.evaluation is None:
         return f"{state}; no trial is complete."
     if not best.evaluation.feasible:
-        return f"{state}; no merge satisfies {' and '.join(f'{name} {rule}' for name, rule in summary.constraints.items())}."
+        return f"{state}; no merge {' and '.join(summary.demands)}."
     name = f"trial {best.number}" + (f" ({best.label})" if best.label else "")
     return f"{state}; {name} is ahead with a score of {decimal(best.evaluation.score, 2)} on the search's prompts."
+
+
+def _barred(summary: StudySummary) -> str:
+    """Returns what a recipe that is never exported does, in words; empty if every recipe may be exported."""
+    missed = [f"misses {' or '.join(f'{name} {rule}' for name, rule in summary.constraints.items())}"] if summary.constraints else []
+    return " or ".join([*missed, *(f"keeps less than {share:g} of {name}" for name, share in summary.targets.items())])
 
 
 def loading_snippet(summary: StudySummary) -> str:
@@ -293,7 +308,7 @@ def _trial_row(record: TrialRecord, summary: StudySummary, told: Collection[str]
         tone,
         name,
         record.state != "COMPLETE",
-        record.error or _missed(found.violated),
+        record.error or ", ".join(found.misses),
         _finite(found.score),
         tuple(_finite(s.preservation) if s else None for s in scores),
         _finite(found.artifacts),
@@ -305,11 +320,6 @@ def _trial_row(record: TrialRecord, summary: StudySummary, told: Collection[str]
         found.metrics.get("seconds_solve", 0.0),
         tuple(_finite(found.metrics.get(f"{name}:value", math.nan)) for name in summary.metrics),
     )
-
-
-def _missed(violated: Mapping[str, float]) -> str:
-    """Returns which constraints a trial misses, and by how much; empty if it satisfies all."""
-    return f"misses {', '.join(f'{name} by {decimal(excess, 3)}' for name, excess in violated.items())}" if violated else ""
 
 
 def _finite(value: float) -> float | None:
