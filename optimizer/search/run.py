@@ -13,7 +13,8 @@ from optimizer.errors import NoFeasibleMerge, OptimizerError
 from optimizer.rendering import AnyRenderer, PromptSet
 from optimizer.search.config import Config, checked
 from optimizer.search.disk_space import check_space
-from optimizer.search.evaluation.confirmation import RELAX, Confirmation, confirm, finalists, nearest_miss
+from optimizer.search.evaluation.aims import Aims
+from optimizer.search.evaluation.confirmation import Confirmation, confirm, finalists, nearest_miss, relaxed
 from optimizer.search.evaluation.fingerprint import check_same_run
 from optimizer.search.evaluation.prompt_sets import confirmation_prompts, search_prompts
 from optimizer.search.evaluation.session import Session, prepare
@@ -119,15 +120,16 @@ def run(config: Config, observer: Observer) -> Study:
     if unconfirmed:
         raise unconfirmed
     if complete and not finalists(study.trials, 1):
-        raise _no_merge(study.trials, directory)
+        raise _no_merge(study.trials, directory, session.aims)
     return study
 
 
-def _no_merge(records: Sequence[TrialRecord], directory: StudyDirectory) -> NoFeasibleMerge:
+def _no_merge(records: Sequence[TrialRecord], directory: StudyDirectory, aims: Aims) -> NoFeasibleMerge:
     """Returns why no merge can be exported: every one misses a constraint, or has failed."""
     merges = {r.label or f"trial {r.number}": r.evaluation.constraints for r in records if r.evaluation and not is_alone(r.label)}
     if merges:
-        return NoFeasibleMerge(nearest_miss(merges, "on the search's prompts"), where=directory.path, remedy=f"{RELAX}, see report.html")
+        problem = nearest_miss(merges, "on the search's prompts", aims.targets)
+        return NoFeasibleMerge(problem, where=directory.path, remedy=f"{relaxed(merges.values())}, see report.html")
     reason = next((t.error for t in reversed(records) if t.error), "")
     return NoFeasibleMerge(f"no merge can be used; the last failure: {reason}", where=directory.path, remedy="see report.html")
 
@@ -140,7 +142,7 @@ def _rendering_line(renderer: AnyRenderer) -> str:
 
 def _take_over(origin: ForkOrigin, session: Session, ledger: Ledger) -> str:
     space = session.space(ledger.planned_budget)
-    return take_over(origin, ledger, space, first_trials(space, ledger.planned_budget))
+    return take_over(origin, ledger, space, first_trials(space, ledger.planned_budget), session.aims)
 
 
 def _create_directory(config: Config) -> StudyDirectory:

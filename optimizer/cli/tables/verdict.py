@@ -10,6 +10,7 @@ from rich.text import Text
 
 from optimizer.search.labels import COMPOSITION
 from studies import ConfirmedScore, StudySummary, Verdict
+from studies.records import KEEPS, told_numbers
 
 _UNSAVED = COMPOSITION.removeprefix("composition")
 
@@ -18,10 +19,11 @@ def print_verdict(summary: StudySummary, directory: Path, best: Path | None, con
     """The confirmed scores and the finding, then the exported file, the report, and how to resume."""
     if summary.verdict:
         discounts = summary.verdict.discounts
-        table = Table("model", "weakest source", "95 % interval", *summary.names, "artifacts", *discounts)
+        sources = (Column(Text(f"{name} >= {summary.targets[name]:g}" if name in summary.targets else name)) for name in summary.names)
+        table = Table("model", "weakest source", "95 % interval", *sources, "artifacts", *discounts)
         for label, row in summary.verdict.rows.items():
             shown = f"{label} ◂" if label == summary.verdict.winner else label.removesuffix(_UNSAVED)
-            each = [f"{row.sources[name]:.2f}" for name in summary.names]
+            each = [f"{row.sources[name]:.2f}{' ✗' if f'{KEEPS}{name}' in row.missed else ''}" for name in summary.names]
             further = [f"{row.metrics[name]:.2f}" if name in row.metrics else "–" for name in discounts.values()]
             damage = "–" if row.artifacts is None else f"{row.artifacts:.2f}"
             table.add_row(shown, f"{row.weakest:.2f}", f"{row.ci_low:.2f} – {row.ci_high:.2f}", *each, damage, *further)
@@ -30,6 +32,11 @@ def print_verdict(summary: StudySummary, directory: Path, best: Path | None, con
             console.print("composition: what a merge should draw; no file can hold it", style="dim", soft_wrap=True)
         if summary.metrics:
             _print_metrics(summary, summary.verdict, console)
+        if any(row.missed for row in summary.verdict.rows.values()):
+            console.print("✗: misses the constraint, and is not exported", style="dim", soft_wrap=True)
+        if summary.priorities:
+            text = f"priorities in the score: {told_numbers(summary.priorities)}"
+            console.print(text, style="dim", soft_wrap=True, markup=False)
         console.print(summary.verdict.sentence, soft_wrap=True, markup=False)
     if best:
         console.print(f"{'model ' if summary.kind == 'model' else 'LoRA  '}  {best}", soft_wrap=True, markup=False)
@@ -44,8 +51,6 @@ def _print_metrics(summary: StudySummary, verdict: Verdict, console: Console) ->
     for label, row in verdict.rows.items():
         table.add_row(label.removesuffix(_UNSAVED), *(_value(row, name) for name in summary.metrics))
     console.print(table)
-    if any(row.missed for row in verdict.rows.values()):
-        console.print("✗: misses the constraint, and is not exported", style="dim", soft_wrap=True)
 
 
 def _value(row: ConfirmedScore, name: str) -> str:
