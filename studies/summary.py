@@ -80,6 +80,24 @@ class PictureColumn(BaseModel):
     files: tuple[str, ...]
 
 
+class FrontMember(BaseModel):
+    """A merge on the Pareto front.
+
+    Attributes:
+        number: number of its trial.
+        recipe: recipe file, relative to the study.
+        sheet: contact sheet of its pictures on the search's prompts, relative to the study; empty if there is none.
+        command: command line that exports it.
+    """
+
+    model_config = RECORD
+
+    number: int
+    recipe: Text
+    sheet: Text = ""
+    command: Text
+
+
 _FACTOR = ":factor"
 
 
@@ -183,6 +201,7 @@ class StudySummary(BaseModel):
         metrics: metrics of the user → rule, ``weight 0.5``, ``>= 0.2`` or ``<= 3``; empty for a column.
         priorities: source → priority in the score; empty if all are equal.
         targets: source → smallest share that a merge may keep of it.
+        front: members of the Pareto front, by descending score; empty if the search was for the best score only.
     """
 
     model_config = RECORD
@@ -211,6 +230,7 @@ class StudySummary(BaseModel):
     metrics: dict[Text, Text] = Field(default_factory=dict)
     priorities: dict[Text, float] = Field(default_factory=dict)
     targets: dict[Text, float] = Field(default_factory=dict)
+    front: tuple[FrontMember, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -256,6 +276,10 @@ class StudySummary(BaseModel):
             if prompt.kind == "own" and prompt.source not in self.names:
                 yield f"the prompt {prompt.text!r} asks for the source {prompt.source!r}, which is none of {', '.join(self.names)}"
         numbers = [t.number for t in self.trials]
+        complete = {t.number for t in self.trials if t.evaluation}
+        for member in self.front:
+            if member.number not in complete:
+                yield f"trial {member.number} is on the front and not among the complete trials"
         if len(set(numbers)) < len(numbers):
             yield "two trials have one number"
         if self.best_number is not None and (self.best is None or self.best.evaluation is None):

@@ -24,6 +24,7 @@ from optimizer.search.observer import Observer, Silent, Stopped
 from optimizer.search.proposals.initial_trials import idle_warning
 from optimizer.search.proposals.sampler import quiet
 from optimizer.search.results.export import export_winner
+from optimizer.search.results.front import write_front
 from optimizer.search.results.summary import SummaryInputs, command_line, summarise
 from optimizer.search.study_errors import study_errors
 from optimizer.search.trials.fork import ForkOrigin, resolve_fork, take_over
@@ -189,6 +190,9 @@ def _export_results(
     """Exports the winner and writes tables, summary and report, which are written even if the export fails."""
     records = ledger.records()
     write_tables(records, directory, [s.name for s in session.sources])
+    router = routers.router if routers else None
+    pareto = session.config.search.pareto
+    front = write_front(records, session.config, session.sources, directory, ledger.store, router) if pareto else ()
     inputs = SummaryInputs(
         config=session.config,
         sources=session.sources,
@@ -201,9 +205,10 @@ def _export_results(
         finished=None,
         warnings=(*session.ensemble.remarks(), *(warning for r in records if (warning := _warning(r)))),
         imported=ledger.imported,
+        front=front,
     )
     try:
-        best = export_winner(inputs, directory, routers.router if routers else None) if confirmation else None
+        best = export_winner(inputs, directory, router) if confirmation else None
     except OptimizerError as error:
         _write_summary(replace(inputs, warnings=(*inputs.warnings, f"the export failed: {error}")), directory)
         raise

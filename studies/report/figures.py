@@ -10,6 +10,7 @@ from itertools import combinations
 from markupsafe import Markup
 
 from studies.frames import block_weights, source_weights
+from studies.front import pareto_front
 from studies.records import Evaluation, TrialRecord
 from studies.report.charts import (
     Bar,
@@ -19,7 +20,6 @@ from studies.report.charts import (
     bar_chart,
     history_chart,
     interval_chart,
-    pareto_front,
     scatter_chart,
 )
 from studies.report.marks import FLOOR, Point, swatch
@@ -61,6 +61,16 @@ def tone_of(label: str) -> str:
     return "source" if label.endswith(ALONE) else "recipe" if label else "trial"
 
 
+def both_widths(draw: Callable[[float], Markup], wide: float = WIDE) -> Markup:
+    """Returns a chart in two widths, of which the page shows the one that fits.
+
+    Args:
+        draw: draws the chart in a width.
+        wide: width on large screens, in pixels.
+    """
+    return Markup('<div class="chart wide">{}</div><div class="chart narrow">{}</div>').format(draw(wide), draw(NARROW))
+
+
 def verdict_figure(summary: StudySummary) -> Figure | None:
     """Returns a figure of the confirmed scores with their intervals; None without a verdict."""
     verdict = summary.verdict
@@ -72,7 +82,7 @@ def verdict_figure(summary: StudySummary) -> Figure | None:
         if all(map(math.isfinite, (c.weakest, c.ci_low, c.ci_high)))
     ]
     axis = f"kept of the weakest source, {100 * verdict.confidence:g} % interval"
-    return Figure(_both(lambda width: interval_chart(rows, width, axis), 560)) if rows else None
+    return Figure(both_widths(lambda width: interval_chart(rows, width, axis), 560)) if rows else None
 
 
 def row_tone(label: str, verdict: Verdict) -> str:
@@ -94,7 +104,7 @@ def preservation_figure(summary: StudySummary) -> Figure | None:
         return None
     where = "on the confirmation prompts" if confirmed else "on the search's prompts"
     caption = f"Measured {where}. 0 is {summary.zero}, 1 is the source on its own: the dashed line."
-    return Figure(_both(lambda width: bar_chart(groups, width, "preservation", reference=1.0)), caption)
+    return Figure(both_widths(lambda width: bar_chart(groups, width, "preservation", reference=1.0)), caption)
 
 
 def history_figure(summary: StudySummary) -> Figure | None:
@@ -108,7 +118,7 @@ def history_figure(summary: StudySummary) -> Figure | None:
         if r.evaluation and tone_of(r.label) in {"naive", "stack", "source"} and math.isfinite(r.evaluation.score)
     ]
     caption = _clipped([p.y for p in points if p.y is not None])
-    return Figure(_both(lambda width: history_chart(points, lines, width)), caption, _history_legend(points, bool(lines)))
+    return Figure(both_widths(lambda width: history_chart(points, lines, width)), caption, _history_legend(points, bool(lines)))
 
 
 def trade_off_figures(summary: StudySummary) -> list[Figure]:
@@ -183,7 +193,7 @@ def _trade_off(summary: StudySummary, records: Sequence[TrialRecord], front: Seq
     values = [value for p in points for value in (p.x, p.y or 0.0)]
     x_name, y_name = (f"preservation of {name}" for name in pair)
     if single:
-        chart = _both(lambda width: scatter_chart(points, x_name, y_name, width), 480)
+        chart = both_widths(lambda width: scatter_chart(points, x_name, y_name, width), 480)
         caption = "Each mark is a trial; right and up is better. No trial beats those on the line in both sources at once."
         hollow = "" if all(p.feasible for p in points) else f"What is hollow {_HOLLOW}."
         caption = " ".join(filter(None, (caption, hollow, _clipped(values))))
@@ -216,10 +226,6 @@ def _preservation(record: TrialRecord, name: str) -> float:
 
 def _scored(found: Evaluation, names: Sequence[str]) -> bool:
     return all(name in found.sources and math.isfinite(found.sources[name].preservation) for name in names)
-
-
-def _both(draw: Callable[[float], Markup], wide: float = WIDE) -> Markup:
-    return Markup('<div class="chart wide">{}</div><div class="chart narrow">{}</div>').format(draw(wide), draw(NARROW))
 
 
 def _one(chart: Markup) -> Markup:

@@ -15,6 +15,7 @@ from studies.frames import source_weights
 from studies.records import TrialRecord, told_numbers
 from studies.report import figures
 from studies.report.figures import Figure, row_tone, tone_of
+from studies.report.front import FrontRow, front_figure, front_rows
 from studies.report.parameters import parameters_text, told_parameters, with_unit
 from studies.report.pictures import Picture, inline_picture
 from studies.report.svg import decimal
@@ -98,6 +99,8 @@ class Page:
     single: bool = False
     columns: Sequence[PictureColumn] = field(default_factory=tuple)
     shows_artifacts: bool = False
+    front: tuple[FrontRow, ...] = ()
+    front_figure: Figure | None = None
     barred: str = ""
     priorities: str = ""
 
@@ -122,7 +125,7 @@ def build_page(summary: StudySummary, study: StudyDirectory) -> Page:
     Raises:
         ValueError: a recipe does not fit the sources; the message names the trial.
     """
-    groups = tuple(_groups(summary, study))
+    groups, front = tuple(_groups(summary, study)), front_rows(summary, study)
     told = told_parameters(r.evaluation.recipe for r in summary.trials if r.evaluation)
     trials = tuple(_trial_row(record, summary, told) for record in sorted(summary.trials, key=lambda r: r.number))
     verdict = summary.verdict
@@ -143,11 +146,13 @@ def build_page(summary: StudySummary, study: StudyDirectory) -> Page:
         recipe_yaml=yaml.safe_dump(_plain(recipe), sort_keys=False, allow_unicode=True, width=100) if recipe else "",
         trials=trials,
         failed=sum(row.failed for row in trials),
-        warnings=(*summary.warnings, *_picture_problems(groups)),
+        warnings=(*summary.warnings, *_picture_problems(groups), *_sheet_problems(front)),
         snippet=loading_snippet(summary),
         tag=f"<lora:{PurePosixPath(summary.file).stem}:1>" if summary.file else "",
         single=summary.file.endswith(_SINGLE),
         columns=summary.columns,
+        front=front,
+        front_figure=front_figure(summary),
         barred=_barred(summary),
         priorities=told_numbers(summary.priorities),
         shows_artifacts=any(row.artifacts is not None for row in (summary.verdict.rows.values() if summary.verdict else ())),
@@ -282,6 +287,12 @@ def _picture_problems(groups: Sequence[PromptGroup]) -> Iterator[str]:
                 if cell.picture.problem:
                     which = f"{cell.label} for “{row.prompt.text}” (seed {row.prompt.seed})"
                     yield f"The picture of {which} is not shown: {cell.picture.problem}."
+
+
+def _sheet_problems(front: Sequence[FrontRow]) -> Iterator[str]:
+    for row in front:
+        if row.sheet.problem:
+            yield f"The contact sheet of trial {row.member.number} is not shown: {row.sheet.problem}."
 
 
 def _trial_row(record: TrialRecord, summary: StudySummary, told: Collection[str]) -> TrialRow:

@@ -48,6 +48,7 @@ def test_the_example_of_aims_can_be_run() -> None:
     names = [word.removeprefix("demo:") for word in words if word.startswith("demo:")]
     aims = Aims.of(Protocol(priority=(words[place + 1],), keep=(words[place + 3],)), names)
     assert (aims.priorities, aims.targets) == ({"neon": 1.0, "octopus": 2.0}, {"neon": 0.5})
+    assert "`pareto: true`" in PAGE
     (lists,) = re.findall(r"`(priority: \[.*?\])`, `(keep: \[.*?\])`", PAGE)
     assert yaml.safe_load("\n".join(lists)) == {"priority": [words[place + 1]], "keep": [words[place + 3]]}
 

@@ -38,11 +38,30 @@ def print_verdict(summary: StudySummary, directory: Path, best: Path | None, con
             text = f"priorities in the score: {told_numbers(summary.priorities)}"
             console.print(text, style="dim", soft_wrap=True, markup=False)
         console.print(summary.verdict.sentence, soft_wrap=True, markup=False)
+    if summary.front:
+        _print_front(summary, console)
     if best:
         console.print(f"{'model ' if summary.kind == 'model' else 'LoRA  '}  {best}", soft_wrap=True, markup=False)
     console.print(f"report  {directory / 'report.html'}", soft_wrap=True, markup=False)
     if summary.resume_command:
         console.print(f"resume  {summary.resume_command}", soft_wrap=True, markup=False)
+
+
+def _print_front(summary: StudySummary, console: Console) -> None:
+    """The members of the Pareto front, with their values on the search's prompts, and a command that exports one of them."""
+    records = {record.number: record for record in summary.trials}
+    table = Table("front", *(Column(Text(name)) for name in summary.names), "artifacts", "score")
+    for member in summary.front:
+        record = records[member.number]
+        assert record.evaluation is not None
+        kept = (f"{record.evaluation.sources[name].preservation:.2f}" for name in summary.names)
+        name = f"{member.number}" + (f" ({record.label})" if record.label else "")
+        table.add_row(Text(name), *kept, f"{record.evaluation.artifacts:.2f}", f"{record.evaluation.score:.3f}")
+    console.print(table)
+    text = "no other merge is better on one axis without being worse on another, on the search's prompts; each can be exported:"
+    console.print(text, style="dim", soft_wrap=True)
+    shown = next((member for member in summary.front if member.number != summary.best_number), summary.front[0])
+    console.print(f"front   {shown.command}", soft_wrap=True, markup=False)
 
 
 def _print_metrics(summary: StudySummary, verdict: Verdict, console: Console) -> None:

@@ -20,7 +20,7 @@ from optimizer.search.evaluation.confirmation import CONFIDENCE, Confirmation, C
 from optimizer.search.images.png import save_images
 from optimizer.search.labels import COMPOSITION, NAIVE, STACK, is_alone
 from optimizer.search.sources.source import Source
-from studies import DEMO_BASE, ConfirmedScore, PictureColumn, PromptInfo, SourceInfo, StudyDirectory, StudySummary, Verdict
+from studies import DEMO_BASE, ConfirmedScore, FrontMember, PictureColumn, PromptInfo, SourceInfo, StudyDirectory, StudySummary, Verdict
 from studies.demo.world import ASSETS
 from studies.records import TrialRecord
 from studies.store import FolderStore
@@ -44,6 +44,7 @@ class SummaryInputs:
         finished: end time of the study; None for an interrupted run.
         warnings: warnings for the user.
         imported: number of trials beyond the baselines that were imported from another study.
+        front: members of the Pareto front; empty unless the search was for one.
     """
 
     config: Config
@@ -57,6 +58,7 @@ class SummaryInputs:
     finished: datetime | None
     warnings: tuple[str, ...] = ()
     imported: int = 0
+    front: tuple[FrontMember, ...] = ()
 
 
 def summarise(inputs: SummaryInputs, directory: StudyDirectory) -> StudySummary:
@@ -91,6 +93,7 @@ def summarise(inputs: SummaryInputs, directory: StudyDirectory) -> StudySummary:
         metrics={spec.name: spec.rule for spec in parse_metrics(inputs.config.protocol.metric)},
         priorities=dict(aims.priorities),
         targets=dict(aims.targets),
+        front=inputs.front,
         warnings=inputs.warnings,
     )
 

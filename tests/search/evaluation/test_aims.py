@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -281,7 +283,8 @@ def test_a_target_is_judged_on_fresh_prompts_too(place: Path) -> None:
 def test_workers_judge_by_the_same_aims(place: Path) -> None:
     aims = ("--priority", "style=2", "--keep", "hero=0.3")
     assert execute(words(*aims, out="one", budget=1)) == 0
-    assert execute([*words(*aims, out="two", budget=1), "--workers", "2"]) == 0
+    command = [sys.executable, "-m", "optimizer", *words(*aims, out="two", budget=1), "--workers", "2"]
+    subprocess.run(command, check=True, capture_output=True)
     one, two = (evaluations(place / out) for out in ("one", "two"))
     assert {name: (found.score, found.constraints) for name, found in one.items() if name in (STACK, NAIVE)} == {
         name: (found.score, found.constraints) for name, found in two.items() if name in (STACK, NAIVE)

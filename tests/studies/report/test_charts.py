@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markupsafe import Markup
 
-from studies.report.charts import Bar, BarGroup, Interval, Reference, bar_chart, history_chart, interval_chart, pareto_front, scatter_chart
+from studies.front import pareto_front
+from studies.report.charts import Bar, BarGroup, Interval, Reference, bar_chart, history_chart, interval_chart, scatter_chart
 from studies.report.marks import FLOOR, Point, score_scale, swatch
 from studies.report.svg import Scale, decimal, element, label, rounded_up, shorten, spread, text_width, ticks
 from tests.studies.samples import HOSTILE, LONG
