@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from functools import reduce
 
 import torch
@@ -14,11 +15,12 @@ Outcomes = Mapping[str, Outcome]
 """Outcomes of one candidate by the name of the objective."""
 
 
-def score(outcomes: Outcomes) -> Tensor:
+def score(outcomes: Outcomes, priorities: Sequence[float] = ()) -> Tensor:
     """Returns the score: sqrt(smallest share × geometric mean of the shares) × product of the factors.
 
     Args:
         outcomes: outcomes of one candidate, at least one of them with shares.
+        priorities: priority of each source, as of ``balance``; empty if all are equal.
 
     Returns:
         Scores in [0, 1], (...); 0 if the merge loses a source or changes nothing.
@@ -31,7 +33,7 @@ def score(outcomes: Outcomes) -> Tensor:
         >>> float(score({"preservation": kept, "damage": Outcome(factor=torch.tensor(0.5))}))
         0.25
     """
-    total = balance(combined_shares(outcomes))
+    total = balance(combined_shares(outcomes), priorities)
     for name, outcome in outcomes.items():
         if outcome.factor is None:
             continue
@@ -66,21 +68,37 @@ def combined_shares(outcomes: Outcomes) -> Tensor:
     return found[0] if len(found) == 1 else reduce(torch.mul, found) ** (1 / len(found))
 
 
-def balance(shares: Tensor) -> Tensor:
-    """Returns sqrt(smallest share × geometric mean of the shares) over the last dimension.
+def balance(shares: Tensor, priorities: Sequence[float] = ()) -> Tensor:
+    """Returns sqrt(smallest share × geometric mean of the shares) over the last dimension, weighted by the priorities of the sources.
 
     With two sources the weaker one has three times the weight of the other, so that giving it up does not pay off. The minimum alone
     would compare shares that are not comparable: less of a character that a style repaints is visible than of the style. A search for the
     best minimum gives up the style for an invisible gain in the character.
 
+    With priorities w, share s_k enters the minimum as s_k^(w_k / max w) and the mean with the exponent w_k / Σw. Both exponents of a source
+    rise with its priority, those of all others fall, and a share of lower priority looks larger to the minimum. So the factor by which the
+    score falls with a source, and what a gain of another source must be to make up for it, never become smaller when its priority rises.
+
     Args:
         shares: share of each source, in [0, 1], (..., k).
+        priorities: priority of each source, greater than 0, k numbers of which only the ratios matter; empty if all are equal.
 
     Returns:
-        Balance of the shares, in [0, 1], (...).
+        Balance of the shares, in [0, 1], (...); 0 if and only if a share is 0.
+
+    Raises:
+        ValueError: there is not one finite priority above 0 for each source.
 
     Example:
         >>> balance(torch.tensor([[0.5, 0.5], [0.25, 1.0], [0.0, 1.0]], dtype=torch.float64)).round(decimals=4).tolist()
         [0.5, 0.3536, 0.0]
+        >>> balance(torch.tensor([[0.25, 1.0], [1.0, 0.25]], dtype=torch.float64), (2, 1)).round(decimals=4).tolist()
+        [0.315, 0.5612]
     """
-    return (shares.amin(dim=-1) * shares.prod(dim=-1) ** (1 / shares.shape[-1])).sqrt()
+    if priorities and not (len(priorities) == shares.shape[-1] and all(0 < priority < math.inf for priority in priorities)):
+        raise ValueError(f"{shares.shape[-1]} shares need as many finite priorities above 0, not {tuple(priorities)}")
+    if len(set(priorities)) <= 1:
+        return (shares.amin(dim=-1) * shares.prod(dim=-1) ** (1 / shares.shape[-1])).sqrt()
+    weights = torch.tensor(priorities, dtype=torch.float64, device=shares.device)
+    weakest = (shares ** (weights / weights.max())).amin(dim=-1)
+    return (weakest * (shares ** (weights / weights.sum())).prod(dim=-1)).sqrt()

@@ -15,6 +15,7 @@ from studies.records import Evaluation, SourceScore, TrialRecord
 from studies.summary import (
     DEMO_BASE,
     ConfirmedScore,
+    FrontMember,
     PictureColumn,
     PromptInfo,
     SourceInfo,
@@ -33,6 +34,7 @@ __all__ = [
     "ConfirmedScore",
     "Evaluation",
     "EvaluationCache",
+    "FrontMember",
     "PictureColumn",
     "PromptInfo",
     "SourceInfo",

@@ -16,6 +16,7 @@ density                    float64  share of entries that a sparsifying method k
 seed                       Int64    the recipe's seed, for methods that draw random numbers
 checkpoint                 Int64    percentage of the training steps after which a solved merge is taken; empty for others
 seconds_solve              float64  part of ``seconds`` for solving the merge; 0 if it was solved before, or needs no solving
+feasible                   boolean  whether the trial satisfies all constraints and targets; others are never exported
 weight:<source>            float64  the source's weight in the recipe
 preservation:<source>      float64  share of the source that is seen, 0 = base, 1 = the source alone
 own:<source>               float64  preservation on prompts that ask for this source only
@@ -58,6 +59,7 @@ COLUMNS: Mapping[str, str] = {
     "seed": "Int64",
     "checkpoint": "Int64",
     "seconds_solve": "float64",
+    "feasible": "boolean",
 }
 """Columns that every table has, with their pandas types."""
 
@@ -160,6 +162,7 @@ def _row(record: TrialRecord, names: Sequence[str]) -> dict[str, object]:
     row |= {"score": found.score, "artifacts": found.artifacts, "seconds": found.seconds}
     row |= {f"{_METRIC}{name}": value for name, value in found.metrics.items() if ":" in name}
     row |= {name: recipe.get(name) for name in ("method", "rank", "density", "seed", "checkpoint")}
+    row["feasible"] = found.feasible
     row["seconds_solve"] = found.metrics.get("seconds_solve")
     for measure, value in _MEASURES.items():
         row |= {f"{measure}:{name}": value(score) for name, score in found.sources.items()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -15,6 +17,50 @@ def printable(text: str) -> str:
 Text = Annotated[str, AfterValidator(printable)]
 RECORD = ConfigDict(frozen=True, ser_json_inf_nan="strings")
 """Configuration of all records: frozen; NaN and ±∞ are stored in JSON as strings, which every JSON reader accepts."""
+
+
+KEEPS = "keep:"
+"""Prefix of the constraints that ask for a share of a source; the name of the source follows. Metrics of the user have no such names."""
+
+
+def told_misses(missed: Mapping[str, float], targets: Mapping[str, float], *, amounts: bool = True) -> list[str]:
+    """Returns what a merge misses, one phrase for each constraint, such as ``keeps 0.71 of hero, asked for 0.9``.
+
+    Args:
+        missed: constraint → amount by which the merge misses it, greater than 0.
+        targets: source → share that was asked for, for all constraints on shares.
+        amounts: whether to say by how much constraints on metrics are missed.
+
+    Example:
+        >>> told_misses({"sharpness": 0.25, "keep:hero": 0.19}, {"hero": 0.9})
+        ['misses sharpness by 0.25', 'keeps 0.71 of hero, asked for 0.9']
+    """
+    plain = {name: excess for name, excess in missed.items() if not name.startswith(KEEPS)}
+    words = [f"{name} by {excess:.3g}" if amounts else name for name, excess in plain.items()]
+    shares = {name.removeprefix(KEEPS): excess for name, excess in missed.items() if name.startswith(KEEPS)}
+    kept = [f"keeps {_rounded_down(targets[name] - excess)} of {name}, asked for {targets[name]:.4g}" for name, excess in shares.items()]
+    return [*([f"misses {' and '.join(words)}"] if words else []), *kept]
+
+
+def targets_in(constraints: Mapping[str, float], kept: Mapping[str, float]) -> dict[str, float]:
+    """Returns source → share that was asked for, from the amounts by which constraints are missed and the shares that are kept."""
+    names = [name.removeprefix(KEEPS) for name in constraints if name.startswith(KEEPS)]
+    return {name: kept[name] + constraints[f"{KEEPS}{name}"] for name in names}
+
+
+def told_numbers(numbers: Mapping[str, float]) -> str:
+    """Returns the number of each source as text.
+
+    Example:
+        >>> told_numbers({"hero": 2.0, "style": 1.0})
+        'hero 2, style 1'
+    """
+    return ", ".join(f"{name} {number:g}" for name, number in numbers.items())
+
+
+def _rounded_down(share: float) -> str:
+    """Returns a share with two decimals, never rounded up to a target that it misses."""
+    return f"{math.floor(100 * share + 1e-9) / 100:.2f}"
 
 
 class SourceScore(BaseModel):
@@ -41,13 +87,13 @@ class Evaluation(BaseModel):
     Attributes:
         recipe: the recipe as JSON-ready data.
         recipe_hash: content hash of the recipe.
-        score: value that the search maximizes: sqrt(smallest preservation × geometric mean of the preservations) × factors below 1 for
-            image damage and further objectives.
+        score: value that the search maximizes: sqrt(smallest preservation × geometric mean of the preservations), by the priorities of
+            the sources, × factors below 1 for image damage and further objectives.
         sources: source name → its scores.
         artifacts: image damage relative to base and sources, 0 = none.
         metrics: further named values: artifact parts, compression error, seconds by stage (``seconds_solve``, ``seconds_merge``,
             ``seconds_render``, ``seconds_score``), and ``OBJECTIVE:VALUE`` of every objective besides preservation and artifacts.
-        constraints: metric → amount by which the candidate misses its constraint, at most 0 if it satisfies it.
+        constraints: metric, or ``keep:SOURCE``, → amount by which the candidate misses its constraint, at most 0 if it satisfies it.
         images: picture file names relative to the study directory, in prompt order.
         seconds: wall time of the evaluation, with the time for solving its merge on the base model if that had to be done for it.
     """
@@ -68,6 +114,11 @@ class Evaluation(BaseModel):
     def violated(self) -> dict[str, float]:
         """Constraints that the candidate misses, with the amounts."""
         return {name: excess for name, excess in self.constraints.items() if excess > 0}
+
+    @property
+    def misses(self) -> list[str]:
+        """What the candidate misses, in words, as ``told_misses`` puts it."""
+        return told_misses(self.violated, targets_in(self.constraints, {name: s.preservation for name, s in self.sources.items()}))
 
     @property
     def feasible(self) -> bool:

@@ -80,6 +80,24 @@ class PictureColumn(BaseModel):
     files: tuple[str, ...]
 
 
+class FrontMember(BaseModel):
+    """A merge on the Pareto front.
+
+    Attributes:
+        number: number of its trial.
+        recipe: recipe file, relative to the study.
+        sheet: contact sheet of its pictures on the search's prompts, relative to the study; empty if there is none.
+        command: command line that exports it.
+    """
+
+    model_config = RECORD
+
+    number: int
+    recipe: Text
+    sheet: Text = ""
+    command: Text
+
+
 _FACTOR = ":factor"
 
 
@@ -93,7 +111,7 @@ class ConfirmedScore(BaseModel):
         sources: source → preservation on the confirmation pictures; may be empty.
         artifacts: artifact level of the confirmation pictures; None if not known.
         metrics: ``OBJECTIVE:VALUE`` → value on the confirmation pictures, for all objectives besides preservation and artifacts.
-        missed: metric → amount by which the row misses its constraint; without the constraints that it satisfies.
+        missed: metric, or ``keep:SOURCE``, → amount by which the row misses its constraint; without the constraints that it satisfies.
     """
 
     model_config = RECORD
@@ -181,6 +199,9 @@ class StudySummary(BaseModel):
         resume_command: command line that resumes it; empty if it is finished.
         warnings: warnings for the user, one sentence each.
         metrics: metrics of the user → rule, ``weight 0.5``, ``>= 0.2`` or ``<= 3``; empty for a column.
+        priorities: source → priority in the score; empty if all are equal.
+        targets: source → smallest share that a merge may keep of it.
+        front: members of the Pareto front, by descending score; empty if the search was for the best score only.
     """
 
     model_config = RECORD
@@ -207,6 +228,9 @@ class StudySummary(BaseModel):
     resume_command: Text = ""
     warnings: tuple[Text, ...] = ()
     metrics: dict[Text, Text] = Field(default_factory=dict)
+    priorities: dict[Text, float] = Field(default_factory=dict)
+    targets: dict[Text, float] = Field(default_factory=dict)
+    front: tuple[FrontMember, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -217,6 +241,13 @@ class StudySummary(BaseModel):
     def constraints(self) -> dict[str, str]:
         """Constraints by the name of the metric, as text: ``>= 0.2``."""
         return {name: rule for name, rule in self.metrics.items() if rule[:1] in ("<", ">")}
+
+    @property
+    def demands(self) -> list[str]:
+        """What a merge has to do to be exported, in words: constraints on metrics, and shares to keep."""
+        rules = [f"{name} {rule}" for name, rule in self.constraints.items()]
+        kept = [f"keeps {share:g} of {name}" for name, share in self.targets.items()]
+        return [*([f"satisfies {' and '.join(rules)}"] if rules else []), *kept]
 
     @property
     def zero(self) -> str:
@@ -245,6 +276,10 @@ class StudySummary(BaseModel):
             if prompt.kind == "own" and prompt.source not in self.names:
                 yield f"the prompt {prompt.text!r} asks for the source {prompt.source!r}, which is none of {', '.join(self.names)}"
         numbers = [t.number for t in self.trials]
+        complete = {t.number for t in self.trials if t.evaluation}
+        for member in self.front:
+            if member.number not in complete:
+                yield f"trial {member.number} is on the front and not among the complete trials"
         if len(set(numbers)) < len(numbers):
             yield "two trials have one number"
         if self.best_number is not None and (self.best is None or self.best.evaluation is None):

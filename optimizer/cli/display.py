@@ -104,8 +104,7 @@ class Display:
         value = record.evaluation.score if record.evaluation else None
         self._ended += 1
         self._left.advance()
-        missed = record.evaluation.violated if record.evaluation else {}
-        if value is not None and not is_alone(record.label) and not missed:
+        if value is not None and not is_alone(record.label) and record.evaluation and record.evaluation.feasible:
             self._best = value if self._best is None else max(self._best, value)
         if record.label == NAIVE:
             self._naive = value
@@ -113,7 +112,7 @@ class Display:
             self._progress.update(self._task, completed=self._ended, detail=self._standing(), refresh=True)
         else:
             result = f"{value:.3f}" if value is not None else f"failed: {record.error}"
-            result += f", misses {', '.join(f'{name} by {excess:.3g}' for name, excess in missed.items())}" if missed else ""
+            result = ", ".join([result, *(record.evaluation.misses if record.evaluation else [])])
             self.note(f"{self._ended}/{self._trials} {record.label or f'trial {record.number}'}: {result}")
 
     def note(self, message: str) -> None:

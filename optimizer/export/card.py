@@ -63,6 +63,7 @@ class ModelCard:
         license: license of the merge; empty if unknown.
         comfyui_only: whether only ComfyUI reads the key names of the file.
         demo: whether the base model is the demo base of this package, which is not on a hub.
+        aims: what the user asked for, one sentence each: priorities, targets, and metrics.
         kind: ``lora`` for a LoRA file, ``folder`` or ``file`` for a full model in a folder or a single file.
     """
 
@@ -79,6 +80,7 @@ class ModelCard:
     demo: bool = False
     family: str = ""
     kind: Literal["lora", "folder", "file"] = "lora"
+    aims: tuple[str, ...] = ()
 
 
 def render_card(card: ModelCard) -> str:

@@ -103,6 +103,9 @@ def _config(folder: Path, options: MergeOptions) -> Config:
     if config.protocol.metric:
         problem = "the study measures with metrics of its own, which a soup is not measured with"
         raise StudyError(problem, where=folder, remedy="name a study without --metric")
+    if config.protocol.keep:
+        problem = "the study has targets, which a soup is not held to"
+        raise StudyError(problem, where=folder, remedy="name a study without --keep")
     if config.inputs.whole:
         raise StudyError("a soup is made of merges of LoRAs, the study is of full models", where=folder, remedy="name a study of LoRAs")
     return config.replaced(out=folder, **({} if options.device == "auto" else {"device": options.device}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -15,12 +16,13 @@ from optimizer.search.config import Config
 from optimizer.search.evaluation.evaluator import Evaluator
 from optimizer.search.evaluation.heap import trim_heap
 from optimizer.search.observer import Observer, Stopped
-from optimizer.search.proposals.ask import ask
+from optimizer.search.proposals.ask import Axes, ask
 from optimizer.search.proposals.initial_trials import Start, baselines, defaults, idle_warning
 from optimizer.search.proposals.sampler import sampler_for
 from optimizer.search.proposals.space import SearchSpace
 from optimizer.search.trials.ledger import Ledger, TrialEndedError, reason_of
 from optimizer.search.workers.claims import MOST_LOST, Idle, times_lost
+from studies.front import axes_of
 from studies.records import TrialRecord
 
 # Up to 1/_SHARE of the budget is used for common default recipes, and as much, but at most _RANDOM trials, for random recipes, which give
@@ -62,7 +64,14 @@ def search(ledger: Ledger, space: SearchSpace, evaluator: Evaluator, config: Con
     observer.stage("search", ledger.total)
     reported: set[int] = set()
     startup = len(first_trials(space, ledger.planned_budget)) + min(_RANDOM, ledger.planned_budget // _SHARE)
-    sampler = partial(sampler_for, seed=config.search.seed, dimensions=space.dimensions, startup=startup, kind=config.search.sampler)
+    sampler = partial(
+        sampler_for,
+        seed=config.search.seed,
+        dimensions=space.dimensions,
+        startup=startup,
+        kind=config.search.sampler,
+        axes=len(space.names) + 1 if config.search.pareto else 1,
+    )
     while not passed(deadline):
         claim = ledger.take()
         trial = claim.trial
@@ -75,7 +84,8 @@ def search(ledger: Ledger, space: SearchSpace, evaluator: Evaluator, config: Con
         try:
             _report_ended(ledger, claim.known, observer, reported)
             _save_baselines(ledger, evaluator)
-            _evaluate(ledger, space, evaluator, trial, claim.known, sampler(trial.number))
+            axes = _axes(ledger, claim.known) if config.search.pareto else None
+            _evaluate(ledger, space, evaluator, trial, claim.known, sampler(trial.number), axes)
         except Stopped:
             ledger.give_back(trial)
             raise
@@ -117,13 +127,25 @@ def _save_baselines(ledger: Ledger, evaluator: Evaluator) -> None:
         ledger.save_baseline(source.name, images)
 
 
+def _axes(ledger: Ledger, known: Sequence[FrozenTrial]) -> Axes:
+    """Returns the values of the complete trials on the axes of the front; trials with values that are not finite are left out."""
+    values = {record.number: axes_of(record.evaluation) for record in ledger.records(known) if record.evaluation}
+    return {number: each for number, each in values.items() if all(map(math.isfinite, each))}
+
+
 def _evaluate(
-    ledger: Ledger, space: SearchSpace, evaluator: Evaluator, trial: FrozenTrial, known: Sequence[FrozenTrial], sampler: BaseSampler
+    ledger: Ledger,
+    space: SearchSpace,
+    evaluator: Evaluator,
+    trial: FrozenTrial,
+    known: Sequence[FrozenTrial],
+    sampler: BaseSampler,
+    axes: Axes | None,
 ) -> TrialRecord:
     try:
         if times_lost(trial) >= MOST_LOST:
             raise TrialError(f"{MOST_LOST} workers ended while they evaluated it", remedy="see their logs")
-        trial, recipe = ask(ledger, space, trial, known, sampler)
+        trial, recipe = ask(ledger, space, trial, known, sampler, axes)
         recipe, solving = evaluator.calibrated(recipe)
         ledger.count_solving(solving)
         return ledger.record(trial, recipe, ledger.cached(recipe) or evaluator.evaluate(recipe).after_solving(solving))

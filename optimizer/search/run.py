@@ -13,7 +13,8 @@ from optimizer.errors import NoFeasibleMerge, OptimizerError
 from optimizer.rendering import AnyRenderer, PromptSet
 from optimizer.search.config import Config, checked
 from optimizer.search.disk_space import check_space
-from optimizer.search.evaluation.confirmation import RELAX, Confirmation, confirm, finalists, nearest_miss
+from optimizer.search.evaluation.aims import Aims
+from optimizer.search.evaluation.confirmation import Confirmation, confirm, finalists, nearest_miss, relaxed
 from optimizer.search.evaluation.fingerprint import check_same_run
 from optimizer.search.evaluation.prompt_sets import confirmation_prompts, search_prompts
 from optimizer.search.evaluation.session import Session, prepare
@@ -23,6 +24,7 @@ from optimizer.search.observer import Observer, Silent, Stopped
 from optimizer.search.proposals.initial_trials import idle_warning
 from optimizer.search.proposals.sampler import quiet
 from optimizer.search.results.export import export_winner
+from optimizer.search.results.front import write_front
 from optimizer.search.results.summary import SummaryInputs, command_line, summarise
 from optimizer.search.study_errors import study_errors
 from optimizer.search.trials.fork import ForkOrigin, resolve_fork, take_over
@@ -119,15 +121,16 @@ def run(config: Config, observer: Observer) -> Study:
     if unconfirmed:
         raise unconfirmed
     if complete and not finalists(study.trials, 1):
-        raise _no_merge(study.trials, directory)
+        raise _no_merge(study.trials, directory, session.aims)
     return study
 
 
-def _no_merge(records: Sequence[TrialRecord], directory: StudyDirectory) -> NoFeasibleMerge:
+def _no_merge(records: Sequence[TrialRecord], directory: StudyDirectory, aims: Aims) -> NoFeasibleMerge:
     """Returns why no merge can be exported: every one misses a constraint, or has failed."""
     merges = {r.label or f"trial {r.number}": r.evaluation.constraints for r in records if r.evaluation and not is_alone(r.label)}
     if merges:
-        return NoFeasibleMerge(nearest_miss(merges, "on the search's prompts"), where=directory.path, remedy=f"{RELAX}, see report.html")
+        problem = nearest_miss(merges, "on the search's prompts", aims.targets)
+        return NoFeasibleMerge(problem, where=directory.path, remedy=f"{relaxed(merges.values())}, see report.html")
     reason = next((t.error for t in reversed(records) if t.error), "")
     return NoFeasibleMerge(f"no merge can be used; the last failure: {reason}", where=directory.path, remedy="see report.html")
 
@@ -140,7 +143,7 @@ def _rendering_line(renderer: AnyRenderer) -> str:
 
 def _take_over(origin: ForkOrigin, session: Session, ledger: Ledger) -> str:
     space = session.space(ledger.planned_budget)
-    return take_over(origin, ledger, space, first_trials(space, ledger.planned_budget))
+    return take_over(origin, ledger, space, first_trials(space, ledger.planned_budget), session.aims)
 
 
 def _create_directory(config: Config) -> StudyDirectory:
@@ -187,6 +190,9 @@ def _export_results(
     """Exports the winner and writes tables, summary and report, which are written even if the export fails."""
     records = ledger.records()
     write_tables(records, directory, [s.name for s in session.sources])
+    router = routers.router if routers else None
+    pareto = session.config.search.pareto
+    front = write_front(records, session.config, session.sources, directory, ledger.store, router) if pareto else ()
     inputs = SummaryInputs(
         config=session.config,
         sources=session.sources,
@@ -199,9 +205,10 @@ def _export_results(
         finished=None,
         warnings=(*session.ensemble.remarks(), *(warning for r in records if (warning := _warning(r)))),
         imported=ledger.imported,
+        front=front,
     )
     try:
-        best = export_winner(inputs, directory, routers.router if routers else None) if confirmation else None
+        best = export_winner(inputs, directory, router) if confirmation else None
     except OptimizerError as error:
         _write_summary(replace(inputs, warnings=(*inputs.warnings, f"the export failed: {error}")), directory)
         raise

@@ -127,15 +127,6 @@ def scatter_chart(points: Sequence[Point], x_name: str, y_name: str, width: floa
     return drawing(width, height, f"{y_name} over {x_name}, {len(shown)} trials", *marks)
 
 
-def pareto_front(values: Sequence[Sequence[float]]) -> list[bool]:
-    """Returns whether each row of values to maximize is not dominated by another row (at least as good everywhere, better somewhere)."""
-    return [not any(_dominates(other, row) for other in values) for row in values]
-
-
-def _dominates(a: Sequence[float], b: Sequence[float]) -> bool:
-    return all(x >= y for x, y in zip(a, b, strict=True)) and any(x > y for x, y in zip(a, b, strict=True))
-
-
 def _bar(bar: Bar, scale: Scale, left: float, y: float, line: float, reference: float | None) -> list[Markup]:
     zero, end = scale(0.0), scale(bar.value)
     middle = y + line / 2

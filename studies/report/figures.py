@@ -10,6 +10,7 @@ from itertools import combinations
 from markupsafe import Markup
 
 from studies.frames import block_weights, source_weights
+from studies.front import pareto_front
 from studies.records import Evaluation, TrialRecord
 from studies.report.charts import (
     Bar,
@@ -19,7 +20,6 @@ from studies.report.charts import (
     bar_chart,
     history_chart,
     interval_chart,
-    pareto_front,
     scatter_chart,
 )
 from studies.report.marks import FLOOR, Point, swatch
@@ -31,6 +31,8 @@ WIDE, NARROW = 680.0, 350.0
 
 ALONE = " alone"
 """Suffix of the label of a single-source baseline."""
+
+_HOLLOW = "misses what was asked for"
 
 Legend = tuple[tuple[Markup, str], ...]
 
@@ -59,6 +61,16 @@ def tone_of(label: str) -> str:
     return "source" if label.endswith(ALONE) else "recipe" if label else "trial"
 
 
+def both_widths(draw: Callable[[float], Markup], wide: float = WIDE) -> Markup:
+    """Returns a chart in two widths, of which the page shows the one that fits.
+
+    Args:
+        draw: draws the chart in a width.
+        wide: width on large screens, in pixels.
+    """
+    return Markup('<div class="chart wide">{}</div><div class="chart narrow">{}</div>').format(draw(wide), draw(NARROW))
+
+
 def verdict_figure(summary: StudySummary) -> Figure | None:
     """Returns a figure of the confirmed scores with their intervals; None without a verdict."""
     verdict = summary.verdict
@@ -70,7 +82,7 @@ def verdict_figure(summary: StudySummary) -> Figure | None:
         if all(map(math.isfinite, (c.weakest, c.ci_low, c.ci_high)))
     ]
     axis = f"kept of the weakest source, {100 * verdict.confidence:g} % interval"
-    return Figure(_both(lambda width: interval_chart(rows, width, axis), 560)) if rows else None
+    return Figure(both_widths(lambda width: interval_chart(rows, width, axis), 560)) if rows else None
 
 
 def row_tone(label: str, verdict: Verdict) -> str:
@@ -92,7 +104,7 @@ def preservation_figure(summary: StudySummary) -> Figure | None:
         return None
     where = "on the confirmation prompts" if confirmed else "on the search's prompts"
     caption = f"Measured {where}. 0 is {summary.zero}, 1 is the source on its own: the dashed line."
-    return Figure(_both(lambda width: bar_chart(groups, width, "preservation", reference=1.0)), caption)
+    return Figure(both_widths(lambda width: bar_chart(groups, width, "preservation", reference=1.0)), caption)
 
 
 def history_figure(summary: StudySummary) -> Figure | None:
@@ -106,15 +118,16 @@ def history_figure(summary: StudySummary) -> Figure | None:
         if r.evaluation and tone_of(r.label) in {"naive", "stack", "source"} and math.isfinite(r.evaluation.score)
     ]
     caption = _clipped([p.y for p in points if p.y is not None])
-    return Figure(_both(lambda width: history_chart(points, lines, width)), caption, _history_legend(points, bool(lines)))
+    return Figure(both_widths(lambda width: history_chart(points, lines, width)), caption, _history_legend(points, bool(lines)))
 
 
 def trade_off_figures(summary: StudySummary) -> list[Figure]:
-    """Returns one scatter chart for every pair of sources; the Pareto front is that of all sources together."""
+    """Returns one scatter chart for every pair of sources; the Pareto front is that of all sources together, among feasible trials."""
     records = [r for r in summary.trials if r.evaluation and _scored(r.evaluation, summary.names)]
     if len(summary.names) < 2 or not records:
         return []
-    front = pareto_front([[_preservation(r, name) for name in summary.names] for r in records])
+    kept = [[_preservation(r, name) if _feasible(r) else -math.inf for name in summary.names] for r in records]
+    front = [member and _feasible(r) for r, member in zip(records, pareto_front(kept), strict=True)]
     pairs = list(combinations(summary.names, 2))
     return [_trade_off(summary, records, front, pair, single=len(pairs) == 1) for pair in pairs]
 
@@ -160,8 +173,7 @@ def _history_point(record: TrialRecord, best: int | None) -> Point:
         reason = record.error or ("the score is not a number" if found else "")
         return Point(record.number, record.number, None, hint=f"{name} failed: {reason[:300]}")
     tone = "best" if record.number == best else tone_of(record.label)
-    missed = f", misses {', '.join(found.violated)}" if found.violated else ""
-    hint = f"{name}: score {found.score:.3f}{missed}"
+    hint = ", ".join([f"{name}: score {found.score:.3f}", *found.misses])
     return Point(record.number, record.number, found.score, tone, record.label, hint, feasible=found.feasible)
 
 
@@ -171,6 +183,7 @@ def _history_legend(points: Sequence[Point], lines: bool) -> Legend:
     entries = [(swatch(shape, tone), text) for tone, (shape, text) in marks.items() if tone in tones]
     entries.append((swatch("line", "best"), "best so far"))
     entries += [(swatch("dash", "source"), "baseline's score")] if lines else []
+    entries += [(swatch("hollow", "trial"), _HOLLOW)] if any(not p.feasible for p in points) else []
     entries += [(swatch("cross", "trial"), "failed")] if any(p.y is None for p in points) else []
     return tuple(entries)
 
@@ -180,9 +193,10 @@ def _trade_off(summary: StudySummary, records: Sequence[TrialRecord], front: Seq
     values = [value for p in points for value in (p.x, p.y or 0.0)]
     x_name, y_name = (f"preservation of {name}" for name in pair)
     if single:
-        chart = _both(lambda width: scatter_chart(points, x_name, y_name, width), 480)
+        chart = both_widths(lambda width: scatter_chart(points, x_name, y_name, width), 480)
         caption = "Each mark is a trial; right and up is better. No trial beats those on the line in both sources at once."
-        caption = f"{caption} {_clipped(values)}".rstrip()
+        hollow = "" if all(p.feasible for p in points) else f"What is hollow {_HOLLOW}."
+        caption = " ".join(filter(None, (caption, hollow, _clipped(values))))
     else:
         chart = _one(scatter_chart(points, x_name, y_name, NARROW, outline=False))
         caption = _clipped(values)
@@ -198,9 +212,12 @@ def _trade_off_point(record: TrialRecord, best: int | None, pair: tuple[str, str
     x, y = (_preservation(record, name) for name in pair)
     hint = f"trial {record.number}" + (f", {record.label}" if record.label else "")
     hint += f": {pair[0]} {x:.3f}, {pair[1]} {y:.3f}"
-    if record.number == best:
-        return Point(record.number, x, y, "best", record.label or "best", hint, front)
-    return Point(record.number, x, y, tone_of(record.label), record.label, hint, front)
+    tone, label = ("best", record.label or "best") if record.number == best else (tone_of(record.label), record.label)
+    return Point(record.number, x, y, tone, label, hint, front, _feasible(record))
+
+
+def _feasible(record: TrialRecord) -> bool:
+    return record.evaluation is not None and record.evaluation.feasible
 
 
 def _preservation(record: TrialRecord, name: str) -> float:
@@ -209,10 +226,6 @@ def _preservation(record: TrialRecord, name: str) -> float:
 
 def _scored(found: Evaluation, names: Sequence[str]) -> bool:
     return all(name in found.sources and math.isfinite(found.sources[name].preservation) for name in names)
-
-
-def _both(draw: Callable[[float], Markup], wide: float = WIDE) -> Markup:
-    return Markup('<div class="chart wide">{}</div><div class="chart narrow">{}</div>').format(draw(wide), draw(NARROW))
 
 
 def _one(chart: Markup) -> Markup:

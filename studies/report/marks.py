@@ -87,17 +87,21 @@ def axes(x_axis: Scale, y_axis: Scale, x_name: str, y_name: str, *, integers: bo
 
 
 def mark(point: Point, x: float, y: float, *, clipped: bool = False) -> Markup:
-    """Returns the mark of a trial: cross if failed, triangle if below the scale, ring for the best, diamond for a baseline, else a dot."""
+    """Returns the mark of a trial: cross if failed, triangle if below the scale, ring for the best, diamond for a baseline, else a dot.
+
+    The mark of a trial that misses a constraint is hollow.
+    """
+    dot = "dot" if point.feasible else "dot infeasible"
     if point.y is None:
         shape = element("path", d=_cross(x, y), class_="cross")
     elif clipped:
-        shape = element("path", d=f"M{x - 5:.1f} {y - 8:.1f}h10l-5 8z", class_="dot")
+        shape = element("path", d=f"M{x - 5:.1f} {y - 8:.1f}h10l-5 8z", class_=dot)
     elif point.tone == "best":
         shape = element("g", element("circle", cx=x, cy=y, r=8.0, class_="ring"), element("circle", cx=x, cy=y, r=4.5, class_="dot"))
     elif point.tone == "trial":
-        shape = element("circle", cx=x, cy=y, r=4.5 if point.front else 3.5, class_="dot member" if point.front else "dot")
+        shape = element("circle", cx=x, cy=y, r=4.5 if point.front else 3.5, class_=f"{dot} member" if point.front else dot)
     else:
-        shape = element("path", d=_diamond(x, y), class_="dot")
+        shape = element("path", d=_diamond(x, y), class_=dot)
     return element("g", element("title", point.hint), shape, class_=f"mark tone-{point.tone}", data_trial=point.number)
 
 
@@ -129,9 +133,10 @@ def point_labels(placed: Sequence[tuple[Point, float, float]], frame: Box) -> li
 
 
 def swatch(shape: str, tone: str) -> Markup:
-    """Returns a small mark for a legend: ``dot``, ``ring``, ``diamond``, ``cross``, ``line``, ``dash`` or ``bar``."""
+    """Returns a small mark for a legend: ``dot``, ``hollow``, ``ring``, ``diamond``, ``cross``, ``line``, ``dash`` or ``bar``."""
     shapes = {
         "dot": element("circle", cx=8.0, cy=6.0, r=4.0, class_="dot"),
+        "hollow": element("circle", cx=8.0, cy=6.0, r=4.0, class_="dot infeasible"),
         "ring": element("circle", cx=8.0, cy=6.0, r=4.5, class_="ring"),
         "diamond": element("path", d=_diamond(8, 6), class_="dot"),
         "cross": element("path", d=_cross(8, 6), class_="cross"),

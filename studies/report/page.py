@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import PurePosixPath
@@ -12,9 +12,10 @@ import yaml
 
 from studies.directory import StudyDirectory
 from studies.frames import source_weights
-from studies.records import TrialRecord
+from studies.records import TrialRecord, told_numbers
 from studies.report import figures
 from studies.report.figures import Figure, row_tone, tone_of
+from studies.report.front import FrontRow, front_figure, front_rows
 from studies.report.parameters import parameters_text, told_parameters, with_unit
 from studies.report.pictures import Picture, inline_picture
 from studies.report.svg import decimal
@@ -69,6 +70,11 @@ class TrialRow:
     solving: float = 0.0
     metrics: tuple[float | None, ...] = ()
 
+    @property
+    def infeasible(self) -> bool:
+        """Whether it misses a constraint or a target."""
+        return self.record.evaluation is not None and not self.record.evaluation.feasible
+
 
 @dataclass(frozen=True)
 class Page:
@@ -93,6 +99,10 @@ class Page:
     single: bool = False
     columns: Sequence[PictureColumn] = field(default_factory=tuple)
     shows_artifacts: bool = False
+    front: tuple[FrontRow, ...] = ()
+    front_figure: Figure | None = None
+    barred: str = ""
+    priorities: str = ""
 
     @property
     def has_parameters(self) -> bool:
@@ -115,7 +125,7 @@ def build_page(summary: StudySummary, study: StudyDirectory) -> Page:
     Raises:
         ValueError: a recipe does not fit the sources; the message names the trial.
     """
-    groups = tuple(_groups(summary, study))
+    groups, front = tuple(_groups(summary, study)), front_rows(summary, study)
     told = told_parameters(r.evaluation.recipe for r in summary.trials if r.evaluation)
     trials = tuple(_trial_row(record, summary, told) for record in sorted(summary.trials, key=lambda r: r.number))
     verdict = summary.verdict
@@ -136,11 +146,15 @@ def build_page(summary: StudySummary, study: StudyDirectory) -> Page:
         recipe_yaml=yaml.safe_dump(_plain(recipe), sort_keys=False, allow_unicode=True, width=100) if recipe else "",
         trials=trials,
         failed=sum(row.failed for row in trials),
-        warnings=(*summary.warnings, *_picture_problems(groups)),
+        warnings=(*summary.warnings, *_picture_problems(groups), *_sheet_problems(front)),
         snippet=loading_snippet(summary),
         tag=f"<lora:{PurePosixPath(summary.file).stem}:1>" if summary.file else "",
         single=summary.file.endswith(_SINGLE),
         columns=summary.columns,
+        front=front,
+        front_figure=front_figure(summary),
+        barred=_barred(summary),
+        priorities=told_numbers(summary.priorities),
         shows_artifacts=any(row.artifacts is not None for row in (summary.verdict.rows.values() if summary.verdict else ())),
     )
 
@@ -154,9 +168,15 @@ def headline(summary: StudySummary) -> str:
     if best is None or best.evaluation is None:
         return f"{state}; no trial is complete."
     if not best.evaluation.feasible:
-        return f"{state}; no merge satisfies {' and '.join(f'{name} {rule}' for name, rule in summary.constraints.items())}."
+        return f"{state}; no merge {' and '.join(summary.demands)}."
     name = f"trial {best.number}" + (f" ({best.label})" if best.label else "")
     return f"{state}; {name} is ahead with a score of {decimal(best.evaluation.score, 2)} on the search's prompts."
+
+
+def _barred(summary: StudySummary) -> str:
+    """Returns what a recipe that is never exported does, in words; empty if every recipe may be exported."""
+    missed = [f"misses {' or '.join(f'{name} {rule}' for name, rule in summary.constraints.items())}"] if summary.constraints else []
+    return " or ".join([*missed, *(f"keeps less than {share:g} of {name}" for name, share in summary.targets.items())])
 
 
 def loading_snippet(summary: StudySummary) -> str:
@@ -269,6 +289,12 @@ def _picture_problems(groups: Sequence[PromptGroup]) -> Iterator[str]:
                     yield f"The picture of {which} is not shown: {cell.picture.problem}."
 
 
+def _sheet_problems(front: Sequence[FrontRow]) -> Iterator[str]:
+    for row in front:
+        if row.sheet.problem:
+            yield f"The contact sheet of trial {row.member.number} is not shown: {row.sheet.problem}."
+
+
 def _trial_row(record: TrialRecord, summary: StudySummary, told: Collection[str]) -> TrialRow:
     best = record.number == summary.best_number
     tone, name = ("best", record.label or "best") if best else (tone_of(record.label), record.label)
@@ -293,7 +319,7 @@ def _trial_row(record: TrialRecord, summary: StudySummary, told: Collection[str]
         tone,
         name,
         record.state != "COMPLETE",
-        record.error or _missed(found.violated),
+        record.error or ", ".join(found.misses),
         _finite(found.score),
         tuple(_finite(s.preservation) if s else None for s in scores),
         _finite(found.artifacts),
@@ -305,11 +331,6 @@ def _trial_row(record: TrialRecord, summary: StudySummary, told: Collection[str]
         found.metrics.get("seconds_solve", 0.0),
         tuple(_finite(found.metrics.get(f"{name}:value", math.nan)) for name in summary.metrics),
     )
-
-
-def _missed(violated: Mapping[str, float]) -> str:
-    """Returns which constraints a trial misses, and by how much; empty if it satisfies all."""
-    return f"misses {', '.join(f'{name} by {decimal(excess, 3)}' for name, excess in violated.items())}" if violated else ""
 
 
 def _finite(value: float) -> float | None:

@@ -84,6 +84,15 @@ def test_the_recipe_can_be_read_back() -> None:
     assert yaml.safe_load(blocks(split(render_card(CARD))[1])["yaml"]) == CARD.recipe
 
 
+def test_what_was_asked_for_is_a_list() -> None:
+    aims = ("Priorities of the sources in the score: hero 2, neon 1.", "At least 0.9 of <b>hero</b>: it keeps 0.912.")
+    text = MARKDOWN.render(split(render_card(replace(CARD, aims=aims)))[1])
+    section = text[text.index("<h2>What was asked for</h2>") : text.index("<h2>Scores</h2>")]
+    assert [html.unescape(item) for item in re.findall(r"<li>(.*?)</li>", section)] == list(aims)
+    assert "<b>" not in section
+    assert "What was asked for" not in render_card(CARD)
+
+
 def test_sections_without_content_are_left_out() -> None:
     bare = render_card(replace(CARD, scores=(), recipe={}, prompt=""))
     assert [line for line in bare.splitlines() if line.startswith("#")] == ["# Hero in neon", "## Sources", "## How to load it"]

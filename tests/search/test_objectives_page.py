@@ -15,6 +15,8 @@ import yaml
 from objectives import table
 from optimizer.cli.main import execute
 from optimizer.search.config.metric import parse_metrics
+from optimizer.search.config.protocol import Protocol
+from optimizer.search.evaluation.aims import Aims
 from studies import load_summary
 
 PAGE = (Path(__file__).parents[2] / "docs" / "objectives.md").read_text(encoding="utf-8")
@@ -36,6 +38,19 @@ def test_the_yaml_is_that_of_the_command() -> None:
     words = shlex.split(block("sh").replace("\\\n", " "))
     in_file = yaml.safe_load(block("yaml"))["metric"]
     assert set(parse_metrics(in_file)) <= set(parse_metrics(words[words.index("--metric") + 1 :]))
+
+
+def test_the_example_of_aims_can_be_run() -> None:
+    (line,) = re.findall(r"^    optimize (--sources .* --priority .*)$", PAGE, re.MULTILINE)
+    words = line.split()
+    place = words.index("--priority")
+    assert words[place + 2] == "--keep"
+    names = [word.removeprefix("demo:") for word in words if word.startswith("demo:")]
+    aims = Aims.of(Protocol(priority=(words[place + 1],), keep=(words[place + 3],)), names)
+    assert (aims.priorities, aims.targets) == ({"neon": 1.0, "octopus": 2.0}, {"neon": 0.5})
+    assert "`pareto: true`" in PAGE
+    (lists,) = re.findall(r"`(priority: \[.*?\])`, `(keep: \[.*?\])`", PAGE)
+    assert yaml.safe_load("\n".join(lists)) == {"priority": [words[place + 1]], "keep": [words[place + 3]]}
 
 
 def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ EXPORTS = [
     "ConfirmedScore",
     "Evaluation",
     "EvaluationCache",
+    "FrontMember",
     "PictureColumn",
     "PromptInfo",
     "SourceInfo",

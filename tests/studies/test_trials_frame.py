@@ -33,7 +33,7 @@ def test_columns_are_pinned() -> None:
     """A change here breaks the scripts of everybody who reads trials.csv: add at the end of a group, never rename."""
     assert list(trials_frame(RECORDS).columns) == [
         *("number", "label", "state", "error", "score", "artifacts", "seconds", "method", "rank", "density", "seed"),
-        *("checkpoint", "seconds_solve"),
+        *("checkpoint", "seconds_solve", "feasible"),
         *("weight:hero", "weight:style"),
         *("preservation:hero", "preservation:style"),
         *("own:hero", "own:style"),
@@ -54,6 +54,15 @@ def test_values_of_further_objectives_are_the_last_columns() -> None:
     assert frame["metric:novelty:ratio"].dtype == "float64"
     assert frame["metric:novelty:ratio"].tolist()[3] == 1.5
     assert frame["metric:novelty:ratio"].isna().tolist() == [True, True, True, False, True]
+
+
+def test_trials_that_miss_a_constraint_are_told_from_others_and_from_failures() -> None:
+    bound = record(3)
+    assert bound.evaluation
+    bound = bound.model_copy(update={"evaluation": bound.evaluation.model_copy(update={"constraints": {"m": -1.0, "keep:hero": 0.1}})})
+    frame = trials_frame([*RECORDS, bound])
+    assert frame["feasible"].tolist() == [True, pd.NA, True, False]
+    assert [line.split(",")[13] for line in frame.to_csv(index=False).splitlines() if line[0] in "023"] == ["True", "True", "False"]
 
 
 def test_every_column_is_documented_with_its_type() -> None:

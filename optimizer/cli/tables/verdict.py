@@ -10,6 +10,7 @@ from rich.text import Text
 
 from optimizer.search.labels import COMPOSITION
 from studies import ConfirmedScore, StudySummary, Verdict
+from studies.records import KEEPS, told_numbers
 
 _UNSAVED = COMPOSITION.removeprefix("composition")
 
@@ -18,10 +19,11 @@ def print_verdict(summary: StudySummary, directory: Path, best: Path | None, con
     """The confirmed scores and the finding, then the exported file, the report, and how to resume."""
     if summary.verdict:
         discounts = summary.verdict.discounts
-        table = Table("model", "weakest source", "95 % interval", *summary.names, "artifacts", *discounts)
+        sources = (Column(Text(f"{name} >= {summary.targets[name]:g}" if name in summary.targets else name)) for name in summary.names)
+        table = Table("model", "weakest source", "95 % interval", *sources, "artifacts", *discounts)
         for label, row in summary.verdict.rows.items():
             shown = f"{label} ◂" if label == summary.verdict.winner else label.removesuffix(_UNSAVED)
-            each = [f"{row.sources[name]:.2f}" for name in summary.names]
+            each = [f"{row.sources[name]:.2f}{' ✗' if f'{KEEPS}{name}' in row.missed else ''}" for name in summary.names]
             further = [f"{row.metrics[name]:.2f}" if name in row.metrics else "–" for name in discounts.values()]
             damage = "–" if row.artifacts is None else f"{row.artifacts:.2f}"
             table.add_row(shown, f"{row.weakest:.2f}", f"{row.ci_low:.2f} – {row.ci_high:.2f}", *each, damage, *further)
@@ -30,12 +32,36 @@ def print_verdict(summary: StudySummary, directory: Path, best: Path | None, con
             console.print("composition: what a merge should draw; no file can hold it", style="dim", soft_wrap=True)
         if summary.metrics:
             _print_metrics(summary, summary.verdict, console)
+        if any(row.missed for row in summary.verdict.rows.values()):
+            console.print("✗: misses the constraint, and is not exported", style="dim", soft_wrap=True)
+        if summary.priorities:
+            text = f"priorities in the score: {told_numbers(summary.priorities)}"
+            console.print(text, style="dim", soft_wrap=True, markup=False)
         console.print(summary.verdict.sentence, soft_wrap=True, markup=False)
+    if summary.front:
+        _print_front(summary, console)
     if best:
         console.print(f"{'model ' if summary.kind == 'model' else 'LoRA  '}  {best}", soft_wrap=True, markup=False)
     console.print(f"report  {directory / 'report.html'}", soft_wrap=True, markup=False)
     if summary.resume_command:
         console.print(f"resume  {summary.resume_command}", soft_wrap=True, markup=False)
+
+
+def _print_front(summary: StudySummary, console: Console) -> None:
+    """The members of the Pareto front, with their values on the search's prompts, and a command that exports one of them."""
+    records = {record.number: record for record in summary.trials}
+    table = Table("front", *(Column(Text(name)) for name in summary.names), "artifacts", "score")
+    for member in summary.front:
+        record = records[member.number]
+        assert record.evaluation is not None
+        kept = (f"{record.evaluation.sources[name].preservation:.2f}" for name in summary.names)
+        name = f"{member.number}" + (f" ({record.label})" if record.label else "")
+        table.add_row(Text(name), *kept, f"{record.evaluation.artifacts:.2f}", f"{record.evaluation.score:.3f}")
+    console.print(table)
+    text = "no other merge is better on one axis without being worse on another, on the search's prompts; each can be exported:"
+    console.print(text, style="dim", soft_wrap=True)
+    shown = next((member for member in summary.front if member.number != summary.best_number), summary.front[0])
+    console.print(f"front   {shown.command}", soft_wrap=True, markup=False)
 
 
 def _print_metrics(summary: StudySummary, verdict: Verdict, console: Console) -> None:
@@ -44,8 +70,6 @@ def _print_metrics(summary: StudySummary, verdict: Verdict, console: Console) ->
     for label, row in verdict.rows.items():
         table.add_row(label.removesuffix(_UNSAVED), *(_value(row, name) for name in summary.metrics))
     console.print(table)
-    if any(row.missed for row in verdict.rows.values()):
-        console.print("✗: misses the constraint, and is not exported", style="dim", soft_wrap=True)
 
 
 def _value(row: ConfirmedScore, name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from optimizer.errors import UsageError
+from optimizer.search.config.aims import parse_priorities, parse_targets
 from optimizer.search.config.config import OPTIONS, Config
 from optimizer.search.config.inputs import check_count, check_files, check_lists
 from optimizer.search.config.metric import parse_metrics
@@ -24,6 +25,8 @@ def checked(config: Config) -> Config:
     check_shared(config.places)
     check_lists(inputs)
     parse_metrics(config.protocol.metric)
+    parse_priorities(config.protocol.priority)
+    parse_targets(config.protocol.keep)
     if inputs.base.startswith(FAKE):
         from optimizer.rendering.fake_spec import FakeSpec  # imported here because it imports numpy, which the help text does not need
 

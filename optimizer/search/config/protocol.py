@@ -40,6 +40,16 @@ class Protocol(Settings):
         "constraint, >=X or <=X. See docs/objectives.md.",
     )
 
+    priority: Annotated[tuple[str, ...], Option(51, Panel.PICTURES, "NAME=NUMBER...")] = Field(
+        default=(),
+        description="Priority of sources in the score, such as hero=2; 1 for those not named. NAME is a source's file name without its "
+        "ending, or its position, from 1.",
+    )
+    keep: Annotated[tuple[str, ...], Option(52, Panel.PICTURES, "NAME=SHARE...")] = Field(
+        default=(),
+        description="Smallest share that a merge may keep of sources, above 0 and at most 1, such as hero=0.9: no other is exported.",
+    )
+
     def resolved(self) -> Self:
         """Returns a copy with absolute paths."""
         return self.model_copy(update={"prompts": absolute(self.prompts), "embedder": absolute_if_there(self.embedder)})

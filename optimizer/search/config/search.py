@@ -30,6 +30,11 @@ class Search(Settings):
         description="Algorithm that proposes recipes: Gaussian process (gp, best) or Parzen estimator (tpe, fast); "
         "auto: gp where possible.",
     )
+    pareto: Annotated[bool, Option(53, Panel.SEARCH, not_for_models="members of a front are exported as LoRAs")] = Field(
+        default=False,
+        description="Search for a Pareto front, with one axis for each source and one for artifacts. Besides the merge with the best "
+        "score, the report shows all that no other beats, and how to export each.",
+    )
     seed: Annotated[int, Option(6, Panel.SEARCH, "N")] = Field(default=0, ge=0, description="Seed of proposals, prompts and noise.")
     fork: Annotated[str, Option(44, Panel.SEARCH, "NAME", identity=False)] = Field(
         default="",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from torch import Tensor
 
@@ -11,17 +12,19 @@ from objectives import Interval, Measurements, Scorer, combined_shares, interval
 from optimizer.errors import NoFeasibleMerge, TrialError
 from optimizer.merging import Recipe
 from optimizer.rendering.candidates.candidate import Candidate
+from optimizer.search.config.aims import KEEP
+from optimizer.search.config.metric import OPTION
+from optimizer.search.evaluation.aims import Aims
 from optimizer.search.evaluation.evaluator import Evaluator
 from optimizer.search.evaluation.record_fields import artifact_level, constraints, further_metrics
 from optimizer.search.labels import COMPOSITION, NAIVE, STACK, alone_label, is_alone
 from optimizer.search.observer import Observer
-from studies.records import TrialRecord
+from studies.records import KEEPS, TrialRecord, targets_in, told_misses
 
 # A winner must beat a simpler recipe in at least this fraction of the bootstrap resamples; else the difference counts as noise.
 CONFIDENCE = 0.95
 _RESAMPLES = 1000
-RELAX = "relax the constraint (--metric), or try more recipes (--budget)"
-"""Remedy if no merge satisfies the constraints."""
+NO_TARGETS: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +61,7 @@ class Contender(Entry):
         each: share of every source.
         artifacts: artifact level; NaN if no objective measures it.
         metrics: values of all objectives besides preservation and artifacts.
-        constraints: metric → amount by which the candidate misses its constraint, at most 0 if it satisfies it.
+        constraints: metric, or ``keep:SOURCE``, → amount by which the candidate misses its constraint, at most 0 if it satisfies it.
     """
 
     score: float
@@ -74,6 +77,10 @@ class Contender(Entry):
         """Constraints that the candidate misses on the search's prompts or on these, each with the larger amount."""
         here = {name: excess for name, excess in self.constraints.items() if excess > 0}
         return {name: max(self.missed.get(name, 0.0), here.get(name, 0.0)) for name in (*here, *self.missed)}
+
+    def misses(self, *, amounts: bool = True) -> list[str]:
+        """Returns what the candidate misses, in words, as ``told_misses`` puts it."""
+        return told_misses(self.all_missed, targets_in(self.constraints, self.each), amounts=amounts)
 
     @property
     def feasible(self) -> bool:
@@ -148,10 +155,12 @@ def confirm(records: Sequence[TrialRecord], evaluator: Evaluator, *, count: int,
     baselines = evaluator.render_baselines()
     raw += [*_composition(evaluator, observer), *_alone(evaluator)]
     counts, names = resamples(evaluator.asked, count=_RESAMPLES, seed=seed), [s.name for s in evaluator.sources]
-    contenders = [_contender(entry, baselines.scorer, counts, names) for entry in raw]
+    contenders = [_contender(entry, baselines.scorer, counts, names, evaluator.aims) for entry in raw]
     merges = [c for c in contenders if c.recipe is not None]
     if not (feasible := [c for c in merges if c.feasible]):
-        raise NoFeasibleMerge(nearest_miss({c.label: c.all_missed for c in merges}, "on fresh prompts"), remedy=RELAX)
+        missed = {c.label: c.all_missed for c in merges}
+        problem = nearest_miss(missed, "on fresh prompts", evaluator.aims.targets)
+        raise NoFeasibleMerge(problem, remedy=relaxed(missed.values()))
     leader, winner = decide(feasible)
     ordered = sorted(contenders, key=lambda c: (c.recipe is None, -c.score))
     return Confirmation(winner, leader, tuple(ordered), baselines.base)
@@ -213,29 +222,31 @@ def _alone(evaluator: Evaluator) -> list[Entry]:
     ]
 
 
-def _contender(entry: Entry, scorer: Scorer, counts: Tensor, names: Sequence[str]) -> Contender:
+def _contender(entry: Entry, scorer: Scorer, counts: Tensor, names: Sequence[str], aims: Aims) -> Contender:
     """Scores an entry on all prompts and on every resample; ``counts`` are those of the resamples, (r, n)."""
     outcomes, resampled = scorer.compare(entry.measurements), scorer.compare(entry.measurements, counts)
     shares = combined_shares(outcomes)
+    weights = aims.weights(names)
     weakest = combined_shares(resampled).amin(dim=-1).broadcast_to(len(counts))
     return Contender(
         **vars(entry),
-        score=float(score(outcomes)),
-        samples=score(resampled).broadcast_to(len(counts)),
+        score=float(score(outcomes, weights)),
+        samples=score(resampled, weights).broadcast_to(len(counts)),
         weakest=interval(float(shares.amin()), weakest),
         each=dict(zip(names, shares.tolist(), strict=True)),
         artifacts=artifact_level(outcomes),
         metrics=further_metrics(outcomes, names),
-        constraints=constraints(outcomes),
+        constraints=constraints(outcomes, names, aims),
     )
 
 
-def nearest_miss(missed: Mapping[str, Mapping[str, float]], where: str) -> str:
+def nearest_miss(missed: Mapping[str, Mapping[str, float]], where: str, targets: Mapping[str, float] = NO_TARGETS) -> str:
     """Returns which merge comes nearest to satisfying all constraints, and by how much it misses each of the others.
 
     Args:
         missed: name of each merge → its constraints, with the amounts by which it misses them, at most 0 for those that it satisfies.
         where: on which prompts.
+        targets: source → share that a merge had to keep.
 
     Example:
         >>> nearest_miss({"trial 4": {"sharpness": 0.25, "noise": -1.0}, "stack": {"sharpness": 0.5, "noise": 2.0}}, "on fresh prompts")
@@ -243,5 +254,19 @@ def nearest_miss(missed: Mapping[str, Mapping[str, float]], where: str) -> str:
     """
     over = {name: {metric: excess for metric, excess in found.items() if excess > 0} for name, found in missed.items()}
     nearest = min(over, key=lambda name: (len(over[name]), sum(over[name].values())))
-    amounts = " and ".join(f"{metric} by {excess:.3g}" for metric, excess in over[nearest].items())
-    return f"no merge satisfies all constraints {where}; {nearest} comes nearest, and misses {amounts}"
+    return f"no merge satisfies all constraints {where}; {nearest} comes nearest, and {', and '.join(told_misses(over[nearest], targets))}"
+
+
+def relaxed(missed: Iterable[Mapping[str, float]]) -> str:
+    """Returns the remedy if no merge satisfies the constraints.
+
+    Args:
+        missed: constraints that each merge misses, with the amounts; at most 0 for those that it satisfies.
+
+    Example:
+        >>> relaxed([{"sharpness": 0.25}, {"sharpness": 0.5}])
+        'relax the constraint (--metric), or try more recipes (--budget)'
+    """
+    names = {name for each in missed for name, excess in each.items() if excess > 0}
+    options = [OPTION] * any(not name.startswith(KEEPS) for name in names) + [KEEP] * any(name.startswith(KEEPS) for name in names)
+    return f"relax the constraint ({', '.join(options)}), or try more recipes (--budget)"

@@ -18,6 +18,7 @@ from optimizer.merging import Recipe
 from optimizer.rendering import AnyRenderer, PromptSet
 from optimizer.rendering.candidates.candidate import Candidate
 from optimizer.rendering.memory.oom import Note
+from optimizer.search.evaluation.aims import Aims
 from optimizer.search.evaluation.record_fields import artifact_level, constraints, metrics, source_scores
 from optimizer.search.sources.source import Ensemble, Mixer, Source
 from studies.records import Evaluation
@@ -82,6 +83,7 @@ class Evaluator:
         extractors: feature name → function that computes it; contains every feature that the objectives need.
         objectives: objectives that the score is made of.
         prompts: prompts that every candidate is rendered on.
+        aims: priorities and targets of the sources.
         tick: callback that receives the number of finished pictures.
         note: callback that receives a message if the sources do not fit on the GPU together.
         routers: routers of the study; None if the run cannot solve any.
@@ -92,6 +94,7 @@ class Evaluator:
     extractors: Mapping[str, Extractor]
     objectives: Sequence[AnyObjective]
     prompts: PromptSet
+    aims: Aims = field(default_factory=Aims)
     tick: Tick | None = None
     note: Note | None = None
     routers: StudyRouters | None = None
@@ -189,7 +192,7 @@ class Evaluator:
         with metric_errors():
             measurements = scorer.measure(self._extract(images))
         outcomes, names = scorer.compare(measurements), [s.name for s in self.sources]
-        value = float(score(outcomes))
+        value = float(score(outcomes, self.aims.weights(names)))
         if not math.isfinite(value):
             raise TrialError(f"the score is {value}", remedy="look at the pictures of the sources alone")
         evaluation = Evaluation(
@@ -206,7 +209,7 @@ class Evaluator:
                 "seconds_render": render_seconds,
                 "seconds_score": time.perf_counter() - begun_scoring,
             },
-            constraints=constraints(outcomes),
+            constraints=constraints(outcomes, names, self.aims),
             seconds=time.perf_counter() - begun,
         )
         return Measured(evaluation, images, measurements, candidate)

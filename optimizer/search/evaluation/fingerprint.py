@@ -19,8 +19,10 @@ from optimizer.errors import StudyError
 from optimizer.rendering import PromptSet, RenderSettings
 from optimizer.rendering.fake_spec import FakeSpec, is_fake
 from optimizer.search.config import OPTIONS, Config, option_of
+from optimizer.search.evaluation.aims import PRIORITIES, TARGETS, Aims
 from optimizer.search.proposals.space import SearchSpace
 from optimizer.search.sources.source import Source
+from studies.records import told_numbers
 
 # Increase whenever the values of the objectives would be combined into another score, or the standard table changes.
 SCORER = 4
@@ -29,10 +31,12 @@ _STANDARD: Mapping[str, int] = MappingProxyType({"preservation": 2, "artifacts":
 NO_PARTS: Mapping[str, str] = MappingProxyType({})
 # Increase whenever prompts with weights, or longer than CLIP's context, are rendered differently.
 EMPHASIS = 1
+# Aims of the user, with what a study has that records none of them. They are compared even then, because they change every score.
+_AIMS: Mapping[str, str] = MappingProxyType({PRIORITIES: "equal", TARGETS: "none"})
 
 
 def evaluation_context(
-    drawn: Mapping[str, object], embedder: str, *, objectives: Sequence[AnyObjective], based: bool = True
+    drawn: Mapping[str, object], embedder: str, *, objectives: Sequence[AnyObjective], based: bool = True, aims: Aims | None = None
 ) -> dict[str, object]:
     """Returns the JSON-serializable parts of an evaluation's key.
 
@@ -42,6 +46,7 @@ def evaluation_context(
         objectives: objectives of the run. Those that only add columns, and metrics of the user, are parts of their own, so that keys
             without them are those of earlier versions.
         based: whether effects are measured against the base's pictures, instead of those of the other sources.
+        aims: priorities and targets of the sources; None for none.
     """
     other: dict[str, object] = {} if based else {"zero": "the other sources"}
     metrics = [o for o in objectives if isinstance(o, MetricObjective)]
@@ -49,7 +54,13 @@ def evaluation_context(
     columns = {o.name: o.version for o in objectives if o.column}
     other |= {"columns": columns} if columns else {}
     embedded = folder_fingerprint(Path(embedder)) if Path(embedder).is_dir() else embedder
-    return {**drawn, "scorer": _scorer([o for o in objectives if o not in metrics and not o.column]), "embedder": embedded, **other}
+    return {
+        **drawn,
+        "scorer": _scorer([o for o in objectives if o not in metrics and not o.column]),
+        "embedder": embedded,
+        **other,
+        **(aims.described() if aims else {}),
+    }
 
 
 def drawing_context(
@@ -104,6 +115,7 @@ def study_inputs(context: Mapping[str, object], sources: Sequence[Source], space
         "scorer": _scorer_text(context["scorer"]),
         "libraries": _versions(context["libraries"]),
         **_measured_besides(context),
+        **{name: told_numbers(numbers) for name in _AIMS if isinstance(numbers := context.get(name), dict)},
     }
 
 
@@ -162,8 +174,9 @@ def check_same_inputs(saved: Mapping[str, str], found: Mapping[str, str], where:
 
 
 def changes(saved: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
-    """Returns the recorded inputs that differ, each with its digest or version before and now."""
-    return [f"{name}: {_short(saved[name])} → {_short(now)}" for name, now in found.items() if saved.get(name, now) != now]
+    """Returns the recorded inputs that differ, each with its digest or version before and now; nothing if none are recorded."""
+    before, now = ({**_AIMS, **inputs} if saved else inputs for inputs in (saved, found))
+    return [f"{name}: {_short(before[name])} → {_short(value)}" for name, value in now.items() if before.get(name, value) != value]
 
 
 def _short(value: str) -> str:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from objectives import ArtifactObjective, Outcome, Outcomes, PreservationObjective, combined_shares
+from optimizer.search.evaluation.aims import Aims
 from studies.records import SourceScore
 
 _PRESERVATION, _ARTIFACTS = PreservationObjective.name, ArtifactObjective.name
@@ -57,9 +58,18 @@ def further_metrics(outcomes: Outcomes, names: Sequence[str]) -> dict[str, float
     return {f"{objective}:{name}": value for objective, outcome in further for name, value in _named_values(outcome, names)}
 
 
-def constraints(outcomes: Outcomes) -> dict[str, float]:
-    """Returns the amount by which the candidate misses the constraint of each objective that has one; at most 0 if it satisfies it."""
-    return {name: float(outcome.excess) for name, outcome in outcomes.items() if outcome.excess is not None}
+def constraints(outcomes: Outcomes, names: Sequence[str], aims: Aims) -> dict[str, float]:
+    """Returns the amount by which the candidate misses the constraint of each objective that has one, and each target of the user.
+
+    An amount is at most 0 if the candidate satisfies the constraint.
+
+    Args:
+        outcomes: outcomes over all prompts.
+        names: names of the sources, in order.
+        aims: aims of the run.
+    """
+    found = {name: float(outcome.excess) for name, outcome in outcomes.items() if outcome.excess is not None}
+    return found | aims.shortfalls(dict(zip(names, combined_shares(outcomes).tolist(), strict=True)))
 
 
 def _named_values(outcome: Outcome, names: Sequence[str]) -> Iterator[tuple[str, float]]:

@@ -12,6 +12,7 @@ from optimizer.merging.methods import AVAILABLE
 from optimizer.rendering import AnyRenderer, PromptSet, draft_renderer, load_renderer
 from optimizer.rendering.fake_spec import is_fake
 from optimizer.search.config import Config, Inputs
+from optimizer.search.evaluation.aims import Aims
 from optimizer.search.evaluation.evaluator import Evaluator
 from optimizer.search.evaluation.fingerprint import drawing_context
 from optimizer.search.evaluation.prompt_sets import vocabulary
@@ -43,6 +44,7 @@ class Session:
         embedder: embedder of the pictures.
         base: location of the base model.
         objectives: objectives that the score is made of, those that add columns, and the metrics of the user.
+        aims: priorities and targets of the sources.
     """
 
     config: Config
@@ -52,6 +54,7 @@ class Session:
     embedder: AnyEmbedder
     base: str
     objectives: tuple[AnyObjective, ...]
+    aims: Aims
 
     def evaluator(self, prompts: PromptSet, observer: Observer, routers: StudyRouters | None = None, *, final: bool = False) -> Evaluator:
         """Returns an evaluator on these prompts that reports pictures to the observer.
@@ -69,6 +72,7 @@ class Session:
             extractors={EMBEDDINGS: self.embedder},
             objectives=self.objectives,
             prompts=prompts,
+            aims=self.aims,
             tick=lambda done: observer.pictures(done, count),
             note=observer.note,
             routers=routers,
@@ -114,7 +118,7 @@ def prepare(config: Config, observer: Observer) -> Session:
     """Loads and checks everything that a run needs, before anything is written; the observer receives notes about memory limits.
 
     Raises:
-        UsageError: a source, the base, the embedder, a metric or a method cannot be used, or they are incompatible.
+        UsageError: a source, the base, the embedder, a metric, a method, a priority or a target cannot be used, or they are incompatible.
     """
     inputs = config.inputs
     objectives = (*table.OBJECTIVES, *(() if is_fake(inputs.base) else table.COLUMNS))
@@ -122,6 +126,7 @@ def prepare(config: Config, observer: Observer) -> Session:
     metrics = load_metrics(config.protocol.metric, objectives)
     check_methods(config)
     loaded = load_models(config) if inputs.whole else LoraEnsemble(load_loras(inputs), config)
+    aims = Aims.of(config.protocol, [source.name for source in loaded.sources])
     settings, loading = config.rendering.render_settings(), config.loading.loading_options()
     if not inputs.drawn_with:
         settings = settings.completed(STEPS, GUIDANCE)
@@ -136,7 +141,7 @@ def prepare(config: Config, observer: Observer) -> Session:
     except EmbedderError as error:
         raise UsageError(str(error), where="--embedder") from error
     metrics = tested(metrics, renderer, len(ensemble.sources), based=ensemble.based)
-    return Session(config, ensemble, renderer, draft, embedder, base, (*objectives, *metrics))
+    return Session(config, ensemble, renderer, draft, embedder, base, (*objectives, *metrics), aims)
 
 
 def _default_embedder(inputs: Inputs) -> str:

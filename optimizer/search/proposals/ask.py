@@ -9,6 +9,7 @@ from typing import Any
 import optuna
 from optuna.samplers import BaseSampler
 from optuna.storages import InMemoryStorage
+from optuna.study import StudyDirection
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
 from optimizer.merging import Recipe
@@ -18,9 +19,12 @@ from optimizer.search.trials.ledger import Ledger
 from optimizer.search.trials.optuna_notes import CONSTRAINT
 from optimizer.search.trials.optuna_storage import id_of
 
+Axes = Mapping[int, Sequence[float]]
+"""Values of the complete trials, by number, on the axes of a Pareto front; all are to be maximized."""
+
 
 def ask(
-    ledger: Ledger, space: SearchSpace, trial: FrozenTrial, known: Sequence[FrozenTrial], sampler: BaseSampler
+    ledger: Ledger, space: SearchSpace, trial: FrozenTrial, known: Sequence[FrozenTrial], sampler: BaseSampler, axes: Axes | None = None
 ) -> tuple[FrozenTrial, Recipe]:
     """Returns a trial with its parameters, which are stored then, and its recipe.
 
@@ -29,12 +33,14 @@ def ask(
     Raises:
         TrialEndedError: another worker has ended the trial.
     """
-    proposal, recipe = propose(space, trial, known, sampler)
+    proposal, recipe = propose(space, trial, known, sampler, axes)
     stored = ledger.propose(proposal)
     return stored, recipe if stored.params == proposal.params else space.recipe(stored.params)
 
 
-def propose(space: SearchSpace, trial: FrozenTrial, known: Sequence[FrozenTrial], sampler: BaseSampler) -> tuple[FrozenTrial, Recipe]:
+def propose(
+    space: SearchSpace, trial: FrozenTrial, known: Sequence[FrozenTrial], sampler: BaseSampler, axes: Axes | None = None
+) -> tuple[FrozenTrial, Recipe]:
     """Returns the trial with a value for every parameter of the space, and the recipe of these values.
 
     Args:
@@ -42,6 +48,7 @@ def propose(space: SearchSpace, trial: FrozenTrial, known: Sequence[FrozenTrial]
         trial: running trial; an earlier complete proposal is kept.
         known: trials of the study that the sampler learns from, with results and proposals.
         sampler: sampler for the values that were not queued with the trial.
+        axes: values of the complete trials in a search for a Pareto front; None for a search for the best score.
     """
     if recipe := complete_recipe(space, trial.params):
         return trial, recipe
@@ -49,7 +56,9 @@ def propose(space: SearchSpace, trial: FrozenTrial, known: Sequence[FrozenTrial]
     blank.params, blank.distributions = {}, {}
     blank.system_attrs = {name: value for name, value in trial.system_attrs.items() if name == FIXED}
     others = [t for t in known if t.number != trial.number]
-    study = optuna.create_study(storage=_Known(blank, others), sampler=sampler, direction="maximize")
+    others = others if axes is None else _on_axes(others, axes)
+    directions = [StudyDirection.MAXIMIZE] * (len(next(iter(axes.values()))) if axes else 1)
+    study = optuna.create_study(storage=_Known(blank, others), sampler=sampler, directions=directions)
     recipe = space.suggest(asked := optuna.Trial(study, id_of(trial)))
     found = copy.copy(trial)
     found.params, found.distributions = asked.params, asked.distributions
@@ -62,6 +71,18 @@ def complete_recipe(space: SearchSpace, values: Mapping[str, Any]) -> Recipe | N
         return space.suggest(FixedTrial(dict(values)))
     except ValueError:
         return None
+
+
+def _on_axes(trials: Sequence[FrozenTrial], axes: Axes) -> list[FrozenTrial]:
+    """Returns the trials with their values on the axes in place of the score; complete trials whose values are not known are left out."""
+    found: list[FrozenTrial] = []
+    for trial in trials:
+        if trial.state != TrialState.COMPLETE:
+            found.append(trial)
+        elif trial.number in axes:
+            found.append(copy.copy(trial))
+            found[-1].values = list(axes[trial.number])
+    return found
 
 
 class _Known(InMemoryStorage):

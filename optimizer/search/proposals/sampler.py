@@ -11,10 +11,12 @@ from optuna.samplers import BaseSampler, GPSampler, TPESampler
 
 # Up to these limits the Gaussian process proposes the best merges, in under a second; its cost grows with the cube of the trials.
 _GP_DIMENSIONS, _GP_TRIALS = 20, 400
+# In a search for a front the hypervolume is to be computed as well, which takes seconds: 2 with 3 axes, 5 with 4, 20 with 6.
+_FRONT_AXES, _FRONT_TRIALS = 4, 200
 Kind = Literal["auto", "gp", "tpe"]
 
 
-def sampler_for(trial_number: int, *, seed: int, dimensions: int, startup: int, kind: Kind = "auto") -> BaseSampler:
+def sampler_for(trial_number: int, *, seed: int, dimensions: int, startup: int, kind: Kind = "auto", axes: int = 1) -> BaseSampler:
     """Returns the sampler for one trial.
 
     Samplers do not save their generator state, so a resumed study would repeat its first proposals. A new sampler per trial, seeded by
@@ -25,16 +27,19 @@ def sampler_for(trial_number: int, *, seed: int, dimensions: int, startup: int, 
         seed: seed of the run.
         dimensions: number of dimensions of the search space.
         startup: number of random proposals before the model is used.
-        kind: sampler kind; ``auto`` chooses by dimensions and trials.
+        kind: sampler kind; ``auto`` chooses by dimensions, trials and axes.
+        axes: number of axes in a search for a Pareto front; 1 in a search for the best score.
 
     Returns:
-        Gaussian process sampler if selected or, for ``auto``, within the limits of dimensions and trials; otherwise a multivariate
+        Gaussian process sampler if selected or, for ``auto``, within the limits of dimensions, trials and axes; otherwise a multivariate
         tree-structured Parzen estimator.
     """
     chosen = (seed * 1_000_003 + trial_number) % 2**32
+    trials, most_axes = (_GP_TRIALS, 1) if axes == 1 else (_FRONT_TRIALS, _FRONT_AXES)
+    suited = dimensions <= _GP_DIMENSIONS and trial_number < trials and axes <= most_axes
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)  # ``multivariate`` since 2020, ``deterministic_objective`` since 2024
-        if kind == "gp" or (kind == "auto" and dimensions <= _GP_DIMENSIONS and trial_number < _GP_TRIALS):
+        if kind == "gp" or (kind == "auto" and suited):
             return GPSampler(seed=chosen, n_startup_trials=startup, deterministic_objective=True)
         return TPESampler(seed=chosen, n_startup_trials=startup, multivariate=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image
@@ -29,12 +30,15 @@ from optimizer.export import (
 )
 from optimizer.merging import DTYPES, ROUTERS, Recipe, save_router
 from optimizer.merging.models import Blend, merge_record_text
+from optimizer.search.config import parse_metrics
+from optimizer.search.evaluation.aims import Aims
 from optimizer.search.evaluation.confirmation import Confirmation, Contender
 from optimizer.search.results.export_model import export_model
 from optimizer.search.results.summary import SummaryInputs
 from optimizer.search.sources.source import RouterLookup
 from studies import StudyDirectory
 from studies.atomic import replacing, write_text
+from studies.records import told_numbers
 
 _PREVIEW = 8
 
@@ -109,7 +113,20 @@ def _card(inputs: SummaryInputs, found: Confirmation, path: Path) -> ModelCard:
         license=heritage_of(_origins(inputs)).licence,
         comfyui_only=inputs.config.output.dialect == "comfyui",
         demo=not inputs.config.inputs.drawn_with,
+        aims=tuple(_told_aims(inputs, winner)),
     )
+
+
+def _told_aims(inputs: SummaryInputs, winner: Contender) -> Iterator[str]:
+    """Yields what the user asked for, and what the exported merge has of it on the confirmation prompts, one sentence each."""
+    aims = Aims.of(inputs.config.protocol, [source.name for source in inputs.sources])
+    if aims.priorities:
+        yield f"Priorities of the sources in the score: {told_numbers(aims.priorities)}."
+    for name, share in aims.targets.items():
+        yield f"At least {share:g} of {name}: it keeps {winner.each[name]:.3f}."
+    for spec in parse_metrics(inputs.config.protocol.metric):
+        value = winner.metrics[f"{spec.name}:value"]
+        yield f"The metric {spec.name} ({spec.target}{', ' if spec.rule else ''}{spec.rule}): it has {value:.4g}."
 
 
 def _origins(inputs: SummaryInputs) -> list[Origin]:

@@ -15,11 +15,12 @@ import torch
 from optimizer.adapters.families import FAMILIES
 from optimizer.rendering import PromptSet
 from optimizer.search.config import OPTIONS, Config, metric_words, parse_metrics, without_password
+from optimizer.search.evaluation.aims import Aims
 from optimizer.search.evaluation.confirmation import CONFIDENCE, Confirmation, Contender
 from optimizer.search.images.png import save_images
 from optimizer.search.labels import COMPOSITION, NAIVE, STACK, is_alone
 from optimizer.search.sources.source import Source
-from studies import DEMO_BASE, ConfirmedScore, PictureColumn, PromptInfo, SourceInfo, StudyDirectory, StudySummary, Verdict
+from studies import DEMO_BASE, ConfirmedScore, FrontMember, PictureColumn, PromptInfo, SourceInfo, StudyDirectory, StudySummary, Verdict
 from studies.demo.world import ASSETS
 from studies.records import TrialRecord
 from studies.store import FolderStore
@@ -43,6 +44,7 @@ class SummaryInputs:
         finished: end time of the study; None for an interrupted run.
         warnings: warnings for the user.
         imported: number of trials beyond the baselines that were imported from another study.
+        front: members of the Pareto front; empty unless the search was for one.
     """
 
     config: Config
@@ -56,12 +58,14 @@ class SummaryInputs:
     finished: datetime | None
     warnings: tuple[str, ...] = ()
     imported: int = 0
+    front: tuple[FrontMember, ...] = ()
 
 
 def summarise(inputs: SummaryInputs, directory: StudyDirectory) -> StudySummary:
     """Returns the summary, and saves the confirmation pictures that it refers to."""
     confirmed = inputs.confirmation
     names = [s.name for s in inputs.sources]
+    aims = Aims.of(inputs.config.protocol, names)
     complete = [r for r in inputs.records if r.evaluation is not None and not is_alone(r.label)]
     feasible = [r for r in complete if r.evaluation and r.evaluation.feasible]
     ahead = max(feasible or complete, key=lambda r: r.evaluation.score if r.evaluation else 0.0, default=None)
@@ -87,6 +91,9 @@ def summarise(inputs: SummaryInputs, directory: StudyDirectory) -> StudySummary:
         command=command_line(inputs.config),
         resume_command="" if inputs.finished else resume_command(inputs.config),
         metrics={spec.name: spec.rule for spec in parse_metrics(inputs.config.protocol.metric)},
+        priorities=dict(aims.priorities),
+        targets=dict(aims.targets),
+        front=inputs.front,
         warnings=inputs.warnings,
     )
 
@@ -137,7 +144,7 @@ def _sentence(found: Confirmation, naive: Contender | None, stack: Contender | N
     others = [(c, name) for c, name in ((naive, "naive merge"), (stack, "stack")) if c and c is not shipped]
     kept = f"The merge keeps {shipped.weakest.value:.0%} of its weakest source ({shipped.weakest.low:.0%} to {shipped.weakest.high:.0%})"
     against = ", against " + " and ".join(f"{c.weakest.value:.0%} for the {name}" for c, name in others) if others else ""
-    barred = "".join(f"; the {name} misses {' and '.join(c.all_missed)}" for c, name in others if not c.feasible)
+    barred = "".join(f"; the {name} {', and '.join(c.misses(amounts=False))}" for c, name in others if not c.feasible)
     if shipped is not found.leader:
         return f"{kept}{against}; {found.leader.label} was ahead, but within noise, so the simpler {shipped.label} is shipped{barred}."
     better = [(c, name) for c, name in others if c.weakest.value > shipped.weakest.value and c.feasible]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import optuna
 
+from optimizer.search.evaluation.aims import PRIORITIES
 from optimizer.search.labels import BUDGET, INPUTS
 from optimizer.search.trials.optuna_notes import introduce
 from studies.trial_log import StudyEntry, TrialLog
@@ -16,7 +17,7 @@ def begin(study: optuna.Study, log: TrialLog, *, budget: int, inputs: Mapping[st
     known = inputs_of(study)
     if inputs.keys() <= known.keys():
         return
-    introduce(study)
+    introduce(study, inputs.get(PRIORITIES, ""))
     budget, inputs = budget_of(study, budget), {**inputs, **known}
     beginning = log.beginning
     log.begin(StudyEntry(budget=budget, inputs=inputs, fork=fork or (beginning.fork if beginning else "")))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from optimizer.merging import Recipe
+from optimizer.search.evaluation.aims import PRIORITIES, TARGETS, Aims
 from optimizer.search.evaluation.evaluator import Measured
 from optimizer.search.images.png import save_images
 from optimizer.search.images.retention import ImageRetention
@@ -30,9 +31,10 @@ class StudyEvaluations:
     context: Mapping[str, object]
     retention: ImageRetention
 
-    def key(self, recipe: Recipe) -> str:
-        """Returns the cache key of the recipe's evaluation in this study."""
-        return evaluation_key(recipe=recipe.data(), **self.context)
+    def key(self, recipe: Recipe, aims: Aims | None = None) -> str:
+        """Returns the cache key of the recipe's evaluation in this study, or in one with these aims and the same pictures."""
+        context = {name: part for name, part in self.context.items() if aims is None or name not in (PRIORITIES, TARGETS)}
+        return evaluation_key(recipe=recipe.data(), **context, **(aims.described() if aims else {}))
 
     def get(self, key: str) -> Evaluation | None:
         """Returns the evaluation with this key, by any worker or an earlier run; None if it is missing or damaged."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from optuna.trial import FixedTrial
 from optimizer.errors import RecipeError, StudyError, UsageError
 from optimizer.merging import ROUTERS, Recipe
 from optimizer.search.config import Config
+from optimizer.search.evaluation.aims import Aims
 from optimizer.search.evaluation.fingerprint import changes
 from optimizer.search.labels import is_baseline
 from optimizer.search.proposals.initial_trials import Start
@@ -78,22 +79,24 @@ def _contains_files(place: Path) -> bool:
     return any(p.is_file() and not p.name.startswith((TEMPORARY, "journal.log")) for p in place.rglob("*"))
 
 
-def take_over(origin: ForkOrigin, ledger: Ledger, space: SearchSpace, starts: list[Start]) -> str:
+def take_over(origin: ForkOrigin, ledger: Ledger, space: SearchSpace, starts: list[Start], aims: Aims) -> str:
     """Starts a study with the initial trials and all valid trials of another study; returns a message for the user.
 
     A trial is valid if its recipe can be proposed in the new space, and the old cache has its evaluation under its key in the new study.
-    The key includes all inputs that determine the result. An interrupted take-over is continued.
+    The key includes all inputs that determine the result, but the old study may have had other aims: no measurement depends on them, so
+    scores and constraints are computed anew. An interrupted take-over is continued.
 
     Args:
         origin: the study that is forked.
         ledger: ledger of the new study.
         space: search space of the new study.
         starts: initial trials of the new study.
+        aims: aims of the new study.
     """
     store = FolderStore(origin.path)
     for name in store.names(ROUTERS):
         ledger.store.create(name, store.read(name) or b"")
-    found = dict(_valid_evaluations(store, ledger))
+    found = dict(_valid_evaluations(origin, ledger, space.names, aims))
     begun = ledger.evaluated()
     for number, start in enumerate(starts):
         key = ledger.key(space.recipe(start.values))
@@ -118,8 +121,16 @@ def take_over(origin: ForkOrigin, ledger: Ledger, space: SearchSpace, starts: li
     return f"no trial of {origin.name} is valid any more{why}: all are evaluated anew"
 
 
-def _valid_evaluations(store: Store, ledger: Ledger) -> Iterator[tuple[str, Evaluation]]:
-    """Yields the key in the new study and the evaluation of the old study's valid trials, by number."""
+def _valid_evaluations(origin: ForkOrigin, ledger: Ledger, names: Sequence[str], aims: Aims) -> Iterator[tuple[str, Evaluation]]:
+    """Yields the key and the evaluation in the new study of the old study's valid trials, by number.
+
+    Args:
+        origin: the study that is forked.
+        ledger: ledger of the new study.
+        names: names of the sources in the new study.
+        aims: aims of the new study, by these names.
+    """
+    store, protocol = FolderStore(origin.path), Config.from_yaml(StudyDirectory(origin.path).settings).protocol
     cache = EvaluationCache(store)
     for entry in TrialLog(store).entries():
         old = cache.get(entry.key) if entry.key else None
@@ -127,8 +138,12 @@ def _valid_evaluations(store: Store, ledger: Ledger) -> Iterator[tuple[str, Eval
             recipe = Recipe.from_data(old.recipe) if old else None
         except RecipeError:
             continue
-        if recipe and (evaluation := cache.get(ledger.key(recipe))):
-            yield ledger.key(recipe), evaluation
+        if old is None or recipe is None:
+            continue
+        before = Aims.of(protocol, tuple(old.sources))
+        evaluation = cache.get(ledger.key(recipe, before))
+        if evaluation and (before == aims or tuple(old.sources) == tuple(names)):
+            yield ledger.key(recipe), aims.rejudged(evaluation, before)
 
 
 def _values(space: SearchSpace, recipe: Recipe) -> dict[str, Any] | None:

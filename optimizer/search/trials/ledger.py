@@ -14,6 +14,7 @@ from torch import Tensor
 
 from optimizer.errors import OptimizerError
 from optimizer.merging import Recipe
+from optimizer.search.evaluation.aims import Aims
 from optimizer.search.evaluation.evaluator import Measured
 from optimizer.search.images.contact_sheets import sheet_links
 from optimizer.search.labels import BUDGET, ERROR, IMPORTED, KEY, TOTAL
@@ -218,9 +219,9 @@ class Ledger:
         trial = finished_trial(entry, copied, datetime.now(), self._evaluations.store)
         self._retry(lambda: self._writer.create(trial, entry.number))
 
-    def key(self, recipe: Recipe) -> str:
-        """Returns the cache key of the recipe's evaluation in this study."""
-        return self._evaluations.key(recipe)
+    def key(self, recipe: Recipe, aims: Aims | None = None) -> str:
+        """Returns the cache key of the recipe's evaluation in this study, or in one with these aims and the same pictures."""
+        return self._evaluations.key(recipe, aims)
 
     def _attributes(self) -> Mapping[str, Any]:
         attributes: Mapping[str, Any] = self._retry(lambda: self._study.user_attrs)

@@ -47,7 +47,8 @@ def open_ledger(
     """
     config = session.config
     drawn = session.drawing_context(prompts)
-    context = evaluation_context(drawn, session.embedder.name, objectives=session.objectives, based=session.ensemble.based)
+    objectives, based = session.objectives, session.ensemble.based
+    context = evaluation_context(drawn, session.embedder.name, objectives=objectives, based=based, aims=session.aims)
     shared, store = open_shared(config.places, directory, create=not joining), open_store_of(config.places, directory)
     try:
         retry = RetryPolicy(observer)

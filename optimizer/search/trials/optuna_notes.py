@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial
 from optimizer.search.labels import KEY, LABEL
 from optimizer.search.trials.optuna_storage import id_of, storage_of, study_id_of
 from optimizer.search.workers.trial_writer import TrialResult
-from studies.records import Evaluation, printable
+from studies.records import KEEPS, Evaluation, printable
 
 METRIC = "score"
 CONSTRAINT = "constraints:"
@@ -26,12 +26,18 @@ Trials with a label are the baselines and recipes that people try first.
 """
 
 
-def introduce(study: optuna.Study) -> None:
-    """Sets the metric name and the study note; idempotent."""
+def introduce(study: optuna.Study, priorities: str = "") -> None:
+    """Sets the metric name and the study note; idempotent.
+
+    Args:
+        study: Optuna study.
+        priorities: priorities of the sources as text; empty if they are equal.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         study.set_metric_names([METRIC])
-    for name, value in note_attributes(_STUDY_NOTE).items():
+    weighted = f"Shares count by the priorities of the sources: {_plain(priorities)}.\n" if priorities else ""
+    for name, value in note_attributes(_STUDY_NOTE + weighted).items():
         storage_of(study).set_study_system_attr(study_id_of(study), name, value)
 
 
@@ -74,7 +80,9 @@ def note(label: str, evaluation: Evaluation) -> str:
         lines.append(f"| {_plain(name)} | " + " | ".join(f"{value:.0%}" for value in cells) + " |")
     method = _plain(str(evaluation.recipe.get("method", "")))
     lines += ["", f"Method {method}, image damage {evaluation.artifacts:.3f}, evaluated in {evaluation.seconds:.1f} s."]
-    lines += [f"Violates the constraint on {_plain(name)} by {excess:.3g}." for name, excess in evaluation.violated.items()]
+    metrics = {name: excess for name, excess in evaluation.violated.items() if not name.startswith(KEEPS)}
+    lines += [f"Violates the constraint on {_plain(name)} by {excess:.3g}." for name, excess in metrics.items()]
+    lines += [f"It {_plain(words)}." for words in evaluation.misses[bool(metrics) :]]
     lines += [f"Pictures: {evaluation.images[0].rpartition('/')[0]}/"] if evaluation.images else []
     return "\n".join(lines)
 

@@ -75,7 +75,7 @@ const turn = (step) => {
   viewer.querySelector("span").textContent = row[place].dataset.prompt;
 };
 document.querySelectorAll(".zoom").forEach((button) => button.addEventListener("click", () => {
-  row = [...button.closest("tr").querySelectorAll(".zoom")];
+  row = [...(button.closest(".flip") ?? button.closest("tr")).querySelectorAll(".zoom")];
   place = row.indexOf(button);
   turn(0);
   viewer.showModal();

@@ -74,7 +74,7 @@ artifacts: s3://b/p
 """
 """A ``study.yaml`` that version 0.1.0 wrote. Its order is that of the command, by which a finished study is recognised."""
 
-LATER = "metric: []\n"
+LATER = "metric: []\npriority: []\nkeep: []\npareto: false\n"
 """Options that later versions have added, with their defaults."""
 
 ORDER = list(yaml.safe_load(SAVED + LATER))
@@ -84,7 +84,7 @@ FREE = {
 }
 PER_MACHINE = {"out", "storage", "study", "artifacts", "workers", "device", "batch", "timeout", "budget"}
 PARTS = {"vae", "denoiser", "decoder", "base_config"}
-NOT_FOR_MODELS = {"rank", "quantize", "denoiser", "allow_unknown", "storage"}
+NOT_FOR_MODELS = {"pareto", "rank", "quantize", "denoiser", "allow_unknown", "storage"}
 
 OTHER: dict[str, Any] = {
     "sources": ("c", "d"),
@@ -93,6 +93,8 @@ OTHER: dict[str, Any] = {
     "triggers": ("x", "y"),
     "methods": ("ties",),
     "metric": ("m=module:name",),
+    "priority": ("c=2",),
+    "keep": ("c=0.5",),
     "sampler": "tpe",
     "dtype": "bf16",
     "dialect": "diffusers",

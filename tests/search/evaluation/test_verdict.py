@@ -10,10 +10,10 @@ from torch import Tensor
 
 from objectives import Interval
 from optimizer import Recipe
-from optimizer.search.evaluation.confirmation import Confirmation, Contender, decide, finalists
+from optimizer.search.evaluation.confirmation import Confirmation, Contender, decide, finalists, nearest_miss, relaxed
 from optimizer.search.labels import NAIVE, STACK
 from optimizer.search.results.summary import verdict
-from studies.records import TrialRecord
+from studies.records import TrialRecord, told_misses
 from tests.search.runs import record
 
 PICTURES = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
@@ -140,3 +140,26 @@ def test_merges_that_miss_a_constraint_are_no_finalists_and_cannot_win() -> None
     found = verdict(Confirmation(allowed, allowed, (missed, allowed), PICTURES))
     assert found.sentence.endswith("against 70% for the stack, on prompts and seeds that the search never saw; the stack misses m and n.")
     assert found.rows[STACK].missed == {"m": 1.0, "n": 0.25}
+
+
+def test_a_simple_merge_that_keeps_too_little_is_told_with_its_share() -> None:
+    missed = replace(contender(STACK, 0.716), missed={"keep:a": 0.19}, constraints={"keep:a": 0.184, "keep:b": -0.016, "m": 0.5})
+    allowed = replace(contender("trial 2", 0.95), constraints={"keep:a": -0.05, "keep:b": -0.25, "m": -1.0})
+    assert missed.misses() == ["misses m by 0.5", "keeps 0.71 of a, asked for 0.9"]
+    found = verdict(Confirmation(allowed, allowed, (missed, allowed), PICTURES))
+    assert found.sentence.endswith("; the stack misses m, and keeps 0.71 of a, asked for 0.9.")
+    assert found.rows[STACK].missed == {"keep:a": 0.19, "m": 0.5}
+
+
+def test_a_share_is_never_rounded_up_to_the_one_that_was_asked_for() -> None:
+    assert told_misses({"keep:a": 1e-6}, {"a": 0.9}) == ["keeps 0.89 of a, asked for 0.9"]
+    assert told_misses({"keep:a": 0.19}, {"a": 0.9}) == ["keeps 0.71 of a, asked for 0.9"]
+
+
+def test_the_nearest_miss_and_its_remedy() -> None:
+    missed = {"stack": {"keep:hero": 0.3, "m": 0.5}, "trial 4": {"keep:hero": 0.19, "m": -1.0}}
+    assert nearest_miss(missed, "on fresh prompts", {"hero": 0.9}) == (
+        "no merge satisfies all constraints on fresh prompts; trial 4 comes nearest, and keeps 0.71 of hero, asked for 0.9"
+    )
+    assert relaxed(missed.values()) == "relax the constraint (--metric, --keep), or try more recipes (--budget)"
+    assert relaxed([missed["trial 4"]]) == "relax the constraint (--keep), or try more recipes (--budget)"

@@ -69,6 +69,23 @@ def test_it_is_optunas_own(sampler: Any) -> None:
 
 
 @pytest.mark.parametrize("sampler", [gaussian, parzen])
+def test_on_axes_it_is_optunas_own_of_several_objectives(sampler: Any) -> None:
+    known = study_of(sampler()).trials
+    axes = {t.number: ((t.number * 0.37) % 1, (t.number * 0.61) % 1, -float(t.number % 3)) for t in known if t.number != 5}
+    study = optuna.create_study(directions=["maximize"] * 3, sampler=sampler())
+    for trial in (t for t in known if t.number in axes):
+        study.add_trial(create_trial(params=trial.params, distributions=trial.distributions, values=axes[trial.number]))
+    asked = study.ask()
+    SPACE.suggest(asked)
+    before = [t.values for t in known]
+    found, recipe = propose(SPACE, blank(8), known, sampler(), axes)
+    assert found.params == asked.params
+    assert recipe == SPACE.recipe(found.params)
+    assert [t.values for t in known] == before, "trials of the study are not changed"
+    assert found.params != propose(SPACE, blank(8), known, sampler())[0].params
+
+
+@pytest.mark.parametrize("sampler", [gaussian, parzen])
 def test_others_that_run_are_known_and_an_attempt_of_its_own_is_not(sampler: Any) -> None:
     known = study_of(sampler()).trials
     first, _ = propose(SPACE, blank(8), known, sampler())

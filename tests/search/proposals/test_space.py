@@ -202,6 +202,12 @@ def test_who_proposes(number: int, dimensions: int, kind: type) -> None:
     assert type(sampler_for(number, seed=0, dimensions=dimensions, startup=5)) is kind
 
 
+@pytest.mark.parametrize(("number", "axes", "kind"), [(199, 4, GPSampler), (200, 4, TPESampler), (0, 5, TPESampler)])
+def test_who_proposes_for_a_front(number: int, axes: int, kind: type) -> None:
+    assert type(sampler_for(number, seed=0, dimensions=20, startup=5, axes=axes)) is kind
+    assert type(sampler_for(number, seed=0, dimensions=30, startup=5, axes=axes, kind="gp")) is GPSampler
+
+
 @pytest.mark.parametrize("dimensions", [2, 30])
 def test_a_trial_is_proposed_by_seed_and_number_alone(dimensions: int) -> None:
     def proposed(number: int, seed: int) -> float:

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markupsafe import Markup
 
-from studies.report.charts import Bar, BarGroup, Interval, Reference, bar_chart, history_chart, interval_chart, pareto_front, scatter_chart
+from studies.front import pareto_front
+from studies.report.charts import Bar, BarGroup, Interval, Reference, bar_chart, history_chart, interval_chart, scatter_chart
 from studies.report.marks import FLOOR, Point, score_scale, swatch
 from studies.report.svg import Scale, decimal, element, label, rounded_up, shorten, spread, text_width, ticks
 from tests.studies.samples import HOSTILE, LONG
@@ -150,7 +151,16 @@ def test_names_are_escaped_everywhere() -> None:
         assert "onerror=&#34;" in chart
 
 
-@pytest.mark.parametrize("shape", ["dot", "ring", "diamond", "cross", "line", "dash", "bar"])
+def test_what_misses_a_constraint_is_hollow() -> None:
+    points = [Point(1, 0.2, 0.5), Point(2, 0.4, 0.5, feasible=False), Point(3, 0.6, 0.5, "naive", "naive", feasible=False)]
+    for chart in (history_chart(points, [], 600), scatter_chart(points, "a", "b", 600)):
+        hollow = {e.get("class") for e in parsed(chart).iter() if "infeasible" in (e.get("class") or "").split()}
+        assert hollow == {"dot infeasible"}
+        assert len(marks(chart, "circle", "infeasible")) == len(marks(chart, "path", "infeasible")) == 1
+        assert len([e for e in marks(chart, "circle", "dot") if e.get("class") == "dot"]) == 1
+
+
+@pytest.mark.parametrize("shape", ["dot", "hollow", "ring", "diamond", "cross", "line", "dash", "bar"])
 def test_swatches(shape: str) -> None:
     assert parsed(swatch(shape, "best")).get("aria-hidden") == "true"
 

@@ -117,6 +117,38 @@ def test_trials_have_a_column_for_errors_only_if_there_are_some(tmp_path: Path) 
     assert ">Error</th>" not in write_report(complete, tmp_path).read_text(encoding="utf-8")
 
 
+def test_trials_that_miss_what_was_asked_for_are_marked(tmp_path: Path) -> None:
+    summary = sample(tmp_path)
+    (first, second), verdict = summary.names, summary.verdict
+    assert verdict
+
+    def held(record: TrialRecord) -> TrialRecord:
+        """The trial with a target that its first source misses unless it is kept well."""
+        if record.evaluation is None:
+            return record
+        constraints = {f"keep:{first}": 0.6 - record.evaluation.sources[first].preservation}
+        return record.model_copy(update={"evaluation": record.evaluation.model_copy(update={"constraints": constraints})})
+
+    rows = verdict.rows | {"stack": verdict.rows["stack"].model_copy(update={"missed": {f"keep:{first}": 0.25}})}
+    held_trials = tuple(map(held, summary.trials))
+    changes = {"targets": {first: 0.6}, "priorities": {first: 2.0, second: 1.0}, "trials": held_trials}
+    summary = summary.model_copy(update=changes | {"verdict": verdict.model_copy(update={"rows": rows})})
+    text = write_report(summary, tmp_path).read_text(encoding="utf-8")
+    page = Reader(text)
+    missing = [t.evaluation for t in held_trials if t.evaluation and not t.evaluation.feasible]
+    complete = [t.evaluation for t in held_trials if t.evaluation]
+    assert 0 < len(missing) < len(complete)
+    assert text.count('<td class="bad">infeasible</td>') == len(missing)
+    assert all(f"{found.misses[0]}</bdi>" in text for found in missing)
+    assert text.count('<span title="misses the target by 0.250">✗</span>') == 1
+    assert "<small>≥ 0.6</small>" in text
+    assert f"by their priorities ({first} 2, {second} 1)" in page.text
+    assert f"A recipe that keeps less than 0.6 of {first} is marked ✗ and never exported." in page.text
+    assert "What is hollow misses what was asked for." in page.text
+    assert 'class="dot member"' in text
+    assert 'class="dot infeasible member"' not in text
+
+
 def test_every_picture_is_inlined_once(tmp_path: Path) -> None:
     summary, text = report(tmp_path)
     pictures = [i for i in Reader(text).all("img") if i.get("src")]
