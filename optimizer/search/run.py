@@ -15,7 +15,7 @@ from optimizer.search.config import Config, checked
 from optimizer.search.disk_space import check_space
 from optimizer.search.evaluation.confirmation import RELAX, Confirmation, confirm, finalists, nearest_miss
 from optimizer.search.evaluation.fingerprint import check_same_run
-from optimizer.search.evaluation.prompt_sets import confirmation_prompts, search_prompts
+from optimizer.search.evaluation.prompt_sets import confirmation_prompts, notes_on_prompts, search_prompts, warnings_about_prompts
 from optimizer.search.evaluation.session import Session, prepare
 from optimizer.search.labels import is_alone
 from optimizer.search.loop import begin_search, first_trials, search
@@ -85,8 +85,10 @@ def run(config: Config, observer: Observer) -> Study:
     quiet()
     config, origin = resolve_fork(checked(config).resolved())
     session = prepare(config, observer)
-    for line in session.ensemble.remarks():
+    for line in _warnings(session):
         observer.note(f"warning: {line}")
+    for line in notes_on_prompts(config, session.sources):
+        observer.note(line)
     prompts, unseen = search_prompts(config, session.sources), confirmation_prompts(config, session.sources)
     session.renderer.special(unseen.prompts)  # fails now, not after the search, if a confirmation prompt cannot be rendered
     room = check_space(session, prompts, unseen, StudyDirectory(config.places.out))
@@ -197,7 +199,7 @@ def _export_results(
         device=str(session.renderer.device),
         created=ledger.started,
         finished=None,
-        warnings=(*session.ensemble.remarks(), *(warning for r in records if (warning := _warning(r)))),
+        warnings=(*_warnings(session), *(warning for r in records if (warning := _warning(r)))),
         imported=ledger.imported,
     )
     try:
@@ -208,6 +210,11 @@ def _export_results(
     name = best.relative_to(directory.path).as_posix() if best else ""
     finished = datetime.now(UTC) if best and complete else None
     return Study(directory.path, _write_summary(replace(inputs, exported=name, finished=finished), directory), best, complete)
+
+
+def _warnings(session: Session) -> list[str]:
+    """Returns warnings about the sources and the prompts of a run, one line each."""
+    return [*session.ensemble.remarks(), *warnings_about_prompts(session.config.protocol.prompts, session.sources)]
 
 
 def _warning(record: TrialRecord) -> str:

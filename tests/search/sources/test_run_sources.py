@@ -15,8 +15,10 @@ from safetensors.torch import save_file
 from optimizer.adapters import BaseWeights
 from optimizer.adapters.names.targets import Target
 from optimizer.errors import AdapterError, UsageError
+from optimizer.rendering import GENERAL
 from optimizer.search.config import Config, Inputs
-from optimizer.search.evaluation.prompt_sets import confirmation_prompts, read_words, search_prompts, vocabulary
+from optimizer.search.evaluation.prompt_file import read_words
+from optimizer.search.evaluation.prompt_sets import confirmation_prompts, search_prompts, words_of
 from optimizer.search.sources.loras import load_loras, remarks
 from studies.demo import world
 from tests.files import edited, kohya_file, kohya_name, random_parts
@@ -94,22 +96,9 @@ def test_an_unknown_demo_source_lists_those_that_there_are(tmp_path: Path, monke
 
 
 def test_words_come_from_the_file_the_demo_world_or_are_general(studio: Studio, tmp_path: Path) -> None:
-    assert vocabulary(config("a", "b", prompts=str(studio.words))).subjects == ("a ball", "a cube")
-    assert "a house by a river" in vocabulary(config("a", "b")).subjects
-    assert vocabulary(Config.of(sources=("demo:a", "demo:b"))).subjects == read_words(world.demo_words()).subjects
-
-
-@pytest.mark.parametrize(
-    "text", ["subjects: [a]", "- 1", "subjects: [", "subjects: []\nsettings: [b]", "subjects: [a]\nsettings: [b]\nx: 1"]
-)
-def test_words_that_cannot_be_used(tmp_path: Path, text: str) -> None:
-    words = tmp_path / "words.yaml"
-    words.write_text(text)
-    with pytest.raises(UsageError) as caught:
-        vocabulary(config("a", "b", prompts=str(words)))
-    assert str(caught.value).startswith(f"{words}: the words cannot be read: ")
-    assert str(caught.value).endswith(" — give a YAML file with the lists subjects and settings, and wide_settings if you like")
-    assert "\n" not in str(caught.value)
+    assert words_of(config("a", "b", prompts=str(studio.words)), []).subjects == ("a ball", "a cube")
+    assert words_of(config("a", "b"), []) == GENERAL
+    assert words_of(Config.of(sources=("demo:a", "demo:b")), []).subjects == read_words(world.demo_words()).subjects
 
 
 def test_the_confirmation_asks_what_the_search_asks_with_other_noise(studio: Studio) -> None:
