@@ -243,6 +243,7 @@ def warnings_about(sources: Sequence[LoraSource], recipe: Recipe, *, suggested: 
         recipe: description of the merge.
         suggested: whether the weights are the suggested ones, because none were given.
     """
+    yield from (source.guess for source in sources if source.guess)
     yield from remarks(sources, None if recipe.rank in (None, "full") and not recipe.sized else 1)
     if recipe.method_record.calibrated:
         return  # its router balances the sources

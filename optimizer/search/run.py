@@ -87,7 +87,7 @@ def run(config: Config, observer: Observer) -> Study:
     session = prepare(config, observer)
     for line in _warnings(session):
         observer.note(f"warning: {line}")
-    for line in notes_on_prompts(config, session.sources):
+    for line in (*session.ensemble.notes(), *notes_on_prompts(config, session.sources)):
         observer.note(line)
     prompts, unseen = search_prompts(config, session.sources), confirmation_prompts(config, session.sources)
     session.renderer.special(unseen.prompts)  # fails now, not after the search, if a confirmation prompt cannot be rendered

@@ -19,7 +19,7 @@ from optimizer.rendering import GENERAL
 from optimizer.search.config import Config, Inputs
 from optimizer.search.evaluation.prompt_file import read_words
 from optimizer.search.evaluation.prompt_sets import confirmation_prompts, search_prompts, words_of
-from optimizer.search.sources.loras import load_loras, remarks
+from optimizer.search.sources.loras import LoraEnsemble, load_loras, remarks
 from studies.demo import world
 from tests.files import edited, kohya_file, kohya_name, random_parts
 from tests.studio import Studio
@@ -52,6 +52,17 @@ def test_role_and_trigger_come_from_the_file_unless_given(tmp_path: Path) -> Non
     assert [(s.name, s.role, s.trigger) for s in found] == [("a", "style", "zig"), ("b", "character", ""), ("c", "concept", "")]
     given = load_loras(inputs(a, b, c, roles=("concept", "style", "character"), triggers=("", "x", "y")))
     assert [(s.subject.role, s.subject.trigger) for s in given] == [("concept", ""), ("style", "x"), ("character", "y")]
+
+
+def test_a_trigger_from_the_captions_is_a_guess_and_told(tmp_path: Path) -> None:
+    captions = {"ss_tag_frequency": '{"10_ohwx woman": {"ohwx woman": 12}}', "ss_dataset_dirs": '{"10_ohwx woman": {"img_count": 12}}'}
+    hero, plain = made(tmp_path, "hero", None, 1, **captions), made(tmp_path, "plain", None, 2)
+    found = LoraEnsemble(load_loras(inputs(hero, plain)), config(hero, plain))
+    assert [s.subject.trigger for s in found.sources] == ["ohwx woman", ""]
+    assert found.notes() == ["trigger 'ohwx woman' taken from the training captions of hero.safetensors; --triggers gives another"]
+    for given in ("", "zig", "ohwx woman"):
+        told = LoraEnsemble(load_loras(inputs(hero, plain, triggers=(given, ""))), config(hero, plain))
+        assert (told.sources[0].subject.trigger, told.notes()) == (given, [])
 
 
 def test_sources_of_one_name_are_numbered(tmp_path: Path) -> None:
