@@ -17,6 +17,8 @@ Outcomes = Mapping[str, Outcome]
 def score(outcomes: Outcomes) -> Tensor:
     """Returns the score: sqrt(smallest share × geometric mean of the shares) × product of the factors.
 
+    Sources that do not count, because an objective cannot measure them, are left out of the shares.
+
     Args:
         outcomes: outcomes of one candidate, at least one of them with shares.
 
@@ -24,14 +26,14 @@ def score(outcomes: Outcomes) -> Tensor:
         Scores in [0, 1], (...); 0 if the merge loses a source or changes nothing.
 
     Raises:
-        ValueError: no objective measures shares, or a factor is outside (0, 1].
+        ValueError: no objective measures shares, no source counts, or a factor is outside (0, 1].
 
     Example:
         >>> kept = Outcome(shares=torch.tensor([0.5, 0.5], dtype=torch.float64))
         >>> float(score({"preservation": kept, "damage": Outcome(factor=torch.tensor(0.5))}))
         0.25
     """
-    total = balance(combined_shares(outcomes))
+    total = balance(counted_shares(outcomes))
     for name, outcome in outcomes.items():
         if outcome.factor is None:
             continue
@@ -64,6 +66,30 @@ def combined_shares(outcomes: Outcomes) -> Tensor:
     if not found:
         raise ValueError(f"no objective measures what is kept of each source: {', '.join(outcomes) or 'the table is empty'}")
     return found[0] if len(found) == 1 else reduce(torch.mul, found) ** (1 / len(found))
+
+
+def counted_shares(outcomes: Outcomes) -> Tensor:
+    """Returns the combined shares of the sources that count for all objectives, (..., k') with k' ≤ k.
+
+    Args:
+        outcomes: outcomes of one candidate.
+
+    Raises:
+        ValueError: no objective measures shares, or no source counts.
+
+    Example:
+        >>> kept = Outcome(shares=torch.tensor([0.25, torch.nan]), counted=torch.tensor([True, False]))
+        >>> counted_shares({"preservation": kept}).tolist()
+        [0.25]
+    """
+    shares = combined_shares(outcomes)
+    masks = [outcome.counted for outcome in outcomes.values() if outcome.counted is not None]
+    if not masks:
+        return shares
+    mask = reduce(torch.logical_and, masks)
+    if not bool(mask.any()):
+        raise ValueError("no source counts in the score")
+    return shares[..., mask]
 
 
 def balance(shares: Tensor) -> Tensor:

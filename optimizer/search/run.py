@@ -15,6 +15,7 @@ from optimizer.search.config import Config, checked
 from optimizer.search.disk_space import check_space
 from optimizer.search.evaluation.confirmation import RELAX, Confirmation, confirm, finalists, nearest_miss
 from optimizer.search.evaluation.fingerprint import check_same_run
+from optimizer.search.evaluation.identifiable import identifiable_warnings, left_out_of
 from optimizer.search.evaluation.prompt_sets import confirmation_prompts, notes_on_prompts, search_prompts, warnings_about_prompts
 from optimizer.search.evaluation.session import Session, prepare
 from optimizer.search.labels import is_alone
@@ -109,6 +110,7 @@ def run(config: Config, observer: Observer) -> Study:
             complete = _search(session, prompts, ledger, directory, routers, observer)
             if finalists(ledger.records(), 1):
                 evaluator = session.evaluator(unseen, observer, routers, final=True)
+                evaluator.left_out = left_out_of(ledger.records(), [s.name for s in session.sources])
                 count, seed = config.protocol.finalists, config.search.seed
                 confirmation = confirm(ledger.records(), evaluator, count=count, seed=seed, observer=observer)
         except Stopped:
@@ -187,8 +189,8 @@ def _export_results(
     complete: bool,
 ) -> Study:
     """Exports the winner and writes tables, summary and report, which are written even if the export fails."""
-    records = ledger.records()
-    write_tables(records, directory, [s.name for s in session.sources])
+    records, names = ledger.records(), [s.name for s in session.sources]
+    write_tables(records, directory, names)
     inputs = SummaryInputs(
         config=session.config,
         sources=session.sources,
@@ -199,7 +201,11 @@ def _export_results(
         device=str(session.renderer.device),
         created=ledger.started,
         finished=None,
-        warnings=(*_warnings(session), *(warning for r in records if (warning := _warning(r)))),
+        warnings=(
+            *_warnings(session),
+            *identifiable_warnings(left_out_of(records, names) or (), names),
+            *(warning for r in records if (warning := _warning(r))),
+        ),
         imported=ledger.imported,
     )
     try:

@@ -111,11 +111,12 @@ def history_figure(summary: StudySummary) -> Figure | None:
 
 def trade_off_figures(summary: StudySummary) -> list[Figure]:
     """Returns one scatter chart for every pair of sources; the Pareto front is that of all sources together."""
-    records = [r for r in summary.trials if r.evaluation and _scored(r.evaluation, summary.names)]
-    if len(summary.names) < 2 or not records:
+    names = [name for name in summary.names if any(math.isfinite(_preservation(r, name)) for r in summary.trials)]
+    records = [r for r in summary.trials if r.evaluation and _scored(r.evaluation, names)]
+    if len(names) < 2 or not records:
         return []
-    front = pareto_front([[_preservation(r, name) for name in summary.names] for r in records])
-    pairs = list(combinations(summary.names, 2))
+    front = pareto_front([[_preservation(r, name) for name in names] for r in records])
+    pairs = list(combinations(names, 2))
     return [_trade_off(summary, records, front, pair, single=len(pairs) == 1) for pair in pairs]
 
 
@@ -204,7 +205,7 @@ def _trade_off_point(record: TrialRecord, best: int | None, pair: tuple[str, str
 
 
 def _preservation(record: TrialRecord, name: str) -> float:
-    return record.evaluation.sources[name].preservation if record.evaluation else math.nan
+    return record.evaluation.sources[name].preservation if record.evaluation and name in record.evaluation.sources else math.nan
 
 
 def _scored(found: Evaluation, names: Sequence[str]) -> bool:

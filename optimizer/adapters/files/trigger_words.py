@@ -3,8 +3,8 @@
 A guess is made only where a trainer is known to leave the word:
 
 - sd-scripts (``train_network.py``; ``set_tag_frequency`` of ``library/train_util.py``) counts in ``ss_tag_frequency`` how many captions of
-  each training folder hold each tag, in lower case, and writes the number of pictures of each folder to ``ss_dataset_dirs``. Folders are named
-  ``REPEATS_WORDS``, such as ``10_ohwx woman``; the words are the caption of every picture that has none, and are ``class_tokens`` in
+  each training folder hold each tag, in lower case, and writes the number of pictures of each folder to ``ss_dataset_dirs``. Folders are
+  named ``REPEATS_WORDS``, such as ``10_ohwx woman``; the words are the caption of every picture that has none, and are ``class_tokens`` in
   ``ss_datasets``. Folders of regularisation pictures are in ``ss_reg_dataset_dirs``, or ``is_reg`` in ``ss_datasets``.
 - ai-toolkit (``update_training_metadata``) writes its trigger word as ``ss_tag_frequency`` = ``{"1_WORD": {"WORD": 1}}``.
 - diffusers' DreamBooth scripts write ``instance_prompt`` to the front matter of the README.md beside ``pytorch_lora_weights.safetensors``.
@@ -118,7 +118,7 @@ def _folders(metadata: Mapping[str, str]) -> Iterator[_Folder]:
         if name in regular or (tags and name not in tags):
             continue
         found = _FOLDER.fullmatch(name)
-        words = tokens.get(name, found[1] if found else "")
+        words: str = tokens.get(name) or (found[1] if found else "")
         counts = {str(tag).strip(): count for tag, count in _dict(tags.get(name)).items() if type(count) is int and str(tag).strip()}
         number = _dict(pictures.get(name)).get("img_count")
         yield _Folder(words.strip(), number if type(number) is int else 0, counts)
@@ -168,7 +168,7 @@ def _json(metadata: Mapping[str, str], key: str) -> Any:
         return None
 
 
-def _dict(value: object) -> dict[str, Any]:
+def _dict(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from rich.console import Console
@@ -21,7 +22,7 @@ def print_verdict(summary: StudySummary, directory: Path, best: Path | None, con
         table = Table("model", "weakest source", "95 % interval", *summary.names, "artifacts", *discounts)
         for label, row in summary.verdict.rows.items():
             shown = f"{label} ◂" if label == summary.verdict.winner else label.removesuffix(_UNSAVED)
-            each = [f"{row.sources[name]:.2f}" for name in summary.names]
+            each = [f"{row.sources[name]:.2f}" if math.isfinite(row.sources[name]) else "–" for name in summary.names]
             further = [f"{row.metrics[name]:.2f}" if name in row.metrics else "–" for name in discounts.values()]
             damage = "–" if row.artifacts is None else f"{row.artifacts:.2f}"
             table.add_row(shown, f"{row.weakest:.2f}", f"{row.ci_low:.2f} – {row.ci_high:.2f}", *each, damage, *further)
