@@ -29,7 +29,8 @@ ASKED = torch.tensor([0] * 4 + [1] * 4 + [JOINT] * 4)
 
 
 def drawn(seed: int, size: float = 1.0, dimensions: int = 64) -> Tensor:
-    return size * torch.randn(len(ASKED), dimensions, generator=torch.Generator().manual_seed(seed)) / dimensions**0.5
+    values = torch.randn(len(ASKED), dimensions, generator=torch.Generator().manual_seed(seed))
+    return values * (size / dimensions**0.5)
 
 
 def pictures(embeddings: Tensor) -> Pictures:

@@ -106,4 +106,4 @@ def test_what_a_study_leaves_out_is_read_from_its_first_evaluation() -> None:
     assert left_out_of([], ["a"]) is None
     assert left_out_of([record(0, None)], ["a"]) is None
     assert left_out_of([record(0, None), record(1, 0.5)], ["a"]) == frozenset()
-    assert left_out_of([record(0, math.nan)], ["a"]) == {0}
+    assert left_out_of([record(0, math.nan)], ["a"]) == frozenset({0})
