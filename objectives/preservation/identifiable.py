@@ -5,8 +5,8 @@ merge that keeps nothing of the source still differs from the base by chance, as
 w_j = φ(base_j) − mean φ(base). Over n prompts the numerator then has the standard error s = √(mean_{i≠j} ⟨u_i, w_j⟩² / n). The source alone
 gives mean ‖u_i‖². Where that is below ``ERRORS`` standard errors, no share of the source means anything.
 
-On the demo world, with four own prompts, each source alone has 12 standard errors or more, the same source at a hundredth of its strength 0.3
-to 4, random factors at a hundredth of its norm 0.1 to 2, and a source that changes nothing 0 (``python -m benchmarks.identifiable``).
+On the demo world, with four own prompts, each source alone has 12 standard errors or more, the same source at a hundredth of its strength
+0.3 to 4, random factors at a hundredth of its norm 0.1 to 2, and a source that changes nothing 0 (``python -m benchmarks.identifiable``).
 """
 
 from __future__ import annotations

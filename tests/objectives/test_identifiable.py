@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -30,7 +31,7 @@ ASKED = torch.tensor([0] * 4 + [1] * 4 + [JOINT] * 4)
 
 def drawn(seed: int, size: float = 1.0, dimensions: int = 64) -> Tensor:
     values = torch.randn(len(ASKED), dimensions, generator=torch.Generator().manual_seed(seed))
-    return values * (size / dimensions**0.5)
+    return values * (size / math.sqrt(dimensions))
 
 
 def pictures(embeddings: Tensor) -> Pictures:
