@@ -15,7 +15,7 @@ from torch import Tensor
 from optimizer.adapters import Adapter
 from optimizer.rendering import Prompt, PromptSet, Renderer, RenderSettings, compose, load_pipeline
 from optimizer.search.config import Inputs
-from optimizer.search.evaluation.prompt_sets import read_words
+from optimizer.search.evaluation.prompt_file import read_words
 from optimizer.search.sources.loras import LoraSource, load_loras
 from studies.atomic import replacing
 from studies.demo.probes.network import Probes, load_probes

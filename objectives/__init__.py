@@ -27,8 +27,10 @@ from objectives.preservation import (
     moments,
     others,
     shares,
+    standard_errors,
+    unidentifiable,
 )
-from objectives.score import Outcomes, balance, combined_shares, score
+from objectives.score import Outcomes, balance, combined_shares, counted_shares, score
 from objectives.scorer import AnyObjective, Measurements, Scorer, check_objectives, needed_features
 from objectives.statistics import Interval, interval, probability_better, resamples
 
@@ -68,6 +70,7 @@ __all__ = [
     "balance",
     "check_objectives",
     "combined_shares",
+    "counted_shares",
     "envelope",
     "familiar_share",
     "image_statistics",
@@ -83,6 +86,8 @@ __all__ = [
     "score",
     "shares",
     "soundness",
+    "standard_errors",
+    "unidentifiable",
     "weighted_mean",
 ]
 

@@ -49,6 +49,7 @@ class Baselines:
         asked: index of the source that each prompt asks for, or ``JOINT`` for all of them, int64, (n,).
         texts: index of each prompt's text, int64, (n,); prompts that differ only in their seeds have equal indices.
         prompts: text of each prompt, for metrics that compare pictures with texts; empty if the caller has none.
+        left_out: indices of the sources that do not count in the score, because they cannot be told from chance.
     """
 
     base: Pictures | None
@@ -56,6 +57,7 @@ class Baselines:
     asked: Tensor
     texts: Tensor
     prompts: tuple[str, ...] = ()
+    left_out: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         counts = {"asked": len(self.asked), "texts": len(self.texts)} | {f"source {k}": len(p.images) for k, p in enumerate(self.alone)}
@@ -83,6 +85,7 @@ class Outcome:
             the objective has no constraint.
         values: further values by name, each (...).
         by_source: further values of each source by name, each (..., k).
+        counted: which sources count in the score, bool, (k,); None if all do. The shares of the others are NaN.
     """
 
     shares: Tensor | None = None
@@ -90,6 +93,7 @@ class Outcome:
     excess: Tensor | None = None
     values: Mapping[str, Tensor] = field(default_factory=dict)
     by_source: Mapping[str, Tensor] = field(default_factory=dict)
+    counted: Tensor | None = None
 
 
 class Objective(ABC, Generic[Reference, Measurement]):

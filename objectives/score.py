@@ -18,6 +18,8 @@ Outcomes = Mapping[str, Outcome]
 def score(outcomes: Outcomes, priorities: Sequence[float] = ()) -> Tensor:
     """Returns the score: sqrt(smallest share × geometric mean of the shares) × product of the factors.
 
+    Sources that do not count, because an objective cannot measure them, are left out of the shares.
+
     Args:
         outcomes: outcomes of one candidate, at least one of them with shares.
         priorities: priority of each source, as of ``balance``; empty if all are equal.
@@ -26,14 +28,14 @@ def score(outcomes: Outcomes, priorities: Sequence[float] = ()) -> Tensor:
         Scores in [0, 1], (...); 0 if the merge loses a source or changes nothing.
 
     Raises:
-        ValueError: no objective measures shares, or a factor is outside (0, 1].
+        ValueError: no objective measures shares, no source counts, or a factor is outside (0, 1].
 
     Example:
         >>> kept = Outcome(shares=torch.tensor([0.5, 0.5], dtype=torch.float64))
         >>> float(score({"preservation": kept, "damage": Outcome(factor=torch.tensor(0.5))}))
         0.25
     """
-    total = balance(combined_shares(outcomes), priorities)
+    total = balance(counted_shares(outcomes), counted_priorities(outcomes, priorities))
     for name, outcome in outcomes.items():
         if outcome.factor is None:
             continue
@@ -66,6 +68,42 @@ def combined_shares(outcomes: Outcomes) -> Tensor:
     if not found:
         raise ValueError(f"no objective measures what is kept of each source: {', '.join(outcomes) or 'the table is empty'}")
     return found[0] if len(found) == 1 else reduce(torch.mul, found) ** (1 / len(found))
+
+
+def counted_shares(outcomes: Outcomes) -> Tensor:
+    """Returns the combined shares of the sources that count for all objectives, (..., k') with k' ≤ k.
+
+    Args:
+        outcomes: outcomes of one candidate.
+
+    Raises:
+        ValueError: no objective measures shares, or no source counts.
+
+    Example:
+        >>> kept = Outcome(shares=torch.tensor([0.25, torch.nan]), counted=torch.tensor([True, False]))
+        >>> counted_shares({"preservation": kept}).tolist()
+        [0.25]
+    """
+    shares, mask = combined_shares(outcomes), _counted(outcomes)
+    if mask is None:
+        return shares
+    if not bool(mask.any()):
+        raise ValueError("no source counts in the score")
+    return shares[..., mask]
+
+
+def counted_priorities(outcomes: Outcomes, priorities: Sequence[float]) -> tuple[float, ...]:
+    """Returns the priorities of the sources that count for all objectives; empty if there are no priorities."""
+    mask = _counted(outcomes)
+    if mask is None or not priorities:
+        return tuple(priorities)
+    return tuple(each for each, counts in zip(priorities, mask.tolist(), strict=True) if counts)
+
+
+def _counted(outcomes: Outcomes) -> Tensor | None:
+    """Returns whether each source counts for all objectives, bool, (k,); None if all of them do."""
+    masks = [outcome.counted for outcome in outcomes.values() if outcome.counted is not None]
+    return reduce(torch.logical_and, masks) if masks else None
 
 
 def balance(shares: Tensor, priorities: Sequence[float] = ()) -> Tensor:

@@ -18,7 +18,7 @@ checkpoint                 Int64    percentage of the training steps after which
 seconds_solve              float64  part of ``seconds`` for solving the merge; 0 if it was solved before, or needs no solving
 feasible                   boolean  whether the trial satisfies all constraints and targets; others are never exported
 weight:<source>            float64  the source's weight in the recipe
-preservation:<source>      float64  share of the source that is seen, 0 = base, 1 = the source alone
+preservation:<source>      float64  share of the source that is seen, 0 = base, 1 = the source alone; empty if it does not count
 own:<source>               float64  preservation on prompts that ask for this source only
 joint:<source>             float64  preservation on prompts that ask for all sources
 leakage:<source>           float64  share of the source that is seen on prompts that ask for other sources only, 0 = none

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from math import prod
 
@@ -13,8 +14,8 @@ _FACTOR = ":factor"
 def axes_of(evaluation: Evaluation) -> tuple[float, ...]:
     """Returns the values of a candidate on the axes of the front, all to be maximized: one for each source, then minus the artifact level.
 
-    The value of a source is its share times the factors of the score besides that of the artifacts, such as familiarity, so that what
-    discounts the score discounts every source.
+    A source that cannot be measured, and so has no share, has no axis. The value of a source is its share times the factors of the score
+    besides that of the artifacts, such as familiarity, so that what discounts the score discounts every source.
 
     Example:
         >>> from studies.records import SourceScore
@@ -24,7 +25,8 @@ def axes_of(evaluation: Evaluation) -> tuple[float, ...]:
         (0.25, -1.5)
     """
     factor = prod(value for name, value in evaluation.metrics.items() if name.endswith(_FACTOR))
-    return (*(source.preservation * factor for source in evaluation.sources.values()), -evaluation.artifacts)
+    shares = [source.preservation for source in evaluation.sources.values() if math.isfinite(source.preservation)]
+    return (*(share * factor for share in shares), -evaluation.artifacts)
 
 
 def pareto_front(values: Sequence[Sequence[float]]) -> list[bool]:

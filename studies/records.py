@@ -68,6 +68,7 @@ class SourceScore(BaseModel):
 
     Attributes:
         preservation: share of the source that is seen in the candidate's pictures, 0 = base, 1 = the source alone; averaged over prompts.
+            NaN for a source that does not count in the score, because its effect cannot be told from chance.
         own: preservation on prompts that ask for this source only.
         joint: preservation on prompts that ask for all sources.
         leakage: share of this source that is seen on prompts that ask for the others only, 0 = none, 1 = as on its own.
@@ -87,8 +88,8 @@ class Evaluation(BaseModel):
     Attributes:
         recipe: the recipe as JSON-ready data.
         recipe_hash: content hash of the recipe.
-        score: value that the search maximizes: sqrt(smallest preservation × geometric mean of the preservations), by the priorities of
-            the sources, × factors below 1 for image damage and further objectives.
+        score: value that the search maximizes: sqrt(smallest preservation × geometric mean of the preservations), over the sources that
+            count and by their priorities, × factors below 1 for image damage and further objectives.
         sources: source name → its scores.
         artifacts: image damage relative to base and sources, 0 = none.
         metrics: further named values: artifact parts, compression error, seconds by stage (``seconds_solve``, ``seconds_merge``,

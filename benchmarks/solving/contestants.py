@@ -23,7 +23,7 @@ from optimizer.calibration.solve import Solution, Solver
 from optimizer.merging import METHODS, Recipe, Router, merge
 from optimizer.rendering import PromptSet
 from optimizer.rendering.candidates.candidate import Candidate
-from optimizer.search.evaluation.prompt_sets import read_words
+from optimizer.search.evaluation.prompt_file import read_words
 from optimizer.search.sources.loras import LoraSource
 from studies.atomic import write_text
 from studies.demo.world import demo_words

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from objectives.preservation.effects import Effects, others
+from objectives.preservation.identifiable import standard_errors, unidentifiable
 from objectives.preservation.leakage import leakage
 from objectives.preservation.objective import PreservationObjective, PreservationStatistics
 from objectives.preservation.shares import Moments, mean_shares, moments, shares
@@ -17,4 +18,6 @@ __all__ = [
     "moments",
     "others",
     "shares",
+    "standard_errors",
+    "unidentifiable",
 ]

@@ -22,12 +22,14 @@ class Effects:
         alone: embeddings of each source's pictures, (k, n, d).
         asked: index of the source that each prompt asks for, or ``JOINT`` for all of them, (n,).
         based: whether ``base`` is what a base model draws; False if ``others`` stands in for it.
+        left_out: indices of the sources that do not count in the score.
     """
 
     base: Tensor
     alone: Tensor
     asked: Tensor
     based: bool = True
+    left_out: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         n, d = self.base.shape

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from objectives.objective import EMBEDDINGS, Baselines, Objective, Outcome, Pictures
 from objectives.preservation.effects import Effects, others
+from objectives.preservation.identifiable import counted
 from objectives.preservation.leakage import leakage
 from objectives.preservation.shares import Moments, mean_shares, moments, shares
 
@@ -53,7 +54,7 @@ class PreservationObjective(Objective[Effects, PreservationStatistics]):
         """Returns the effects, measured from the base's embeddings; without a base, from the mean embedding of the other sources."""
         alone = torch.stack([pictures.features[EMBEDDINGS] for pictures in baselines.alone])
         base = others(alone, baselines.asked) if baselines.base is None else baselines.base.features[EMBEDDINGS]
-        return Effects(base, alone, baselines.asked, based=baselines.base is not None)
+        return Effects(base, alone, baselines.asked, based=baselines.base is not None, left_out=baselines.left_out)
 
     def measure(self, pictures: Pictures, reference: Effects) -> PreservationStatistics:
         """Returns the statistics of a candidate."""
@@ -61,6 +62,8 @@ class PreservationObjective(Objective[Effects, PreservationStatistics]):
         return PreservationStatistics(moments(merged, reference), leakage(merged, reference))
 
     def compare(self, measurement: PreservationStatistics, reference: Effects, counts: Tensor | None = None) -> Outcome:
-        """Returns the shares, float64, (..., k)."""
+        """Returns the shares, float64, (..., k); NaN for sources that do not count."""
         own, joint = shares(measurement.moments, counts)
-        return Outcome(mean_shares(own, joint), by_source={"own": own, "joint": joint, "leakage": measurement.leakage})
+        mask, kept = counted(reference.left_out, reference.sources), mean_shares(own, joint)
+        kept = kept if mask is None else torch.where(mask, kept, torch.nan)
+        return Outcome(kept, counted=mask, by_source={"own": own, "joint": joint, "leakage": measurement.leakage})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -34,7 +35,7 @@ class CardScore:
     Attributes:
         label: ``this file``, ``stack``, ``naive``, ``hero alone``, ….
         weakest: preservation of the worst-preserved source.
-        preservation: source name → preservation of the source; 0 = base, 1 = that source alone.
+        preservation: source name → preservation of the source; 0 = base, 1 = that source alone; NaN for one that could not be measured.
         artifacts: image damage relative to base and sources, or None if not measured.
         interval: confidence interval of ``weakest``, or None.
     """
@@ -44,6 +45,11 @@ class CardScore:
     preservation: Mapping[str, float] = field(default_factory=dict)
     artifacts: float | None = None
     interval: tuple[float, float] | None = None
+
+    @property
+    def unmeasured(self) -> list[str]:
+        """Names of the sources that could not be measured, and do not count."""
+        return [name for name, share in self.preservation.items() if math.isnan(share)]
 
 
 @dataclass(frozen=True)
@@ -155,4 +161,4 @@ def _python(text: str) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
+    return "–" if value is None or math.isnan(value) else f"{value:.3f}"

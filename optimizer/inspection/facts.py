@@ -62,7 +62,8 @@ def file_facts(file: Found, body: Anatomy) -> dict[str, Any]:
     - ``idle_modules``: number of modules with ΔW = 0; ``sufficient_rank``: least rank for all modules that keeps 99 % of the energy
     - ``total``, ``blocks``: ``block_facts`` of all modules, and of each block
     - ``distillation``: distillation kind that the file states (LCM, Turbo, …), or null
-    - ``metadata``: trigger, title, output_name, author, licence, tags, words (most frequent words of the training captions)
+    - ``metadata``: trigger, title, output_name, author, licence, trigger_origin (what a guessed trigger is taken from), tags, words (most
+      frequent words of the training captions)
     - ``unknown_tensors``: number of unknown tensors; ``unknown``: the first of them → reason
     """
     adapter = file.adapter
@@ -78,7 +79,7 @@ def file_facts(file: Found, body: Anatomy) -> dict[str, Any]:
         "total": block_facts(body.total),
         "blocks": [block_facts(block) for block in body.blocks],
         "distillation": distillation(file.path.name, adapter.metadata),
-        "metadata": asdict(particulars(adapter.metadata, file.trigger)),
+        "metadata": asdict(particulars(adapter.metadata, file.trigger, file.path)),
         "unknown_tensors": len(adapter.coverage.unknown),
         "unknown": first_unknown(adapter),
     }

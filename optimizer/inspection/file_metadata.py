@@ -6,9 +6,11 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from optimizer.adapters.files.metadata_keys import AUTHOR, LICENCE, OUTPUT_NAME, TAGS, TITLE, TRIGGER, metadata_value
+from optimizer.adapters.files.metadata_keys import AUTHOR, LICENCE, OUTPUT_NAME, TAGS, TITLE, metadata_value
+from optimizer.adapters.files.trigger_words import Trigger, find_trigger
 from optimizer.text import one_line, printable
 
 LONGEST = 160
@@ -26,6 +28,7 @@ class Particulars:
 
     Attributes:
         trigger, title, output_name, author, licence: one printable line of at most ``LONGEST`` characters.
+        trigger_origin: where a trigger that is a guess comes from; empty for one that the file states.
         tags: ModelSpec tags.
         words: most frequent words of the training captions (sd-scripts' ``ss_tag_frequency``).
     """
@@ -35,19 +38,23 @@ class Particulars:
     output_name: str = ""
     author: str = ""
     licence: str = ""
+    trigger_origin: str = ""
     tags: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
 
 
-def particulars(metadata: Mapping[str, str], trigger: str | None = None) -> Particulars:
+def particulars(metadata: Mapping[str, str], trigger: str | None = None, file: Path | None = None) -> Particulars:
     """Returns the descriptive metadata of a header.
 
     Args:
         metadata: metadata strings (untrusted).
-        trigger: trigger word known from another source; None takes it from the metadata.
+        trigger: trigger word known from another source; None takes it from the metadata, or from the model card beside the file.
+        file: location of the file; None to leave out the model card.
     """
+    found = find_trigger(metadata, file) if trigger is None else Trigger(trigger)
     return Particulars(
-        trigger=line(metadata_value(metadata, TRIGGER) if trigger is None else trigger),
+        trigger=line(found.text),
+        trigger_origin=found.origin,
         title=line(metadata_value(metadata, TITLE)),
         output_name=line(metadata_value(metadata, OUTPUT_NAME)),
         author=line(metadata_value(metadata, AUTHOR)),

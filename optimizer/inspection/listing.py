@@ -89,4 +89,4 @@ def row_facts(found: Found) -> dict[str, Any]:
     """Returns the facts of one file: ``facts.identity_facts``, ``modules`` (number), ``ranks`` (minimum and maximum), ``trigger``."""
     ranks = [factors.rank for factors in found.adapter.modules.values()]
     more = {"modules": len(ranks), "ranks": [min(ranks), max(ranks)]}
-    return identity_facts(found) | more | {"trigger": particulars(found.adapter.metadata, found.trigger).trigger}
+    return identity_facts(found) | more | {"trigger": particulars(found.adapter.metadata, found.trigger, found.path).trigger}

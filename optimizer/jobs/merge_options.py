@@ -100,7 +100,8 @@ class MergeOptions(_Parameters):
     )
     prompts: Annotated[str, MergeOption(MergePanel.METHOD, "FILE")] = Field(
         default="",
-        description="YAML file with the words of the prompts that distill, zip, ssr and iteris draw. By default a general list is used.",
+        description="YAML file with the prompts that distill, zip, ssr and iteris draw, or words to compose them of. By default a general "
+        "list of words is used.",
     )
     device: Annotated[str, MergeOption(MergePanel.METHOD, "DEVICE")] = Field(
         default="auto", description="Torch device that merges, such as cuda:1 or cpu. auto is a GPU if there is one."

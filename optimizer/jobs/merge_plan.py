@@ -29,6 +29,9 @@ from optimizer.merging import (
     sum_of_ranks,
 )
 from optimizer.search.config import Config, check_count
+from optimizer.search.evaluation.given_prompts import with_given_prompts
+from optimizer.search.evaluation.prompt_file import read_prompt_file
+from optimizer.search.evaluation.prompt_sets import warnings_about_prompts
 from optimizer.search.sources.loras import LoraSource, load_loras, remarks
 
 BESIDE = (".yaml", ".md")
@@ -91,13 +94,17 @@ def plan(file: Path | None, options: MergeOptions, routers: Iterable[Router] = (
     sources = read_sources(specs, saved, options)
     recipe = _recipe([s.adapter for s in sources], saved, options)
     _check_solved(recipe, saved, options)
+    sources = _with_prompts(sources, options)
     return MergePlan(
         sources=tuple(sources),
         specs=specs,
         recipe=recipe,
         dialect=options.dialect or (saved.setup.dialect if saved else "kohya"),
         path=output_path(options, [s.name for s in sources], recipe),
-        warnings=tuple(warnings_about(sources, recipe, suggested=not options.weights and not (saved and "weights" in saved.fields))),
+        warnings=(
+            *warnings_about(sources, recipe, suggested=not options.weights and not (saved and "weights" in saved.fields)),
+            *warnings_about_prompts(options.prompts, sources),
+        ),
         routers=_router(recipe.calibration, saved.folder if saved else Path(), routers) if recipe.calibration else (),
     )
 
@@ -139,6 +146,14 @@ def read_sources(specs: Sequence[str], saved: SavedRecipe | None, options: Merge
     told_names = [clean_name(name) for name in setup.names] if setup else []  # a stranger's header must not steer a terminal
     names = told_names if len(set(told_names)) == len(specs) else [s.name for s in sources]
     return [_named(source, name) for source, name in zip(sources, names, strict=True)]
+
+
+def _with_prompts(sources: Sequence[LoraSource], options: MergeOptions) -> list[LoraSource]:
+    """Returns the sources with what the prompt file says about them, if one is given."""
+    if not options.prompts:
+        return list(sources)
+    path = Path(options.prompts)
+    return with_given_prompts(sources, read_prompt_file(path), path, triggers=not options.triggers)
 
 
 def _named(source: LoraSource, name: str) -> LoraSource:
@@ -228,6 +243,7 @@ def warnings_about(sources: Sequence[LoraSource], recipe: Recipe, *, suggested: 
         recipe: description of the merge.
         suggested: whether the weights are the suggested ones, because none were given.
     """
+    yield from (source.guess for source in sources if source.guess)
     yield from remarks(sources, None if recipe.rank in (None, "full") and not recipe.sized else 1)
     if recipe.method_record.calibrated:
         return  # its router balances the sources

@@ -16,14 +16,14 @@ from optimizer.calibration.solve import COMPLETE, Progress, Solver, Watch
 from optimizer.errors import UsageError
 from optimizer.jobs.merge_options import MergeOptions
 from optimizer.jobs.merge_plan import MergePlan
-from optimizer.rendering import GENERAL, Loading, PromptSet, Renderer, RenderSettings, Vocabulary, load_renderer
+from optimizer.rendering import Loading, PromptSet, Renderer, RenderSettings, load_renderer
 from optimizer.rendering.candidates.candidate import Candidate
 from optimizer.rendering.fake_spec import is_fake
 from optimizer.rendering.memory.oom import Note
-from optimizer.search.evaluation.prompt_sets import read_words
+from optimizer.search.evaluation.prompt_sets import vocabulary
 from optimizer.search.images.contact_sheets import sheet
 from studies.atomic import replacing, write_bytes
-from studies.demo.world import GUIDANCE, PREFIX, STEPS, demo_base, demo_words
+from studies.demo.world import GUIDANCE, PREFIX, STEPS, demo_base
 
 _SHOWN = 6  # joint prompts in a preview
 
@@ -68,7 +68,7 @@ def solved_merge(job: MergePlan, options: MergeOptions, progress: Progress, note
     if not demo and (not options.base or is_fake(options.base)):
         problem = f"{method} solves the merge on the base model, and none is given"
         raise UsageError(problem, where="--base", remedy="name the diffusers folder or the file that the sources were trained on")
-    words = _words(options, demo=demo)
+    words = vocabulary(options.prompts, [source.subject for source in job.sources], demo=demo)
     model = LiveModel.of(_renderer(job, options, note, demo=demo), job.adapters, [source.subject for source in job.sources])
     prompts = calibration_prompts(model.subjects, words, recipe.seed)
     watch = _preview(model, prompts, options.preview) if options.preview else lambda *_: None
@@ -98,12 +98,6 @@ def _preview(model: LiveModel, prompts: PromptSet, file: Path) -> Watch:
             sheet(torch.cat([*above, below]), columns=len(shown)).save(temporary, "PNG")
 
     return write
-
-
-def _words(options: MergeOptions, *, demo: bool) -> Vocabulary:
-    if options.prompts:
-        return read_words(Path(options.prompts))
-    return read_words(demo_words()) if demo else GENERAL
 
 
 def _renderer(job: MergePlan, options: MergeOptions, note: Note, *, demo: bool) -> Renderer:

@@ -12,6 +12,7 @@ from optimizer.jobs.merge_plan import MergePlan, output_path
 from optimizer.merging import Recipe, Soup, common_base, greedy_soup, is_weighted_sum
 from optimizer.search.config import Config
 from optimizer.search.evaluation.confirmation import Confirmation, confirm
+from optimizer.search.evaluation.identifiable import left_out_of
 from optimizer.search.evaluation.prompt_sets import confirmation_prompts, search_prompts
 from optimizer.search.evaluation.session import prepare
 from optimizer.search.labels import NAIVE, STACK, is_alone
@@ -68,6 +69,7 @@ def study_soup(folder: Path, options: MergeOptions, observer: Observer) -> Study
     sources = [source for source in session.sources if isinstance(source, LoraSource)]
     routers = session.routers(open_store_of(config.places, StudyDirectory(folder)), observer)
     evaluator = session.evaluator(search_prompts(config, sources), observer, routers)
+    evaluator.left_out = left_out_of(records, [source.name for source in sources])
     observer.stage(SOUP, len(tried) + 1 + len(sources))
     found: dict[str, Evaluation] = {}
 
@@ -80,6 +82,7 @@ def study_soup(folder: Path, options: MergeOptions, observer: Observer) -> Study
     best = max(records, key=lambda record: record.evaluation.score if record.evaluation and not is_alone(record.label) else -1.0)
     compared = [made, best, *(r for r in records if r.label in (STACK, NAIVE) and r is not best)]
     unseen = session.evaluator(confirmation_prompts(config, sources), observer, routers, final=True)
+    unseen.left_out = evaluator.left_out
     plan = MergePlan(
         sources=tuple(sources),
         specs=config.inputs.sources,

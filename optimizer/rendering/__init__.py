@@ -5,8 +5,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from optimizer.rendering.general_words import GENERAL
 from optimizer.rendering.loading import Loading
-from optimizer.rendering.prompts import GENERAL, ROLES, Prompt, PromptSet, Role, Subject, Vocabulary, compose
+from optimizer.rendering.prompts import ROLES, Prompt, PromptSet, Role, Subject, Vocabulary, compose
 from optimizer.rendering.settings import RenderSettings
 
 if TYPE_CHECKING:

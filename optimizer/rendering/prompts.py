@@ -57,23 +57,19 @@ class Subject:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Neutral words for composing prompts.
+    """Neutral words for composing prompts, and the joint prompts that are not composed.
 
     Attributes:
         subjects: subjects for prompts without a character.
         settings: places for one subject.
         wide_settings: places for two or more subjects; if empty, ``settings`` is used.
+        joint: complete prompts that ask for all sources, triggers included, used in place of composed ones.
     """
 
     subjects: tuple[str, ...]
     settings: tuple[str, ...]
     wide_settings: tuple[str, ...] = ()
-
-
-GENERAL = Vocabulary(
-    subjects=("a house by a river", "a woman reading a book", "a cat on a chair", "an old car", "a tree on a hill", "a bowl of fruit"),
-    settings=("in a forest", "on a city street", "on a beach at sunset", "in a kitchen", "in the snow", "in front of a plain wall"),
-)
+    joint: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -110,7 +106,7 @@ def compose(
     asked: list[tuple[int | None, str]] = []
     for source, subject in enumerate(subjects):
         asked += [(source, text) for text in _draw_texts(_own_texts(subject, vocabulary), own, rng, known)]
-    asked += [(None, text) for text in _draw_texts(_texts(subjects, vocabulary), joint, rng, known)]
+    asked += [(None, text) for text in _draw_texts(vocabulary.joint or _texts(subjects, vocabulary), joint, rng, known)]
     return PromptSet(tuple(Prompt(text, seed * _SEEDS + i, source) for i, (source, text) in enumerate(asked)))
 
 

@@ -11,10 +11,11 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
 from objectives import MetricError
-from optimizer.errors import NoFeasibleMerge, StudyError, TrialError
+from optimizer.errors import NoFeasibleMerge, StudyError, TrialError, UsageError
 from optimizer.search.config import Config
 from optimizer.search.evaluation.evaluator import Evaluator
 from optimizer.search.evaluation.heap import trim_heap
+from optimizer.search.evaluation.identifiable import NOTHING_MEASURABLE, REMEDY, identifiable_warnings, left_out_of
 from optimizer.search.observer import Observer, Stopped
 from optimizer.search.proposals.ask import Axes, ask
 from optimizer.search.proposals.initial_trials import Start, baselines, defaults, idle_warning
@@ -60,6 +61,7 @@ def search(ledger: Ledger, space: SearchSpace, evaluator: Evaluator, config: Con
     Raises:
         Stopped: raised by the observer; everything finished is on disk.
         NoFeasibleMerge: base or sources cannot be rendered, so that no trial can be scored.
+        UsageError: no source changes its pictures enough to be measured.
     """
     observer.stage("search", ledger.total)
     reported: set[int] = set()
@@ -83,10 +85,10 @@ def search(ledger: Ledger, space: SearchSpace, evaluator: Evaluator, config: Con
             continue
         try:
             _report_ended(ledger, claim.known, observer, reported)
-            _save_baselines(ledger, evaluator)
+            _save_baselines(ledger, evaluator, observer)
             axes = _axes(ledger, claim.known) if config.search.pareto else None
             _evaluate(ledger, space, evaluator, trial, claim.known, sampler(trial.number), axes)
-        except Stopped:
+        except (Stopped, UsageError):
             ledger.give_back(trial)
             raise
         trim_heap()
@@ -109,10 +111,12 @@ def _report_ended(ledger: Ledger, known: Sequence[FrozenTrial], observer: Observ
                 observer.note(f"warning: {warning}")
 
 
-def _save_baselines(ledger: Ledger, evaluator: Evaluator) -> None:
+def _save_baselines(ledger: Ledger, evaluator: Evaluator, observer: Observer) -> None:
     """Renders the baselines once before the trials, because all trials would fail if the baselines cannot be rendered."""
     if evaluator.has_baselines:
         return
+    names = [source.name for source in evaluator.sources]
+    evaluator.left_out = left_out_of(ledger.records(), names)
     try:
         found = evaluator.render_baselines()
     except (Stopped, OSError):
@@ -125,6 +129,13 @@ def _save_baselines(ledger: Ledger, evaluator: Evaluator) -> None:
         ledger.save_baseline("base", found.base)
     for source, images in zip(evaluator.sources, found.alone, strict=True):
         ledger.save_baseline(source.name, images)
+    if len(found.left_out) == len(names):
+        raise UsageError(NOTHING_MEASURABLE, where="--sources", remedy=REMEDY)
+    for name in evaluator.aims.targets:
+        if names.index(name) in found.left_out:
+            raise UsageError(f"{name} is not identifiable, so nothing tells how much a merge keeps of it", where="--keep", remedy=REMEDY)
+    for line in identifiable_warnings(found.left_out, names):
+        observer.note(f"warning: {line}")
 
 
 def _axes(ledger: Ledger, known: Sequence[FrozenTrial]) -> Axes:

@@ -16,7 +16,8 @@ from optimizer.search.disk_space import check_space
 from optimizer.search.evaluation.aims import Aims
 from optimizer.search.evaluation.confirmation import Confirmation, confirm, finalists, nearest_miss, relaxed
 from optimizer.search.evaluation.fingerprint import check_same_run
-from optimizer.search.evaluation.prompt_sets import confirmation_prompts, search_prompts
+from optimizer.search.evaluation.identifiable import identifiable_warnings, left_out_of
+from optimizer.search.evaluation.prompt_sets import confirmation_prompts, notes_on_prompts, search_prompts, warnings_about_prompts
 from optimizer.search.evaluation.session import Session, prepare
 from optimizer.search.labels import is_alone
 from optimizer.search.loop import begin_search, first_trials, search
@@ -87,8 +88,10 @@ def run(config: Config, observer: Observer) -> Study:
     quiet()
     config, origin = resolve_fork(checked(config).resolved())
     session = prepare(config, observer)
-    for line in session.ensemble.remarks():
+    for line in _warnings(session):
         observer.note(f"warning: {line}")
+    for line in (*session.ensemble.notes(), *notes_on_prompts(config, session.sources)):
+        observer.note(line)
     prompts, unseen = search_prompts(config, session.sources), confirmation_prompts(config, session.sources)
     session.renderer.special(unseen.prompts)  # fails now, not after the search, if a confirmation prompt cannot be rendered
     room = check_space(session, prompts, unseen, StudyDirectory(config.places.out))
@@ -109,6 +112,7 @@ def run(config: Config, observer: Observer) -> Study:
             complete = _search(session, prompts, ledger, directory, routers, observer)
             if finalists(ledger.records(), 1):
                 evaluator = session.evaluator(unseen, observer, routers, final=True)
+                evaluator.left_out = left_out_of(ledger.records(), [s.name for s in session.sources])
                 count, seed = config.protocol.finalists, config.search.seed
                 confirmation = confirm(ledger.records(), evaluator, count=count, seed=seed, observer=observer)
         except Stopped:
@@ -188,8 +192,8 @@ def _export_results(
     complete: bool,
 ) -> Study:
     """Exports the winner and writes tables, summary and report, which are written even if the export fails."""
-    records = ledger.records()
-    write_tables(records, directory, [s.name for s in session.sources])
+    records, names = ledger.records(), [s.name for s in session.sources]
+    write_tables(records, directory, names)
     router = routers.router if routers else None
     pareto = session.config.search.pareto
     front = write_front(records, session.config, session.sources, directory, ledger.store, router) if pareto else ()
@@ -203,7 +207,11 @@ def _export_results(
         device=str(session.renderer.device),
         created=ledger.started,
         finished=None,
-        warnings=(*session.ensemble.remarks(), *(warning for r in records if (warning := _warning(r)))),
+        warnings=(
+            *_warnings(session),
+            *identifiable_warnings(left_out_of(records, names) or (), names),
+            *(warning for r in records if (warning := _warning(r))),
+        ),
         imported=ledger.imported,
         front=front,
     )
@@ -215,6 +223,11 @@ def _export_results(
     name = best.relative_to(directory.path).as_posix() if best else ""
     finished = datetime.now(UTC) if best and complete else None
     return Study(directory.path, _write_summary(replace(inputs, exported=name, finished=finished), directory), best, complete)
+
+
+def _warnings(session: Session) -> list[str]:
+    """Returns warnings about the sources and the prompts of a run, one line each."""
+    return [*session.ensemble.remarks(), *warnings_about_prompts(session.config.protocol.prompts, session.sources)]
 
 
 def _warning(record: TrialRecord) -> str:

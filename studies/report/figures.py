@@ -123,12 +123,13 @@ def history_figure(summary: StudySummary) -> Figure | None:
 
 def trade_off_figures(summary: StudySummary) -> list[Figure]:
     """Returns one scatter chart for every pair of sources; the Pareto front is that of all sources together, among feasible trials."""
-    records = [r for r in summary.trials if r.evaluation and _scored(r.evaluation, summary.names)]
-    if len(summary.names) < 2 or not records:
+    names = [name for name in summary.names if any(math.isfinite(_preservation(r, name)) for r in summary.trials)]
+    records = [r for r in summary.trials if r.evaluation and _scored(r.evaluation, names)]
+    if len(names) < 2 or not records:
         return []
-    kept = [[_preservation(r, name) if _feasible(r) else -math.inf for name in summary.names] for r in records]
+    kept = [[_preservation(r, name) if _feasible(r) else -math.inf for name in names] for r in records]
     front = [member and _feasible(r) for r, member in zip(records, pareto_front(kept), strict=True)]
-    pairs = list(combinations(summary.names, 2))
+    pairs = list(combinations(names, 2))
     return [_trade_off(summary, records, front, pair, single=len(pairs) == 1) for pair in pairs]
 
 
@@ -221,7 +222,7 @@ def _feasible(record: TrialRecord) -> bool:
 
 
 def _preservation(record: TrialRecord, name: str) -> float:
-    return record.evaluation.sources[name].preservation if record.evaluation else math.nan
+    return record.evaluation.sources[name].preservation if record.evaluation and name in record.evaluation.sources else math.nan
 
 
 def _scored(found: Evaluation, names: Sequence[str]) -> bool:

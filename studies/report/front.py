@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -40,13 +41,19 @@ def front_rows(summary: StudySummary, study: StudyDirectory) -> tuple[FrontRow, 
 
 
 def front_figure(summary: StudySummary) -> Figure | None:
-    """Returns a chart of the shares that the members keep of two sources; None for another number of sources, or without a front."""
-    if len(summary.names) != 2 or not summary.front:
+    """Returns a chart of the shares that the members keep of two sources.
+
+    Returns None for another number of sources, without a front, or if one of the sources cannot be measured.
+    """
+    members = list(_members(summary))
+    if len(summary.names) != 2 or not members:
         return None
     first, second = summary.names
+    if not all(math.isfinite(_share(found, name)) for *_, found in members for name in summary.names):
+        return None  # one of them cannot be measured
     points = [
         Point(member.number, _share(found, first), _share(found, second), tone, str(member.number), _hint(member, found), front=True)
-        for member, _, tone, found in _members(summary)
+        for member, _, tone, found in members
     ]
     x_name, y_name = f"preservation of {first}", f"preservation of {second}"
     chart = both_widths(lambda width: scatter_chart(points, x_name, y_name, width, outline=False), _WIDE)

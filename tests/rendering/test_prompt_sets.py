@@ -56,6 +56,33 @@ def test_given_prompts_replace_composed_ones() -> None:
     assert all(text.endswith("inkstyle") for text in texts(found, 1))
 
 
+def test_given_joint_prompts_replace_composed_ones() -> None:
+    given = Vocabulary(WORDS.subjects, WORDS.settings, joint=("robo wears a hat, inkstyle", "inkstyle, robo asleep"))
+    found = compose([STYLE, HERO], given, own=2, joint=3, seed=0)
+    assert texts(found, None) == {"robo wears a hat, inkstyle", "inkstyle, robo asleep"}
+    assert texts(found, 1) == {"robo, left, night", "robo, right, day"}
+
+
+@pytest.mark.parametrize(
+    "subjects", [[STYLE, HERO], [HAT, HERO], [HERO, VILLAIN], [STYLE, HAT], [STYLE, HERO, HAT], [HERO, VILLAIN, STYLE]]
+)
+def test_the_general_words_give_every_picture_of_a_usual_run_a_text_of_its_own(subjects: list[Subject]) -> None:
+    """4 own and 8 joint prompts in the search, 8 of each kind in the confirmation."""
+    seen = compose(subjects, GENERAL, own=4, joint=8, seed=0)
+    unseen = compose(subjects, GENERAL, own=8, joint=8, seed=1_000_003, seen=seen)
+    together = [p.text for prompts in (seen, unseen) for p in prompts.prompts]
+    assert len(set(together)) == len(together)
+
+
+def test_the_general_words_are_diverse() -> None:
+    for words in (GENERAL.subjects, GENERAL.settings, GENERAL.wide_settings):
+        assert len(set(words)) == len(words) >= 16
+    assert {"a group of friends talking", "a hand holding an apple", "a mountain"} <= set(GENERAL.subjects)
+    assert {"close-up, blurred background", "seen from far away in a wide landscape", "seen from behind"} <= set(GENERAL.settings)
+    assert {"on a city street at night", "in a crowd of people", "in front of a plain white wall"} <= set(GENERAL.settings)
+    assert "close-up, blurred background" not in GENERAL.wide_settings
+
+
 def test_sources_come_in_order_and_joint_prompts_last() -> None:
     found = compose([STYLE, HERO], GENERAL, own=3, joint=2, seed=5)
     assert [p.source for p in found.prompts] == [0, 0, 0, 1, 1, 1, None, None]
@@ -64,7 +91,8 @@ def test_sources_come_in_order_and_joint_prompts_last() -> None:
 
 
 def test_no_text_comes_again_before_every_other_came() -> None:
-    found = [p.text for p in compose([STYLE], GENERAL, own=72, joint=0, seed=1).prompts]
+    words = Vocabulary(GENERAL.subjects[:6], GENERAL.settings[:6])
+    found = [p.text for p in compose([STYLE], words, own=72, joint=0, seed=1).prompts]
     assert len(set(found[:36])) == 36
     assert found[36:] == found[:36]
 

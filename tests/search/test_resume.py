@@ -159,7 +159,8 @@ def test_other_files_behind_the_same_names_are_refused(studio: Studio, options: 
     digest = "[0-9a-f]{8}"
     assert re.fullmatch(
         rf"{tmp_path / 'study'}: what the study here rests on has changed since it began \("
-        rf"source hero: {digest} → {digest}; prompts: {digest} → {digest}; search space: {digest} → {digest}\) — "
+        rf"source hero: {digest} → {digest}; prompts: {digest} → {digest}; search space: {digest} → {digest}\); "
+        "prompts follow from --prompts, the triggers of the sources, and the general words of this version — "
         "put it back, or start a new study with what is still valid: --fork NAME",
         str(caught.value),
     )

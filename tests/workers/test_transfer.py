@@ -44,6 +44,21 @@ def test_sources_arrive_by_content_and_settings_are_those_of_the_study_but_for_w
     assert (*places, found.loading.device, found.rendering.batch) == ("postgresql://elsewhere/d", "/mnt/store", "cpu", 2)
 
 
+def test_triggers_arrive_that_were_read_beside_a_file(sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """diffusers' model card lies beside its file, and only the file is sent."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    hero = tmp_path / "hero" / "pytorch_lora_weights.safetensors"
+    hero.parent.mkdir()
+    hero.write_bytes(Path(sources[0]).read_bytes())
+    (hero.parent / "README.md").write_text("---\ninstance_prompt: a photo of sks dog\n---\n")
+    here: dict[str, Any] = {"storage": "postgresql://h/d", "artifacts": str(tmp_path / "store")}
+    config = Config.of(sources=(str(hero), sources[1]), base="fake:size=4", **here)
+    study, store = optuna.create_study(), FolderStore(tmp_path / "store")
+    send(config, prepare(config, Silent()).sources, study, store)
+    assert fetch_config(Config.of(storage="postgresql://elsewhere/d"), study, store).inputs.triggers == ("sks dog", "")
+
+
 def test_files_are_kept_and_a_damaged_copy_is_fetched_again(begun: tuple[optuna.Study, FolderStore, Config], sources: Sources) -> None:
     study, store, there = begun
     first = Path(fetch_config(there, study, store).inputs.sources[0])

@@ -85,7 +85,7 @@ def mark(index: int) -> str:
 
 def _about(file: Found, body: Anatomy) -> list[tuple[str, str]]:
     """Label → value, for everything that is one line a file."""
-    adapter, said = file.adapter, particulars(file.adapter.metadata, file.trigger)
+    adapter, said = file.adapter, particulars(file.adapter.metadata, file.trigger, file.path)
     few_steps = distillation(file.path.name, adapter.metadata)
     kinds = " · ".join(
         [f"{line(kind)} {number}" for kind, number in adapter.kinds.items()] + [line(adapter.dialect)] * bool(adapter.dialect)
@@ -99,7 +99,7 @@ def _about(file: Found, body: Anatomy) -> list[tuple[str, str]]:
         ("rank", f"{_spread(body.ranks)} · alpha {_spread(body.alphas)} · scale α/r {_spread(body.scales)}"),
         ("change", f"‖ΔW‖ {_number(body.total.norm)} · 99 % of the energy at rank {body.sufficient_rank}"),
         ("caution", f"calls itself a distillation LoRA ({few_steps}), which changes how many steps a picture needs" if few_steps else ""),
-        ("trigger", said.trigger),
+        ("trigger", said.trigger + (f" (a guess from {said.trigger_origin})" if said.trigger_origin else "")),
         ("title", said.title),
         ("output name", said.output_name),
         ("author", said.author),

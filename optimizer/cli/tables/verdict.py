@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from rich.console import Console
@@ -23,7 +24,7 @@ def print_verdict(summary: StudySummary, directory: Path, best: Path | None, con
         table = Table("model", "weakest source", "95 % interval", *sources, "artifacts", *discounts)
         for label, row in summary.verdict.rows.items():
             shown = f"{label} ◂" if label == summary.verdict.winner else label.removesuffix(_UNSAVED)
-            each = [f"{row.sources[name]:.2f}{' ✗' if f'{KEEPS}{name}' in row.missed else ''}" for name in summary.names]
+            each = [_share(row, name) for name in summary.names]
             further = [f"{row.metrics[name]:.2f}" if name in row.metrics else "–" for name in discounts.values()]
             damage = "–" if row.artifacts is None else f"{row.artifacts:.2f}"
             table.add_row(shown, f"{row.weakest:.2f}", f"{row.ci_low:.2f} – {row.ci_high:.2f}", *each, damage, *further)
@@ -47,6 +48,12 @@ def print_verdict(summary: StudySummary, directory: Path, best: Path | None, con
         console.print(f"resume  {summary.resume_command}", soft_wrap=True, markup=False)
 
 
+def _share(row: ConfirmedScore, name: str) -> str:
+    """Returns what a model keeps of a source, marked if it misses its target; a dash for a source that cannot be measured."""
+    share = row.sources[name]
+    return f"{share:.2f}{' ✗' if f'{KEEPS}{name}' in row.missed else ''}" if math.isfinite(share) else "–"
+
+
 def _print_front(summary: StudySummary, console: Console) -> None:
     """The members of the Pareto front, with their values on the search's prompts, and a command that exports one of them."""
     records = {record.number: record for record in summary.trials}
@@ -54,7 +61,8 @@ def _print_front(summary: StudySummary, console: Console) -> None:
     for member in summary.front:
         record = records[member.number]
         assert record.evaluation is not None
-        kept = (f"{record.evaluation.sources[name].preservation:.2f}" for name in summary.names)
+        shares = (record.evaluation.sources[name].preservation for name in summary.names)
+        kept = (f"{share:.2f}" if math.isfinite(share) else "–" for share in shares)
         name = f"{member.number}" + (f" ({record.label})" if record.label else "")
         table.add_row(Text(name), *kept, f"{record.evaluation.artifacts:.2f}", f"{record.evaluation.score:.3f}")
     console.print(table)

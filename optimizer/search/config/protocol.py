@@ -14,7 +14,8 @@ class Protocol(Settings):
     """How candidates are measured."""
 
     prompts: Annotated[PathText, Option(9, Panel.PICTURES, "FILE")] = Field(
-        default="", description="YAML file with the words that prompts are composed of. By default a general list is used."
+        default="",
+        description="YAML file with prompts of your own, or words to compose them of. By default a general list of words is used.",
     )
     own: Annotated[int, Option(10, Panel.PICTURES, "N")] = Field(
         default=4, ge=1, description="Number of prompts per source that ask for this source alone."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -72,10 +73,10 @@ class Aims:
         """
         if before == self:
             return evaluation
-        names = tuple(evaluation.sources)
         kept = {name: source.preservation for name, source in evaluation.sources.items()}
-        shares = torch.tensor([*kept.values()], dtype=torch.float64)
-        was, now = (float(balance(shares, aims.weights(names))) for aims in (before, self))
+        counted = [name for name, share in kept.items() if math.isfinite(share)]  # sources that cannot be measured have no share
+        shares = torch.tensor([kept[name] for name in counted], dtype=torch.float64)
+        was, now = (float(balance(shares, aims.weights(counted))) for aims in (before, self))
         value = evaluation.score if before.priorities == self.priorities or was == 0 else evaluation.score / was * now
         constraints = {name: excess for name, excess in evaluation.constraints.items() if not name.startswith(KEEPS)}
         return evaluation.model_copy(update={"score": value, "constraints": constraints | self.shortfalls(kept)})

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from torch import Tensor
 
-from objectives import Interval, Measurements, Scorer, combined_shares, interval, probability_better, resamples, score
+from objectives import Interval, Measurements, Scorer, combined_shares, counted_shares, interval, probability_better, resamples, score
 from optimizer.errors import NoFeasibleMerge, TrialError
 from optimizer.merging import Recipe
 from optimizer.rendering.candidates.candidate import Candidate
@@ -58,7 +58,7 @@ class Contender(Entry):
         score: score by which contenders are ranked, computed as in the search.
         samples: score in every bootstrap resample of the prompts, float64, (r,).
         weakest: share of the weakest source, with its bootstrap interval.
-        each: share of every source.
+        each: share of every source; NaN for one that does not count in the score.
         artifacts: artifact level; NaN if no objective measures it.
         metrics: values of all objectives besides preservation and artifacts.
         constraints: metric, or ``keep:SOURCE``, → amount by which the candidate misses its constraint, at most 0 if it satisfies it.
@@ -225,15 +225,14 @@ def _alone(evaluator: Evaluator) -> list[Entry]:
 def _contender(entry: Entry, scorer: Scorer, counts: Tensor, names: Sequence[str], aims: Aims) -> Contender:
     """Scores an entry on all prompts and on every resample; ``counts`` are those of the resamples, (r, n)."""
     outcomes, resampled = scorer.compare(entry.measurements), scorer.compare(entry.measurements, counts)
-    shares = combined_shares(outcomes)
     weights = aims.weights(names)
-    weakest = combined_shares(resampled).amin(dim=-1).broadcast_to(len(counts))
+    weakest = counted_shares(resampled).amin(dim=-1).broadcast_to(len(counts))
     return Contender(
         **vars(entry),
         score=float(score(outcomes, weights)),
         samples=score(resampled, weights).broadcast_to(len(counts)),
-        weakest=interval(float(shares.amin()), weakest),
-        each=dict(zip(names, shares.tolist(), strict=True)),
+        weakest=interval(float(counted_shares(outcomes).amin()), weakest),
+        each=dict(zip(names, combined_shares(outcomes).tolist(), strict=True)),
         artifacts=artifact_level(outcomes),
         metrics=further_metrics(outcomes, names),
         constraints=constraints(outcomes, names, aims),

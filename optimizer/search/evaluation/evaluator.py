@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from objectives import JOINT, AnyObjective, Baselines, Measurements, MetricError, Pictures, Scorer, needed_features, score
+from objectives import (
+    JOINT,
+    AnyObjective,
+    Baselines,
+    Measurements,
+    MetricError,
+    Pictures,
+    Scorer,
+    needed_features,
+    score,
+    unidentifiable,
+)
 from optimizer.errors import TrialError
 from optimizer.merging import Recipe
 from optimizer.rendering import AnyRenderer, PromptSet
@@ -40,12 +51,14 @@ class RenderedBaselines:
         alone: pictures of each source alone, uint8, (n, 3, height, width).
         scorer: objectives with their references on these pictures.
         measurements: measurements of each source alone.
+        left_out: indices of the sources that do not count in the score, because their effect cannot be told from chance.
     """
 
     base: Tensor | None
     alone: tuple[Tensor, ...]
     scorer: Scorer
     measurements: tuple[Measurements, ...]
+    left_out: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -87,6 +100,7 @@ class Evaluator:
         tick: callback that receives the number of finished pictures.
         note: callback that receives a message if the sources do not fit on the GPU together.
         routers: routers of the study; None if the run cannot solve any.
+        left_out: indices of the sources that do not count in the score, if that is decided already; None to decide it on these pictures.
     """
 
     ensemble: Ensemble
@@ -98,6 +112,7 @@ class Evaluator:
     tick: Tick | None = None
     note: Note | None = None
     routers: StudyRouters | None = None
+    left_out: frozenset[int] | None = None
     _baselines: RenderedBaselines | None = field(default=None, init=False)
     _mixer: Mixer | None = field(default=None, init=False)
 
@@ -134,8 +149,12 @@ class Evaluator:
         pictures = tuple(self._extract(images) for images in alone)
         prompts = tuple(p.text for p in self.prompts.prompts)
         with metric_errors():
-            scorer = Scorer.from_baselines(self.objectives, Baselines(zero, pictures, self.asked, self._texts(), prompts=prompts))
-            return RenderedBaselines(base, tuple(alone), scorer, tuple(scorer.measure(each) for each in pictures))
+            found = Baselines(zero, pictures, self.asked, self._texts(), prompts=prompts)
+            left_out = unidentifiable(found) if self.left_out is None else self.left_out
+            if len(left_out) == len(self.sources):
+                return RenderedBaselines(base, tuple(alone), Scorer((), ()), (), left_out)
+            scorer = Scorer.from_baselines(self.objectives, replace(found, left_out=left_out))
+            return RenderedBaselines(base, tuple(alone), scorer, tuple(scorer.measure(each) for each in pictures), left_out)
 
     def _texts(self) -> Tensor:
         """Returns the index of each prompt's text, in order of first appearance, int64, (n,)."""

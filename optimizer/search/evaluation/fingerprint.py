@@ -170,6 +170,8 @@ def check_same_inputs(saved: Mapping[str, str], found: Mapping[str, str], where:
     """
     if changed := changes(saved, found):
         problem = f"what the study here rests on has changed since it began ({'; '.join(changed)})"
+        if any(line.startswith("prompts: ") for line in changed):
+            problem += "; prompts follow from --prompts, the triggers of the sources, and the general words of this version"
         raise StudyError(problem, where=where, remedy="put it back, or start a new study with what is still valid: --fork NAME")
 
 

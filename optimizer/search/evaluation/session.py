@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from objectives import EMBEDDINGS, AnyEmbedder, AnyObjective, EmbedderError, check_objectives, load_embedder, table
@@ -15,7 +16,9 @@ from optimizer.search.config import Config, Inputs
 from optimizer.search.evaluation.aims import Aims
 from optimizer.search.evaluation.evaluator import Evaluator
 from optimizer.search.evaluation.fingerprint import drawing_context
-from optimizer.search.evaluation.prompt_sets import vocabulary
+from optimizer.search.evaluation.given_prompts import AnySource, with_given_prompts
+from optimizer.search.evaluation.prompt_file import read_prompt_file
+from optimizer.search.evaluation.prompt_sets import words_of
 from optimizer.search.evaluation.user_metrics import load_metrics, tested
 from optimizer.search.observer import Observer
 from optimizer.search.proposals.methods import available_needs, check_methods
@@ -92,7 +95,7 @@ class Session:
             renderer=self.renderer,
             adapters=self.ensemble.adapters,
             subjects=[source.subject for source in self.sources],
-            words=vocabulary(self.config),
+            words=words_of(self.config, self.sources),
             context=self.drawing_context,
             note=observer.note,
             progress=observer.solving,
@@ -125,7 +128,7 @@ def prepare(config: Config, observer: Observer) -> Session:
     check_objectives(objectives, [EMBEDDINGS])
     metrics = load_metrics(config.protocol.metric, objectives)
     check_methods(config)
-    loaded = load_models(config) if inputs.whole else LoraEnsemble(load_loras(inputs), config)
+    loaded = _load_sources(config)
     aims = Aims.of(config.protocol, [source.name for source in loaded.sources])
     settings, loading = config.rendering.render_settings(), config.loading.loading_options()
     if not inputs.drawn_with:
@@ -142,6 +145,21 @@ def prepare(config: Config, observer: Observer) -> Session:
         raise UsageError(str(error), where="--embedder") from error
     metrics = tested(metrics, renderer, len(ensemble.sources), based=ensemble.based)
     return Session(config, ensemble, renderer, draft, embedder, base, (*objectives, *metrics), aims)
+
+
+def _load_sources(config: Config) -> Ensemble:
+    """Returns the sources of a run, with what its prompt file says about them."""
+    if config.inputs.whole:
+        models = load_models(config)
+        return replace(models, sources=_with_prompts(models.sources, config))
+    return LoraEnsemble(_with_prompts(load_loras(config.inputs), config), config)
+
+
+def _with_prompts(sources: Sequence[AnySource], config: Config) -> Sequence[AnySource]:
+    if not config.protocol.prompts:
+        return sources
+    path, inputs = Path(config.protocol.prompts), config.inputs
+    return with_given_prompts(sources, read_prompt_file(path), path, roles=not inputs.roles, triggers=not inputs.triggers)
 
 
 def _default_embedder(inputs: Inputs) -> str:

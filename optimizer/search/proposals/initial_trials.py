@@ -29,12 +29,13 @@ class Start:
 def idle_warning(record: TrialRecord) -> str:
     """Returns a warning if a source alone does not change the pictures of its own prompts; empty for every other trial.
 
-    No merge can measurably preserve such a source.
+    No merge can measurably preserve such a source. One that does not count in the score, and so has no share, is told apart from trials.
     """
     if not is_alone(record.label) or record.evaluation is None:
         return ""
     name = source_of(record.label)
-    if record.evaluation.sources[name].preservation > _SEEN:
+    share = record.evaluation.sources[name].preservation
+    if share > _SEEN or math.isnan(share):
         return ""
     return f"{name} alone hardly changes the pictures that ask for it: check its trigger (--triggers), its base and its strength"
 

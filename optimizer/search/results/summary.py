@@ -142,17 +142,22 @@ def resume_command(config: Config) -> str:
 def _sentence(found: Confirmation, naive: Contender | None, stack: Contender | None) -> str:
     shipped = found.winner
     others = [(c, name) for c, name in ((naive, "naive merge"), (stack, "stack")) if c and c is not shipped]
+    unmeasured = [name for name, share in shipped.each.items() if math.isnan(share)]
+    apart = f" {' and '.join(unmeasured)} cannot be measured on these prompts and {'do' if len(unmeasured) > 1 else 'does'} not count."
+    told = apart if unmeasured else ""
     kept = f"The merge keeps {shipped.weakest.value:.0%} of its weakest source ({shipped.weakest.low:.0%} to {shipped.weakest.high:.0%})"
     against = ", against " + " and ".join(f"{c.weakest.value:.0%} for the {name}" for c, name in others) if others else ""
     barred = "".join(f"; the {name} {', and '.join(c.misses(amounts=False))}" for c, name in others if not c.feasible)
     if shipped is not found.leader:
-        return f"{kept}{against}; {found.leader.label} was ahead, but within noise, so the simpler {shipped.label} is shipped{barred}."
+        return (
+            f"{kept}{against}; {found.leader.label} was ahead, but within noise, so the simpler {shipped.label} is shipped{barred}.{told}"
+        )
     better = [(c, name) for c, name in others if c.weakest.value > shipped.weakest.value and c.feasible]
     reasons = " or ".join(
         ["more of the other sources", "less damage", *(f"more {name}" for name in _gains(shipped, [c for c, _ in better]))]
     )
     why = f"; it shows {reasons} than the {' and the '.join(name for _, name in better)}" if better else ""
-    return f"{kept}{against}{why}, on prompts and seeds that the search never saw{barred}."
+    return f"{kept}{against}{why}, on prompts and seeds that the search never saw{barred}.{told}"
 
 
 def _gains(shipped: Contender, others: Sequence[Contender]) -> list[str]:

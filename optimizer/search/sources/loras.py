@@ -13,7 +13,8 @@ import torch
 from optimizer.adapters import Adapter, BaseWeights, distillation, load_adapter
 from optimizer.adapters.families import FAMILIES
 from optimizer.adapters.files.base_location import locate_base
-from optimizer.adapters.files.metadata_keys import TAGS, TRIGGER, metadata_value
+from optimizer.adapters.files.metadata_keys import TAGS
+from optimizer.adapters.files.trigger_words import Trigger, find_trigger
 from optimizer.errors import BaseModelError, UsageError
 from optimizer.merging import DTYPES, shared_modules
 from optimizer.rendering import AnyRenderer
@@ -25,6 +26,7 @@ from optimizer.search.proposals.methods import searched_methods
 from optimizer.search.proposals.space import SearchSpace, space_for
 from optimizer.search.sources.lora_mixer import LoraMixer
 from optimizer.search.sources.source import Ensemble, RouterLookup, Source, checked_role, unique_names
+from optimizer.text import printable
 from studies.demo.world import PREFIX, UnknownDemoSource, demo_source
 
 _WIDE = 512  # rank bound; LoRAs in use have lower ranks
@@ -37,9 +39,19 @@ class LoraSource(Source):
 
     Attributes:
         adapter: content of the LoRA file.
+        found: trigger that was found in or beside the file; None if the user or the demo world gives one.
     """
 
     adapter: Adapter
+    found: Trigger | None = None
+
+    @property
+    def guess(self) -> str:
+        """Note that the trigger in use is a guess, and what it is guessed from; empty if it is none."""
+        found = self.found
+        if found is None or not found.origin or self.subject.trigger != found.text:
+            return ""
+        return f"trigger {found.text!r} taken from {found.origin} of {printable(self.file.name)}; --triggers gives another"
 
     @property
     def sha256(self) -> str:
@@ -97,6 +109,10 @@ class LoraEnsemble(Ensemble):
     def remarks(self) -> list[str]:
         """Returns warnings about the sources for the user, one line each."""
         return remarks(self.sources, self.config.output.rank)
+
+    def notes(self) -> list[str]:
+        """Returns a note for each trigger that is a guess."""
+        return [source.guess for source in self.sources if source.guess]
 
     def export_bytes(self, space: SearchSpace) -> int:
         """Returns the size of the largest merged file, and of the temporary copy while it is written, in bytes.
@@ -176,8 +192,9 @@ def _load(spec: str, inputs: Inputs, index: int, base: BaseWeights | None) -> Lo
         path = Path(spec)
     adapter = load_adapter(path, allow_unknown=inputs.allow_unknown, base=base)
     role = inputs.roles[index] if inputs.roles else role or _role(adapter)
-    trigger = inputs.triggers[index] if inputs.triggers else trigger if trigger is not None else metadata_value(adapter.metadata, TRIGGER)
-    return LoraSource(Subject(adapter.name, checked_role(role), trigger), path, adapter)
+    trigger = inputs.triggers[index] if inputs.triggers else trigger
+    found = find_trigger(adapter.metadata, path) if trigger is None else None
+    return LoraSource(Subject(adapter.name, checked_role(role), found.text if found else trigger or ""), path, adapter, found)
 
 
 def _role(adapter: Adapter) -> str:

@@ -126,6 +126,10 @@ class Ensemble(ABC):
     def remarks(self) -> list[str]:
         """Returns warnings about the sources for the user, one line each."""
 
+    def notes(self) -> list[str]:
+        """Returns notes about the sources for the user, one line each."""
+        return []
+
     @abstractmethod
     def export_bytes(self, space: SearchSpace) -> int:
         """Returns the size of the largest possible export, including temporary files beside it, in bytes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 
@@ -42,8 +43,9 @@ def introduce(study: optuna.Study, priorities: str = "") -> None:
 
 
 def attributes(evaluation: Evaluation) -> dict[str, float]:
-    """Returns a trial's user attributes: the preservation of each source, and the artifact level."""
-    kept = {f"preservation {printable(name)}": share.preservation for name, share in evaluation.sources.items()}
+    """Returns a trial's user attributes: the preservation of each source that counts, and the artifact level."""
+    shares = {name: share.preservation for name, share in evaluation.sources.items() if not math.isnan(share.preservation)}
+    kept = {f"preservation {printable(name)}": share for name, share in shares.items()}
     return kept | {"artifacts": evaluation.artifacts}
 
 
@@ -68,7 +70,8 @@ def result_of(trial: FrozenTrial, key: str, evaluation: Evaluation, links: Mappi
 
 def note(label: str, evaluation: Evaluation) -> str:
     """Returns the result as Markdown text; source names are escaped."""
-    weakest = min(evaluation.sources, key=lambda name: evaluation.sources[name].preservation)
+    counted = [name for name, share in evaluation.sources.items() if not math.isnan(share.preservation)]
+    weakest = min(counted, key=lambda name: evaluation.sources[name].preservation)
     lines = [
         f"{_plain(label) or 'Proposed by the search'}: **score {evaluation.score:.3f}**, held down by {_plain(weakest)}.",
         "",

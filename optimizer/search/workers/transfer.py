@@ -29,7 +29,8 @@ def send(config: Config, sources: Sequence[Source], study: optuna.Study, store: 
     named = {spec: _send_file(path, store) for spec, path in files.items()}
     study.set_user_attr(_FILES, named)
     study.set_user_attr(_VERSION, _version())
-    study.set_user_attr(_CONFIG, config.options(lambda option: not option.per_machine, mode="json"))
+    resolved = config.replaced(triggers=tuple(source.subject.trigger for source in sources))  # model cards do not travel
+    study.set_user_attr(_CONFIG, resolved.options(lambda option: not option.per_machine, mode="json"))
 
 
 def fetch_config(config: Config, study: optuna.Study, store: Store) -> Config:

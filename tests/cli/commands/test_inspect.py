@@ -85,7 +85,7 @@ def test_json_of_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert sum(block["modules"] for block in file["blocks"]) == file["total"]["modules"] == len(SHAPES)
     assert sum(block["energy_share"] for block in file["blocks"]) == pytest.approx(1)
     assert file["metadata"] == {
-        **{"trigger": "hero person", "title": "", "output_name": "", "author": "", "licence": ""},
+        **{"trigger": "hero person", "title": "", "output_name": "", "author": "", "licence": "", "trigger_origin": ""},
         **{"tags": ["character", "game"], "words": []},
     }
 
@@ -275,6 +275,15 @@ def test_training_words_are_the_most_frequent_over_all_folders() -> None:
     assert particulars({"ss_tag_frequency": json.dumps(table)}).words == ("hat", "dog", "cat")
     many = {"a": {f"w{index}": 100 - index for index in range(60)}}
     assert particulars({"ss_tag_frequency": json.dumps(many)}).words == tuple(f"w{index}" for index in range(MOST_WORDS))
+
+
+def test_a_trigger_that_is_a_guess_is_shown_as_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    captions = {"ss_tag_frequency": '{"10_ohwx woman": {"ohwx woman": 12}}', "ss_dataset_dirs": '{"10_ohwx woman": {"img_count": 12}}'}
+    path = str(lora(tmp_path, "hero", metadata=captions).path)
+    known = facts(["inspect", path], capsys)["files"][0]["metadata"]
+    assert (known["trigger"], known["trigger_origin"]) == ("ohwx woman", "the training captions")
+    assert execute(["inspect", path]) == 0
+    assert "ohwx woman (a guess from the training captions)" in " ".join(capsys.readouterr().out.split())
 
 
 def test_lines_are_cut_and_the_demo_worlds_trigger_wins() -> None:

@@ -83,6 +83,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+SUBJECTS = "[a house by a river, a woman reading a book, a cat on a chair, an old car, a tree on a hill, a bowl of fruit]"
+SETTINGS = "[in a forest, on a city street, on a beach at sunset, in a kitchen, in the snow, in front of a plain wall]"
+
+
 def words(*metrics: str, out: str = "study", budget: int = 3) -> list[str]:
     options = ["--base", "fake:size=8", "--budget", str(budget), "--own", "2", "--joint", "2", "--confirm", "2", "--out", out]
     return ["--sources", "a.safetensors", "b.safetensors", *options, *(["--metric", *metrics] if metrics else [])]
@@ -207,10 +211,11 @@ def bound_between(out: Path, name: str) -> tuple[float, str]:
 
 def test_a_merge_that_misses_a_constraint_never_wins(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     column = "light=metrics_of_a_test:light"
-    assert execute(words(column, out="column")) == 0
+    (place / "words.yaml").write_text(f"subjects: {SUBJECTS}\nsettings: {SETTINGS}\n")  # the bound below suits pictures of these prompts
+    assert execute([*words(column, out="column"), "--prompts", "words.yaml"]) == 0
     bound, best = bound_between(place / "column", "light")
     capsys.readouterr()
-    assert execute(words(f"{column}:>={bound}")) == 0
+    assert execute([*words(f"{column}:>={bound}"), "--prompts", "words.yaml"]) == 0
     out, err = capsys.readouterr()
     assert f"{best}: " in err
     assert ", misses light by 0.0" in err

@@ -15,9 +15,11 @@ from safetensors.torch import save_file
 from optimizer.adapters import BaseWeights
 from optimizer.adapters.names.targets import Target
 from optimizer.errors import AdapterError, UsageError
+from optimizer.rendering import GENERAL
 from optimizer.search.config import Config, Inputs
-from optimizer.search.evaluation.prompt_sets import confirmation_prompts, read_words, search_prompts, vocabulary
-from optimizer.search.sources.loras import load_loras, remarks
+from optimizer.search.evaluation.prompt_file import read_words
+from optimizer.search.evaluation.prompt_sets import confirmation_prompts, search_prompts, words_of
+from optimizer.search.sources.loras import LoraEnsemble, load_loras, remarks
 from studies.demo import world
 from tests.files import edited, kohya_file, kohya_name, random_parts
 from tests.studio import Studio
@@ -50,6 +52,17 @@ def test_role_and_trigger_come_from_the_file_unless_given(tmp_path: Path) -> Non
     assert [(s.name, s.role, s.trigger) for s in found] == [("a", "style", "zig"), ("b", "character", ""), ("c", "concept", "")]
     given = load_loras(inputs(a, b, c, roles=("concept", "style", "character"), triggers=("", "x", "y")))
     assert [(s.subject.role, s.subject.trigger) for s in given] == [("concept", ""), ("style", "x"), ("character", "y")]
+
+
+def test_a_trigger_from_the_captions_is_a_guess_and_told(tmp_path: Path) -> None:
+    captions = {"ss_tag_frequency": '{"10_ohwx woman": {"ohwx woman": 12}}', "ss_dataset_dirs": '{"10_ohwx woman": {"img_count": 12}}'}
+    hero, plain = made(tmp_path, "hero", None, 1, **captions), made(tmp_path, "plain", None, 2)
+    found = LoraEnsemble(load_loras(inputs(hero, plain)), config(hero, plain))
+    assert [s.subject.trigger for s in found.sources] == ["ohwx woman", ""]
+    assert found.notes() == ["trigger 'ohwx woman' taken from the training captions of hero.safetensors; --triggers gives another"]
+    for given in ("", "zig", "ohwx woman"):
+        told = LoraEnsemble(load_loras(inputs(hero, plain, triggers=(given, ""))), config(hero, plain))
+        assert (told.sources[0].subject.trigger, told.notes()) == (given, [])
 
 
 def test_sources_of_one_name_are_numbered(tmp_path: Path) -> None:
@@ -94,22 +107,9 @@ def test_an_unknown_demo_source_lists_those_that_there_are(tmp_path: Path, monke
 
 
 def test_words_come_from_the_file_the_demo_world_or_are_general(studio: Studio, tmp_path: Path) -> None:
-    assert vocabulary(config("a", "b", prompts=str(studio.words))).subjects == ("a ball", "a cube")
-    assert "a house by a river" in vocabulary(config("a", "b")).subjects
-    assert vocabulary(Config.of(sources=("demo:a", "demo:b"))).subjects == read_words(world.demo_words()).subjects
-
-
-@pytest.mark.parametrize(
-    "text", ["subjects: [a]", "- 1", "subjects: [", "subjects: []\nsettings: [b]", "subjects: [a]\nsettings: [b]\nx: 1"]
-)
-def test_words_that_cannot_be_used(tmp_path: Path, text: str) -> None:
-    words = tmp_path / "words.yaml"
-    words.write_text(text)
-    with pytest.raises(UsageError) as caught:
-        vocabulary(config("a", "b", prompts=str(words)))
-    assert str(caught.value).startswith(f"{words}: the words cannot be read: ")
-    assert str(caught.value).endswith(" — give a YAML file with the lists subjects and settings, and wide_settings if you like")
-    assert "\n" not in str(caught.value)
+    assert words_of(config("a", "b", prompts=str(studio.words)), []).subjects == ("a ball", "a cube")
+    assert words_of(config("a", "b"), []) == GENERAL
+    assert words_of(Config.of(sources=("demo:a", "demo:b")), []).subjects == read_words(world.demo_words()).subjects
 
 
 def test_the_confirmation_asks_what_the_search_asks_with_other_noise(studio: Studio) -> None:
