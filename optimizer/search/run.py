@@ -33,7 +33,7 @@ from optimizer.search.trials.ledger import Ledger
 from optimizer.search.trials.open import open_ledger
 from optimizer.search.trials.run_lock import lock_run
 from optimizer.search.workers.local_processes import LocalWorkers
-from studies import StudyDirectory, StudyDirectoryError, StudySummary, load_summary, save_summary, write_report, write_tables
+from studies import FrontMember, StudyDirectory, StudyDirectoryError, StudySummary, load_summary, save_summary, write_report, write_tables
 from studies.atomic import write_text
 from studies.records import TrialRecord
 
@@ -195,8 +195,13 @@ def _export_results(
     records, names = ledger.records(), [s.name for s in session.sources]
     write_tables(records, directory, names)
     router = routers.router if routers else None
-    pareto = session.config.search.pareto
-    front = write_front(records, session.config, session.sources, directory, ledger.store, router) if pareto else ()
+    front: tuple[FrontMember, ...] = ()
+    problems: tuple[str, ...] = ()
+    try:
+        if session.config.search.pareto:
+            front = write_front(records, session.config, session.sources, directory, ledger.store, router)
+    except OptimizerError as error:  # a router that is missing, for instance, does not cost the report and the winner
+        problems = (f"the front cannot be written: {error}",)
     inputs = SummaryInputs(
         config=session.config,
         sources=session.sources,
@@ -211,6 +216,7 @@ def _export_results(
             *_warnings(session),
             *identifiable_warnings(left_out_of(records, names) or (), names),
             *(warning for r in records if (warning := _warning(r))),
+            *problems,
         ),
         imported=ledger.imported,
         front=front,

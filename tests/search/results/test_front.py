@@ -16,7 +16,7 @@ import yaml
 from optimizer import Recipe, Study, load_adapter
 from optimizer import merge as merge_adapters
 from optimizer.cli.main import execute
-from optimizer.errors import UsageError
+from optimizer.errors import RecipeError, UsageError
 from optimizer.search.config import Config, checked
 from optimizer.search.observer import Silent
 from optimizer.search.results.front import front_of
@@ -168,6 +168,20 @@ def test_a_missing_sheet_is_named(study: Study, tmp_path: Path) -> None:
     changed = study.summary.model_dump() | {"front": [{"number": 99, "recipe": "r", "command": "c"}]}
     with pytest.raises(ValueError, match="trial 99 is on the front and not among the complete trials"):
         StudySummary.model_validate(changed)
+
+
+def test_a_front_that_cannot_be_written_costs_neither_report_nor_winner(
+    sources: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: object) -> None:
+        raise RecipeError("the router that the recipe names is missing", where="routers")
+
+    monkeypatch.setattr("optimizer.search.run.write_front", missing)
+    found = run(Config.of(**options(sources, budget=1, out=tmp_path / "study")), Silent())
+    assert found.best
+    assert found.summary.front == ()
+    assert found.summary.warnings == ("the front cannot be written: routers: the router that the recipe names is missing",)
+    assert "the front cannot be written" in (tmp_path / "study" / "report.html").read_text()
 
 
 def test_full_models_have_no_front(tmp_path: Path) -> None:
