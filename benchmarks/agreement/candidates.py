@@ -40,11 +40,10 @@ class Named:
 
 def baselines(bench: Bench) -> Iterator[Named]:
     """Yields what every candidate is compared with: base, each source alone, all composed."""
-    count = len(bench.group)
     yield Named(BASE, None)
     for k, name in enumerate(bench.group):
         yield Named(ALONE + name, bench.adapters[k])
-    yield Named("composition", bench.live.composed(Composition.teacher(count)))
+    yield Named("composition", bench.live.composed(bench.live.teacher))
 
 
 def candidates(bench: Bench) -> Iterator[Named]:

@@ -19,7 +19,7 @@ from benchmarks.solving.contestants import Bench
 from benchmarks.solving.measuring import measured
 from benchmarks.solving.rows import Row
 from optimizer.calibration.closed_form import groups, solved
-from optimizer.calibration.compositions import Composition, Mode
+from optimizer.calibration.compositions import STYLE_FLOOR, Composition, Mode
 from optimizer.calibration.live.model import LiveModel
 from optimizer.calibration.live.routed_modules import Routing
 from optimizer.calibration.prompts import JOINT, OWN
@@ -36,6 +36,7 @@ class Variant:
     Attributes:
         mode: how the teacher combines the sources.
         gain: gain of every source in the teacher.
+        floor: smallest share of a style at every place, with the mode ``local``.
         own, joint: numbers of prompts.
         every: one in so many steps of a trajectory is used.
         start: weight of every source at the start, or ``ssr`` for that solution.
@@ -47,6 +48,7 @@ class Variant:
 
     mode: Mode = "local"
     gain: float = 1.0
+    floor: float = STYLE_FLOOR
     own: int = OWN
     joint: int = JOINT
     every: int = 1
@@ -66,6 +68,7 @@ VARIANTS: dict[str, Variant] = {
     "teacher: average": Variant("average"),
     "teacher: switch": Variant("switch"),
     "teacher: gain 1.2": Variant(gain=1.2),
+    "teacher: no floor of styles": Variant(floor=0.0),
     "prompts: 16 and 24": Variant(own=16, joint=24),
     "prompts: 64 and 32": Variant(own=64, joint=32),
     "steps used: 1 in 3": Variant(every=3),
@@ -80,6 +83,9 @@ VARIANTS: dict[str, Variant] = {
     "rate 0.003": Variant(training={"rate": 0.003}),
     "composition": Variant(teacher_only=True),
     "composition, sum": Variant("sum", teacher_only=True),
+    "composition, no floor of styles": Variant(floor=0.0, teacher_only=True),
+    "composition, floor of styles 1/2": Variant(floor=0.5, teacher_only=True),
+    "composition, styles in full": Variant(floor=1.0, teacher_only=True),
     "composition, gain 1.2": Variant(gain=1.2, teacher_only=True),
     "composition, switch": Variant("switch", teacher_only=True),
 }
@@ -102,7 +108,7 @@ def run_ablation(bench: Bench, seed: int, names: Sequence[str]) -> None:
 
 def _held_out(bench: Bench, seed: int) -> Points:
     count = _HELD_OUT_PROMPTS
-    return record(bench.live, Composition.teacher(len(bench.group)), bench.calibration(_HELD_OUT + seed, count, count).prompts)
+    return record(bench.live, bench.live.teacher, bench.calibration(_HELD_OUT + seed, count, count).prompts)
 
 
 def _errors(bench: Bench, model: LiveModel, points: Points, routing: Routing) -> dict[str, float]:
@@ -116,7 +122,8 @@ def _errors(bench: Bench, model: LiveModel, points: Points, routing: Routing) ->
 
 
 def _run(bench: Bench, seed: int, method: str, variant: Variant, held_out: Points) -> Row:
-    teacher = Composition((variant.gain,) * len(bench.group), variant.mode)
+    floors = tuple(variant.floor if source.subject.role == "style" else 0.0 for source in bench.sources)
+    teacher = Composition((variant.gain,) * len(bench.group), variant.mode, floors=floors)
     if variant.teacher_only:
         row = Row(bench.group, method, seed, bench.each)
         bench.rows.record(row, bench.draw(bench.live.composed(teacher), seed))

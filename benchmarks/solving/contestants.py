@@ -16,7 +16,6 @@ from benchmarks.solving.rows import Row, Rows
 from benchmarks.solving.weights import chosen_weights
 from benchmarks.truth import UNSEEN, Judge, demo_sources_of, truth_of, unseen_prompts
 from optimizer.adapters import Adapter
-from optimizer.calibration.compositions import Composition
 from optimizer.calibration.live.model import LiveModel
 from optimizer.calibration.prompts import JOINT, OWN, calibration_prompts
 from optimizer.calibration.solve import Solution, Solver
@@ -111,7 +110,7 @@ class Bench:
         if method.startswith(ALONE):
             return _Made(self.adapters[self.group.index(method.removeprefix(ALONE))])
         if method == "composition":
-            return _Made(self.live.composed(Composition.teacher(count)))
+            return _Made(self.live.composed(self.live.teacher))
         if method in METHODS and METHODS[method].solved:
             recipe = Recipe(method=method, weights=(1.0,) * count, seed=seed, **METHODS[method].starting_values())
             found = solved_by(recipe, self)

@@ -20,10 +20,13 @@ from torch.nn import functional as F
 from optimizer.calibration.live.denoiser import Call, Forward, LiveDenoiser
 from optimizer.calibration.live.routed_modules import RoutedModules
 from optimizer.rendering.candidates.candidate import LiveCandidate
-from optimizer.rendering.prompts import Prompt
+from optimizer.rendering.prompts import Prompt, Role
 from optimizer.rendering.text.states import EncodedPrompts, TextStates
 
 Mode = Literal["sum", "local", "average", "switch"]
+
+STYLE_FLOOR = 1 / 3
+"""Smallest share of a style at every place: it belongs on what the other sources draw, too."""
 
 Watch = Callable[[Sequence[int], int, Call, Tensor], None]
 """Called after each call of the denoiser with the positions of the prompts, the number of the step, the call and its combined output."""
@@ -38,16 +41,18 @@ class Composition:
         mode: ``sum`` adds what all sources change; ``local`` does so with the shares of ``local_shares``; ``average`` divides it by
             their number (LoRA Composite); ``switch`` lets one source after the other draw a step (LoRA Switch, arXiv 2402.16843).
         windows: first and last share of the steps, in [0, 1], in which each source draws; empty for all steps.
+        floors: smallest share of each source in the mode ``local``, in [0, 1]; empty for 0.
     """
 
     gains: tuple[float, ...]
     mode: Mode = "sum"
     windows: tuple[tuple[float, float], ...] = ()
+    floors: tuple[float, ...] = ()
 
     @classmethod
-    def teacher(cls, count: int) -> Composition:
-        """Returns the composition of some number of sources that merges are solved on."""
-        return cls((1.0,) * count, "local")
+    def teacher(cls, roles: Sequence[Role]) -> Composition:
+        """Returns the composition of sources of these roles that merges are solved on."""
+        return cls((1.0,) * len(roles), "local", floors=tuple(STYLE_FLOOR if role == "style" else 0.0 for role in roles))
 
     def weights(self, asked: Tensor, step: int, steps: int) -> Tensor:
         """Returns the factor on what each source changes, (n, K).
@@ -130,7 +135,7 @@ class ComposedCandidate(LiveCandidate):
                 added[source, rows] = output.float() - base[rows].float()
         factors = weights.T.reshape(*weights.T.shape, *[1] * (base.ndim - 1))
         if self._composition.mode == "local":
-            factors = factors * local_shares(added, weights.T > 0, len(self._rows))
+            factors = factors * local_shares(added, weights.T > 0, len(self._rows), self._composition.floors)
         combined = (base.float() + (factors * added).sum(dim=0)).to(base.dtype)
         if self._watch:
             self._watch(self._rows, self._step, call, combined)
@@ -147,17 +152,18 @@ class ComposedCandidate(LiveCandidate):
         return self._denoiser.with_texts(call, stacked(rows))
 
 
-def local_shares(added: Tensor, acting: Tensor, pictures: int) -> Tensor:
+def local_shares(added: Tensor, acting: Tensor, pictures: int, floors: Sequence[float] = ()) -> Tensor:
     """Returns the share of what each source adds that counts at each place, (K, rows, …) with one channel, in [0, 1].
 
     Where one source acts strongly, the others stand back: there they do not know what is drawn, and would draw over it. With sₖ the
-    square of what source k adds, averaged over its neighbourhood, over its mean in the picture, the share is min(1, n · sₖ² / Σ sⱼ²) for
-    n sources that act.
+    square of what source k adds, averaged over its neighbourhood, over its mean in the picture, the share aₖ is min(1, n · sₖ² / Σ sⱼ²)
+    for n sources that act, and with a floor fₖ it is fₖ + (1 − fₖ)·aₖ.
 
     Args:
         added: what each source adds, (K, rows, channels, height, width) or (K, rows, tokens, channels).
         acting: whether a source acts in a row, bool, (K, rows).
         pictures: number of pictures; with classifier-free guidance each has two rows, the negative ones first, which have equal shares.
+        floors: smallest share of each source where it acts, in [0, 1]; empty for 0.
     """
     plane = added.ndim == 5
     repeats = added.shape[1] // pictures
@@ -169,6 +175,9 @@ def local_shares(added: Tensor, acting: Tensor, pictures: int) -> Tensor:
     means = squares.flatten(2).mean(dim=2).reshape(act.shape).clamp(min=1e-12)
     strengths = act * (squares / means).square()
     shares: Tensor = (act.sum(dim=0) * strengths / strengths.sum(dim=0).clamp(min=1e-12)).clamp(max=1)
+    if floors:
+        least = torch.tensor(floors, device=shares.device).reshape(-1, *[1] * (shares.ndim - 1))
+        shares = act * (least + (1 - least) * shares)
     return shares.repeat(1, repeats, *[1] * (squares.ndim - 2))
 
 

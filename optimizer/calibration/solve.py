@@ -12,7 +12,6 @@ import torch
 
 from optimizer.adapters import Adapter
 from optimizer.calibration.closed_form import Group, groups, solved
-from optimizer.calibration.compositions import Composition
 from optimizer.calibration.demand import SolvingDemand, describe_solving
 from optimizer.calibration.gradient_fallback import GradientFallback
 from optimizer.calibration.live.model import LiveModel
@@ -153,8 +152,10 @@ class Solver:
     def _draw(self, progress: Progress) -> None:
         """Draws the trajectories of the composition of all sources, unless that was done before."""
         if self.points is None:
-            teacher, count = Composition.teacher(len(self._adapters)), len(self._prompts)
-            self.points = record(self._model, teacher, self._prompts.prompts, lambda done: progress("drawing", done, count, math.nan))
+            count = len(self._prompts)
+            self.points = record(
+                self._model, self._model.teacher, self._prompts.prompts, lambda done: progress("drawing", done, count, math.nan)
+            )
 
     def _closed(self, recipe: Recipe, measured: _Measured, progress: Progress) -> Routing:
         rounds = recipe.rounds if recipe.method_record.reads("rounds") else 0

@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from optimizer.calibration.compositions import Composition
 from optimizer.calibration.gradient_fallback import GradientFallback
 from optimizer.calibration.live.model import LiveModel
 from optimizer.calibration.prompts import calibration_prompts
@@ -92,7 +91,7 @@ def _preview(model: LiveModel, prompts: PromptSet, file: Path) -> Watch:
 
     def write(step: int, merge: Candidate) -> None:
         if not above:
-            above.append(model.renderer.render(shown, model.composed(Composition.teacher(len(model.subjects)))))
+            above.append(model.renderer.render(shown, model.composed(model.teacher)))
         below = model.renderer.render(shown, merge)
         with replacing(file) as temporary:
             sheet(torch.cat([*above, below]), columns=len(shown)).save(temporary, "PNG")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from optimizer.calibration.closed_form import Group, solved
-from optimizer.calibration.compositions import Composition, local_shares
+from optimizer.calibration.compositions import STYLE_FLOOR, Composition, local_shares
 from optimizer.calibration.live.routed_modules import RoutedModules, Routing
 from optimizer.calibration.local_error import LocalErrors, balanced
 from optimizer.calibration.whitening import Whitening
@@ -127,6 +127,20 @@ def test_a_source_stands_back_where_another_acts(shape: tuple[int, ...], repeats
     assert float(left[1, together].max()) < 0.01
     assert torch.allclose(shares[0, alone], torch.ones(()))
     assert not shares[1, alone].any()
+
+
+def test_a_floor_is_the_least_share_where_a_source_acts() -> None:
+    added = torch.full((2, 2, 2, 4, 6), 1e-3)
+    added[0, ..., :2], added[1, ..., 4:] = 1.0, 1.0
+    acting = torch.tensor([[True, True], [True, False]])
+    plain, floored = local_shares(added, acting, 2), local_shares(added, acting, 2, (0.0, 0.25))
+    assert torch.equal(floored[0], plain[0])
+    torch.testing.assert_close(floored[1, 0], 0.25 + 0.75 * plain[1, 0])
+    assert not floored[1, 1].any()
+
+
+def test_styles_have_a_floor_in_the_composition_that_merges_are_solved_on() -> None:
+    assert Composition.teacher(["character", "style", "concept"]).floors == (0.0, STYLE_FLOOR, 0.0)
 
 
 def test_sources_that_act_alike_all_count_in_full() -> None:

@@ -74,6 +74,11 @@ class LiveModel:
         always = [not subject.trigger for subject in self.subjects]
         return torch.tensor([[p.source is None or p.source == k or always[k] for k in range(len(always))] for p in prompts])
 
+    @property
+    def teacher(self) -> Composition:
+        """Composition of all sources that merges are solved on."""
+        return Composition.teacher([subject.role for subject in self.subjects])
+
     def composed(self, composition: Composition, watch: Watch | None = None) -> ComposedCandidate:
         """Returns a composition as a candidate for the renderer.
 

@@ -11,7 +11,6 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from optimizer.adapters import Adapter
-from optimizer.calibration.compositions import Composition
 from optimizer.calibration.gradient_fallback import GradientFallback
 from optimizer.calibration.live.model import LiveModel
 from optimizer.calibration.prompts import calibration_prompts
@@ -28,7 +27,7 @@ from studies import evaluation_key
 from studies.store import Store
 
 # Increase whenever the same inputs are solved to another router.
-SOLVER = 3
+SOLVER = 4
 _CHECKPOINTS = tuple(int(percentage) for percentage in CHECKPOINT.choices)
 
 
@@ -102,7 +101,8 @@ class StudyRouters:
 
     def composition(self) -> Candidate:
         """Returns the composition of all sources; its branches hold memory of the device as long as it is kept."""
-        return self._live_model().composed(Composition.teacher(len(self.adapters)))
+        model = self._live_model()
+        return model.composed(model.teacher)
 
     def _live_model(self) -> LiveModel:
         return LiveModel.of(self.renderer, self.adapters, self.subjects)
@@ -117,7 +117,8 @@ class StudyRouters:
             return Calibrated(recipe)
         prompts = calibration_prompts(self.subjects, self.words, recipe.seed)
         wanted = {name: value for name, value in solved_from(recipe).items() if name != CHECKPOINT.name}
-        key = evaluation_key(solved=wanted, solver=SOLVER, **self.context(prompts))
+        roles = [subject.role for subject in self.subjects]
+        key = evaluation_key(solved=wanted, solver=SOLVER, roles=roles, **self.context(prompts))
         at = recipe.checkpoint if recipe.method_record.reads(CHECKPOINT.name) else COMPLETE
         if known := self._known(key, at):
             return Calibrated(recipe.replaced(calibration=known.routers[at]))
