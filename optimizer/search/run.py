@@ -13,7 +13,8 @@ from optimizer.errors import NoFeasibleMerge, OptimizerError
 from optimizer.rendering import AnyRenderer, PromptSet
 from optimizer.search.config import Config, checked
 from optimizer.search.disk_space import check_space
-from optimizer.search.evaluation.confirmation import RELAX, Confirmation, confirm, finalists, nearest_miss
+from optimizer.search.evaluation.comparison import RELAX, Confirmation, nearest_miss
+from optimizer.search.evaluation.confirmation import confirm, finalists
 from optimizer.search.evaluation.fingerprint import check_same_run
 from optimizer.search.evaluation.prompt_sets import confirmation_prompts, search_prompts
 from optimizer.search.evaluation.session import Session, prepare

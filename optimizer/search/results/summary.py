@@ -15,7 +15,7 @@ import torch
 from optimizer.adapters.families import FAMILIES
 from optimizer.rendering import PromptSet
 from optimizer.search.config import OPTIONS, Config, metric_words, parse_metrics, without_password
-from optimizer.search.evaluation.confirmation import CONFIDENCE, Confirmation, Contender
+from optimizer.search.evaluation.comparison import CONFIDENCE, Confirmation, Contender
 from optimizer.search.images.png import save_images
 from optimizer.search.labels import COMPOSITION, NAIVE, STACK, is_alone
 from optimizer.search.sources.source import Source

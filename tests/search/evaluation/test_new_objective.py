@@ -17,7 +17,8 @@ from optimizer import optimize
 from optimizer.cli.main import execute
 from optimizer.errors import StudyError
 from optimizer.search.config import Config
-from optimizer.search.evaluation.confirmation import Confirmation, confirm
+from optimizer.search.evaluation.comparison import Confirmation
+from optimizer.search.evaluation.confirmation import confirm
 from optimizer.search.evaluation.fingerprint import evaluation_context, study_inputs
 from optimizer.search.evaluation.prompt_sets import confirmation_prompts, search_prompts
 from optimizer.search.evaluation.session import Session, prepare

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from objectives import Interval
 from optimizer import Recipe
-from optimizer.search.evaluation.confirmation import Confirmation, Contender, decide, finalists
+from optimizer.search.evaluation.comparison import Confirmation, Contender, decide
+from optimizer.search.evaluation.confirmation import finalists
 from optimizer.search.labels import NAIVE, STACK
 from optimizer.search.results.summary import verdict
 from studies.records import TrialRecord

@@ -1,0 +1,174 @@
+"""Comparison: from the finalists' measurements on the confirmation prompts to the contender that is exported. Nothing is drawn here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from objectives import Interval, Measurements, Scorer, combined_shares, interval, probability_better, resamples, score
+from optimizer.errors import NoFeasibleMerge
+from optimizer.merging import Recipe
+from optimizer.rendering.candidates.candidate import Candidate
+from optimizer.search.evaluation.record_fields import artifact_level, constraints, further_metrics
+from optimizer.search.labels import NAIVE, STACK
+
+# A winner must beat a simpler recipe in at least this fraction of the bootstrap resamples; else the difference counts as noise.
+CONFIDENCE = 0.95
+_RESAMPLES = 1000
+RELAX = "relax the constraint (--metric), or try more recipes (--budget)"
+"""Remedy if no merge satisfies the constraints."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A candidate on the confirmation prompts, before the comparison.
+
+    Attributes:
+        label: name in the verdict.
+        number: trial number; None for a source alone and for the composition.
+        recipe: recipe of the merge; None for a source alone and for the composition.
+        candidate: rendered candidate, with weights as exported; None for a source alone and for the composition.
+        images: pictures on the confirmation prompts, uint8, (n, 3, height, width).
+        measurements: measurements by all objectives.
+        missed: constraints that the candidate misses on the search's prompts, with the amounts.
+    """
+
+    label: str
+    number: int | None = None
+    recipe: Recipe | None = None
+    candidate: Candidate | None = None
+    images: Tensor
+    measurements: Measurements
+    missed: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contender(Entry):
+    """A candidate with confirmed scores.
+
+    Attributes:
+        score: score by which contenders are ranked, computed as in the search.
+        samples: score in every bootstrap resample of the prompts, float64, (r,).
+        weakest: share of the weakest source, with its bootstrap interval.
+        each: share of every source.
+        artifacts: artifact level; NaN if no objective measures it.
+        metrics: values of all objectives besides preservation and artifacts.
+        constraints: metric → amount by which the candidate misses its constraint, at most 0 if it satisfies it.
+    """
+
+    score: float
+    samples: Tensor
+    weakest: Interval
+    each: dict[str, float]
+    artifacts: float
+    metrics: dict[str, float]
+    constraints: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def all_missed(self) -> dict[str, float]:
+        """Constraints that the candidate misses on the search's prompts or on these, each with the larger amount."""
+        here = {name: excess for name, excess in self.constraints.items() if excess > 0}
+        return {name: max(self.missed.get(name, 0.0), here.get(name, 0.0)) for name in (*here, *self.missed)}
+
+    @property
+    def feasible(self) -> bool:
+        """Whether the candidate satisfies all constraints, on the search's prompts as well as on these."""
+        return not self.all_missed
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """Result of the confirmation.
+
+    Attributes:
+        winner: contender that is exported.
+        leader: merge with the best confirmed score; may be within noise of a simpler one that is exported instead.
+        contenders: all contenders, by descending score, with the composition and the single sources last.
+        base: pictures of the base on the confirmation prompts; None without a base.
+    """
+
+    winner: Contender
+    leader: Contender
+    contenders: tuple[Contender, ...]
+    base: Tensor | None
+
+
+def compare(
+    entries: Sequence[Entry], scorer: Scorer, asked: Tensor, names: Sequence[str], *, seed: int, base: Tensor | None = None
+) -> Confirmation:
+    """Scores all entries on the same resamples, and chooses the merge to export.
+
+    Args:
+        entries: what was drawn, at least one merge among them.
+        scorer: objectives with their references on the confirmation prompts.
+        asked: index of the source that each prompt asks for, or ``JOINT`` for all of them, int64, (n,).
+        names: names of the sources, in order.
+        seed: seed of the bootstrap.
+        base: pictures of the base.
+
+    Returns:
+        Confirmation with the leader and the contender to export, as chosen by ``decide``.
+
+    Raises:
+        NoFeasibleMerge: no merge satisfies all constraints on these prompts.
+    """
+    counts = resamples(asked, count=_RESAMPLES, seed=seed)
+    contenders = [_contender(entry, scorer, counts, names) for entry in entries]
+    merges = [c for c in contenders if c.recipe is not None]
+    if not (feasible := [c for c in merges if c.feasible]):
+        raise NoFeasibleMerge(nearest_miss({c.label: c.all_missed for c in merges}, "on fresh prompts"), remedy=RELAX)
+    leader, winner = decide(feasible)
+    ordered = sorted(contenders, key=lambda c: (c.recipe is None, -c.score))
+    return Confirmation(winner, leader, tuple(ordered), base)
+
+
+def decide(merges: Sequence[Contender]) -> tuple[Contender, Contender]:
+    """Returns the leader and the merge to export.
+
+    If the stack or the naive merge is within noise of the leader, it is exported instead; if both are, the one with the better score.
+
+    Args:
+        merges: the confirmed merges that satisfy all constraints, with scores over the same resamples.
+    """
+    leader = max(merges, key=lambda c: c.score)
+    simple = [c for c in merges if c.label in (STACK, NAIVE)]
+    if any(c is leader for c in simple):
+        return leader, leader
+    close = [c for c in simple if probability_better(leader.samples, c.samples) < CONFIDENCE]
+    return leader, max(close, key=lambda c: c.score, default=leader)
+
+
+def _contender(entry: Entry, scorer: Scorer, counts: Tensor, names: Sequence[str]) -> Contender:
+    """Scores an entry on all prompts and on every resample; ``counts`` are those of the resamples, (r, n)."""
+    outcomes, resampled = scorer.compare(entry.measurements), scorer.compare(entry.measurements, counts)
+    shares = combined_shares(outcomes)
+    weakest = combined_shares(resampled).amin(dim=-1).broadcast_to(len(counts))
+    return Contender(
+        **vars(entry),
+        score=float(score(outcomes)),
+        samples=score(resampled).broadcast_to(len(counts)),
+        weakest=interval(float(shares.amin()), weakest),
+        each=dict(zip(names, shares.tolist(), strict=True)),
+        artifacts=artifact_level(outcomes),
+        metrics=further_metrics(outcomes, names),
+        constraints=constraints(outcomes),
+    )
+
+
+def nearest_miss(missed: Mapping[str, Mapping[str, float]], where: str) -> str:
+    """Returns which merge comes nearest to satisfying all constraints, and by how much it misses each of the others.
+
+    Args:
+        missed: name of each merge → its constraints, with the amounts by which it misses them, at most 0 for those that it satisfies.
+        where: on which prompts.
+
+    Example:
+        >>> nearest_miss({"trial 4": {"sharpness": 0.25, "noise": -1.0}, "stack": {"sharpness": 0.5, "noise": 2.0}}, "on fresh prompts")
+        'no merge satisfies all constraints on fresh prompts; trial 4 comes nearest, and misses sharpness by 0.25'
+    """
+    over = {name: {metric: excess for metric, excess in found.items() if excess > 0} for name, found in missed.items()}
+    nearest = min(over, key=lambda name: (len(over[name]), sum(over[name].values())))
+    amounts = " and ".join(f"{metric} by {excess:.3g}" for metric, excess in over[nearest].items())
+    return f"no merge satisfies all constraints {where}; {nearest} comes nearest, and misses {amounts}"
