@@ -30,7 +30,7 @@ from objectives.preservation import (
 )
 from objectives.score import Outcomes, balance, combined_shares, score
 from objectives.scorer import AnyObjective, Measurements, Scorer, check_objectives, needed_features
-from objectives.statistics import Interval, interval, probability_better, resamples
+from objectives.statistics import LEVEL, Interval, interval, noise, resamples
 
 if TYPE_CHECKING:
     from objectives.embedder import Embedder
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = [
     "EMBEDDINGS",
     "JOINT",
+    "LEVEL",
     "AnyEmbedder",
     "AnyObjective",
     "ArtifactLevel",
@@ -77,8 +78,8 @@ __all__ = [
     "mean_shares",
     "moments",
     "needed_features",
+    "noise",
     "others",
-    "probability_better",
     "resamples",
     "score",
     "shares",

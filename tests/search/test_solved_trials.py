@@ -12,6 +12,7 @@ import pytest
 import torch
 from rich.console import Console
 from safetensors.torch import load_file
+from torch import Tensor
 
 from optimizer import Study, load_adapter, optimize
 from optimizer.calibration.prompts import calibration_prompts
@@ -73,7 +74,7 @@ def solved(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def solved_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     """The confirmation decides for the first merge that was solved."""
 
-    def decide(merges: Sequence[comparison.Contender]) -> tuple[comparison.Contender, comparison.Contender]:
+    def decide(merges: Sequence[comparison.Contender], _: Tensor) -> tuple[comparison.Contender, comparison.Contender]:
         winner = next(contender for contender in merges if contender.recipe and contender.recipe.calibration)
         return winner, winner
 

@@ -30,7 +30,8 @@ def print_verdict(summary: StudySummary, directory: Path, best: Path | None, con
             console.print("composition: what a merge should draw; no file can hold it", style="dim", soft_wrap=True)
         if summary.metrics:
             _print_metrics(summary, summary.verdict, console)
-        console.print(summary.verdict.sentence, soft_wrap=True, markup=False)
+        for line in (summary.verdict.sentence, *summary.verdict.remarks):
+            console.print(line, soft_wrap=True, markup=False)
     if best:
         console.print(f"{'model ' if summary.kind == 'model' else 'LoRA  '}  {best}", soft_wrap=True, markup=False)
     console.print(f"report  {directory / 'report.html'}", soft_wrap=True, markup=False)

@@ -7,16 +7,14 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from objectives import Interval, Measurements, Scorer, combined_shares, interval, probability_better, resamples, score
+from objectives import Interval, Measurements, Scorer, combined_shares, interval, noise, resamples, score
 from optimizer.errors import NoFeasibleMerge
 from optimizer.merging import Recipe
 from optimizer.rendering.candidates.candidate import Candidate
 from optimizer.search.evaluation.record_fields import artifact_level, constraints, further_metrics
-from optimizer.search.labels import NAIVE, STACK
+from optimizer.search.labels import SIMPLE
 
-# A winner must beat a simpler recipe in at least this fraction of the bootstrap resamples; else the difference counts as noise.
-CONFIDENCE = 0.95
-_RESAMPLES = 1000
+_RESAMPLES = 4000
 RELAX = "relax the constraint (--metric), or try more recipes (--budget)"
 """Remedy if no merge satisfies the constraints."""
 
@@ -32,6 +30,7 @@ class Entry:
         candidate: rendered candidate, with weights as exported; None for a source alone and for the composition.
         images: pictures on the confirmation prompts, uint8, (n, 3, height, width).
         measurements: measurements by all objectives.
+        searched: score on the search's prompts; None for a source alone and for the composition.
         missed: constraints that the candidate misses on the search's prompts, with the amounts.
     """
 
@@ -41,6 +40,7 @@ class Entry:
     candidate: Candidate | None = None
     images: Tensor
     measurements: Measurements
+    searched: float | None = None
     missed: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -79,6 +79,23 @@ class Contender(Entry):
 
 
 @dataclass(frozen=True)
+class Lead:
+    """Lead in score of the best merge that is not simple over the best simple one.
+
+    Attributes:
+        best: merge that is not simple.
+        over: simple merge.
+        difference: lead with its interval; negative if the simple merge is better.
+        needed: lead that is beyond noise.
+    """
+
+    best: Contender
+    over: Contender
+    difference: Interval
+    needed: float
+
+
+@dataclass(frozen=True)
 class Confirmation:
     """Result of the confirmation.
 
@@ -87,12 +104,14 @@ class Confirmation:
         leader: merge with the best confirmed score; may be within noise of a simpler one that is exported instead.
         contenders: all contenders, by descending score, with the composition and the single sources last.
         base: pictures of the base on the confirmation prompts; None without a base.
+        lead: lead of the best merge that is not simple; None if all merges are simple, or none is.
     """
 
     winner: Contender
     leader: Contender
     contenders: tuple[Contender, ...]
     base: Tensor | None
+    lead: Lead | None = None
 
 
 def compare(
@@ -115,32 +134,63 @@ def compare(
         NoFeasibleMerge: no merge satisfies all constraints on these prompts.
     """
     counts = resamples(asked, count=_RESAMPLES, seed=seed)
-    contenders = [_contender(entry, scorer, counts, names) for entry in entries]
+    contenders = [_contender(entry, scorer, counts, asked, names) for entry in entries]
     merges = [c for c in contenders if c.recipe is not None]
     if not (feasible := [c for c in merges if c.feasible]):
         raise NoFeasibleMerge(nearest_miss({c.label: c.all_missed for c in merges}, "on fresh prompts"), remedy=RELAX)
-    leader, winner = decide(feasible)
+    leader, winner = decide(feasible, asked)
     ordered = sorted(contenders, key=lambda c: (c.recipe is None, -c.score))
-    return Confirmation(winner, leader, tuple(ordered), base)
+    return Confirmation(winner, leader, tuple(ordered), base, lead_among(feasible, asked))
 
 
-def decide(merges: Sequence[Contender]) -> tuple[Contender, Contender]:
+def decide(merges: Sequence[Contender], asked: Tensor) -> tuple[Contender, Contender]:
     """Returns the leader and the merge to export.
 
-    If the stack or the naive merge is within noise of the leader, it is exported instead; if both are, the one with the better score.
+    If simple merges are within noise of the leader, the one of them with the best score is exported instead. The leader is the best of
+    several, and has to be ahead by as much as the best of as many merges is by chance.
 
     Args:
         merges: the confirmed merges that satisfy all constraints, with scores over the same resamples.
+        asked: kind of every prompt, int64, (n,).
     """
     leader = max(merges, key=lambda c: c.score)
-    simple = [c for c in merges if c.label in (STACK, NAIVE)]
-    if any(c is leader for c in simple):
+    simple, others = _parted(merges)
+    if leader in simple:
         return leader, leader
-    close = [c for c in simple if probability_better(leader.samples, c.samples) < CONFIDENCE]
+    close = [c for c in simple if leader.score - c.score <= lead_needed(leader, c, asked, len(others))]
     return leader, max(close, key=lambda c: c.score, default=leader)
 
 
-def _contender(entry: Entry, scorer: Scorer, counts: Tensor, names: Sequence[str]) -> Contender:
+def lead_among(merges: Sequence[Contender], asked: Tensor) -> Lead | None:
+    """Returns the lead of the best merge that is not simple over the best simple one; None if there is no such pair."""
+    simple, others = _parted(merges)
+    if not simple or not others:
+        return None
+    best, over = (max(found, key=lambda c: c.score) for found in (others, simple))
+    return Lead(best, over, score_lead(best, over, asked), lead_needed(best, over, asked, len(others)))
+
+
+def lead_needed(better: Contender, over: Contender, asked: Tensor, candidates: int) -> float:
+    """Returns the lead in score over another contender that the best of so many candidates must have to be beyond noise."""
+    return noise(better.score - over.score, better.samples - over.samples, asked, candidates)
+
+
+def score_lead(better: Contender, over: Contender, asked: Tensor) -> Interval:
+    """Returns the lead in score of one contender over another, with its interval."""
+    return interval(better.score - over.score, better.samples - over.samples, asked)
+
+
+def score_interval(contender: Contender, asked: Tensor) -> Interval:
+    """Returns a contender's score with its interval."""
+    return interval(contender.score, contender.samples, asked)
+
+
+def _parted(merges: Sequence[Contender]) -> tuple[list[Contender], list[Contender]]:
+    """Returns the simple merges, and the others."""
+    return [c for c in merges if c.label in SIMPLE], [c for c in merges if c.label not in SIMPLE]
+
+
+def _contender(entry: Entry, scorer: Scorer, counts: Tensor, asked: Tensor, names: Sequence[str]) -> Contender:
     """Scores an entry on all prompts and on every resample; ``counts`` are those of the resamples, (r, n)."""
     outcomes, resampled = scorer.compare(entry.measurements), scorer.compare(entry.measurements, counts)
     shares = combined_shares(outcomes)
@@ -149,7 +199,7 @@ def _contender(entry: Entry, scorer: Scorer, counts: Tensor, names: Sequence[str
         **vars(entry),
         score=float(score(outcomes)),
         samples=score(resampled).broadcast_to(len(counts)),
-        weakest=interval(float(shares.amin()), weakest),
+        weakest=interval(float(shares.amin()), weakest, asked),
         each=dict(zip(names, shares.tolist(), strict=True)),
         artifacts=artifact_level(outcomes),
         metrics=further_metrics(outcomes, names),

@@ -8,14 +8,15 @@ from optimizer.errors import NoFeasibleMerge, TrialError
 from optimizer.merging import Recipe
 from optimizer.search.evaluation.comparison import Confirmation, Entry, compare
 from optimizer.search.evaluation.evaluator import Evaluator
-from optimizer.search.labels import COMPOSITION, NAIVE, STACK, alone_label, is_alone
+from optimizer.search.labels import COMPOSITION, NAIVE, SIMPLE, STACK, alone_label, is_alone
 from optimizer.search.observer import Observer
 from studies.records import TrialRecord
 
 
 def finalists(records: Sequence[TrialRecord], count: int) -> list[TrialRecord]:
-    """Returns the ``count`` best distinct recipes with a search score above 0, without baselines, followed by stack and naive merge.
+    """Returns the ``count`` best distinct recipes with a search score above 0, without baselines, followed by the simple merges.
 
+    These are stack and naive merge, and, unless one of the best recipes has equal weights, the better one of those with equal weights.
     Recipes that miss a constraint are left out; stack and naive merge are compared even then. The list is empty if no merge is complete and
     satisfies all constraints.
     """
@@ -32,7 +33,8 @@ def finalists(records: Sequence[TrialRecord], count: int) -> list[TrialRecord]:
         if recipe_hash not in hashes and len(chosen) < count:
             hashes.add(recipe_hash)
             chosen.append(record)
-    return [*chosen, *simple]
+    equal = [] if any(r.label in SIMPLE for r in chosen) else [r for r in ranked if r.label in SIMPLE and r not in simple]
+    return [*chosen, *equal[:1], *simple]
 
 
 def _score(record: TrialRecord) -> float:
@@ -82,6 +84,7 @@ def _render(record: TrialRecord, evaluator: Evaluator, observer: Observer) -> En
         candidate=measured.candidate,
         images=measured.images,
         measurements=measured.measurements,
+        searched=record.evaluation.score,
         missed=record.evaluation.violated,
     )
 
