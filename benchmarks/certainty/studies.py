@@ -24,7 +24,7 @@ from optimizer.search.labels import STACK
 CONFIRM, FINALISTS = OPTIONS["confirm"].default, OPTIONS["finalists"].default
 OWN, SEARCHED = OPTIONS["own"].default, OPTIONS["joint"].default
 TRIALS = tuple(f"trial {number}" for number in range(1, 1 + FINALISTS))
-_FACTORS = 40  # studies whose factors are averaged
+_FACTORS = 12  # studies whose factors are averaged
 _PLAIN = Recipe(method="linear", weights=(1.0,))  # what a contender is made of does not matter to the comparison
 
 
