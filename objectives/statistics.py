@@ -8,6 +8,7 @@ Should Know About the Bootstrap*, arXiv 1411.5279). ``benchmarks.certainty`` mea
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 
 import torch
@@ -123,8 +124,8 @@ def expanded(tail: float, asked: Tensor) -> float:
         >>> round(expanded(0.025, torch.tensor([0, 1, 2]).repeat_interleave(8)), 4)
         0.0131
     """
-    counts = asked.unique(return_counts=True)[1]
-    fewest = int(counts.min())
+    counts = Counter(asked.tolist())
+    fewest = min(counts.values())
     if fewest < 2:
         return 0.0
     return float(ndtr(math.sqrt(fewest / (fewest - 1)) * stdtrit(len(asked) - len(counts), tail)))
