@@ -32,7 +32,7 @@ from objectives.preservation import (
 )
 from objectives.score import Outcomes, balance, combined_shares, counted_shares, score
 from objectives.scorer import AnyObjective, Measurements, Scorer, check_objectives, needed_features
-from objectives.statistics import Interval, interval, probability_better, resamples
+from objectives.statistics import LEVEL, Interval, interval, noise, resamples
 
 if TYPE_CHECKING:
     from objectives.embedder import Embedder
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = [
     "EMBEDDINGS",
     "JOINT",
+    "LEVEL",
     "AnyEmbedder",
     "AnyObjective",
     "ArtifactLevel",
@@ -80,8 +81,8 @@ __all__ = [
     "mean_shares",
     "moments",
     "needed_features",
+    "noise",
     "others",
-    "probability_better",
     "resamples",
     "score",
     "shares",

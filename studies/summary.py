@@ -140,6 +140,7 @@ class Verdict(BaseModel):
         rows: label → confirmed values, in display order.
         confidence: confidence level of the intervals, e.g. 0.95.
         pictures: number of pictures per row behind the scores; 0 if not known.
+        remarks: further sentences: what the search promised, and how sure the lead is. Files of earlier versions have none.
     """
 
     model_config = RECORD
@@ -149,6 +150,7 @@ class Verdict(BaseModel):
     rows: dict[Text, ConfirmedScore]
     confidence: float = Field(default=0.95, gt=0, lt=1)
     pictures: int = 0
+    remarks: tuple[Text, ...] = ()
 
     @property
     def metrics(self) -> tuple[str, ...]:

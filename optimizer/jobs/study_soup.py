@@ -11,7 +11,8 @@ from optimizer.jobs.merge_options import MergeOptions
 from optimizer.jobs.merge_plan import MergePlan, output_path
 from optimizer.merging import Recipe, Soup, common_base, greedy_soup, is_weighted_sum
 from optimizer.search.config import Config
-from optimizer.search.evaluation.confirmation import Confirmation, confirm
+from optimizer.search.evaluation.comparison import Confirmation
+from optimizer.search.evaluation.confirmation import confirm
 from optimizer.search.evaluation.identifiable import left_out_of
 from optimizer.search.evaluation.prompt_sets import confirmation_prompts, search_prompts
 from optimizer.search.evaluation.session import prepare

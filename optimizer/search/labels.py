@@ -5,6 +5,10 @@ from __future__ import annotations
 STACK, NAIVE = "stack", "naive"
 COMPOSITION = "composition (cannot be saved)"
 """Label of the composition of all sources, which shows what a merge should draw."""
+EQUAL_NORM, EQUAL_USUAL = "equal 1/√N", "equal 0.8"
+"""Labels of weighted sums with one weight for all sources: the one that keeps the norm of a single source, and a common one."""
+SIMPLE = (STACK, NAIVE, EQUAL_NORM, EQUAL_USUAL)
+"""Labels of the simple merges: one weight for all sources. One of them is exported if no other merge is better beyond noise."""
 _ALONE = " alone"
 
 KEY, LABEL, ERROR, IMPORTED = "evaluation", "label", "error", "imported"

@@ -14,7 +14,8 @@ from optimizer.rendering import AnyRenderer, PromptSet
 from optimizer.search.config import Config, checked
 from optimizer.search.disk_space import check_space
 from optimizer.search.evaluation.aims import Aims
-from optimizer.search.evaluation.confirmation import Confirmation, confirm, finalists, nearest_miss, relaxed
+from optimizer.search.evaluation.comparison import Confirmation, nearest_miss, relaxed
+from optimizer.search.evaluation.confirmation import confirm, finalists
 from optimizer.search.evaluation.fingerprint import check_same_run
 from optimizer.search.evaluation.identifiable import identifiable_warnings, left_out_of
 from optimizer.search.evaluation.prompt_sets import confirmation_prompts, notes_on_prompts, search_prompts, warnings_about_prompts

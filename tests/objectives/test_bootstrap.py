@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from objectives import JOINT, Effects, Moments, interval, moments, probability_better, resamples
+from objectives import JOINT, Effects, Moments, interval, moments, resamples, statistics
 from tests.objectives.candidates import bootstrap, kept
 from tests.objectives.reference import share
 
@@ -76,31 +78,65 @@ def test_the_bootstrap_equals_the_reference_on_repeated_rows() -> None:
 def test_the_interval_holds_the_value(first: float, second: float, seed: int) -> None:
     reduced = candidate(effects_of(), (first, second), seed)
     value = float(kept(reduced).amin())
-    found = interval(value, bootstrap(reduced, count=50, seed=seed).amin(dim=-1))
+    found = interval(value, bootstrap(reduced, count=50, seed=seed).amin(dim=-1), ASKED)
     assert found.low <= found.value == value <= found.high
 
 
 def test_the_interval_is_that_of_percentiles() -> None:
-    samples = torch.linspace(0, 1, 1001, dtype=torch.float64)
-    found = interval(0.5, samples)
-    assert (found.low, found.high) == pytest.approx((0.025, 0.975))
-    assert (interval(0.5, samples, 0.8).low, interval(0.5, samples, 0.8).high) == pytest.approx((0.1, 0.9))
-    assert interval(0.99, samples).high == 0.99
+    samples, many = torch.linspace(0, 1, 1001, dtype=torch.float64), torch.zeros(100_000)
+    found = interval(0.5, samples, many)
+    assert (found.low, found.high) == pytest.approx((0.025, 0.975), abs=1e-4)
+    assert (interval(0.5, samples, many, 0.8).low, interval(0.5, samples, many, 0.8).high) == pytest.approx((0.1, 0.9), abs=1e-4)
+    assert interval(0.99, samples, many).high == 0.99
+    assert interval(0.5, samples, torch.zeros(8)).low == pytest.approx(0.0057, abs=1e-4)
 
 
 def test_more_prompts_narrow_the_interval() -> None:
     widths = []
     for times in (1, 6):
         reduced = candidate(effects_of(ASKED.repeat(times)), (0.6, 0.6))
-        found = interval(float(kept(reduced)[0]), bootstrap(reduced, count=400)[:, 0])
+        found = interval(float(kept(reduced)[0]), bootstrap(reduced, count=400)[:, 0], reduced.asked)
         widths.append(found.high - found.low)
     assert widths[1] < 0.7 * widths[0]
 
 
-def test_the_probability_of_being_better() -> None:
+def test_the_lead_of_a_better_candidate_is_beyond_noise_and_that_of_a_worse_one_is_not() -> None:
     effects = effects_of()
-    weak, strong = (bootstrap(candidate(effects, (gain, gain)), count=300)[:, 0] for gain in (0.3, 0.8))
-    assert probability_better(strong, weak) > 0.99
-    assert probability_better(weak, strong) < 0.01
-    assert probability_better(weak, weak) == 0, "a tie is no win"
-    assert probability_better(torch.tensor([1.0, 0, 1, 1]), torch.tensor([0.0, 1, 1, 0])) == 0.5
+    reduced = [candidate(effects, (gain, gain)) for gain in (0.3, 0.8)]
+    (weak, strong), (low, high) = ([bootstrap(r, count=300)[:, 0] for r in reduced], [float(kept(r)[0]) for r in reduced])
+    assert 0 < statistics.noise(high - low, strong - weak, ASKED) < high - low
+    assert statistics.noise(low - high, weak - strong, ASKED) > low - high
+    assert statistics.noise(0.0, weak - weak, ASKED) == 0
+
+
+@pytest.mark.parametrize(("candidates", "wanted"), [(1, 1.645), (3, 2.128), (10, 2.576)])
+def test_the_best_of_several_needs_a_greater_lead(candidates: int, wanted: float) -> None:
+    """Of normal noise, the tail of probability 0.05 / m; of many prompts nothing is expanded."""
+    found = statistics.noise(0.3, 0.3 + noise(40_000, seed=0), torch.zeros(10_000), candidates)
+    assert found == pytest.approx(wanted, abs=0.05)
+
+
+def test_few_prompts_take_percentiles_farther_out() -> None:
+    """By the tables of the t and the normal distribution: 2.080 · √(8/7) = 2.223, 12.706 · √2 = 17.97."""
+    three = torch.tensor([0, 1, JOINT]).repeat_interleave(8)
+    assert statistics.expanded(0.025, three) == pytest.approx(0.0131, abs=1e-4)
+    assert statistics.expanded(0.025, torch.zeros(2)) < 1e-60
+    assert statistics.expanded(0.025, torch.tensor([0, 0, 1])) == 0, "one prompt says nothing about chance"
+    assert statistics.noise(0.5, torch.full((10,), 0.5), torch.tensor([0, 0, 1])) == math.inf
+
+
+def test_true_values_are_covered_and_equal_candidates_do_not_win() -> None:
+    """Means of eight independent prompts a kind, three candidates beside a fourth one."""
+    chance = torch.Generator().manual_seed(1)
+    asked = torch.tensor([0, 1, JOINT]).repeat_interleave(8)
+    covered, wins, rounds = 0, 0, 400
+    for number in range(rounds):
+        values = torch.randn(4, len(asked), generator=chance)
+        samples = values @ resamples(asked, count=1000, seed=number).T / len(asked)
+        found = interval(float(values[0].mean()), samples[0], asked)
+        covered += found.low <= 0 <= found.high
+        leads = (values[1:].mean(dim=1) - values[0].mean()).tolist()
+        best = max(range(3), key=leads.__getitem__)
+        wins += leads[best] > statistics.noise(leads[best], samples[1 + best] - samples[0], asked, 3)
+    assert 0.93 <= covered / rounds <= 0.97
+    assert 0.02 <= wins / rounds <= 0.06

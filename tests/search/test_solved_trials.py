@@ -12,6 +12,7 @@ import pytest
 import torch
 from rich.console import Console
 from safetensors.torch import load_file
+from torch import Tensor
 
 from optimizer import Study, load_adapter, optimize
 from optimizer.calibration.prompts import calibration_prompts
@@ -24,7 +25,7 @@ from optimizer.merging.methods.solved import CHECKPOINT, CORRECTION, TRAIN_STEPS
 from optimizer.rendering import PromptSet, Subject, Vocabulary
 from optimizer.search.config import Config
 from optimizer.search.disk_space import need
-from optimizer.search.evaluation import confirmation
+from optimizer.search.evaluation import comparison
 from optimizer.search.evaluation.prompt_sets import search_prompts
 from optimizer.search.evaluation.session import prepare
 from optimizer.search.labels import COMPOSITION
@@ -73,11 +74,11 @@ def solved(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def solved_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     """The confirmation decides for the first merge that was solved."""
 
-    def decide(merges: Sequence[confirmation.Contender]) -> tuple[confirmation.Contender, confirmation.Contender]:
+    def decide(merges: Sequence[comparison.Contender], _: Tensor) -> tuple[comparison.Contender, comparison.Contender]:
         winner = next(contender for contender in merges if contender.recipe and contender.recipe.calibration)
         return winner, winner
 
-    monkeypatch.setattr(confirmation, "decide", decide)
+    monkeypatch.setattr(comparison, "decide", decide)
 
 
 def options(studio: Studio, out: Path, **changes: Any) -> dict[str, Any]:

@@ -38,7 +38,8 @@ def print_verdict(summary: StudySummary, directory: Path, best: Path | None, con
         if summary.priorities:
             text = f"priorities in the score: {told_numbers(summary.priorities)}"
             console.print(text, style="dim", soft_wrap=True, markup=False)
-        console.print(summary.verdict.sentence, soft_wrap=True, markup=False)
+        for line in (summary.verdict.sentence, *summary.verdict.remarks):
+            console.print(line, soft_wrap=True, markup=False)
     if summary.front:
         _print_front(summary, console)
     if best:

@@ -8,7 +8,7 @@ from typing import Any
 
 from optimizer.merging import METHODS
 from optimizer.merging.methods.solved import CHECKPOINT
-from optimizer.search.labels import NAIVE, STACK, alone_label, is_alone, source_of
+from optimizer.search.labels import EQUAL_NORM, EQUAL_USUAL, NAIVE, STACK, alone_label, is_alone, source_of
 from optimizer.search.proposals.space import SearchSpace
 from studies.records import TrialRecord
 
@@ -61,7 +61,7 @@ def defaults(space: SearchSpace, limit: int) -> list[Start]:
     count = len(space.names)
     if space.anchored:
         return [Start(f"{share:g} of the others", _linear(space, [0.0] + [share / (count - 1)] * (count - 1))) for share in _SHARES][:limit]
-    plain = [Start("equal 1/√N", _linear(space, [1 / math.sqrt(count)] * count)), Start("equal 0.8", _linear(space, [0.8] * count))]
+    plain = [Start(EQUAL_NORM, _linear(space, [1 / math.sqrt(count)] * count)), Start(EQUAL_USUAL, _linear(space, [0.8] * count))]
     named = [Start(f"{method} default", _filled(space, [1.0] * count) | {"method": method}) for method in space.methods[1:]]
     return [*plain, *named, *_checkpoints(space)][:limit]
 

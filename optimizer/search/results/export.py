@@ -32,7 +32,7 @@ from optimizer.merging import DTYPES, ROUTERS, Recipe, save_router
 from optimizer.merging.models import Blend, merge_record_text
 from optimizer.search.config import parse_metrics
 from optimizer.search.evaluation.aims import Aims
-from optimizer.search.evaluation.confirmation import Confirmation, Contender
+from optimizer.search.evaluation.comparison import Confirmation, Contender
 from optimizer.search.results.export_model import export_model
 from optimizer.search.results.summary import SummaryInputs
 from optimizer.search.sources.source import RouterLookup

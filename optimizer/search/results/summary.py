@@ -5,18 +5,19 @@ from __future__ import annotations
 import math
 import platform
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
 
 import torch
 
+from objectives import LEVEL
 from optimizer.adapters.families import FAMILIES
 from optimizer.rendering import PromptSet
 from optimizer.search.config import OPTIONS, Config, metric_words, parse_metrics, without_password
 from optimizer.search.evaluation.aims import Aims
-from optimizer.search.evaluation.confirmation import CONFIDENCE, Confirmation, Contender
+from optimizer.search.evaluation.comparison import Confirmation, Contender, Lead
 from optimizer.search.images.png import save_images
 from optimizer.search.labels import COMPOSITION, NAIVE, STACK, is_alone
 from optimizer.search.sources.source import Source
@@ -117,8 +118,9 @@ def verdict(found: Confirmation) -> Verdict:
         sentence=_sentence(found, by_label.get(NAIVE), by_label.get(STACK)),
         winner=found.winner.label,
         rows=rows,
-        confidence=CONFIDENCE,
+        confidence=LEVEL,
         pictures=len(found.winner.images),
+        remarks=tuple(_remarks(found)),
     )
 
 
@@ -158,6 +160,26 @@ def _sentence(found: Confirmation, naive: Contender | None, stack: Contender | N
     )
     why = f"; it shows {reasons} than the {' and the '.join(name for _, name in better)}" if better else ""
     return f"{kept}{against}{why}, on prompts and seeds that the search never saw{barred}.{told}"
+
+
+def _remarks(found: Confirmation) -> Iterator[str]:
+    """Yields what the search promised of the exported merge, and how sure the lead of the best merge that is not simple is."""
+    shipped, pictures = found.winner, len(found.winner.images)
+    if shipped.searched is not None:
+        name = shipped.label[:1].upper() + shipped.label[1:]
+        yield f"{name} scored {shipped.searched:.2f} in the search and {shipped.score:.2f} on {pictures} new pictures."
+    if found.lead:
+        yield _lead_remark(found.lead, pictures)
+
+
+def _lead_remark(lead: Lead, pictures: int) -> str:
+    """Returns by how much the best merge that is not simple leads, with the interval, and which lead is within noise."""
+    found, where = lead.difference, f"{lead.over.label}, the best of the simple merges"
+    ahead = f"{abs(found.value):.2f} {'ahead of' if found.value >= 0 else 'behind'}"
+    told = f"In score, {lead.best.label} is {ahead} {where} ({LEVEL:.0%} interval of the difference {found.low:+.2f} to {found.high:+.2f})"
+    if math.isinf(lead.needed):
+        return f"{told}; with one prompt of a kind, every lead is within noise (--confirm)."
+    return f"{told}; on {pictures} pictures, leads up to {lead.needed:.2f} are within noise."
 
 
 def _gains(shipped: Contender, others: Sequence[Contender]) -> list[str]:

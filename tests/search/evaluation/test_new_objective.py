@@ -17,7 +17,8 @@ from optimizer import optimize
 from optimizer.cli.main import execute
 from optimizer.errors import StudyError
 from optimizer.search.config import Config
-from optimizer.search.evaluation.confirmation import Confirmation, confirm
+from optimizer.search.evaluation.comparison import Confirmation
+from optimizer.search.evaluation.confirmation import confirm
 from optimizer.search.evaluation.fingerprint import evaluation_context, study_inputs
 from optimizer.search.evaluation.prompt_sets import confirmation_prompts, search_prompts
 from optimizer.search.evaluation.session import Session, prepare
@@ -136,7 +137,7 @@ def test_its_uncertainty_counts_in_the_confirmation(
     references = np.mean([values(images) for images in (found.base, *(c.images for c in found.contenders if c.recipe is None))], axis=0)
     session = prepare(Config.of(**options), Silent())
     asked = session.evaluator(confirmation_prompts(session.config, session.sources), Silent()).asked
-    counts = resamples(asked, count=1000, seed=0).int().numpy()
+    counts = resamples(asked, count=4000, seed=0).int().numpy()
     for contender in found.contenders:
         apart = np.abs(values(contender.images) - references)
         factors = [1 / (1 + 20 * np.repeat(apart, row).mean()) for row in counts]

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from objectives import Interval
+from objectives import JOINT, Interval
 from optimizer import Recipe
-from optimizer.search.evaluation.confirmation import Confirmation, Contender, decide, finalists, nearest_miss, relaxed
-from optimizer.search.labels import NAIVE, STACK
+from optimizer.search.evaluation.comparison import Confirmation, Contender, Lead, decide, lead_among, lead_needed, nearest_miss, relaxed
+from optimizer.search.evaluation.confirmation import finalists
+from optimizer.search.labels import EQUAL_NORM, EQUAL_USUAL, NAIVE, STACK
 from optimizer.search.results.summary import verdict
 from studies.records import TrialRecord, told_misses
 from tests.search.runs import record
 
 PICTURES = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
+ASKED = torch.tensor([0, 1, JOINT]).repeat_interleave(1000)
+"""Kinds of prompts, so many of each that percentiles are not expanded."""
 
 
 def contender(
@@ -50,6 +54,8 @@ def samples(*means: float, noise: float = 0.05) -> Tensor:
         (["trial 9", STACK, NAIVE], (0.62, 0.5, 0.6), 0, 2),  # within noise of the naive merge
         (["trial 9", STACK, NAIVE], (0.62, 0.61, 0.6), 0, 1),  # of both: the better one of them
         (["trial 9", "trial 4", NAIVE], (0.62, 0.6, 0.1), 0, 0),  # of another proposal only, which is no simpler
+        (["trial 9", STACK, EQUAL_USUAL], (0.62, 0.55, 0.6), 0, 2),  # equal weights are as simple as the stack
+        ([EQUAL_USUAL, STACK, NAIVE], (0.62, 0.61, 0.1), 0, 0),  # and need not be better beyond noise
         (["trial 9", STACK, NAIVE], (0.5, 0.9, 0.6), 1, 1),  # a simple merge leads
         (["trial 9"], (0.5,), 0, 0),
     ],
@@ -57,14 +63,64 @@ def samples(*means: float, noise: float = 0.05) -> Tensor:
 def test_the_simpler_merge_is_shipped_within_noise(labels: list[str], means: tuple[float, ...], leader: int, shipped: int) -> None:
     drawn = samples(*means)
     contenders = [contender(label, mean, samples=row) for label, mean, row in zip(labels, means, drawn, strict=True)]
-    found = decide(contenders)
+    found = decide(contenders, ASKED)
     assert (found[0] is contenders[leader], found[1] is contenders[shipped]) == (True, True)
 
 
 def test_equal_merges_are_within_noise() -> None:
     same = samples(0.7)[0]
     leading, stack = contender("trial 9", 0.7, samples=same), contender(STACK, 0.7, samples=same)
-    assert [found.label for found in decide([leading, stack])] == ["trial 9", STACK]
+    assert [found.label for found in decide([leading, stack], ASKED)] == ["trial 9", STACK]
+
+
+def test_the_best_of_several_has_to_be_further_ahead() -> None:
+    means = (0.63, 0.62, 0.62, 0.62, 0.5)
+    labels = ("trial 9", "trial 8", "trial 7", "trial 6", STACK)
+    rows = zip(labels, means, samples(*means, noise=0.05), strict=True)
+    one, *others, stack = (contender(label, mean, samples=row) for label, mean, row in rows)
+    assert lead_needed(one, stack, ASKED, 1) == pytest.approx(1.645 * 0.05 * 2**0.5, abs=0.008)
+    assert decide([one, stack], ASKED)[1] is one
+    assert lead_needed(one, stack, ASKED, 4) == pytest.approx(2.241 * 0.05 * 2**0.5, abs=0.015)
+    assert decide([one, *others, stack], ASKED) == (one, stack)
+
+
+def test_few_prompts_make_a_lead_uncertain() -> None:
+    rows = zip(("trial 9", STACK), (0.63, 0.5), samples(0.63, 0.5), strict=True)
+    one, stack = (contender(label, mean, samples=row) for label, mean, row in rows)
+    shipped = {size: decide([one, stack], torch.tensor([0, 1]).repeat_interleave(size))[1].label for size in (1, 2, 100)}
+    assert shipped == {1: STACK, 2: STACK, 100: "trial 9"}
+
+
+def test_the_lead_is_that_of_the_best_proposal_over_the_best_simple_merge() -> None:
+    labels, means = ["trial 9", "trial 8", STACK, EQUAL_NORM], (0.5, 0.4, 0.55, 0.6)
+    rows = zip(labels, means, samples(*means), strict=True)
+    merges = {label: contender(label, mean, samples=row) for label, mean, row in rows}
+    found = lead_among(list(merges.values()), ASKED)
+    assert found
+    assert (found.best.label, found.over.label) == ("trial 9", EQUAL_NORM)
+    assert found.difference.value == pytest.approx(-0.1)
+    assert found.difference.low < -0.2 < 0 < found.difference.high
+    assert found.needed == lead_needed(merges["trial 9"], merges[EQUAL_NORM], ASKED, 2)
+    assert lead_among([merges[STACK]], ASKED) is None
+    assert lead_among([merges["trial 9"]], ASKED) is None
+
+
+def test_the_remarks_tell_what_the_search_promised_and_what_is_noise() -> None:
+    shipped, stack = replace(contender("trial 9", 0.66), searched=0.71), replace(contender(STACK, 0.5), searched=0.52)
+    lead = Lead(shipped, stack, Interval(0.16, 0.09, 0.22), 0.056)
+    found = verdict(Confirmation(shipped, shipped, (shipped, stack), PICTURES, lead))
+    assert found.remarks == (
+        "Trial 9 scored 0.71 in the search and 0.66 on 1 new pictures.",
+        "In score, trial 9 is 0.16 ahead of stack, the best of the simple merges (95% interval of the difference +0.09 to +0.22); "
+        "on 1 pictures, leads up to 0.06 are within noise.",
+    )
+    behind = Lead(shipped, stack, Interval(-0.02, -0.07, 0.03), 0.056)
+    told = verdict(Confirmation(stack, stack, (shipped, stack), PICTURES, behind)).remarks
+    assert told[0].startswith("Stack scored 0.52 in the search and 0.50 on")
+    assert "trial 9 is 0.02 behind stack, the best of the simple merges" in told[1]
+    unknown = verdict(Confirmation(stack, stack, (shipped, stack), PICTURES, replace(behind, needed=math.inf))).remarks
+    assert unknown[1].endswith("; with one prompt of a kind, every lead is within noise (--confirm).")
+    assert verdict(confirmation(STACK, STACK)).remarks == ()
 
 
 def confirmation(shipped: str, leader: str) -> Confirmation:
@@ -114,6 +170,13 @@ def test_finalists_are_the_best_distinct_merges_and_the_simple_ones() -> None:
     assert [r.number for r in finalists(records, 3)] == [6, 3, 7, 1, 2]
     assert [r.number for r in finalists(records, 9)] == [6, 3, 7, 1, 2]
     assert finalists([record(0, 0.9, "a alone"), record(1, None, STACK)], 3) == []
+
+
+def test_the_better_merge_of_equal_weights_is_compared_beside_the_finalists() -> None:
+    records = [record(0, 0.1, STACK), record(1, 0.3, EQUAL_NORM), record(2, 0.4, EQUAL_USUAL), record(3, 0.6), record(4, 0.5)]
+    assert [r.number for r in finalists(records, 2)] == [3, 4, 2, 0]
+    assert [r.number for r in finalists(records, 3)] == [3, 4, 2, 0]
+    assert [r.number for r in finalists([records[0], record(1, 0.0, EQUAL_NORM), records[3]], 3)] == [3, 0]
 
 
 def test_a_merge_that_is_worth_nothing_is_no_finalist_unless_it_is_a_simple_one() -> None:

@@ -1,0 +1,1 @@
+"""How often the verdicts and intervals of a study are right."""
