@@ -91,7 +91,7 @@ def identity_facts(file: Found) -> dict[str, Any]:
     return {
         "name": adapter.name,
         "file": str(file.path),
-        "family": adapter.base,
+        "family": file.family,
         "dialect": line(adapter.dialect),
         "kinds": dict(adapter.kinds),
         "bytes": file.path.stat().st_size,

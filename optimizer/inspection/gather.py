@@ -11,7 +11,8 @@ from pathlib import Path
 from optimizer.adapters import Adapter, BaseWeights, load_adapter
 from optimizer.errors import AdapterError, BaseModelError, UsageError
 from optimizer.inspection.similarity import misfit
-from studies.demo.world import PREFIX, UnknownDemoSource, demo_source
+from studies import DEMO_BASE
+from studies.demo.world import PREFIX, UnknownDemoSource, demo_source, is_demo_source
 
 UNREADABLE = "cannot be read"
 _SUFFIX = ".safetensors"
@@ -53,6 +54,11 @@ class Found:
     adapter: Adapter
     path: Path
     trigger: str | None = None
+
+    @property
+    def family(self) -> str:
+        """Family of the base model: ``sd1``, ``sdxl`` … or ``unknown``; ``DEMO_BASE`` for a demo source."""
+        return DEMO_BASE if is_demo_source(self.path) else self.adapter.base
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,11 @@ def demo_source(spec: str) -> DemoSource:
     return sources[name]
 
 
+def is_demo_source(path: Path) -> bool:
+    """Returns whether a file is one of the shipped sources."""
+    return path.resolve().is_relative_to(ASSETS.resolve())
+
+
 def demo_base() -> Path:
     """The base model's pipeline directory."""
     return ASSETS / "base"

@@ -92,7 +92,7 @@ def _about(file: Found, body: Anatomy) -> list[tuple[str, str]]:
     )
     lines = [
         ("file", line(str(file.path), 1000)),
-        ("family", adapter.base + (f" ({line(adapter.base_reason)})" if adapter.base_reason else "")),
+        ("family", file.family + (f" ({line(adapter.base_reason)})" if adapter.base_reason else "")),
         ("kind", kinds),
         ("size", f"{decimal(file.path.stat().st_size)} · sha256 {adapter.sha256[:12]}"),
         ("modules", " · ".join(f"{part} {number}" for part, number in body.parts.items())),

@@ -112,6 +112,7 @@ def test_the_demo_sources_by_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert err == ""
     assert "A  octopus\n" in out
     assert f"file        {demo_sources()['hat'].path}\n" in out
+    assert out.count("family      demo\n") == 2
     assert "trigger     inko\n" in out  # the file's own header does not tell
     assert "modules     text_encoder 12 · unet 272\n" in out
     assert "\n• octopus and hat read much the same directions (overlap " in out
