@@ -19,6 +19,7 @@ from objectives.preservation.effects import NO_EFFECT, Effects, others
 
 ERRORS = 3.0
 """Standard errors that a source's effect must exceed."""
+_FEWEST = 2  # own prompts: chance on a single one may be as large as an effect
 
 
 def standard_errors(effects: Effects, source: int) -> float:
@@ -49,7 +50,8 @@ def standard_errors(effects: Effects, source: int) -> float:
 def unidentifiable(baselines: Baselines) -> frozenset[int]:
     """Returns the indices of the sources whose effect on their own prompts cannot be told from chance.
 
-    A source that no prompt asks for alone is not judged, and none is if the pictures have no embeddings.
+    A source that no prompt asks for alone is not judged, and none is if the pictures have no embeddings. A source with a single own prompt
+    is judged by whether it changes anything.
 
     Example:
         >>> from objectives.objective import Pictures
@@ -69,8 +71,9 @@ def unidentifiable(baselines: Baselines) -> frozenset[int]:
 
 def _identifiable(effects: Effects, source: int) -> bool:
     own = effects.asked == source
-    size = (effects.alone[source, own] - effects.base[own]).square().sum(dim=1).mean()
-    return float(size) >= NO_EFFECT and standard_errors(effects, source) >= ERRORS
+    size = float((effects.alone[source, own] - effects.base[own]).square().sum(dim=1).mean())
+    few = int(own.sum()) < _FEWEST
+    return size >= NO_EFFECT and (few or standard_errors(effects, source) >= ERRORS)
 
 
 def counted(left_out: frozenset[int], sources: int) -> Tensor | None:

@@ -91,7 +91,7 @@ def run(config: Config, observer: Observer) -> Study:
     session = prepare(config, observer)
     for line in _warnings(session):
         observer.note(f"warning: {line}")
-    for line in (*session.ensemble.notes(), *notes_on_prompts(config, session.sources)):
+    for line in session.ensemble.notes():
         observer.note(line)
     prompts, unseen = search_prompts(config, session.sources), confirmation_prompts(config, session.sources)
     session.renderer.special(unseen.prompts)  # fails now, not after the search, if a confirmation prompt cannot be rendered
@@ -103,7 +103,8 @@ def run(config: Config, observer: Observer) -> Study:
         if session.renderer.plan:
             observer.note(session.renderer.plan)
             observer.note(_rendering_line(session.renderer))
-        observer.note(room)
+        for line in (room, *notes_on_prompts(config, session.sources)):
+            observer.note(line)
         if origin and not directory.is_study:
             observer.note(_take_over(origin, session, ledger))
         write_text(directory.settings, config.to_yaml())

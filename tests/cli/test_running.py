@@ -45,15 +45,17 @@ def test_stderr_holds_our_own_lines_only(finished: subprocess.CompletedProcess[s
     assert re.fullmatch(r"memory: \d+ MB of weights in fp32, .* free on cpu: all of them on cpu; candidates in the weights", lines[0])
     assert re.fullmatch(r"pictures: \d+ × \d+, 2 steps, guidance \d+, up to 16 at once", lines[1])
     assert re.fullmatch(r"this run needs about \d+ MB of disk, .* are free", lines[2])
-    assert lines[3].startswith("searched: weights 0 to 1.3 of alba, bruno; methods linear, ties, ")
-    assert (lines[4], lines[-1]) == ("search: 5 trials", "confirm: 7 picture sets")
-    assert len(lines) == 11
-    assert all(re.fullmatch(TRIAL, line) for line in lines[5:-1])
+    assert lines[3].startswith("there are fewer texts than pictures for joint prompts (1 for 2): texts recur with other noise, ")
+    assert lines[4].startswith("searched: weights 0 to 1.3 of alba, bruno; methods linear, ties, ")
+    assert (lines[5], lines[-1]) == ("search: 5 trials", "confirm: 7 picture sets")
+    assert len(lines) == 12
+    assert all(re.fullmatch(TRIAL, line) for line in lines[6:-1])
 
 
 def test_stdout_holds_the_result(finished: subprocess.CompletedProcess[str]) -> None:
     lines = finished.stdout.splitlines()
-    assert lines[-3].startswith("The merge keeps ")
+    assert sum(line.startswith("The merge keeps ") for line in lines) == 1
+    assert lines[-3].startswith("In score, trial 4 is ")
     assert lines[-2].startswith(f"LoRA    {folder(finished)}/best/alba-bruno_")
     assert Path(lines[-2].split()[-1]).is_file()
     assert lines[-1] == f"report  {folder(finished)}/report.html"
@@ -83,7 +85,7 @@ def test_status_report_and_resume(
     study.rename(moved)
     assert execute(["resume", str(moved), "--budget", "2"]) == 0
     out, err = capsys.readouterr()
-    assert len(err.splitlines()) == 5 + 6 + 1
+    assert len(err.splitlines()) == 6 + 6 + 1
     assert f"report  {moved}/report.html" in out
     moved.rename(study)
     assert execute(["resume", str(study), "--budget", "0"]) == 2

@@ -138,7 +138,7 @@ def test_unknown_options_commands_and_arguments(studio: Studio, capsys: pytest.C
     [
         ({"base": "no/model"}, "no/model: neither a folder nor a file, and no model of this name is in the local cache"),
         ({"embedder": "no/embedder"}, "--embedder: no/embedder: "),
-        ({"prompts": "nowhere.yaml"}, "nowhere.yaml: the words cannot be read: "),
+        ({"prompts": "nowhere.yaml"}, "nowhere.yaml: the prompts cannot be read: "),
         ({"device": "cuda:99"}, "the device 'cuda:99' cannot be used"),
     ],
 )

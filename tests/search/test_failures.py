@@ -108,7 +108,8 @@ def test_a_source_that_changes_nothing_is_named(studio: Studio, tmp_path: Path, 
     modules = {path: replace(factors, up=factors.up * 1e-6) for path, factors in idle.modules.items()}
     save_adapter(replace(idle, modules=modules), tmp_path / "idle.safetensors", dtype=torch.float32)
     sources = (studio.sources[0], tmp_path / "idle.safetensors")
-    warning = "idle alone hardly changes the pictures that ask for it: check its trigger (--triggers), its base and its strength"
+    reason = "alone it changes too little to be measured on these prompts, so it does not count in the score"
+    warning = f"idle is not identifiable: {reason}; give --triggers or --prompts"
     assert execute(studio.arguments(out=tmp_path / "study", sources=sources, budget=1, finalists=1)) == 0
     assert f"warning: {warning}" in capsys.readouterr().err.splitlines()
     assert load_summary(tmp_path / "study").warnings == (warning,)
