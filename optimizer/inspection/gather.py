@@ -11,8 +11,7 @@ from pathlib import Path
 from optimizer.adapters import Adapter, BaseWeights, load_adapter
 from optimizer.errors import AdapterError, BaseModelError, UsageError
 from optimizer.inspection.similarity import misfit
-from studies import DEMO_BASE
-from studies.demo.world import PREFIX, UnknownDemoSource, demo_source, is_demo_source
+from studies.demo.world import PREFIX, UnknownDemoSource, demo_family, demo_source
 
 UNREADABLE = "cannot be read"
 _SUFFIX = ".safetensors"
@@ -57,8 +56,8 @@ class Found:
 
     @property
     def family(self) -> str:
-        """Family of the base model: ``sd1``, ``sdxl`` … or ``unknown``; ``DEMO_BASE`` for a demo source."""
-        return DEMO_BASE if is_demo_source(self.path) else self.adapter.base
+        """Family of the base model: ``sd1``, ``sdxl`` … or ``unknown``; ``demo`` for a demo source."""
+        return demo_family(self.path) or self.adapter.base
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from studies.summary import DEMO_BASE
+
 ASSETS = Path(__file__).parent / "assets"
 PREFIX = "demo:"
 STEPS, GUIDANCE = 10, 1.5
@@ -45,9 +47,9 @@ def demo_source(spec: str) -> DemoSource:
     return sources[name]
 
 
-def is_demo_source(path: Path) -> bool:
-    """Returns whether a file is one of the shipped sources."""
-    return path.resolve().is_relative_to(ASSETS.resolve())
+def demo_family(path: Path) -> str:
+    """Returns ``DEMO_BASE``, the family of the shipped sources, if a file is one of them, and nothing otherwise."""
+    return DEMO_BASE if path.resolve().is_relative_to(ASSETS.resolve()) else ""
 
 
 def demo_base() -> Path:

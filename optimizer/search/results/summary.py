@@ -22,7 +22,7 @@ from optimizer.search.images.png import save_images
 from optimizer.search.labels import COMPOSITION, NAIVE, STACK, is_alone
 from optimizer.search.sources.source import Source
 from studies import DEMO_BASE, ConfirmedScore, FrontMember, PictureColumn, PromptInfo, SourceInfo, StudyDirectory, StudySummary, Verdict
-from studies.demo.world import is_demo_source
+from studies.demo.world import demo_family
 from studies.records import TrialRecord
 from studies.store import FolderStore
 
@@ -200,7 +200,7 @@ def _source(source: Source) -> SourceInfo:
         sha256=source.sha256,
         rank_min=low,
         rank_max=high,
-        base=DEMO_BASE if is_demo_source(source.file) else source.family,
+        base=demo_family(source.file) or source.family,
     )
 
 
