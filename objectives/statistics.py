@@ -90,7 +90,7 @@ def noise(lead: float, samples: Tensor, asked: Tensor, candidates: int = 1, leve
 
     Args:
         lead: value of a candidate less that of the other one.
-        samples: the same in every resample, (count,).
+        samples: lead in every resample, (count,).
         asked: kind of every prompt, int64, (n,).
         candidates: number of candidates that this one is the best of.
         level: confidence level, in (0, 1).

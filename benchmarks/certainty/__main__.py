@@ -1,4 +1,4 @@
-"""Whether verdicts and intervals are honest: ``python -m benchmarks.certainty``.
+"""How often verdicts and intervals are right: ``python -m benchmarks.certainty``.
 
 For groups of demo sources, a few recipes draw many prompts of each kind: the pool, whose values are the true ones. Small studies take their
 few prompts from it, again and again, and the product's own code says which merge wins and how sure that is. Printed are: how often a
