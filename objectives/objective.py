@@ -50,6 +50,7 @@ class Baselines:
         texts: index of each prompt's text, int64, (n,); prompts that differ only in their seeds have equal indices.
         prompts: text of each prompt, for metrics that compare pictures with texts; empty if the caller has none.
         left_out: indices of the sources that do not count in the score, because they cannot be told from chance.
+        always: indices of the sources that every prompt asks for, because they have no trigger.
     """
 
     base: Pictures | None
@@ -58,6 +59,7 @@ class Baselines:
     texts: Tensor
     prompts: tuple[str, ...] = ()
     left_out: frozenset[int] = frozenset()
+    always: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         counts = {"asked": len(self.asked), "texts": len(self.texts)} | {f"source {k}": len(p.images) for k, p in enumerate(self.alone)}

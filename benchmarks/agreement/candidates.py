@@ -11,7 +11,7 @@ import optuna
 from benchmarks.solving.contestants import Bench
 from optimizer.calibration.compositions import Composition
 from optimizer.calibration.solve import Solver
-from optimizer.merging import METHODS, Recipe, merge
+from optimizer.merging import METHODS, Recipe, Router, merge
 from optimizer.merging.blocks.maps import block_map
 from optimizer.rendering.candidates.candidate import Candidate
 from optimizer.search.proposals.sampler import quiet
@@ -22,6 +22,8 @@ UNEVEN = (0.3, 0.6)
 METHODS_AT_1 = ("ties", "dare_ties", "orthogonalize")
 RANDOM = 8
 CHECKPOINTS = (10, 30, 60, 100)
+SOLVED_UNEVEN = (0.85, 1.2)
+"""Weights of one source and of the others in merges that are solved, as far apart as a search proposes them."""
 _RANDOM_METHODS = ("ties", "dare_linear", "dare_ties", "magnitude_prune")
 _BLOCKS = ("IN", "OUT")
 
@@ -93,3 +95,13 @@ def solved(bench: Bench) -> Iterator[Named]:
         recipe = Recipe(method=method, weights=ones, seed=0, **METHODS[method].starting_values())
         for at, router in solver.solve(recipe, CHECKPOINTS if method == "distill" else ()).routers.items():
             yield Named(f"{method} {at} %" if method == "distill" else method, bench.routed(recipe, router))
+        if method == "distill":
+            yield from _reweighted(bench, recipe, router)
+
+
+def _reweighted(bench: Bench, recipe: Recipe, router: Router) -> Iterator[Named]:
+    """Yields a solved merge with uneven weights on its sources."""
+    low, high = SOLVED_UNEVEN
+    for k, name in enumerate(bench.group):
+        weights = tuple(low if i == k else high for i in range(len(bench.group)))
+        yield Named(f"distill, {name} {low}", bench.routed(recipe.replaced(weights=weights), router))

@@ -13,7 +13,7 @@ from benchmarks.solving.groups import Group
 from benchmarks.solving.rows import Row, Rows
 from benchmarks.truth import Judge, demo_sources_of, unseen_prompts
 from objectives import EMBEDDINGS, JOINT, AnyEmbedder, Baselines, Pictures, Scorer, table
-from optimizer.rendering import PromptSet
+from optimizer.rendering import PromptSet, always_asked
 from optimizer.search.sources.loras import LoraSource
 
 
@@ -51,5 +51,6 @@ def drawn_of(rows: Rows, judge: Judge, embedder: AnyEmbedder) -> Iterator[Drawn]
         sources = demo_sources_of(group, judge)
         prompts = unseen_prompts(sources, each=own[0].each)
         asked = torch.tensor([JOINT if p.source is None else p.source for p in prompts.prompts])
-        baselines = Baselines(found[BASE], tuple(found[ALONE + name] for name in group), asked, torch.arange(len(asked)))
+        always = always_asked([source.subject for source in sources])
+        baselines = Baselines(found[BASE], tuple(found[ALONE + name] for name in group), asked, torch.arange(len(asked)), always=always)
         yield Drawn(group, sources, prompts, found, Scorer.from_baselines(table.OBJECTIVES, baselines))

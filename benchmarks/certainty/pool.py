@@ -16,6 +16,7 @@ from benchmarks.solving.groups import Group
 from benchmarks.solving.rows import Row, Rows
 from benchmarks.truth import Judge, demo_sources_of, unseen_prompts
 from objectives import EMBEDDINGS, JOINT, AnyEmbedder, Baselines, Pictures, Scorer, table
+from optimizer.rendering import always_asked
 
 SEED = 0  # of the pool's prompts
 
@@ -29,12 +30,14 @@ class Pool:
         asked: index of the source that each prompt asks for, or ``JOINT`` for all of them, int64, (n,).
         texts: index of each prompt's text, int64, (n,).
         pictures: row → its pictures with their embeddings.
+        always: indices of the sources that every prompt asks for.
     """
 
     group: Group
     asked: Tensor
     texts: Tensor
     pictures: Mapping[str, Pictures]
+    always: frozenset[int] = frozenset()
 
     @property
     def recipes(self) -> tuple[str, ...]:
@@ -54,7 +57,8 @@ class Pool:
     def scorer_on(self, rows: Tensor) -> Scorer:
         """Returns the product's scorer with its references on some of the prompts, (m,)."""
         base, *alone = (taken(self.pictures[name], rows) for name in (BASE, *(ALONE + source for source in self.group)))
-        return Scorer.from_baselines(table.OBJECTIVES, Baselines(base, tuple(alone), self.asked[rows], self.texts[rows]))
+        baselines = Baselines(base, tuple(alone), self.asked[rows], self.texts[rows], always=self.always)
+        return Scorer.from_baselines(table.OBJECTIVES, baselines)
 
     def sample(self, counts: Mapping[int, int], generator: torch.Generator) -> Tensor:
         """Returns the prompts of a small study, each drawn by itself from the pool, whose values are the true ones.
@@ -100,9 +104,10 @@ def pools(rows: Rows, judge: Judge, embedder: AnyEmbedder, groups: Sequence[Grou
     """Yields the pools of these groups."""
     for group in groups:
         own = [row for row in rows if row.group == group]
-        prompts = unseen_prompts(demo_sources_of(group, judge), each=own[0].each).prompts
+        sources = demo_sources_of(group, judge)
+        prompts, always = unseen_prompts(sources, each=own[0].each).prompts, always_asked([source.subject for source in sources])
         numbers = {text: number for number, text in enumerate(dict.fromkeys(p.text for p in prompts))}
         asked = torch.tensor([JOINT if p.source is None else p.source for p in prompts])
         images = {row.method: rows.pictures(row) for row in own}
         pictures = {name: Pictures(each, {EMBEDDINGS: embedder(each)}) for name, each in images.items()}
-        yield Pool(group, asked, torch.tensor([numbers[p.text] for p in prompts]), pictures)
+        yield Pool(group, asked, torch.tensor([numbers[p.text] for p in prompts]), pictures, always)

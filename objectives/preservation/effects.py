@@ -23,6 +23,7 @@ class Effects:
         asked: index of the source that each prompt asks for, or ``JOINT`` for all of them, (n,).
         based: whether ``base`` is what a base model draws; False if ``others`` stands in for it.
         left_out: indices of the sources that do not count in the score.
+        always: indices of the sources that every prompt asks for; empty without a base, where prompts of others have no reference.
     """
 
     base: Tensor
@@ -30,6 +31,7 @@ class Effects:
     asked: Tensor
     based: bool = True
     left_out: frozenset[int] = frozenset()
+    always: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         n, d = self.base.shape
@@ -42,6 +44,12 @@ class Effects:
     def sources(self) -> int:
         """Number of sources."""
         return len(self.alone)
+
+    @property
+    def groups(self) -> Tensor:
+        """Prompts that each source's own share is measured on, and in the last row the joint prompts, bool, (k + 1, n)."""
+        single = [(self.asked == k) | ((self.asked != JOINT) & (k in self.always)) for k in range(self.sources)]
+        return torch.stack([*single, self.asked == JOINT])
 
 
 def others(alone: Tensor, asked: Tensor) -> Tensor:

@@ -24,8 +24,8 @@ def leakage(merged: Tensor, effects: Effects) -> Tensor:
         effects: embeddings of the baselines.
 
     Returns:
-        Visible share of each source, float64, (k,), in [0, 1]; 0 for a source without own effect, and NaN if no prompt asks for another
-        source or none for this one.
+        Visible share of each source, float64, (k,), in [0, 1]; 0 for a source without own effect, and NaN if every prompt asks for this
+        source, if none does, or if none asks for another one.
 
     Example:
         >>> base = torch.tensor([[0.0, 0.0, 1.0]] * 2)
@@ -41,7 +41,7 @@ def _leakage(merged: Tensor, effects: Effects, source: int) -> float:
     """Returns the leakage of one source."""
     own = effects.asked == source
     others = [j for j in range(effects.sources) if j != source and bool((effects.asked == j).any())]
-    if not others or not bool(own.any()):
+    if not others or not bool(own.any()) or source in effects.always:
         return float("nan")
     wanted = effects.alone[source, own] - effects.base[own]
     mean = wanted.mean(dim=0)

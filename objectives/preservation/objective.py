@@ -47,14 +47,16 @@ class PreservationObjective(Objective[Effects, PreservationStatistics]):
     """
 
     name = "preservation"
-    version = 2
+    version = 3
     needs = frozenset({EMBEDDINGS})
 
     def reference(self, baselines: Baselines) -> Effects:
         """Returns the effects, measured from the base's embeddings; without a base, from the mean embedding of the other sources."""
         alone = torch.stack([pictures.features[EMBEDDINGS] for pictures in baselines.alone])
         base = others(alone, baselines.asked) if baselines.base is None else baselines.base.features[EMBEDDINGS]
-        return Effects(base, alone, baselines.asked, based=baselines.base is not None, left_out=baselines.left_out)
+        based = baselines.base is not None
+        always = baselines.always if based else frozenset()
+        return Effects(base, alone, baselines.asked, based=based, left_out=baselines.left_out, always=always)
 
     def measure(self, pictures: Pictures, reference: Effects) -> PreservationStatistics:
         """Returns the statistics of a candidate."""

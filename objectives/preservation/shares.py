@@ -20,7 +20,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from objectives.objective import JOINT
 from objectives.preservation.effects import NO_EFFECT, Effects
 from objectives.preservation.visibility import discount, visible
 
@@ -35,13 +34,13 @@ class Moments:
         gram: inner products ⟨u_k, u_l⟩ of the source effects, (n, k, k).
         pull: inner products ⟨u_k, v⟩ of source effects and merge effect, (n, k).
         power: squared norm ‖v‖² of the merge effect, (n,).
-        asked: index of the source that each prompt asks for, or ``JOINT`` for all of them, (n,).
+        groups: prompts that each source's own share is measured on, and in the last row the joint prompts, bool, (k + 1, n).
     """
 
     gram: Tensor
     pull: Tensor
     power: Tensor
-    asked: Tensor
+    groups: Tensor
 
 
 def moments(merged: Tensor, effects: Effects) -> Moments:
@@ -64,7 +63,7 @@ def moments(merged: Tensor, effects: Effects) -> Moments:
         gram.append(u @ u.T)
         pull.append(u @ v)
         power.append(v @ v)
-    return Moments(torch.stack(gram), torch.stack(pull), torch.stack(power), effects.asked)
+    return Moments(torch.stack(gram), torch.stack(pull), torch.stack(power), effects.groups)
 
 
 def shares(reduced: Moments, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -80,16 +79,15 @@ def shares(reduced: Moments, weights: Tensor | None = None) -> tuple[Tensor, Ten
         Own and joint shares, float64.
 
     Example:
-        >>> effects = Effects(torch.tensor([[0.0, 1.0]] * 3), torch.tensor([[[0.6, 0.8]] * 3]), torch.tensor([0, 0, JOINT]))
+        >>> effects = Effects(torch.tensor([[0.0, 1.0]] * 3), torch.tensor([[[0.6, 0.8]] * 3]), torch.tensor([0, 0, -1]))
         >>> merged = torch.tensor([[0.6, 0.8], [0.0, 1.0], [0.0, 1.0]])
         >>> own, joint = shares(moments(merged, effects))
         >>> own.round(decimals=3).tolist(), joint.tolist()  # a half of the effect is seen as a quarter of the source
         ([0.25], [0.0])
     """
     sources = reduced.pull.shape[1]
-    groups = torch.stack([reduced.asked == group for group in (*range(sources), JOINT)])
-    counts = torch.ones(len(reduced.asked)) if weights is None else weights
-    solved = _group_shares(reduced, counts.unsqueeze(-2) * groups)
+    counts = torch.ones(len(reduced.power)) if weights is None else weights
+    solved = _group_shares(reduced, counts.unsqueeze(-2) * reduced.groups)
     return solved[..., :sources, :].diagonal(dim1=-2, dim2=-1), solved[..., sources, :]
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from optimizer.rendering.general_words import GENERAL
 from optimizer.rendering.loading import Loading
-from optimizer.rendering.prompts import ROLES, Prompt, PromptSet, Role, Subject, Vocabulary, compose
+from optimizer.rendering.prompts import ROLES, Prompt, PromptSet, Role, Subject, Vocabulary, always_asked, compose
 from optimizer.rendering.settings import RenderSettings
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ __all__ = [
     "Role",
     "Subject",
     "Vocabulary",
+    "always_asked",
     "applied",
     "base_weights",
     "compose",

@@ -86,6 +86,11 @@ class PromptSet:
         return len(self.prompts)
 
 
+def always_asked(subjects: Sequence[Subject]) -> frozenset[int]:
+    """Returns the indices of the sources that every prompt asks for: those without a trigger, which no prompt can lack."""
+    return frozenset(k for k, subject in enumerate(subjects) if not subject.trigger)
+
+
 def compose(
     subjects: Sequence[Subject], vocabulary: Vocabulary, *, own: int, joint: int, seed: int, seen: PromptSet | None = None
 ) -> PromptSet:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from objectives import EMBEDDINGS, Effects, Moments, Pictures, PreservationObjective, mean_shares, resamples, shares
+from objectives import EMBEDDINGS, JOINT, Effects, Moments, Pictures, PreservationObjective, mean_shares, resamples, shares
 
 
 class Kept(NamedTuple):
@@ -35,4 +35,10 @@ def kept(reduced: Moments, counts: Tensor | None = None) -> Tensor:
 
 def bootstrap(reduced: Moments, *, count: int, seed: int = 0) -> Tensor:
     """What is kept of every source in every resample, (count, k)."""
-    return kept(reduced, resamples(reduced.asked, count=count, seed=seed))
+    return kept(reduced, resamples(asked_of(reduced), count=count, seed=seed))
+
+
+def asked_of(reduced: Moments) -> Tensor:
+    """Index of the source that each prompt asks for, if each asks for one or for all, (n,)."""
+    group = reduced.groups.int().argmax(dim=0)
+    return torch.where(group == len(reduced.groups) - 1, JOINT, group)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from objectives import JOINT, Effects, Moments, interval, moments, resamples, statistics
-from tests.objectives.candidates import bootstrap, kept
+from tests.objectives.candidates import asked_of, bootstrap, kept
 from tests.objectives.reference import share
 
 ASKED = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1, JOINT, JOINT, JOINT, JOINT, JOINT])
@@ -39,7 +39,7 @@ def reference(reduced: Moments, effects: Effects, merged: Tensor, counts: Tensor
     u, v = (effects.alone - effects.base).double().numpy(), (merged - effects.base).double().numpy()
 
     def solved(group: int) -> np.ndarray:
-        members = rows[reduced.asked.numpy()[rows] == group]
+        members = rows[asked_of(reduced).numpy()[rows] == group]
         return share(u[:, members], v[members])
 
     joint = solved(JOINT)
@@ -95,7 +95,7 @@ def test_more_prompts_narrow_the_interval() -> None:
     widths = []
     for times in (1, 6):
         reduced = candidate(effects_of(ASKED.repeat(times)), (0.6, 0.6))
-        found = interval(float(kept(reduced)[0]), bootstrap(reduced, count=400)[:, 0], reduced.asked)
+        found = interval(float(kept(reduced)[0]), bootstrap(reduced, count=400)[:, 0], asked_of(reduced))
         widths.append(found.high - found.low)
     assert widths[1] < 0.7 * widths[0]
 

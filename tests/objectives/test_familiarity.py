@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from objectives import EMBEDDINGS, JOINT, Baselines, FamiliarityObjective, Pictures, familiar_share
+from objectives import EMBEDDINGS, JOINT, Baselines, FamiliarityObjective, Pictures, familiar_share, familiarity
 
 ASKED, TEXTS = torch.tensor([0, 1, JOINT, JOINT]), torch.tensor([0, 1, 2, 2])
 OBJECTIVE = FamiliarityObjective()
@@ -48,6 +50,30 @@ def test_distances_are_those_to_the_nearest_reference_in_units_of_the_references
     np.testing.assert_allclose(distances, wanted, rtol=1e-6)
     assert mean == pytest.approx(np.mean(wanted))
     assert factor == pytest.approx(float(familiar_share(torch.tensor(wanted)).mean()))
+
+
+def test_the_distance_is_that_to_the_nearest_of_some_references_over_all_ways_to_draw_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(familiarity, "AMONG", 3)
+    known, texts, some = torch.cat([vectors(0), vectors(1)]).double().numpy(), np.tile(TEXTS.numpy(), 2), vectors(5, 1.0).double().numpy()
+
+    def nearest(vector: np.ndarray, among: np.ndarray) -> float:
+        return float(np.mean([min(1 - vector @ w for w in drawn) for drawn in combinations(among, 3)]))
+
+    found = familiarity.nearest(torch.tensor(some), torch.tensor(known))
+    np.testing.assert_allclose(found, [nearest(v, known) for v in some])
+    own = np.mean([nearest(v, known[texts != text]) for v, text in zip(known, texts, strict=True)])
+    assert familiarity.own_distance(torch.tensor(known), torch.tensor(texts)) == pytest.approx(own)
+
+
+def test_the_distance_does_not_depend_on_the_number_of_references() -> None:
+    """The nearest of 400 is much nearer than that of 40."""
+    chance = torch.Generator().manual_seed(0)
+    known, some = F.normalize(torch.eye(12)[0] + 0.15 * torch.randn(400, 12, generator=chance), dim=1), vectors(5, spread=0.3)
+    drawn = [known[torch.randperm(400, generator=chance)[:40]] for _ in range(50)]
+    few = sum(float(familiarity.nearest(some, references).mean()) for references in drawn) / 50
+    assert float(familiarity.nearest(some, known).mean()) == pytest.approx(few, rel=0.03)
+    unit = sum(familiarity.own_distance(references, torch.arange(40)) for references in drawn) / 50
+    assert familiarity.own_distance(known, torch.arange(400)) == pytest.approx(unit, rel=0.03)
 
 
 def test_what_base_and_sources_draw_counts_in_full() -> None:

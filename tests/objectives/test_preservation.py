@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from objectives import JOINT, Effects, mean_shares, moments, others, shares
+from objectives import EMBEDDINGS, JOINT, Baselines, Effects, Pictures, PreservationObjective, mean_shares, moments, others, shares
 from tests.objectives.candidates import Kept, preservation
 from tests.objectives.reference import seen, share
 
@@ -223,6 +224,35 @@ def test_leakage_is_movement_where_others_are_asked_for(amount: float) -> None:
     found = preservation(merged, effects)
     assert found[0].leakage == pytest.approx(float(seen(np.array(amount))), abs=CLOSE)
     assert found[1].leakage == pytest.approx(0, abs=1e-5)
+
+
+def test_a_source_that_is_always_asked_for_is_measured_on_the_prompts_of_others_too() -> None:
+    """The merge draws the style on its own prompts and the character alone on the character's; a half of the style is there."""
+    without = orthogonal_effects((0.5, 0.3), own=3, joint=2)
+    merged = torch.where((without.asked == 1)[:, None], without.alone[1], without.alone[0])
+    style, character = preservation(merged, without)
+    assert (style.own, character.own) == pytest.approx((1, 1), abs=CLOSE)
+    effects = replace(without, always=frozenset({0}))
+    style, character = preservation(merged, effects)
+    assert style.own == pytest.approx(float(seen(np.array(0.5))), abs=CLOSE)
+    assert character.own == pytest.approx(1, abs=CLOSE)
+    assert (style.joint, character.joint) == pytest.approx((1, 0), abs=NOTHING)
+    assert math.isnan(style.leakage)
+    assert character.leakage == pytest.approx(0, abs=CLOSE)
+    both = without.alone[0] + (without.asked == 1)[:, None] * (without.alone[1] - without.base)
+    assert [kept.own for kept in preservation(both, effects)] == pytest.approx([1, 1], abs=CLOSE)
+
+
+def test_without_a_base_prompts_of_others_tell_nothing_of_a_source() -> None:
+    found = [
+        PreservationObjective().reference(Baselines(base, (drawn(1), drawn(2)), asked_for(2, 2, 0), torch.arange(4), always=frozenset({0})))
+        for base in (drawn(0), None)
+    ]
+    assert [each.always for each in found] == [{0}, frozenset()]
+
+
+def drawn(seed: int) -> Pictures:
+    return Pictures(torch.zeros(4, 3, 1, 1, dtype=torch.uint8), {EMBEDDINGS: unit(4, 8, seed=seed)})
 
 
 def test_a_merge_that_keeps_less_of_what_is_asked_for_does_not_leak() -> None:

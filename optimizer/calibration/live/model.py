@@ -14,7 +14,7 @@ from optimizer.calibration.compositions import ComposedCandidate, Composition, W
 from optimizer.calibration.live.denoiser import LiveDenoiser
 from optimizer.calibration.live.routed_modules import RoutedModules, Routing
 from optimizer.rendering.pipeline_class import models_of, pipeline_class_of
-from optimizer.rendering.prompts import Prompt, Subject
+from optimizer.rendering.prompts import Prompt, Subject, always_asked
 from optimizer.rendering.renderer import Renderer
 from optimizer.rendering.text.encodings import encoding_named
 from optimizer.rendering.text.states import TextStates
@@ -71,8 +71,8 @@ class LiveModel:
 
         A joint prompt asks for all, an own prompt for its source and for every source without a trigger, which nothing can ask for.
         """
-        always = [not subject.trigger for subject in self.subjects]
-        return torch.tensor([[p.source is None or p.source == k or always[k] for k in range(len(always))] for p in prompts])
+        always = always_asked(self.subjects)
+        return torch.tensor([[p.source is None or p.source == k or k in always for k in range(len(self.subjects))] for p in prompts])
 
     @property
     def teacher(self) -> Composition:

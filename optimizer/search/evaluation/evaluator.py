@@ -26,7 +26,7 @@ from objectives import (
 )
 from optimizer.errors import TrialError
 from optimizer.merging import Recipe
-from optimizer.rendering import AnyRenderer, PromptSet
+from optimizer.rendering import AnyRenderer, PromptSet, always_asked
 from optimizer.rendering.candidates.candidate import Candidate
 from optimizer.rendering.memory.oom import Note
 from optimizer.search.evaluation.aims import Aims
@@ -149,7 +149,8 @@ class Evaluator:
         pictures = tuple(self._extract(images) for images in alone)
         prompts = tuple(p.text for p in self.prompts.prompts)
         with metric_errors():
-            found = Baselines(zero, pictures, self.asked, self._texts(), prompts=prompts)
+            always = always_asked([source.subject for source in self.sources])
+            found = Baselines(zero, pictures, self.asked, self._texts(), prompts=prompts, always=always)
             left_out = unidentifiable(found) if self.left_out is None else self.left_out
             if len(left_out) == len(self.sources):
                 return RenderedBaselines(base, tuple(alone), Scorer((), ()), (), left_out)

@@ -25,9 +25,9 @@ from optimizer.search.sources.source import Source
 from studies.records import told_numbers
 
 # Increase whenever the values of the objectives would be combined into another score, or the standard table changes.
-SCORER = 4
+SCORER = 5
 # Objectives, with their versions, of evaluations whose keys do not list the objectives.
-_STANDARD: Mapping[str, int] = MappingProxyType({"preservation": 2, "artifacts": 2, "familiarity": 1})
+_STANDARD: Mapping[str, int] = MappingProxyType({"preservation": 3, "artifacts": 2, "familiarity": 2})
 NO_PARTS: Mapping[str, str] = MappingProxyType({})
 # Increase whenever prompts with weights, or longer than CLIP's context, are rendered differently.
 EMPHASIS = 1
