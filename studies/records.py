@@ -69,9 +69,10 @@ class SourceScore(BaseModel):
     Attributes:
         preservation: share of the source that is seen in the candidate's pictures, 0 = base, 1 = the source alone; averaged over prompts.
             NaN for a source that does not count in the score, because its effect cannot be told from chance.
-        own: preservation on prompts that ask for this source only.
+        own: preservation on prompts that ask for this source only, or, without a trigger, on all that are not joint.
         joint: preservation on prompts that ask for all sources.
-        leakage: share of this source that is seen on prompts that ask for the others only, 0 = none, 1 = as on its own.
+        leakage: share of this source that is seen on prompts that ask for the others only, 0 = none, 1 = as on its own. NaN for a source
+            without a trigger, which every prompt asks for.
     """
 
     model_config = RECORD
