@@ -9,11 +9,12 @@ from objectives.artifacts import ArtifactObjective
 from objectives.familiarity import FamiliarityObjective
 from objectives.metrics.kernel_distance import KernelDistanceObjective
 from objectives.metrics.similarity import SimilarityObjective
-from objectives.preservation import PreservationObjective
+from objectives.preservation import PreservationObjective, SeparationObjective
 from objectives.scorer import AnyObjective
 
 OBJECTIVES: tuple[AnyObjective, ...] = (
     PreservationObjective(),
+    SeparationObjective(),
     ArtifactObjective(),
     FamiliarityObjective(),
 )

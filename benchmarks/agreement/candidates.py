@@ -90,9 +90,8 @@ def _random(bench: Bench) -> Iterator[Named]:
 def solved(bench: Bench) -> Iterator[Named]:
     """Yields merges that are solved on the base: ``ssr``, and ``distill`` from its first steps to its last."""
     solver = Solver(bench.live, bench.adapters, bench.calibration(0))
-    ones = (1.0,) * len(bench.group)
     for method in ("ssr", "distill"):
-        recipe = Recipe(method=method, weights=ones, seed=0, **METHODS[method].starting_values())
+        recipe = bench.recipe(method, 0)
         for at, router in solver.solve(recipe, CHECKPOINTS if method == "distill" else ()).routers.items():
             yield Named(f"{method} {at} %" if method == "distill" else method, bench.routed(recipe, router))
         if method == "distill":

@@ -6,14 +6,13 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
-
 from benchmarks.agreement.candidates import ALONE, BASE
+from benchmarks.scored import scorer_of
 from benchmarks.solving.groups import Group
 from benchmarks.solving.rows import Row, Rows
 from benchmarks.truth import Judge, demo_sources_of, unseen_prompts
-from objectives import EMBEDDINGS, JOINT, AnyEmbedder, Baselines, Pictures, Scorer, table
-from optimizer.rendering import PromptSet, always_asked
+from objectives import EMBEDDINGS, AnyEmbedder, Pictures, Scorer
+from optimizer.rendering import PromptSet
 from optimizer.search.sources.loras import LoraSource
 
 
@@ -50,7 +49,4 @@ def drawn_of(rows: Rows, judge: Judge, embedder: AnyEmbedder) -> Iterator[Drawn]
         found = {name: Pictures(each, {EMBEDDINGS: embedder(each)}) for name, each in images.items()}
         sources = demo_sources_of(group, judge)
         prompts = unseen_prompts(sources, each=own[0].each)
-        asked = torch.tensor([JOINT if p.source is None else p.source for p in prompts.prompts])
-        always = always_asked([source.subject for source in sources])
-        baselines = Baselines(found[BASE], tuple(found[ALONE + name] for name in group), asked, torch.arange(len(asked)), always=always)
-        yield Drawn(group, sources, prompts, found, Scorer.from_baselines(table.OBJECTIVES, baselines))
+        yield Drawn(group, sources, prompts, found, scorer_of(sources, prompts, found[BASE], [found[ALONE + name] for name in group]))

@@ -11,7 +11,7 @@ from benchmarks.agreement.candidates import BASE
 from benchmarks.agreement.drawn import Drawn, drawn_of
 from benchmarks.solving.rows import Rows
 from benchmarks.truth import Judge, own_prompts
-from objectives import EMBEDDINGS, AnyEmbedder, PreservationObjective, score
+from objectives import EMBEDDINGS, AnyEmbedder, PreservationObjective, SeparationObjective, score
 from optimizer.rendering import PromptSet
 from optimizer.search.sources.loras import LoraSource
 
@@ -34,6 +34,7 @@ def _group(drawn: Drawn, judge: Judge) -> Iterator[dict[str, object]]:
             continue
         outcomes = drawn.scorer.compare(drawn.scorer.measure(pictures))
         outcome, value = outcomes[PreservationObjective.name], float(score(outcomes))
+        by_source = {**outcome.by_source, **outcomes[SeparationObjective.name].by_source}
         assert outcome.shares is not None
         read = judge.probes.read(pictures.images).traits
         for k, source in enumerate(drawn.sources):
@@ -46,7 +47,7 @@ def _group(drawn: Drawn, judge: Judge) -> Iterator[dict[str, object]]:
                 "source": source.name,
                 "score": value,
                 "share": float(outcome.shares[k]),
-                **{each: float(outcome.by_source[each][k]) for each in ("own", "joint", "leakage")},
+                **{each: float(by_source[each][k]) for each in ("own", "joint", "leakage")},
                 "clip_i": sum(float(likeness[part].mean()) for part in (own_of, joint)) / 2,
                 "probe": sum(parts) / 2,
                 "probe_own": parts[0],

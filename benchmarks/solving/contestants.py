@@ -10,11 +10,13 @@ from typing import Any
 
 from torch import Tensor
 
+from benchmarks.scored import scorer_of
 from benchmarks.solving.groups import Group
 from benchmarks.solving.measuring import measured
 from benchmarks.solving.rows import Row, Rows
 from benchmarks.solving.weights import chosen_weights
 from benchmarks.truth import UNSEEN, Judge, demo_sources_of, truth_of, unseen_prompts
+from objectives import EMBEDDINGS, Pictures, load_embedder, score
 from optimizer.adapters import Adapter
 from optimizer.calibration.live.model import LiveModel
 from optimizer.calibration.prompts import JOINT, OWN, calibration_prompts
@@ -25,7 +27,7 @@ from optimizer.rendering.candidates.candidate import Candidate
 from optimizer.search.evaluation.prompt_file import read_words
 from optimizer.search.sources.loras import LoraSource
 from studies.atomic import write_text
-from studies.demo.world import demo_words
+from studies.demo.world import demo_embedder, demo_words
 
 CEILING = "ceiling"
 """Name of the reading of each source alone, on the prompts that ask for it."""
@@ -36,11 +38,15 @@ ALONE = "alone-"
 FIXED = ("stack", "equal", "weights", "ties", "dare_ties", "orthogonalize")
 """Recipes that need no pass over the model, apart from the choice of weights."""
 
-METHODS_OF_ALL = ("composition", *FIXED, "ssr", "iteris", "distill", "zip")
+WEIGHTED = "distill_weights"
+"""The router of ``distill``, with weights of the sources that have the best score on other prompts, as a search would choose them."""
+
+METHODS_OF_ALL = ("composition", *FIXED, "ssr", "iteris", "distill", WEIGHTED, "zip")
 """Methods in the order in which they run."""
 
 CHOICE = 555_000_001  # seed of prompts, far from those that merges are solved on and from the unseen ones
 _CHOICE_PROMPTS = 4
+_SCORED_PROMPTS = 8
 
 
 @dataclass(frozen=True)
@@ -105,22 +111,33 @@ class Bench:
         """Returns the merge of a solved recipe and its router."""
         return merge(self.adapters, recipe.replaced(calibration=router.hash), routers=[router])
 
+    def recipe(self, method: str, seed: int) -> Recipe:
+        """Returns the recipe of a method, all sources with weight 1."""
+        return Recipe(method=method, weights=(1.0,) * len(self.group), seed=seed, **METHODS[method].starting_values())
+
+    def weighted(self, seed: int, weights: Sequence[float]) -> Adapter:
+        """Returns the merge of the recorded router of ``distill`` with weights on its sources."""
+        recipe = self.recipe("distill", seed).replaced(weights=tuple(weights))
+        return self.routed(recipe, self.rows.router(self.group, "distill", seed))
+
     def _made(self, method: str, seed: int) -> _Made:
         count = len(self.group)
         if method.startswith(ALONE):
             return _Made(self.adapters[self.group.index(method.removeprefix(ALONE))])
         if method == "composition":
             return _Made(self.live.composed(self.live.teacher))
+        if method == WEIGHTED:
+            weights = chosen_by_score(self, seed)
+            return _Made(self.weighted(seed, weights), {"weights": weights})
         if method in METHODS and METHODS[method].solved:
-            recipe = Recipe(method=method, weights=(1.0,) * count, seed=seed, **METHODS[method].starting_values())
+            recipe = self.recipe(method, seed)
             found = solved_by(recipe, self)
             router = found.routers[found.last]
             return _Made(self.routed(recipe, router), {"loss": found.losses.get(found.last)}, router)
         if method in ("stack", "equal", "weights"):
             weights = {"stack": lambda: (1.0,) * count, "equal": lambda: (1 / count,) * count, "weights": self._best_weights}[method]()
             return _Made(self.linear(weights), {"weights": weights})
-        fields: dict[str, Any] = METHODS[method].starting_values()
-        return _Made(merge(self.adapters, Recipe(method=method, weights=(1.0,) * count, seed=seed, **fields)))
+        return _Made(merge(self.adapters, self.recipe(method, seed)))
 
     def _best_weights(self) -> tuple[float, ...]:
         """Returns the weights that read best on prompts of their own, chosen once for all seeds."""
@@ -145,6 +162,22 @@ class _Made:
     candidate: Candidate | None
     told: dict[str, Any] = field(default_factory=dict)
     router: Router | None = None
+
+
+def chosen_by_score(bench: Bench, seed: int) -> tuple[float, ...]:
+    """Returns the weights on the sources of ``distill`` that the product scores best, on prompts of their own."""
+    prompts, embedder = unseen_prompts(bench.sources, each=_SCORED_PROMPTS, seed=CHOICE + seed), load_embedder(demo_embedder())
+
+    def drawn(candidate: Candidate | None) -> Pictures:
+        images = bench.judge.renderer.render(prompts.prompts, candidate)
+        return Pictures(images, {EMBEDDINGS: embedder(images)})
+
+    def value(weights: tuple[float, ...]) -> float:
+        return float(score(scorer.compare(scorer.measure(drawn(bench.weighted(seed, weights))))))
+
+    scorer = scorer_of(bench.sources, prompts, drawn(None), [drawn(adapter) for adapter in bench.adapters])
+    tried = chosen_weights(len(bench.group), value)
+    return max(tried, key=lambda weights: tried[weights])
 
 
 def solved_by(recipe: Recipe, bench: Bench) -> Solution:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -12,6 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from benchmarks.solving.groups import Group
+from optimizer.merging import Router
+from optimizer.merging.router_files import read_router
 from studies.atomic import replacing, write_bytes, write_text
 
 
@@ -67,6 +70,15 @@ class Rows:
     def pictures(self, row: Row) -> Tensor:
         """Returns what was drawn, uint8, (n, 3, 64, 64)."""
         return load_file(self._path(row.group, row.method, row.seed, "pictures.safetensors"))["images"]
+
+    def router(self, group: Group, method: str, seed: int) -> Router:
+        """Returns the router of a row that was solved.
+
+        Raises:
+            FileNotFoundError: no such row was recorded, or it has no router.
+        """
+        data = self._path(group, method, seed, "router.safetensors").read_bytes()
+        return read_router(data, hashlib.sha256(data).hexdigest())
 
     def __iter__(self) -> Iterator[Row]:
         for path in sorted(self.folder.glob("*/seed*/*.json")):

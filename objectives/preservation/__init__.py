@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from objectives.preservation.effects import Effects, others
 from objectives.preservation.identifiable import standard_errors, unidentifiable
-from objectives.preservation.leakage import leakage
-from objectives.preservation.objective import PreservationObjective, PreservationStatistics
+from objectives.preservation.leakage import leakage, leaks
+from objectives.preservation.objective import PreservationObjective
+from objectives.preservation.separation import SeparationObjective
 from objectives.preservation.shares import Moments, mean_shares, moments, shares
 
 __all__ = [
     "Effects",
     "Moments",
     "PreservationObjective",
-    "PreservationStatistics",
+    "SeparationObjective",
     "leakage",
+    "leaks",
     "mean_shares",
     "moments",
     "others",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from objectives.objective import JOINT
+from objectives.objective import EMBEDDINGS, JOINT, Baselines
 
 NO_EFFECT = 1e-4
 """Squared distance between unit vectors below which a source has no effect."""
@@ -39,6 +39,15 @@ class Effects:
             raise ValueError(
                 f"shapes do not match: base {tuple(self.base.shape)}, alone {tuple(self.alone.shape)}, asked {tuple(self.asked.shape)}"
             )
+
+    @classmethod
+    def of(cls, baselines: Baselines) -> Effects:
+        """Returns the effects, measured from the base's embeddings; without a base, from the mean embedding of the other sources."""
+        alone = torch.stack([pictures.features[EMBEDDINGS] for pictures in baselines.alone])
+        if baselines.base is None:
+            return cls(others(alone, baselines.asked), alone, baselines.asked, based=False, left_out=baselines.left_out)
+        base = baselines.base.features[EMBEDDINGS]
+        return cls(base, alone, baselines.asked, left_out=baselines.left_out, always=baselines.always)
 
     @property
     def sources(self) -> int:

@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from objectives.objective import EMBEDDINGS, Baselines, Objective, Outcome, Pictures
-from objectives.preservation.effects import Effects, others
+from objectives.preservation.effects import Effects
 from objectives.preservation.identifiable import counted
-from objectives.preservation.leakage import leakage
 from objectives.preservation.shares import Moments, mean_shares, moments, shares
 
 
-@dataclass(frozen=True)
-class PreservationStatistics:
-    """Measurement of one candidate.
-
-    Attributes:
-        moments: statistics from which the shares follow.
-        leakage: leakage of each source, float64, (k,), as returned by ``leakage``.
-    """
-
-    moments: Moments
-    leakage: Tensor
-
-
-class PreservationObjective(Objective[Effects, PreservationStatistics]):
+class PreservationObjective(Objective[Effects, Moments]):
     """Share of each source's effect that a candidate keeps: the mean of its shares on own and on joint prompts.
 
-    The outcome has the values ``own``, ``joint`` and ``leakage`` of each source. Leakage does not influence the score and is not resampled.
+    The outcome has the values ``own`` and ``joint`` of each source.
 
     Example:
         >>> def pictures(*vectors):
@@ -51,21 +35,16 @@ class PreservationObjective(Objective[Effects, PreservationStatistics]):
     needs = frozenset({EMBEDDINGS})
 
     def reference(self, baselines: Baselines) -> Effects:
-        """Returns the effects, measured from the base's embeddings; without a base, from the mean embedding of the other sources."""
-        alone = torch.stack([pictures.features[EMBEDDINGS] for pictures in baselines.alone])
-        base = others(alone, baselines.asked) if baselines.base is None else baselines.base.features[EMBEDDINGS]
-        based = baselines.base is not None
-        always = baselines.always if based else frozenset()
-        return Effects(base, alone, baselines.asked, based=based, left_out=baselines.left_out, always=always)
+        """Returns the effects of the sources."""
+        return Effects.of(baselines)
 
-    def measure(self, pictures: Pictures, reference: Effects) -> PreservationStatistics:
+    def measure(self, pictures: Pictures, reference: Effects) -> Moments:
         """Returns the statistics of a candidate."""
-        merged = pictures.features[EMBEDDINGS]
-        return PreservationStatistics(moments(merged, reference), leakage(merged, reference))
+        return moments(pictures.features[EMBEDDINGS], reference)
 
-    def compare(self, measurement: PreservationStatistics, reference: Effects, counts: Tensor | None = None) -> Outcome:
+    def compare(self, measurement: Moments, reference: Effects, counts: Tensor | None = None) -> Outcome:
         """Returns the shares, float64, (..., k); NaN for sources that do not count."""
-        own, joint = shares(measurement.moments, counts)
+        own, joint = shares(measurement, counts)
         mask, kept = counted(reference.left_out, reference.sources), mean_shares(own, joint)
         kept = kept if mask is None else torch.where(mask, kept, torch.nan)
-        return Outcome(kept, counted=mask, by_source={"own": own, "joint": joint, "leakage": measurement.leakage})
+        return Outcome(kept, counted=mask, by_source={"own": own, "joint": joint})

@@ -1,4 +1,4 @@
-"""What the objective of preservation says of embeddings, and bootstrap samples of what is kept."""
+"""What the objectives of preservation and leakage say of embeddings, and bootstrap samples of what is kept."""
 
 from __future__ import annotations
 
@@ -7,7 +7,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from objectives import EMBEDDINGS, JOINT, Effects, Moments, Pictures, PreservationObjective, mean_shares, resamples, shares
+from objectives import (
+    EMBEDDINGS,
+    JOINT,
+    Effects,
+    Moments,
+    Pictures,
+    PreservationObjective,
+    SeparationObjective,
+    mean_shares,
+    resamples,
+    shares,
+)
 
 
 class Kept(NamedTuple):
@@ -21,11 +32,10 @@ class Kept(NamedTuple):
 
 def preservation(merged: Tensor, effects: Effects) -> list[Kept]:
     """What a candidate with these embeddings, (n, d), keeps of every source."""
-    objective = PreservationObjective()
     pictures = Pictures(torch.zeros(len(merged), 3, 1, 1, dtype=torch.uint8), {EMBEDDINGS: merged})
-    found = objective.compare(objective.measure(pictures, effects), effects)
-    assert found.shares is not None
-    return [Kept(*numbers) for numbers in torch.stack([*found.by_source.values(), found.shares]).T.tolist()]
+    shares, leakage = (o.compare(o.measure(pictures, effects), effects) for o in (PreservationObjective(), SeparationObjective()))
+    assert shares.shares is not None
+    return [Kept(*numbers) for numbers in torch.stack([*shares.by_source.values(), *leakage.by_source.values(), shares.shares]).T.tolist()]
 
 
 def kept(reduced: Moments, counts: Tensor | None = None) -> Tensor:

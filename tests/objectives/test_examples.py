@@ -29,6 +29,6 @@ def test_there_is_an_example(name: str) -> None:
 
 def test_the_lists_are_not_empty() -> None:
     assert {"score", "moments", "resamples"} <= set(FUNCTIONS)
-    scored = {"PreservationObjective", "ArtifactObjective", "FamiliarityObjective"}
+    scored = {"PreservationObjective", "SeparationObjective", "ArtifactObjective", "FamiliarityObjective"}
     assert scored | {"Objective", "MetricObjective", "KernelDistanceObjective", "SimilarityObjective"} == set(CLASSES)
     assert "objectives.table" in MODULES

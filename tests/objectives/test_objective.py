@@ -69,11 +69,13 @@ def test_the_table_scores_as_its_parts_do() -> None:
     candidate = Pictures(candidate.images, {EMBEDDINGS: blend})
     outcomes = scorer.compare(scorer.measure(candidate))
     effects, level = scorer.references[0], artifact_level(candidate.images, envelope([p.images for p in baselines().all]))[0]
-    kept = [each.mean for each in preservation(blend, effects)]
+    found = preservation(blend, effects)
+    kept, leaked = [each.mean for each in found], max(each.leakage for each in found)
     assert min(kept) > 0
     assert level > 0
+    assert leaked > 0
     weakest, geometric = min(kept), (kept[0] * kept[1]) ** 0.5
-    assert float(score(outcomes)) == pytest.approx((weakest * geometric) ** 0.5 * soundness(level))
+    assert float(score(outcomes)) == pytest.approx((weakest * geometric) ** 0.5 * soundness(level) / (1 + leaked))
     assert float(outcomes["artifacts"].values["level"]) == level
     statistics = {"variation", "detail", "sharpness", "contrast", "saturation", "clipped", "entropy"}
     assert set(outcomes["artifacts"].values) == statistics | {"level", "flat"}

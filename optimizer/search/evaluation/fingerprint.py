@@ -27,7 +27,7 @@ from studies.records import told_numbers
 # Increase whenever the values of the objectives would be combined into another score, or the standard table changes.
 SCORER = 5
 # Objectives, with their versions, of evaluations whose keys do not list the objectives.
-_STANDARD: Mapping[str, int] = MappingProxyType({"preservation": 3, "artifacts": 2, "familiarity": 2})
+_STANDARD: Mapping[str, int] = MappingProxyType({"preservation": 3, "separation": 1, "artifacts": 2, "familiarity": 2})
 NO_PARTS: Mapping[str, str] = MappingProxyType({})
 # Increase whenever prompts with weights, or longer than CLIP's context, are rendered differently.
 EMPHASIS = 1

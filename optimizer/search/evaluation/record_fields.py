@@ -1,7 +1,8 @@
 """Conversion of the outcomes of objectives to the fields of records.
 
-Records have fields for the values of the objectives ``preservation`` and ``artifacts``; a table without one of these leaves NaN in its
-fields. Values of all other objectives are metrics, named ``OBJECTIVE:VALUE``, or ``OBJECTIVE:VALUE:SOURCE`` for a value of one source.
+Records have fields for the values of the objectives ``preservation``, ``separation`` and ``artifacts``; a table without one of these
+leaves NaN in its fields. Values of all other objectives are metrics, named ``OBJECTIVE:VALUE``, or ``OBJECTIVE:VALUE:SOURCE`` for a value
+of one source.
 """
 
 from __future__ import annotations
@@ -9,11 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from objectives import ArtifactObjective, Outcome, Outcomes, PreservationObjective, combined_shares
+from objectives import ArtifactObjective, Outcome, Outcomes, PreservationObjective, SeparationObjective, combined_shares
 from optimizer.search.evaluation.aims import Aims
 from studies.records import SourceScore
 
-_PRESERVATION, _ARTIFACTS = PreservationObjective.name, ArtifactObjective.name
+_PRESERVATION, _SEPARATION, _ARTIFACTS = PreservationObjective.name, SeparationObjective.name, ArtifactObjective.name
 _LEVEL = "level"
 _NOTHING = Outcome()
 
@@ -25,7 +26,7 @@ def source_scores(outcomes: Outcomes, names: Sequence[str]) -> dict[str, SourceS
         outcomes: outcomes over all prompts.
         names: names of the sources, in order.
     """
-    found = outcomes.get(_PRESERVATION, _NOTHING).by_source
+    found = {**outcomes.get(_PRESERVATION, _NOTHING).by_source, **outcomes.get(_SEPARATION, _NOTHING).by_source}
     kept = combined_shares(outcomes).tolist()
     own, joint, leakage = (found[name].tolist() if name in found else [math.nan] * len(names) for name in ("own", "joint", "leakage"))
     return {name: SourceScore(preservation=kept[k], own=own[k], joint=joint[k], leakage=leakage[k]) for k, name in enumerate(names)}
@@ -48,14 +49,16 @@ def metrics(outcomes: Outcomes, names: Sequence[str]) -> dict[str, float]:
 
 
 def further_metrics(outcomes: Outcomes, names: Sequence[str]) -> dict[str, float]:
-    """Returns the values of all objectives besides ``preservation`` and ``artifacts``.
+    """Returns the values of all objectives besides ``preservation`` and ``artifacts``; of ``separation``, the factor alone.
 
     Args:
         outcomes: outcomes over all prompts.
         names: names of the sources, in order.
     """
-    further = ((objective, outcome) for objective, outcome in outcomes.items() if objective not in (_PRESERVATION, _ARTIFACTS))
-    return {f"{objective}:{name}": value for objective, outcome in further for name, value in _named_values(outcome, names)}
+    further = {objective: outcome for objective, outcome in outcomes.items() if objective not in (_PRESERVATION, _ARTIFACTS)}
+    if _SEPARATION in further:
+        further[_SEPARATION] = Outcome(factor=further[_SEPARATION].factor)
+    return {f"{objective}:{name}": value for objective, outcome in further.items() for name, value in _named_values(outcome, names)}
 
 
 def constraints(outcomes: Outcomes, names: Sequence[str], aims: Aims) -> dict[str, float]:

@@ -163,15 +163,15 @@ def test_a_study_goes_on_only_with_its_table(
     optimize(**options, observer=After(1, rendering=False))
     monkeypatch.setattr(table, "OBJECTIVES", (*standard, brightness))
     assert execute(arguments(options)) == 2
-    assert "(scorer: version 4 → version 4, with the objective brightness version 1) — put it back, or" in capsys.readouterr().err
+    assert "(scorer: version 5 → version 5, with the objective brightness version 1) — put it back, or" in capsys.readouterr().err
     other = options | {"out": options["out"].with_name("other")}
     begun = optimize(**other, observer=After(1, rendering=False))
     monkeypatch.setattr(table, "OBJECTIVES", standard)
-    with pytest.raises(StudyError, match=r"\(scorer: version 4, with the objective brightness version 1 → version 4\)"):
+    with pytest.raises(StudyError, match=r"\(scorer: version 5, with the objective brightness version 1 → version 5\)"):
         optimize(**other)
     monkeypatch.setattr(type(brightness), "version", 2)
     monkeypatch.setattr(table, "OBJECTIVES", (*standard, brightness))
-    with pytest.raises(StudyError, match="with the objective brightness version 1 → version 4, with the objective brightness version 2"):
+    with pytest.raises(StudyError, match="with the objective brightness version 1 → version 5, with the objective brightness version 2"):
         optimize(**other)
     monkeypatch.setattr(type(brightness), "version", 1)
     assert trials(optimize(**other).trials)[:1] == trials(begun.trials)
@@ -179,19 +179,19 @@ def test_a_study_goes_on_only_with_its_table(
 
 def test_the_standard_table_has_the_key_of_its_version(options: dict[str, Any], brightness: AnyObjective) -> None:
     session = prepare(Config.of(**options), Silent())
-    preservation, artifacts, familiarity = session.objectives
+    preservation, separation, artifacts, familiarity = session.objectives
 
     def scorer(*objectives: AnyObjective) -> tuple[object, str]:
         context = context_of(session, objectives)
         return context["scorer"], study_inputs(context, session.sources, session.space(3))["scorer"]
 
-    assert scorer(preservation, artifacts, familiarity) == scorer(familiarity, artifacts, preservation) == (4, "version 4")
+    assert scorer(*session.objectives) == scorer(*session.objectives[::-1]) == (5, "version 5")
     later = type("Later", (type(artifacts),), {"version": 3})()
-    assert scorer(preservation, later, familiarity, brightness) == (
-        {"version": 4, "objectives": {"preservation": 2, "artifacts": 3, "familiarity": 1, "brightness": 1}},
-        "version 4, with the objective artifacts version 3, with the objective brightness version 1",
+    assert scorer(preservation, separation, later, familiarity, brightness) == (
+        {"version": 5, "objectives": {"preservation": 3, "separation": 1, "artifacts": 3, "familiarity": 2, "brightness": 1}},
+        "version 5, with the objective artifacts version 3, with the objective brightness version 1",
     )
-    assert scorer(preservation, familiarity)[1] == "version 4, without the objective artifacts"
+    assert scorer(preservation, separation, familiarity)[1] == "version 5, without the objective artifacts"
 
 
 def context_of(session: Session, objectives: tuple[AnyObjective, ...]) -> dict[str, object]:

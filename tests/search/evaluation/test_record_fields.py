@@ -15,9 +15,8 @@ def numbers(*values: float) -> torch.Tensor:
 
 
 STANDARD = {
-    "preservation": Outcome(
-        shares=numbers(0.5, 0.25), by_source={"own": numbers(0.25, 0), "joint": numbers(0.75, 0.5), "leakage": numbers(0, 0.125)}
-    ),
+    "preservation": Outcome(shares=numbers(0.5, 0.25), by_source={"own": numbers(0.25, 0), "joint": numbers(0.75, 0.5)}),
+    "separation": Outcome(factor=torch.tensor(0.75), by_source={"leakage": numbers(0, 0.125)}),
     "artifacts": Outcome(factor=torch.tensor(0.5), values={"level": torch.tensor(2.0), "flat": torch.tensor(0.0)}),
 }
 LAYOUT = Outcome(
@@ -33,12 +32,13 @@ def test_the_standard_objectives_have_fields() -> None:
     assert found["hat"].model_dump() == {"preservation": 0.5, "own": 0.25, "joint": 0.75, "leakage": 0.0}
     assert found["neon"].model_dump() == {"preservation": 0.25, "own": 0.0, "joint": 0.5, "leakage": 0.125}
     assert artifact_level(STANDARD) == 2
-    assert metrics(STANDARD, ["hat", "neon"]) == {"artifact_flat": 0}
-    assert further_metrics(STANDARD, ["hat", "neon"]) == {}
+    assert metrics(STANDARD, ["hat", "neon"]) == {"artifact_flat": 0, "separation:factor": 0.75}
+    assert further_metrics(STANDARD, ["hat", "neon"]) == {"separation:factor": 0.75}
 
 
 def test_the_values_of_others_are_metrics() -> None:
     wanted = {
+        "separation:factor": 0.75,
         "layout:distance": 3,
         "layout:overlap:hat": 1,
         "layout:overlap:neon": 2,
