@@ -10,6 +10,7 @@ from torch import Tensor
 from objectives import (
     EMBEDDINGS,
     JOINT,
+    AnyObjective,
     Effects,
     Moments,
     Pictures,
@@ -33,9 +34,10 @@ class Kept(NamedTuple):
 def preservation(merged: Tensor, effects: Effects) -> list[Kept]:
     """What a candidate with these embeddings, (n, d), keeps of every source."""
     pictures = Pictures(torch.zeros(len(merged), 3, 1, 1, dtype=torch.uint8), {EMBEDDINGS: merged})
-    shares, leakage = (o.compare(o.measure(pictures, effects), effects) for o in (PreservationObjective(), SeparationObjective()))
-    assert shares.shares is not None
-    return [Kept(*numbers) for numbers in torch.stack([*shares.by_source.values(), *leakage.by_source.values(), shares.shares]).T.tolist()]
+    objectives: tuple[AnyObjective, ...] = (PreservationObjective(), SeparationObjective())
+    found, separate = (objective.compare(objective.measure(pictures, effects), effects) for objective in objectives)
+    assert found.shares is not None
+    return [Kept(*numbers) for numbers in torch.stack([*found.by_source.values(), *separate.by_source.values(), found.shares]).T.tolist()]
 
 
 def kept(reduced: Moments, counts: Tensor | None = None) -> Tensor:
