@@ -18,6 +18,7 @@ class SeparationObjective(Objective[Effects, Leaks]):
     none asks for another one.
 
     Example:
+        >>> import torch
         >>> def pictures(*vectors):
         ...     return Pictures(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), {"embeddings": torch.tensor(vectors)})
         >>> base, first, second = ([0.0, 0.0, 1.0], [0.0, 0.6, 0.8], [0.6, 0.0, 0.8])
