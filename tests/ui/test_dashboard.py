@@ -97,6 +97,12 @@ def test_a_note_holds_no_markup_of_a_file_name() -> None:
     assert note("[x](y)", FOUND).startswith("&#91;x&#93;&#40;y&#41;: **score 0.500**")
 
 
+def test_a_note_shows_a_dash_for_what_cannot_be_measured() -> None:
+    always = FOUND.sources["a|b"].model_copy(update={"leakage": float("nan")})
+    found = FOUND.model_copy(update={"sources": {"a|b": always}})
+    assert "| a&#124;b | 50% | 40% | 60% | – |" in note("", found)
+
+
 def test_what_the_dashboard_needs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(__import__("sys").modules, "optuna_dashboard", None)
     with pytest.raises(Exception, match=r'is not installed — pip install "multilora-optimizer\[dashboard\]"'):

@@ -80,7 +80,7 @@ def note(label: str, evaluation: Evaluation) -> str:
     ]
     for name, share in evaluation.sources.items():
         cells = (share.preservation, share.own, share.joint, share.leakage)
-        lines.append(f"| {_plain(name)} | " + " | ".join(f"{value:.0%}" for value in cells) + " |")
+        lines.append(f"| {_plain(name)} | " + " | ".join("–" if math.isnan(value) else f"{value:.0%}" for value in cells) + " |")
     method = _plain(str(evaluation.recipe.get("method", "")))
     lines += ["", f"Method {method}, image damage {evaluation.artifacts:.3f}, evaluated in {evaluation.seconds:.1f} s."]
     metrics = {name: excess for name, excess in evaluation.violated.items() if not name.startswith(KEEPS)}
