@@ -21,7 +21,7 @@ weight:<source>            float64  the source's weight in the recipe
 preservation:<source>      float64  share of the source that is seen, 0 = base, 1 = the source alone; empty if it does not count
 own:<source>               float64  preservation on prompts that ask for this source only
 joint:<source>             float64  preservation on prompts that ask for all sources
-leakage:<source>           float64  share of the source seen where only others are asked for, 0 = none; empty without a trigger
+leakage:<source>           float64  share of the source seen where only others are asked for, 0 = none, and without a trigger
 block:<source>:<block>     float64  the source's factor in a block or family of blocks; empty: not named in the recipe
 metric:<objective>:<name>  float64  value of an objective besides preservation and artifacts, e.g. ``factor``, its factor on the score
 =========================  =======  ==================================================================================

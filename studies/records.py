@@ -71,7 +71,7 @@ class SourceScore(BaseModel):
             NaN for a source that does not count in the score, because its effect cannot be told from chance.
         own: preservation on prompts that ask for this source only, or, without a trigger, on all that are not joint.
         joint: preservation on prompts that ask for all sources.
-        leakage: share of this source that is seen on prompts that ask for the others only, 0 = none, 1 = as on its own. NaN for a source
+        leakage: share of this source that is seen on prompts that ask for the others only, 0 = none, 1 = as on its own. 0 for a source
             without a trigger, which every prompt asks for.
     """
 

@@ -30,13 +30,13 @@ class Leaks:
             beyond j, 0 on prompts that do not ask for j, (K, K, 2, n, 5).
         scales: factor on the part of each direction, (K, K, 2).
         prompts: prompts of each source, bool, (K, n).
-        measured: whether each source can leak, bool, (K,).
+        asked: whether any prompt asks for each source, bool, (K,).
     """
 
     products: Tensor
     scales: Tensor
     prompts: Tensor
-    measured: Tensor
+    asked: Tensor
 
 
 def leaks(merged: Tensor, effects: Effects) -> Leaks:
@@ -49,15 +49,15 @@ def leaks(merged: Tensor, effects: Effects) -> Leaks:
     Example:
         >>> base = torch.tensor([[0.0, 1.0]] * 2)
         >>> found = leaks(base, Effects(base, torch.tensor([[[0.6, 0.8]] * 2, [[0.6, 0.8]] * 2]), torch.tensor([0, 1])))
-        >>> found.measured.tolist(), tuple(found.products.shape)
+        >>> found.asked.tolist(), tuple(found.products.shape)
         ([True, True], (2, 2, 2, 2, 5))
     """
     count, n = effects.sources, len(merged)
     prompts = torch.stack([effects.asked == k for k in range(count)])
     products = torch.zeros(count, count, 2, n, 5, dtype=torch.float64)
     scales = torch.zeros(count, count, 2, dtype=torch.float64)
-    measured = torch.tensor([k not in effects.always and bool(prompts[k].any()) for k in range(count)])
-    for k in measured.nonzero()[:, 0].tolist():
+    asked = prompts.any(dim=1)
+    for k in [k for k in range(count) if asked[k] and k not in effects.always]:
         wanted = (effects.alone[k] - effects.base)[prompts[k]].double()
         mean, size = wanted.mean(dim=0), float(wanted.square().sum(dim=1).mean())
         for j in range(count):
@@ -65,7 +65,7 @@ def leaks(merged: Tensor, effects: Effects) -> Leaks:
                 rows = prompts[j]
                 products[k, j, :, rows], unasked = _products(merged[rows].double(), effects, k, j, rows, mean)
                 scales[k, j] = torch.tensor([min(1.0, unasked / size), 1.0])
-    return Leaks(products, scales, prompts, measured)
+    return Leaks(products, scales, prompts, asked)
 
 
 def _products(merged: Tensor, effects: Effects, source: int, other: int, rows: Tensor, mean: Tensor) -> tuple[Tensor, float]:
@@ -102,7 +102,7 @@ def leakage(found: Leaks, counts: Tensor | None = None) -> Tensor:
     weights = weights * ~torch.eye(len(found.prompts), dtype=torch.bool)
     total = weights.sum(dim=-1)
     part = (parts * weights).sum(dim=-1) / total.clamp(min=1)
-    return visible(part.clamp(0, 1)).where(found.measured & (total > 0), torch.nan)
+    return visible(part.clamp(0, 1)).where(found.asked & (total > 0), torch.nan)
 
 
 def _parts(products: Tensor, scales: Tensor) -> Tensor:

@@ -14,8 +14,8 @@ class SeparationObjective(Objective[Effects, Leaks]):
     """How well the sources stay apart: it discounts the score where one is seen on prompts that ask for another one.
 
     The factor is 1 / (1 + leakage) of the source that leaks most. The outcome has the value ``leakage`` of each source, its mean over the
-    prompts of the others, in [0, 1]; 0 for a source without own effect, and NaN if every prompt asks for this source, if none does, or if
-    none asks for another one.
+    prompts of the others, in [0, 1]. It is 0 for a source without own effect and for one that every prompt asks for, and NaN if no prompt
+    asks for this source, or none for another one.
 
     Example:
         >>> import torch

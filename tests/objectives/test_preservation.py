@@ -237,7 +237,7 @@ def test_a_source_that_is_always_asked_for_is_measured_on_the_prompts_of_others_
     assert style.own == pytest.approx(float(seen(np.array(0.5))), abs=CLOSE)
     assert character.own == pytest.approx(1, abs=CLOSE)
     assert (style.joint, character.joint) == pytest.approx((1, 0), abs=NOTHING)
-    assert math.isnan(style.leakage)
+    assert style.leakage == 0
     assert character.leakage == pytest.approx(0, abs=CLOSE)
     both = without.alone[0] + (without.asked == 1)[:, None] * (without.alone[1] - without.base)
     assert [kept.own for kept in preservation(both, effects)] == pytest.approx([1, 1], abs=CLOSE)

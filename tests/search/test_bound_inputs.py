@@ -42,7 +42,7 @@ def test_another_scorer_another_space_and_other_libraries_are_refused(options: d
     with pytest.raises(StudyError) as caught:
         optimize(**options)
     assert re.fullmatch(
-        r".*: what the study here rests on has changed since it began \(search space: \w{8} → \w{8}; scorer: version 4 → version 99; "
+        r".*: what the study here rests on has changed since it began \(search space: \w{8} → \w{8}; scorer: version 5 → version 99; "
         r"libraries: torch [\d.]+, diffusers [\d.]+ → torch [\d.]+, diffusers 9.9\) — "
         r"put it back, or start a new study with what is still valid: --fork NAME",
         str(caught.value),
@@ -68,7 +68,7 @@ def test_an_older_study_is_accepted_and_learns_what_it_lacks(options: dict[str, 
     assert open_local_study(directory).study.user_attrs["inputs"] == full
     assert log.beginning == StudyEntry(budget=2, inputs=full)
     monkeypatch.setattr(context, "SCORER", 99)
-    with pytest.raises(StudyError, match="scorer: version 4 → version 99"):
+    with pytest.raises(StudyError, match="scorer: version 5 → version 99"):
         optimize(**options)
 
 

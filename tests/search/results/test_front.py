@@ -79,7 +79,7 @@ def test_the_axes_are_the_shares_times_all_factors_but_that_of_the_artifacts(stu
     for trial in study.trials:
         assert trial.evaluation
         *kept, damage = axes_of(trial.evaluation)
-        factor = trial.evaluation.metrics["familiarity:factor"]
+        factor = trial.evaluation.metrics["familiarity:factor"] * trial.evaluation.metrics["separation:factor"]
         assert kept == [pytest.approx(s.preservation * factor) for s in trial.evaluation.sources.values()]
         assert damage == -trial.evaluation.artifacts
 
