@@ -17,6 +17,8 @@ seed                       Int64    the recipe's seed, for methods that draw ran
 checkpoint                 Int64    percentage of the training steps after which a solved merge is taken; empty for others
 seconds_solve              float64  part of ``seconds`` for solving the merge; 0 if it was solved before, or needs no solving
 feasible                   boolean  whether the trial satisfies all constraints and targets; others are never exported
+score_low                  float64  lower end of the 95 % bootstrap interval of the score over the prompts; empty with one prompt of a kind
+score_high                 float64  upper end of the interval
 weight:<source>            float64  the source's weight in the recipe
 preservation:<source>      float64  share of the source that is seen, 0 = base, 1 = the source alone; empty if it does not count
 own:<source>               float64  preservation on prompts that ask for this source only
@@ -60,6 +62,8 @@ COLUMNS: Mapping[str, str] = {
     "checkpoint": "Int64",
     "seconds_solve": "float64",
     "feasible": "boolean",
+    "score_low": "float64",
+    "score_high": "float64",
 }
 """Columns that every table has, with their pandas types."""
 
@@ -159,6 +163,7 @@ def _row(record: TrialRecord, names: Sequence[str]) -> dict[str, object]:
     if found is None:
         return row
     recipe = found.recipe
+    row["score_low"], row["score_high"] = found.interval or (None, None)
     row |= {"score": found.score, "artifacts": found.artifacts, "seconds": found.seconds}
     row |= {f"{_METRIC}{name}": value for name, value in found.metrics.items() if ":" in name}
     row |= {name: recipe.get(name) for name in ("method", "rank", "density", "seed", "checkpoint")}

@@ -91,6 +91,8 @@ class Evaluation(BaseModel):
         recipe_hash: content hash of the recipe.
         score: value that the search maximizes: sqrt(smallest preservation × geometric mean of the preservations), over the sources that
             count and by their priorities, × factors below 1 for image damage and further objectives.
+        interval: ends of the 95 % bootstrap interval of the score over the prompts; None with one prompt of a kind, and in files of earlier
+            versions.
         sources: source name → its scores.
         artifacts: image damage relative to base and sources, 0 = none.
         metrics: further named values: artifact parts, compression error, seconds by stage (``seconds_solve``, ``seconds_merge``,
@@ -105,6 +107,7 @@ class Evaluation(BaseModel):
     recipe: dict[str, object]
     recipe_hash: str
     score: float
+    interval: tuple[float, float] | None = None
     sources: dict[Text, SourceScore]
     artifacts: float
     metrics: dict[str, float] = Field(default_factory=dict)

@@ -174,7 +174,8 @@ def _history_point(record: TrialRecord, best: int | None) -> Point:
         reason = record.error or ("the score is not a number" if found else "")
         return Point(record.number, record.number, None, hint=f"{name} failed: {reason[:300]}")
     tone = "best" if record.number == best else tone_of(record.label)
-    hint = ", ".join([f"{name}: score {found.score:.3f}", *found.misses])
+    sure = f" (95 % interval {found.interval[0]:.2f} to {found.interval[1]:.2f})" if found.interval else ""
+    hint = ", ".join([f"{name}: score {found.score:.3f}{sure}", *found.misses])
     return Point(record.number, record.number, found.score, tone, record.label, hint, feasible=found.feasible)
 
 

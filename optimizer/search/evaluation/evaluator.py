@@ -20,7 +20,9 @@ from objectives import (
     MetricError,
     Pictures,
     Scorer,
+    interval,
     needed_features,
+    resamples,
     score,
     unidentifiable,
 )
@@ -36,6 +38,8 @@ from studies.records import Evaluation
 
 if TYPE_CHECKING:
     from optimizer.search.evaluation.study_routers import StudyRouters  # imports diffusers, which a fake base does not need
+
+_RESAMPLES = 1000
 
 Tick = Callable[[int], None]
 Extractor = Callable[[Tensor], Tensor]
@@ -219,6 +223,7 @@ class Evaluator:
             recipe=recipe.data(),
             recipe_hash=recipe.hash,
             score=value,
+            interval=self._interval(scorer, measurements, value),
             sources=source_scores(outcomes, names),
             artifacts=artifact_level(outcomes),
             metrics={
@@ -233,6 +238,15 @@ class Evaluator:
             seconds=time.perf_counter() - begun,
         )
         return Measured(evaluation, images, measurements, candidate)
+
+    def _interval(self, scorer: Scorer, measurements: Measurements, value: float) -> tuple[float, float] | None:
+        """Returns the ends of the interval of a score over the prompts; None if there is only one prompt of a kind."""
+        if int(torch.unique(self.asked, return_counts=True)[1].min()) < 2:
+            return None
+        outcomes = scorer.compare(measurements, resamples(self.asked, count=_RESAMPLES, seed=0))
+        samples = score(outcomes, self.aims.weights([s.name for s in self.sources])).broadcast_to(_RESAMPLES)
+        found = interval(value, samples, self.asked)
+        return found.low, found.high
 
     def _render_baseline(self, what: str, candidate: Candidate | None) -> Tensor:
         """Renders a baseline, which is required; the error names it if it cannot be rendered."""
