@@ -87,6 +87,7 @@ class Outcome:
             the objective has no constraint.
         values: further values by name, each (...).
         by_source: further values of each source by name, each (..., k).
+        by_pair: further values of each source where another one is asked for, by name, each (..., k, k); NaN on the diagonal.
         counted: which sources count in the score, bool, (k,); None if all do. The shares of the others are NaN.
     """
 
@@ -95,6 +96,7 @@ class Outcome:
     excess: Tensor | None = None
     values: Mapping[str, Tensor] = field(default_factory=dict)
     by_source: Mapping[str, Tensor] = field(default_factory=dict)
+    by_pair: Mapping[str, Tensor] = field(default_factory=dict)
     counted: Tensor | None = None
 
 

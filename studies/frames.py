@@ -24,6 +24,7 @@ preservation:<source>      float64  share of the source that is seen, 0 = base, 
 own:<source>               float64  preservation on prompts that ask for this source only
 joint:<source>             float64  preservation on prompts that ask for all sources
 leakage:<source>           float64  share of the source seen where only others are asked for, 0 = none, and without a trigger
+leakage:<source>:<other>   float64  share of the source seen where this other one alone is asked for; with three sources or more
 block:<source>:<block>     float64  the source's factor in a block or family of blocks; empty: not named in the recipe
 metric:<objective>:<name>  float64  value of an objective besides preservation and artifacts, e.g. ``factor``, its factor on the score
 =========================  =======  ==================================================================================
@@ -95,6 +96,7 @@ def trials_frame(records: Iterable[TrialRecord], sources: Sequence[str] = ()) ->
     names = tuple(sources) or source_names(ordered)
     rows = [_row(record, names) for record in ordered]
     types = dict(COLUMNS) | {f"{column}:{name}": "float64" for column in SOURCE_COLUMNS for name in names}
+    types |= {f"leakage:{name}:{other}": "float64" for name in names for other in names if len(names) > 2 and other != name}
     types |= dict.fromkeys(_block_columns(rows, names), "float64")
     types |= dict.fromkeys((column for row in rows for column in row if column.startswith(_METRIC)), "float64")
     columns = {column: pd.Series([row.get(column) for row in rows], dtype=kind) for column, kind in types.items()}
@@ -171,6 +173,7 @@ def _row(record: TrialRecord, names: Sequence[str]) -> dict[str, object]:
     row["seconds_solve"] = found.metrics.get("seconds_solve")
     for measure, value in _MEASURES.items():
         row |= {f"{measure}:{name}": value(score) for name, score in found.sources.items()}
+    row |= {f"leakage:{name}:{other}": leak for name, score in found.sources.items() for other, leak in score.leaks.items()}
     try:
         row |= {f"weight:{name}": weight for name, weight in source_weights(found, names).items()}
         for name, blocks in block_weights(found, names).items():

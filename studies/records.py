@@ -73,6 +73,7 @@ class SourceScore(BaseModel):
         joint: preservation on prompts that ask for all sources.
         leakage: share of this source that is seen on prompts that ask for the others only, 0 = none, 1 = as on its own. 0 for a source
             without a trigger, which every prompt asks for.
+        leaks: other source → share of this source that is seen on the prompts of that one alone; with three sources or more.
     """
 
     model_config = RECORD
@@ -81,6 +82,7 @@ class SourceScore(BaseModel):
     own: float
     joint: float
     leakage: float = 0.0
+    leaks: dict[Text, float] = Field(default_factory=dict)
 
 
 class Evaluation(BaseModel):

@@ -83,7 +83,7 @@ def _products(merged: Tensor, effects: Effects, source: int, other: int, rows: T
 
 
 def leakage(found: Leaks, counts: Tensor | None = None) -> Tensor:
-    """Returns the visible share of each source on the prompts of the others, float64, (..., k), NaN where it cannot be measured.
+    """Returns the visible share of each source on the prompts of all others, float64, (..., k), NaN where it cannot be measured.
 
     Args:
         found: statistics of the candidate.
@@ -96,16 +96,41 @@ def leakage(found: Leaks, counts: Tensor | None = None) -> Tensor:
         >>> leakage(leaks(merged, Effects(base, alone, torch.tensor([0, 1])))).round(decimals=2).tolist()
         [0.97, 0.0]
     """
-    each = torch.ones(found.prompts.shape[1], dtype=torch.float64) if counts is None else counts.double()
-    parts = _parts(torch.einsum("...n,kjanm->...kjam", each, found.products), found.scales)
-    weights = torch.einsum("...n,jn->...j", each, found.prompts.double()).unsqueeze(-2)
-    weights = weights * ~torch.eye(len(found.prompts), dtype=torch.bool)
-    total = weights.sum(dim=-1)
-    part = (parts * weights).sum(dim=-1) / total.clamp(min=1)
+    parts, prompts = _parts(found, counts)
+    total = prompts.sum(dim=-1)
+    part = (parts * prompts).sum(dim=-1) / total.clamp(min=1)
     return visible(part.clamp(0, 1)).where(found.asked & (total > 0), torch.nan)
 
 
-def _parts(products: Tensor, scales: Tensor) -> Tensor:
+def leakage_by_pair(found: Leaks, counts: Tensor | None = None) -> Tensor:
+    """Returns the visible share of each source (row) on the prompts of each other one (column), float64, (..., k, k).
+
+    NaN on the diagonal and where it cannot be measured.
+
+    Args:
+        found: statistics of the candidate.
+        counts: number of times each prompt counts, (..., n); None counts each once.
+
+    Example:
+        >>> base = torch.tensor([[0.0, 0.0, 1.0]] * 2)
+        >>> alone = torch.tensor([[[0.0, 0.6, 0.8]] * 2, [[0.6, 0.0, 0.8]] * 2])
+        >>> merged = torch.tensor([[0.0, 0.6, 0.8], [0.6, 0.6, 0.8]])
+        >>> leakage_by_pair(leaks(merged, Effects(base, alone, torch.tensor([0, 1])))).round(decimals=2).tolist()
+        [[nan, 0.97], [0.0, nan]]
+    """
+    parts, prompts = _parts(found, counts)
+    return visible(parts.clamp(0, 1)).where(found.asked[:, None] & (prompts > 0), torch.nan)
+
+
+def _parts(found: Leaks, counts: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Returns the part of each source on the prompts of each other one, and the number of these, 0 on the diagonal, both (..., K, K)."""
+    each = torch.ones(found.prompts.shape[1], dtype=torch.float64) if counts is None else counts.double()
+    parts = _greater(torch.einsum("...n,kjanm->...kjam", each, found.products), found.scales)
+    prompts = torch.einsum("...n,jn->...j", each, found.prompts.double()).unsqueeze(-2)
+    return parts, prompts * ~torch.eye(len(found.prompts), dtype=torch.bool)
+
+
+def _greater(products: Tensor, scales: Tensor) -> Tensor:
     """Returns the greater coefficient of each source's two directions in what a merge does beyond another one.
 
     (..., K, K, 2, 5) → (..., K, K). It solves a·(1 + λ)⟨u, u⟩ + b·⟨u, d⟩ = ⟨u, v⟩ and a·⟨u, d⟩ + b·(1 + λ)⟨d, d⟩ = ⟨d, v⟩ for b.

@@ -7,7 +7,7 @@ from torch import Tensor
 from objectives.objective import EMBEDDINGS, Baselines, Objective, Outcome, Pictures
 from objectives.preservation.effects import Effects
 from objectives.preservation.identifiable import counted
-from objectives.preservation.leakage import Leaks, leakage, leaks
+from objectives.preservation.leakage import Leaks, leakage, leakage_by_pair, leaks
 
 
 class SeparationObjective(Objective[Effects, Leaks]):
@@ -15,7 +15,7 @@ class SeparationObjective(Objective[Effects, Leaks]):
 
     The factor is 1 / (1 + leakage) of the source that leaks most. The outcome has the value ``leakage`` of each source, its mean over the
     prompts of the others, in [0, 1]. It is 0 for a source without own effect and for one that every prompt asks for, and NaN if no prompt
-    asks for this source, or none for another one.
+    asks for this source, or none for another one. Its value for each pair is how much of a source is seen on the prompts of one other.
 
     Example:
         >>> import torch
@@ -47,7 +47,7 @@ class SeparationObjective(Objective[Effects, Leaks]):
 
     def compare(self, measurement: Leaks, reference: Effects, counts: Tensor | None = None) -> Outcome:
         """Returns factor and leakage, float64, (...) and (..., k)."""
-        found = leakage(measurement, counts)
+        found, pairs = leakage(measurement, counts), leakage_by_pair(measurement, counts)
         mask = counted(reference.left_out, reference.sources)
         seen = found if mask is None else found[..., mask]
-        return Outcome(factor=1 / (1 + seen.nan_to_num(nan=0.0).amax(dim=-1)), by_source={"leakage": found})
+        return Outcome(factor=1 / (1 + seen.nan_to_num(nan=0.0).amax(dim=-1)), by_source={"leakage": found}, by_pair={"leakage": pairs})

@@ -65,6 +65,19 @@ def test_the_bootstrap_equals_least_squares_on_repeated_rows() -> None:
     torch.testing.assert_close(leakage(leaks(merged, effects)), leakage(leaks(merged, effects), torch.ones(1, len(ASKED)))[0])
 
 
+def test_pairs_say_where_a_source_leaks() -> None:
+    """The third source is seen on the prompts of the first one, and nowhere else unasked."""
+    effects = effects_of()
+    clean = torch.stack([effects.alone[max(k, 0), i] for i, k in enumerate(ASKED.tolist())])
+    leaking = clean + (effects.alone - effects.base)[2] * (ASKED == 0)[:, None]
+    found = measured(leaking, effects).by_pair["leakage"]
+    assert found.diagonal().isnan().all()
+    assert float(found[2, 0]) > 0.9
+    elsewhere = found.nan_to_num(nan=0.0)
+    elsewhere[2, 0] = 0
+    assert float(elsewhere.max()) < 0.15  # effects are not quite orthogonal
+
+
 def test_the_source_that_leaks_most_discounts_the_score() -> None:
     effects = effects_of()
     u = effects.alone - effects.base

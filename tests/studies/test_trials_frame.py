@@ -121,6 +121,18 @@ def test_no_trials() -> None:
     assert str(frame["rank"].dtype) == "Int64"
 
 
+def test_of_three_sources_each_has_its_leakage_on_the_prompts_of_each_other() -> None:
+    scores = {name: SourceScore(preservation=1.0, own=1.0, joint=1.0, leakage=0.5) for name in "abc"}
+    scores["a"] = scores["a"].model_copy(update={"leaks": {"b": 0.25, "c": 0.75}})
+    recipe: dict[str, object] = {"weights": [1.0, 1.0, 1.0]}
+    found = trials_frame(
+        [TrialRecord(number=0, evaluation=Evaluation(recipe=recipe, recipe_hash="", score=1.0, sources=scores, artifacts=0.0))]
+    )
+    columns = [column for column in found.columns if column.count(":") == 2]
+    assert columns == ["leakage:a:b", "leakage:a:c", "leakage:b:a", "leakage:b:c", "leakage:c:a", "leakage:c:b"]
+    assert found[columns].iloc[0].fillna(-1).tolist() == [0.25, 0.75, -1, -1, -1, -1]
+
+
 def test_only_failed_trials() -> None:
     assert trials_frame([FAILED], ["hero"])["preservation:hero"].isna().all()
 

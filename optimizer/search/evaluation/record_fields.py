@@ -29,7 +29,19 @@ def source_scores(outcomes: Outcomes, names: Sequence[str]) -> dict[str, SourceS
     found = {**outcomes.get(_PRESERVATION, _NOTHING).by_source, **outcomes.get(_SEPARATION, _NOTHING).by_source}
     kept = combined_shares(outcomes).tolist()
     own, joint, leakage = (found[name].tolist() if name in found else [math.nan] * len(names) for name in ("own", "joint", "leakage"))
-    return {name: SourceScore(preservation=kept[k], own=own[k], joint=joint[k], leakage=leakage[k]) for k, name in enumerate(names)}
+    leaks = _leaks(outcomes, names)
+    return {
+        name: SourceScore(preservation=kept[k], own=own[k], joint=joint[k], leakage=leakage[k], leaks=leaks[k])
+        for k, name in enumerate(names)
+    }
+
+
+def _leaks(outcomes: Outcomes, names: Sequence[str]) -> list[dict[str, float]]:
+    """Returns how much of each source is seen on the prompts of each other one, as far as it was measured; empty for two sources."""
+    pairs = outcomes.get(_SEPARATION, _NOTHING).by_pair.get("leakage")
+    if pairs is None or len(names) < 3:
+        return [{} for _ in names]
+    return [{name: value for name, value in zip(names, row, strict=True) if not math.isnan(value)} for row in pairs.tolist()]
 
 
 def artifact_level(outcomes: Outcomes) -> float:

@@ -29,11 +29,25 @@ LAYOUT = Outcome(
 
 def test_the_standard_objectives_have_fields() -> None:
     found = source_scores(STANDARD, ["hat", "neon"])
-    assert found["hat"].model_dump() == {"preservation": 0.5, "own": 0.25, "joint": 0.75, "leakage": 0.0}
-    assert found["neon"].model_dump() == {"preservation": 0.25, "own": 0.0, "joint": 0.5, "leakage": 0.125}
+    assert found["hat"].model_dump() == {"preservation": 0.5, "own": 0.25, "joint": 0.75, "leakage": 0.0, "leaks": {}}
+    assert found["neon"].model_dump() == {"preservation": 0.25, "own": 0.0, "joint": 0.5, "leakage": 0.125, "leaks": {}}
     assert artifact_level(STANDARD) == 2
     assert metrics(STANDARD, ["hat", "neon"]) == {"artifact_flat": 0, "separation:factor": 0.75}
     assert further_metrics(STANDARD, ["hat", "neon"]) == {"separation:factor": 0.75}
+
+
+def test_of_three_sources_each_has_its_leakage_on_the_prompts_of_each_other() -> None:
+    pairs = torch.tensor([[math.nan, 0.5, 0.25], [0.0, math.nan, math.nan], [1.0, 0.75, math.nan]])
+    outcomes = {
+        "preservation": Outcome(shares=numbers(0.5, 0.25, 1)),
+        "separation": Outcome(factor=torch.tensor(0.5), by_source={"leakage": numbers(0.4, 0, 1)}, by_pair={"leakage": pairs}),
+    }
+    found = source_scores(outcomes, ["hat", "neon", "owl"])
+    assert {name: each.leaks for name, each in found.items()} == {
+        "hat": {"neon": 0.5, "owl": 0.25},
+        "neon": {"hat": 0.0},
+        "owl": {"hat": 1.0, "neon": 0.75},
+    }
 
 
 def test_the_values_of_others_are_metrics() -> None:
