@@ -98,7 +98,11 @@ class FrontMember(BaseModel):
     command: Text
 
 
+ALONE = " alone"
+"""Suffix of the label of a single-source baseline."""
+
 _FACTOR = ":factor"
+_TOLD = 0.95
 
 
 class ConfirmedScore(BaseModel):
@@ -159,9 +163,10 @@ class Verdict(BaseModel):
 
     @property
     def discounts(self) -> dict[str, str]:
-        """Objectives that discount the score of a row, to two decimals, → name of their factor in the rows' metrics."""
+        """Objectives that discount the score of a merge by 5 % or more, → name of their factor in the rows' metrics."""
         factors = [name for name in self.metrics if name.endswith(_FACTOR)]
-        told = [name for name in factors if any(f"{row.metrics.get(name, 1.0):.2f}" != "1.00" for row in self.rows.values())]
+        merges = [row.metrics for label, row in self.rows.items() if not label.endswith(ALONE)]
+        told = [name for name in factors if any(metrics.get(name, 1.0) <= _TOLD for metrics in merges)]
         return {name.removesuffix(_FACTOR): name for name in told}
 
     @model_validator(mode="after")

@@ -24,13 +24,10 @@ from studies.report.charts import (
 )
 from studies.report.marks import FLOOR, Point, swatch
 from studies.report.svg import decimal
-from studies.summary import StudySummary, Verdict
+from studies.summary import ALONE, StudySummary, Verdict
 
 WIDE, NARROW = 680.0, 350.0
 """Widths for large and small screens; each large chart is drawn in both and the page shows the one that fits, with constant text size."""
-
-ALONE = " alone"
-"""Suffix of the label of a single-source baseline."""
 
 _HOLLOW = "misses what was asked for"
 

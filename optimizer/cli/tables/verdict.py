@@ -21,13 +21,14 @@ def print_verdict(summary: StudySummary, directory: Path, best: Path | None, con
     if summary.verdict:
         discounts = summary.verdict.discounts
         sources = (Column(Text(f"{name} >= {summary.targets[name]:g}" if name in summary.targets else name)) for name in summary.names)
-        table = Table("model", "weakest source", "95 % interval", *sources, "artifacts", *discounts)
+        model, interval = (Column(name, no_wrap=True) for name in ("model", "95 % CI"))
+        table = Table(model, "weakest source", interval, *sources, "artifacts", *discounts)
         for label, row in summary.verdict.rows.items():
             shown = f"{label} ◂" if label == summary.verdict.winner else label.removesuffix(_UNSAVED)
             each = [_share(row, name) for name in summary.names]
             further = [f"{row.metrics[name]:.2f}" if name in row.metrics else "–" for name in discounts.values()]
             damage = "–" if row.artifacts is None else f"{row.artifacts:.2f}"
-            table.add_row(shown, f"{row.weakest:.2f}", f"{row.ci_low:.2f} – {row.ci_high:.2f}", *each, damage, *further)
+            table.add_row(shown, f"{row.weakest:.2f}", f"{row.ci_low:.2f}–{row.ci_high:.2f}", *each, damage, *further)
         console.print(table)
         if any(label.endswith(_UNSAVED) for label in summary.verdict.rows):
             console.print("composition: what a merge should draw; no file can hold it", style="dim", soft_wrap=True)

@@ -157,9 +157,10 @@ def test_an_objective_that_speaks_for_the_merge_is_named_in_the_sentence() -> No
     assert "brightness" not in verdict(Confirmation(shipped, shipped, (shipped, brighter), PICTURES)).sentence
 
 
-def test_an_objective_that_discounts_no_row_is_not_told() -> None:
-    shipped, naive = (contender(label, 0.3, metrics={"brightness:factor": 0.9999}) for label in ("trial 9", NAIVE))
-    assert verdict(Confirmation(shipped, shipped, (shipped, naive), PICTURES)).discounts == {}
+def test_an_objective_that_hardly_discounts_a_merge_is_not_told() -> None:
+    shipped, naive = (contender(label, 0.3, metrics={"brightness:factor": 0.96}) for label in ("trial 9", NAIVE))
+    alone = contender("a alone", 0.0, metrics={"brightness:factor": 0.5})
+    assert verdict(Confirmation(shipped, shipped, (shipped, naive, alone), PICTURES)).discounts == {}
 
 
 def test_finalists_are_the_best_distinct_merges_and_the_simple_ones() -> None:
