@@ -51,8 +51,8 @@ class Repeats:
     def true_scores(self, models: Mapping[str, Pictures]) -> dict[str, float]:
         """Returns the true score of some models, given their pictures of all prompts.
 
-        It is the balance of the shares on all prompts, times the factors of studies of this size, on average: the range of base and sources,
-        which damage is measured from, is the wider the more pictures of them there are.
+        It is the balance of the shares on all prompts, times the factors of studies of this size, on average: the range of base and
+        sources, which damage is measured from, is the wider the more pictures of them there are.
         """
         factors: dict[str, list[float]] = {name: [] for name in models}
         for _, rows, _ in islice(self.prompts(), _FACTORS):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from statistics import median
 
-from benchmarks.solving.contestants import CEILING, FIXED, METHODS_OF_ALL
+from benchmarks.solving.contestants import CEILING, FIXED, METHODS_OF_ALL, WEIGHTED
 from benchmarks.solving.groups import REPORT, Group
 from benchmarks.solving.readings import Reading
 
@@ -14,7 +14,7 @@ Readings = Mapping[Group, Mapping[str, Reading]]
 MARGIN = 0.15
 _LOST = 0.7
 _KINDS = {2: "pairs", 3: "triples", 4: "quadruples"}
-_COMPARED = ("composition", "stack", "best fixed", "ssr", "iteris", "zip", "distill")
+_COMPARED = ("composition", "stack", "best fixed", "ssr", "iteris", "zip", "distill", WEIGHTED)
 
 
 def tables(readings: Readings) -> Iterator[str]:
@@ -52,14 +52,14 @@ def _summary(kind: str, readings: Readings) -> Iterator[str]:
     fights = [g for g, m in whole.items() if all(name in m and m[name].weakest < _LOST for name in ("stack", "equal"))]
     yield ""
     yield f"{len(whole)} {kind}; in {len(fights)} of them stack and equal weights both lose a source (< {_LOST:.2f})"
-    yield f"  {'method':<14}{'groups':>7}{'of the ceiling, median':>24}{'weakest, median':>17}{'leakage':>9}{'seconds':>9}"
+    yield f"  {'method':<16}{'groups':>7}{'of the ceiling, median':>24}{'weakest, median':>17}{'leakage':>9}{'seconds':>9}"
     for name in _COMPARED:
         found = [(m[CEILING], m[own]) for m in whole.values() if (own := (best_fixed(m) or "") if name == "best fixed" else name) in m]
         if found:
             share = median(one.weakest / ceiling.weakest for ceiling, one in found)
             cells = f"{median(one.weakest for _, one in found):>17.2f}{median(one.leakage for _, one in found):>9.2f}"
-            yield f"  {name:<14}{len(found):>7}{share:>24.2f}{cells}{median(one.seconds for _, one in found):>9.0f}"
-    gains = [m["distill"].weakest - m[best_fixed(m) or ""].weakest for m in whole.values() if "distill" in m]
-    if gains:
-        won = sum(gain >= MARGIN for gain in gains)
-        yield f"  distill beats the best fixed recipe by {MARGIN:.2f} or more in {won} of {len(gains)}; median gain {median(gains):+.2f}"
+            yield f"  {name:<16}{len(found):>7}{share:>24.2f}{cells}{median(one.seconds for _, one in found):>9.0f}"
+    for name in ("distill", WEIGHTED):
+        if gains := [m[name].weakest - m[best_fixed(m) or ""].weakest for m in whole.values() if name in m]:
+            won = sum(gain >= MARGIN for gain in gains)
+            yield f"  {name} beats the best fixed recipe by {MARGIN:.2f} or more in {won} of {len(gains)}; median gain {median(gains):+.2f}"

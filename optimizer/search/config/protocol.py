@@ -24,7 +24,7 @@ class Protocol(Settings):
         default=8, ge=0, description="Number of prompts that ask for all sources in one picture."
     )
     confirm: Annotated[int, Option(12, Panel.PICTURES, "N", identity=False)] = Field(
-        default=8, ge=1, description="Number of new prompts of each kind on which the finalists are compared."
+        default=14, ge=1, description="Number of new prompts of each kind on which the finalists are compared."
     )
     finalists: Annotated[int, Option(13, Panel.PICTURES, "N", identity=False)] = Field(
         default=3, ge=1, description="Number of candidates that are compared on the new prompts."

@@ -29,7 +29,7 @@ triggers: []
 prompts: ''
 own: 4
 joint: 8
-confirm: 8
+confirm: 14
 finalists: 3
 methods:
 - ties
