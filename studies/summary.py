@@ -102,7 +102,7 @@ ALONE = " alone"
 """Suffix of the label of a single-source baseline."""
 
 _FACTOR = ":factor"
-_TOLD = 0.95
+_TOLD = 0.98
 
 
 class ConfirmedScore(BaseModel):
@@ -163,7 +163,7 @@ class Verdict(BaseModel):
 
     @property
     def discounts(self) -> dict[str, str]:
-        """Objectives that discount the score of a merge by 5 % or more, → name of their factor in the rows' metrics."""
+        """Objectives that discount the score of a merge by 2 % or more, → name of their factor in the rows' metrics."""
         factors = [name for name in self.metrics if name.endswith(_FACTOR)]
         merges = [row.metrics for label, row in self.rows.items() if not label.endswith(ALONE)]
         told = [name for name in factors if any(metrics.get(name, 1.0) <= _TOLD for metrics in merges)]

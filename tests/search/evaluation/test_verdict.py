@@ -158,7 +158,7 @@ def test_an_objective_that_speaks_for_the_merge_is_named_in_the_sentence() -> No
 
 
 def test_an_objective_that_hardly_discounts_a_merge_is_not_told() -> None:
-    shipped, naive = (contender(label, 0.3, metrics={"brightness:factor": 0.96}) for label in ("trial 9", NAIVE))
+    shipped, naive = (contender(label, 0.3, metrics={"brightness:factor": 0.985}) for label in ("trial 9", NAIVE))
     alone = contender("a alone", 0.0, metrics={"brightness:factor": 0.5})
     assert verdict(Confirmation(shipped, shipped, (shipped, naive, alone), PICTURES)).discounts == {}
 
