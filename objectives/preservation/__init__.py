@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from objectives.preservation.effects import Effects, others
 from objectives.preservation.identifiable import standard_errors, unidentifiable
-from objectives.preservation.leakage import leakage, leakage_by_pair, leaks
+from objectives.preservation.leakage import leakage, leaks
 from objectives.preservation.objective import PreservationObjective
 from objectives.preservation.separation import SeparationObjective
 from objectives.preservation.shares import Moments, mean_shares, moments, shares
@@ -15,7 +15,6 @@ __all__ = [
     "PreservationObjective",
     "SeparationObjective",
     "leakage",
-    "leakage_by_pair",
     "leaks",
     "mean_shares",
     "moments",

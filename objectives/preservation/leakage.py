@@ -82,8 +82,10 @@ def _products(merged: Tensor, effects: Effects, source: int, other: int, rows: T
     return torch.stack(found), float(done.square().sum(dim=1).mean()) if len(done) else 0.0
 
 
-def leakage(found: Leaks, counts: Tensor | None = None) -> Tensor:
-    """Returns the visible share of each source on the prompts of all others, float64, (..., k), NaN where it cannot be measured.
+def leakage(found: Leaks, counts: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Returns how much of each source is seen on the prompts of all others, (..., k), and of each single other one (column), (..., k, k).
+
+    Visible shares, float64, in [0, 1]; NaN where they cannot be measured, and on the diagonal.
 
     Args:
         found: statistics of the candidate.
@@ -93,44 +95,21 @@ def leakage(found: Leaks, counts: Tensor | None = None) -> Tensor:
         >>> base = torch.tensor([[0.0, 0.0, 1.0]] * 2)
         >>> alone = torch.tensor([[[0.0, 0.6, 0.8]] * 2, [[0.6, 0.0, 0.8]] * 2])
         >>> merged = torch.tensor([[0.0, 0.6, 0.8], [0.6, 0.6, 0.8]])
-        >>> leakage(leaks(merged, Effects(base, alone, torch.tensor([0, 1])))).round(decimals=2).tolist()
-        [0.97, 0.0]
+        >>> each, pairs = leakage(leaks(merged, Effects(base, alone, torch.tensor([0, 1]))))
+        >>> each.round(decimals=2).tolist(), pairs.round(decimals=2).tolist()
+        ([0.97, 0.0], [[nan, 0.97], [0.0, nan]])
     """
-    parts, prompts = _parts(found, counts)
+    weights = torch.ones(found.prompts.shape[1], dtype=torch.float64) if counts is None else counts.double()
+    parts = _coefficients(torch.einsum("...n,kjanm->...kjam", weights, found.products), found.scales)
+    prompts = torch.einsum("...n,jn->...j", weights, found.prompts.double()).unsqueeze(-2)
+    prompts = prompts * ~torch.eye(len(found.prompts), dtype=torch.bool)
     total = prompts.sum(dim=-1)
-    part = (parts * prompts).sum(dim=-1) / total.clamp(min=1)
-    return visible(part.clamp(0, 1)).where(found.asked & (total > 0), torch.nan)
+    mean = (parts * prompts).sum(dim=-1) / total.clamp(min=1)
+    each = visible(mean.clamp(0, 1)).where(found.asked & (total > 0), torch.nan)
+    return each, visible(parts.clamp(0, 1)).where(found.asked[:, None] & (prompts > 0), torch.nan)
 
 
-def leakage_by_pair(found: Leaks, counts: Tensor | None = None) -> Tensor:
-    """Returns the visible share of each source (row) on the prompts of each other one (column), float64, (..., k, k).
-
-    NaN on the diagonal and where it cannot be measured.
-
-    Args:
-        found: statistics of the candidate.
-        counts: number of times each prompt counts, (..., n); None counts each once.
-
-    Example:
-        >>> base = torch.tensor([[0.0, 0.0, 1.0]] * 2)
-        >>> alone = torch.tensor([[[0.0, 0.6, 0.8]] * 2, [[0.6, 0.0, 0.8]] * 2])
-        >>> merged = torch.tensor([[0.0, 0.6, 0.8], [0.6, 0.6, 0.8]])
-        >>> leakage_by_pair(leaks(merged, Effects(base, alone, torch.tensor([0, 1])))).round(decimals=2).tolist()
-        [[nan, 0.97], [0.0, nan]]
-    """
-    parts, prompts = _parts(found, counts)
-    return visible(parts.clamp(0, 1)).where(found.asked[:, None] & (prompts > 0), torch.nan)
-
-
-def _parts(found: Leaks, counts: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Returns the part of each source on the prompts of each other one, and the number of these, 0 on the diagonal, both (..., K, K)."""
-    each = torch.ones(found.prompts.shape[1], dtype=torch.float64) if counts is None else counts.double()
-    parts = _greater(torch.einsum("...n,kjanm->...kjam", each, found.products), found.scales)
-    prompts = torch.einsum("...n,jn->...j", each, found.prompts.double()).unsqueeze(-2)
-    return parts, prompts * ~torch.eye(len(found.prompts), dtype=torch.bool)
-
-
-def _greater(products: Tensor, scales: Tensor) -> Tensor:
+def _coefficients(products: Tensor, scales: Tensor) -> Tensor:
     """Returns the greater coefficient of each source's two directions in what a merge does beyond another one.
 
     (..., K, K, 2, 5) → (..., K, K). It solves a·(1 + λ)⟨u, u⟩ + b·⟨u, d⟩ = ⟨u, v⟩ and a·⟨u, d⟩ + b·(1 + λ)⟨d, d⟩ = ⟨d, v⟩ for b.

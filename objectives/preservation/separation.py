@@ -7,7 +7,7 @@ from torch import Tensor
 from objectives.objective import EMBEDDINGS, Baselines, Objective, Outcome, Pictures
 from objectives.preservation.effects import Effects
 from objectives.preservation.identifiable import counted
-from objectives.preservation.leakage import Leaks, leakage, leakage_by_pair, leaks
+from objectives.preservation.leakage import Leaks, leakage, leaks
 
 
 class SeparationObjective(Objective[Effects, Leaks]):
@@ -47,7 +47,7 @@ class SeparationObjective(Objective[Effects, Leaks]):
 
     def compare(self, measurement: Leaks, reference: Effects, counts: Tensor | None = None) -> Outcome:
         """Returns factor and leakage, float64, (...) and (..., k)."""
-        found, pairs = leakage(measurement, counts), leakage_by_pair(measurement, counts)
+        found, pairs = leakage(measurement, counts)
         mask = counted(reference.left_out, reference.sources)
         seen = found if mask is None else found[..., mask]
         return Outcome(factor=1 / (1 + seen.nan_to_num(nan=0.0).amax(dim=-1)), by_source={"leakage": found}, by_pair={"leakage": pairs})
