@@ -89,9 +89,9 @@ def _random(bench: Bench) -> Iterator[Named]:
 
 def solved(bench: Bench) -> Iterator[Named]:
     """Yields merges that are solved on the base: ``ssr``, and ``distill`` from its first steps to its last."""
-    solver = Solver(bench.live, bench.adapters, bench.calibration(0))
     for method in ("ssr", "distill"):
         recipe = bench.recipe(method, 0)
+        solver = Solver(bench.live, bench.adapters, bench.calibration(recipe))
         for at, router in solver.solve(recipe, CHECKPOINTS if method == "distill" else ()).routers.items():
             yield Named(f"{method} {at} %" if method == "distill" else method, bench.routed(recipe, router))
         if method == "distill":

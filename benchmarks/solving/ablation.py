@@ -8,7 +8,7 @@ variants apart better than probes do, which read most pictures as all or nothing
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -22,11 +22,11 @@ from optimizer.calibration.closed_form import groups, solved
 from optimizer.calibration.compositions import STYLE_FLOOR, Composition, Mode
 from optimizer.calibration.live.model import LiveModel
 from optimizer.calibration.live.routed_modules import Routing
-from optimizer.calibration.prompts import JOINT, OWN
+from optimizer.calibration.prompts import TRAINED
 from optimizer.calibration.training import Training, mean_loss, train
-from optimizer.calibration.trajectories import Points, record
+from optimizer.calibration.trajectories import STEPS, Points, record
 from optimizer.merging import Recipe, Router, correction_of, with_correction
-from optimizer.merging.methods.solved import CORRECTION
+from optimizer.merging.methods.solved import CORRECTION, TRAIN_STEPS
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Variant:
         gain: gain of every source in the teacher.
         floor: smallest share of a style at every place, with the mode ``local``.
         own, joint: numbers of prompts.
-        every: one in so many steps of a trajectory is used.
+        steps: greatest number of sampling steps of a trajectory.
         start: weight of every source at the start, or ``ssr`` for that solution.
         correction: rank of the correction beside the sources, which starts at 0.
         rank: greatest rank of the merge; None for Σr.
@@ -49,9 +49,9 @@ class Variant:
     mode: Mode = "local"
     gain: float = 1.0
     floor: float = STYLE_FLOOR
-    own: int = OWN
-    joint: int = JOINT
-    every: int = 1
+    own: int = TRAINED
+    joint: int = TRAINED
+    steps: int = STEPS
     start: float | str = 0.8
     correction: int = int(CORRECTION.start)
     rank: int | None = None
@@ -59,8 +59,8 @@ class Variant:
     teacher_only: bool = False
 
 
-STEPS = 150
-_HELD_OUT, _HELD_OUT_PROMPTS = 90_000, 6
+_TRAIN_STEPS = int(TRAIN_STEPS.start)
+_HELD_OUT, _HELD_OUT_PROMPTS, _WHOLE = 90_000, 16, 1000
 
 VARIANTS: dict[str, Variant] = {
     "default": Variant(),
@@ -71,7 +71,8 @@ VARIANTS: dict[str, Variant] = {
     "teacher: no floor of styles": Variant(floor=0.0),
     "prompts: 16 and 24": Variant(own=16, joint=24),
     "prompts: 64 and 32": Variant(own=64, joint=32),
-    "steps used: 1 in 3": Variant(every=3),
+    "prompts: 48 and 48, 10 steps": Variant(own=48, joint=48, steps=10),
+    "trajectories of 10 steps": Variant(steps=10),
     "router: diagonal": Variant(correction=0, training={"diagonal": True, "rate": 0.03}),
     "start: stack": Variant(start=1.0),
     "start: ssr": Variant(start="ssr"),
@@ -79,7 +80,8 @@ VARIANTS: dict[str, Variant] = {
     "correction: 0": Variant(correction=0),
     "correction: 32": Variant(correction=32),
     "rank 16": Variant(rank=16),
-    "twice as long": Variant(training={"steps": 2 * STEPS}),
+    "half as long": Variant(training={"steps": _TRAIN_STEPS // 2}),
+    "twice as long": Variant(training={"steps": 2 * _TRAIN_STEPS}),
     "rate 0.003": Variant(training={"rate": 0.003}),
     "composition": Variant(teacher_only=True),
     "composition, sum": Variant("sum", teacher_only=True),
@@ -108,7 +110,7 @@ def run_ablation(bench: Bench, seed: int, names: Sequence[str]) -> None:
 
 def _held_out(bench: Bench, seed: int) -> Points:
     count = _HELD_OUT_PROMPTS
-    return record(bench.live, bench.live.teacher, bench.calibration(_HELD_OUT + seed, count, count).prompts)
+    return record(bench.live, bench.live.teacher, bench.composed(_HELD_OUT + seed, count, count).prompts, steps=_WHOLE)
 
 
 def _errors(bench: Bench, model: LiveModel, points: Points, routing: Routing) -> dict[str, float]:
@@ -141,7 +143,7 @@ def _run(bench: Bench, seed: int, method: str, variant: Variant, held_out: Point
 def _distilled(bench: Bench, seed: int, teacher: Composition, variant: Variant) -> tuple[LiveModel, Routing, float]:
     """Returns the live model with the correction, the router and the loss at the end."""
     plain = bench.live
-    points = _thinned(record(plain, teacher, bench.calibration(seed, variant.own, variant.joint).prompts), variant.every)
+    points = record(plain, teacher, bench.composed(seed, variant.own, variant.joint).prompts, steps=variant.steps)
     model = plain.corrected(correction_of(bench.adapters, variant.correction)) if variant.correction else plain
     found = groups(model, points)
     moments = {path: torch.stack([group.moments[path] for group in found]).mean(dim=0) for path in found[0].moments}
@@ -149,7 +151,7 @@ def _distilled(bench: Bench, seed: int, teacher: Composition, variant: Variant) 
         start: Routing = {path: _widened(own, model.modules.ranks[path]) for path, own in solved(groups(plain, points), 0.01).items()}
     else:
         start = {path: float(variant.start) * own for path, own in model.modules.selected([True] * len(bench.group)).items()}
-    *_, last = train(model, points, start, moments, Training(**{"steps": STEPS, "seed": seed, **variant.training}))
+    *_, last = train(model, points, start, moments, Training(**{"steps": _TRAIN_STEPS, "seed": seed, **variant.training}))
     return model, last.routing(), last.loss
 
 
@@ -157,9 +159,3 @@ def _widened(matrix: Tensor, ranks: Sequence[int]) -> Tensor:
     """Returns a router of the sources with zeros for what stands behind them, (Σr, Σr)."""
     more = sum(ranks) - len(matrix)
     return F.pad(matrix, (0, more, 0, more))
-
-
-def _thinned(points: Points, every: int) -> Points:
-    kept = points.step % every == 0
-    part = {name: getattr(points, name)[kept] for name in ("prompt", "step", "sample", "timestep", "target")}
-    return replace(points, **part)

@@ -19,7 +19,7 @@ from benchmarks.truth import UNSEEN, Judge, demo_sources_of, truth_of, unseen_pr
 from objectives import EMBEDDINGS, Pictures, load_embedder, score
 from optimizer.adapters import Adapter
 from optimizer.calibration.live.model import LiveModel
-from optimizer.calibration.prompts import JOINT, OWN, calibration_prompts
+from optimizer.calibration.prompts import calibration_prompts, prompts_to_solve_on
 from optimizer.calibration.solve import Solution, Solver
 from optimizer.merging import METHODS, Recipe, Router, merge
 from optimizer.rendering import PromptSet
@@ -84,8 +84,12 @@ class Bench:
         """Returns the prompts that a result is read on."""
         return unseen_prompts(self.sources, each=self.each, seed=UNSEEN + seed)
 
-    def calibration(self, seed: int, own: int = OWN, joint: int = JOINT) -> PromptSet:
-        """Returns the prompts that a merge is solved on, as ``optimize merge`` composes them."""
+    def calibration(self, recipe: Recipe) -> PromptSet:
+        """Returns the prompts that a recipe is solved on, as ``optimize merge`` composes them."""
+        return prompts_to_solve_on(self.live.subjects, read_words(demo_words()), recipe)
+
+    def composed(self, seed: int, own: int, joint: int) -> PromptSet:
+        """Returns other numbers of prompts to solve on."""
         return calibration_prompts(self.live.subjects, read_words(demo_words()), seed, own, joint)
 
     def draw(self, candidate: Candidate | None, seed: int) -> Tensor:
@@ -182,4 +186,4 @@ def chosen_by_score(bench: Bench, seed: int) -> tuple[float, ...]:
 
 def solved_by(recipe: Recipe, bench: Bench) -> Solution:
     """Solves the router of a recipe, as a search does."""
-    return Solver(bench.live, bench.adapters, bench.calibration(recipe.seed)).solve(recipe)
+    return Solver(bench.live, bench.adapters, bench.calibration(recipe)).solve(recipe)

@@ -9,7 +9,7 @@ import torch
 from optimizer.calibration.gradient_fallback import GradientFallback
 from optimizer.calibration.live.model import LiveModel
 from optimizer.calibration.training import BATCH
-from optimizer.calibration.trajectories import Points
+from optimizer.calibration.trajectories import STEPS, Points
 from optimizer.merging import Recipe
 from optimizer.rendering.memory.free import amount
 from optimizer.rendering.prompts import PromptSet
@@ -52,7 +52,7 @@ class SolvingDemand:
         groups = len(torch.unique(model.asked(prompts.prompts), dim=0))
         again = 3 * groups if method.reads("rounds") else 0  # of the sources, of the merge, and crossed
         mean = int(trained or (isinstance(recipe.rank, int) and recipe.truncation == "outputs"))
-        count = len(prompts) * renderer.calls if points is None else len(points)
+        count = len(prompts) * renderer.with_steps(STEPS).calls if points is None else len(points)
         return cls(
             factors=sum(factor.nbytes for path in modules.ranks for factor in modules.factors(path)),
             routers=(diagonal if trained else squares) * torch.float32.itemsize,

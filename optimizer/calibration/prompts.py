@@ -4,16 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from optimizer.merging import Recipe
 from optimizer.rendering.prompts import PromptSet, Subject, Vocabulary, compose
 
-OWN, JOINT = 48, 48  # with 16 and 24, what is learnt holds for the words of these prompts alone
-"""Numbers of prompts that ask for each source alone, and of those that ask for all."""
+TRAINED = 144
+"""Number of prompts of each kind that a router is trained on. With fewer, what it learns holds for their texts more than for others."""
+
+MEASURED = 24
+"""Number of prompts of each kind that a closed form is computed from."""
 
 # Far from every seed that a study composes its own prompts with.
 _SEED = 2_000_003
 
 
-def calibration_prompts(subjects: Sequence[Subject], words: Vocabulary, seed: int, own: int = OWN, joint: int = JOINT) -> PromptSet:
+def prompts_to_solve_on(subjects: Sequence[Subject], words: Vocabulary, recipe: Recipe) -> PromptSet:
+    """Returns the prompts that the router of a recipe is solved on: own prompts of each source, and as many joint ones.
+
+    Args:
+        subjects: what each source shows.
+        words: words to compose prompts of.
+        recipe: recipe of a method that is solved on the live model.
+    """
+    count = TRAINED if recipe.method_record.needs == "gradients" else MEASURED
+    return calibration_prompts(subjects, words, recipe.seed, count, count)
+
+
+def calibration_prompts(subjects: Sequence[Subject], words: Vocabulary, seed: int, own: int, joint: int) -> PromptSet:
     """Returns own and joint prompts with seeds that no evaluation of a study uses.
 
     Args:

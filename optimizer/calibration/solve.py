@@ -154,7 +154,7 @@ class Solver:
         if self.points is None:
             count = len(self._prompts)
             self.points = record(
-                self._model, self._model.teacher, self._prompts.prompts, lambda done: progress("drawing", done, count, math.nan)
+                self._model, self._model.teacher, self._prompts.prompts, tick=lambda done: progress("drawing", done, count, math.nan)
             )
 
     def _closed(self, recipe: Recipe, measured: _Measured, progress: Progress) -> Routing:

@@ -17,6 +17,9 @@ from optimizer.rendering.prompt_encoding import length
 from optimizer.rendering.prompts import Prompt
 from optimizer.rendering.text.states import TextStates
 
+STEPS = 5
+"""Greatest number of sampling steps of a trajectory. With few, the same work covers more texts, and a router learns more from texts."""
+
 Encoded = Mapping[int, tuple[TextStates, TextStates]]
 """Position of a prompt → its text states and those of the negative prompt."""
 
@@ -73,20 +76,28 @@ class _Recorder:
         self.others = self.others or _copied(with_rows(call.others, len(call.sample), lambda each: each[:1]))
 
 
-def record(model: LiveModel, composition: Composition, prompts: Sequence[Prompt], tick: Callable[[int], None] | None = None) -> Points:
+def record(
+    model: LiveModel,
+    composition: Composition,
+    prompts: Sequence[Prompt],
+    *,
+    steps: int = STEPS,
+    tick: Callable[[int], None] | None = None,
+) -> Points:
     """Draws prompts with a composition, and returns the points of its trajectories with its guided outputs.
 
     Args:
         model: live model.
         composition: teacher.
         prompts: prompts to draw.
+        steps: greatest number of sampling steps; a picture that takes fewer is drawn with its own number.
         tick: called with the number of pictures finished so far.
 
     Raises:
         TrialError: a picture contains NaN, or memory does not suffice for a single one.
     """
     recorder = _Recorder(model.guidance)
-    model.renderer.render(prompts, model.composed(composition, recorder.watch), tick=tick)
+    model.renderer.with_steps(steps).render(prompts, model.composed(composition, recorder.watch), tick=tick)
     keys = sorted(recorder.points)
     sample, timestep, target = map(torch.stack, zip(*(recorder.points[key] for key in keys), strict=True))
     prompt, step = torch.tensor(keys).T

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from optimizer.calibration.gradient_fallback import GradientFallback
 from optimizer.calibration.live.model import LiveModel
-from optimizer.calibration.prompts import calibration_prompts
+from optimizer.calibration.prompts import prompts_to_solve_on
 from optimizer.calibration.solve import COMPLETE, Progress, Solver, Watch
 from optimizer.errors import UsageError
 from optimizer.jobs.merge_options import MergeOptions
@@ -69,7 +69,7 @@ def solved_merge(job: MergePlan, options: MergeOptions, progress: Progress, note
         raise UsageError(problem, where="--base", remedy="name the diffusers folder or the file that the sources were trained on")
     words = vocabulary(options.prompts, [source.subject for source in job.sources], demo=demo)
     model = LiveModel.of(_renderer(job, options, note, demo=demo), job.adapters, [source.subject for source in job.sources])
-    prompts = calibration_prompts(model.subjects, words, recipe.seed)
+    prompts = prompts_to_solve_on(model.subjects, words, recipe)
     watch = _preview(model, prompts, options.preview) if options.preview else lambda *_: None
     found = Solver(model, job.adapters, prompts, fallback=GradientFallback(note)).solve(recipe, progress=progress, watch=watch)
     router, reached = found.routers[found.last], {}

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from copy import copy
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -79,6 +80,17 @@ class Renderer:
         """
         other = copy(self)
         other._decoder = decoder
+        return other
+
+    def with_steps(self, most: int) -> Renderer:
+        """Returns a copy of the renderer that shares the pipeline and draws with at most so many sampling steps.
+
+        Args:
+            most: greatest number of sampling steps, ≥ 1; fewer stay as they are.
+        """
+        assert self.settings.steps is not None
+        other = copy(self)
+        other.settings = replace(self.settings, steps=min(self.settings.steps, most))
         return other
 
     @property

@@ -15,7 +15,7 @@ from PIL import Image
 from optimizer.adapters import load_adapter, save_adapter
 from optimizer.calibration.prompts import calibration_prompts
 from optimizer.cli.main import execute
-from optimizer.merging import correction_of
+from optimizer.merging import Recipe, correction_of
 from optimizer.rendering import PromptSet, Renderer, RenderSettings, Subject, Vocabulary, load_pipeline
 from tests.calibration.test_solving import random_adapter
 from tests.tiny import tiny_pipeline
@@ -40,7 +40,7 @@ def sources(place: Path) -> list[str]:
 def test_a_solved_merge_is_written_and_replayed_without_the_base(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("optimizer.jobs.solved_merge.calibration_prompts", few)
+    monkeypatch.setattr("optimizer.jobs.solved_merge.prompts_to_solve_on", few)
     monkeypatch.setattr("optimizer.jobs.solved_merge.RenderSettings", lambda: RenderSettings(steps=2, guidance=2.0, resolution=32))
     out = tmp_path / "merged.safetensors"
     arguments = ["--base", str(place / "base"), "--method", "distill", "--train-steps", "2", "--out", str(out), "--device", "cpu"]
@@ -75,7 +75,7 @@ def test_a_solved_merge_is_written_and_replayed_without_the_base(
 
 
 def test_a_correction_of_rank_0_is_none(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("optimizer.jobs.solved_merge.calibration_prompts", few)
+    monkeypatch.setattr("optimizer.jobs.solved_merge.prompts_to_solve_on", few)
     monkeypatch.setattr("optimizer.jobs.solved_merge.RenderSettings", lambda: RenderSettings(steps=2, guidance=2.0, resolution=32))
     arguments = ["--base", str(place / "base"), "--method", "distill", "--train-steps", "2", "--device", "cpu"]
     ranks, recipes = {}, {}
@@ -113,6 +113,6 @@ def test_what_does_not_fit_is_refused_before_anything_is_loaded(
     assert message in " ".join(capsys.readouterr().err.split())
 
 
-def few(subjects: Sequence[Subject], words: Vocabulary, seed: int) -> PromptSet:
+def few(subjects: Sequence[Subject], words: Vocabulary, recipe: Recipe) -> PromptSet:
     """One prompt of each kind."""
-    return calibration_prompts(subjects, words, seed, own=1, joint=1)
+    return calibration_prompts(subjects, words, recipe.seed, own=1, joint=1)

@@ -50,10 +50,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     parameters = (replace(TRAIN_STEPS, start=5), CHECKPOINT, CORRECTION, TRUNCATION)
     monkeypatch.setitem(METHODS, "distill", replace(METHODS["distill"], parameters=parameters))
 
-    def few(subjects: Sequence[Subject], words: Vocabulary, seed: int) -> PromptSet:
-        return calibration_prompts(subjects, words, seed, own=1, joint=1)
+    def few(subjects: Sequence[Subject], words: Vocabulary, recipe: Recipe) -> PromptSet:
+        return calibration_prompts(subjects, words, recipe.seed, own=1, joint=1)
 
-    monkeypatch.setattr("optimizer.search.evaluation.study_routers.calibration_prompts", few)
+    monkeypatch.setattr("optimizer.search.evaluation.study_routers.prompts_to_solve_on", few)
 
 
 @pytest.fixture

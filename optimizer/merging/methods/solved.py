@@ -12,8 +12,8 @@ from optimizer.merging.methods.weighted_sum import weighted_sum
 TRAIN_STEPS = Parameter(
     name="train_steps",
     description="Number of training steps.",
-    default=150,
-    start=150,
+    default=300,
+    start=300,
     ge=1,
     le=100_000,
     searched=False,  # every value would be trained for minutes

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from optimizer.adapters import Adapter
 from optimizer.calibration.gradient_fallback import GradientFallback
 from optimizer.calibration.live.model import LiveModel
-from optimizer.calibration.prompts import calibration_prompts
+from optimizer.calibration.prompts import prompts_to_solve_on
 from optimizer.calibration.solve import COMPLETE, Progress, Solution, Solver
 from optimizer.calibration.trajectories import Points
 from optimizer.errors import RecipeError, TrialError
@@ -27,7 +27,7 @@ from studies import evaluation_key
 from studies.store import Store
 
 # Increase whenever the same inputs are solved to another router.
-SOLVER = 4
+SOLVER = 5
 _CHECKPOINTS = tuple(int(percentage) for percentage in CHECKPOINT.choices)
 
 
@@ -92,7 +92,7 @@ class StudyRouters:
     progress: Progress
     note: Note
     _loaded: dict[str, Router] = field(default_factory=dict, init=False)
-    _points: dict[int, Points] = field(default_factory=dict, init=False)
+    _points: dict[str, Points] = field(default_factory=dict, init=False)
     _failed: dict[str, str] = field(default_factory=dict, init=False)
     _fallback: GradientFallback = field(init=False)
 
@@ -115,7 +115,7 @@ class StudyRouters:
         """
         if not recipe.method_record.solved or recipe.calibration:
             return Calibrated(recipe)
-        prompts = calibration_prompts(self.subjects, self.words, recipe.seed)
+        prompts = prompts_to_solve_on(self.subjects, self.words, recipe)
         wanted = {name: value for name, value in solved_from(recipe).items() if name != CHECKPOINT.name}
         roles = [subject.role for subject in self.subjects]
         key = evaluation_key(solved=wanted, solver=SOLVER, roles=roles, **self.context(prompts))
@@ -155,14 +155,15 @@ class StudyRouters:
     def _solved(self, key: str, recipe: Recipe, prompts: PromptSet) -> _Entry:
         if key in self._failed:
             raise TrialError(self._failed[key], where=recipe.method, remedy="see the first trial that failed by it")
-        solver = Solver(self._live_model(), self.adapters, prompts, self._points.get(recipe.seed), self._fallback)
+        drawn = f"{recipe.seed} {len(prompts)}"
+        solver = Solver(self._live_model(), self.adapters, prompts, self._points.get(drawn), self._fallback)
         try:
             found = solver.solve(recipe, _CHECKPOINTS, self.progress)
         except TrialError as error:
             self._failed[key] = error.problem
             raise
         if solver.points is not None:
-            self._points[recipe.seed] = solver.points
+            self._points[drawn] = solver.points
         for router in found.routers.values():
             self._loaded[router.hash] = router
             self.store.write(_router_name(router.hash), router.serialised())
