@@ -25,7 +25,7 @@ from optimizer.calibration.live.routed_modules import Routing
 from optimizer.calibration.prompts import TRAINED
 from optimizer.calibration.training import Training, mean_loss, train
 from optimizer.calibration.trajectories import STEPS, Points, record
-from optimizer.merging import Recipe, Router, correction_of, with_correction
+from optimizer.merging import NO_TEXTS, Recipe, Router, correction_of, with_correction
 from optimizer.merging.methods.solved import CORRECTION, TRAIN_STEPS
 
 
@@ -131,8 +131,9 @@ def _run(bench: Bench, seed: int, method: str, variant: Variant, held_out: Point
         bench.rows.record(row, bench.draw(bench.live.composed(teacher), seed))
         return row
     (model, routing, loss), seconds, memory = measured(lambda: _distilled(bench, seed, teacher, variant))
-    sources = Router.identity(with_correction(bench.adapters, variant.correction)).sources
-    router = Router(sources, model.modules.ranks, routing)
+    texts = bench.live.untouched_texts if variant.correction else NO_TEXTS
+    sources = Router.identity(with_correction(bench.adapters, variant.correction, texts)).sources
+    router = Router(sources, model.modules.ranks, routing, texts)
     ones = (1.0,) * len(bench.group)
     recipe = Recipe(method="distill", weights=ones, correction=variant.correction, rank=variant.rank, truncation="delta")
     row = Row(bench.group, method, seed, bench.each, seconds, memory, {"loss": loss, "held_out": _errors(bench, model, held_out, routing)})
@@ -144,7 +145,7 @@ def _distilled(bench: Bench, seed: int, teacher: Composition, variant: Variant) 
     """Returns the live model with the correction, the router and the loss at the end."""
     plain = bench.live
     points = record(plain, teacher, bench.composed(seed, variant.own, variant.joint).prompts, steps=variant.steps)
-    model = plain.corrected(correction_of(bench.adapters, variant.correction)) if variant.correction else plain
+    model = plain.corrected(correction_of(bench.adapters, variant.correction, plain.untouched_texts)) if variant.correction else plain
     found = groups(model, points)
     moments = {path: torch.stack([group.moments[path] for group in found]).mean(dim=0) for path in found[0].moments}
     if variant.start == "ssr":

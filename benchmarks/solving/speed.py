@@ -44,7 +44,7 @@ def measure(family: str, *, small: bool) -> None:
         begun = now(renderer.device)
         points, peak = _peak(device, lambda: record(model, Composition((1.0,) * _SOURCES), _PROMPTS))
         print(f"drawing the composition   {(now(renderer.device) - begun) / len(points):8.2f} s a point   {peak / 1e9:8.2f} GB")
-        model = model.corrected(correction_of(adapters, int(CORRECTION.start)))
+        model = model.corrected(correction_of(adapters, int(CORRECTION.start), model.untouched_texts))
         moments = {path: torch.eye(sum(ranks)).double() for path, ranks in model.modules.ranks.items()}
         start = {path: 0.8 * own for path, own in model.modules.selected([True] * _SOURCES).items()}
         took: list[float] = []

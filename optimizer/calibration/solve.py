@@ -22,7 +22,7 @@ from optimizer.calibration.training import Training, train
 from optimizer.calibration.trajectories import Points, record
 from optimizer.calibration.truncation import truncated
 from optimizer.errors import RecipeError
-from optimizer.merging import METHODS, Recipe, Router, correction_of, with_correction
+from optimizer.merging import METHODS, NO_TEXTS, Recipe, Router, correction_of, with_correction
 from optimizer.rendering.candidates.candidate import Candidate
 from optimizer.rendering.prompts import PromptSet
 
@@ -132,16 +132,18 @@ class Solver:
             found = dict(self._trained(recipe, measured, sorted({recipe.checkpoint, *checkpoints}), progress, watch))
         else:
             found = {COMPLETE: (self._closed(recipe, measured, progress), math.nan)}
-        sources = Router.identity(with_correction(self._adapters, recipe.correction)).sources
-        ranks = measured.model.modules.ranks
-        routers = {at: Router(sources, ranks, _cut(recipe, measured, routing)) for at, (routing, _) in sorted(found.items())}
+        texts = self._model.untouched_texts if recipe.correction else NO_TEXTS
+        sources = Router.identity(with_correction(self._adapters, recipe.correction, texts)).sources
+        ranks = model.modules.ranks
+        routers = {at: Router(sources, ranks, _cut(recipe, measured, routing), texts) for at, (routing, _) in sorted(found.items())}
         losses = {at: loss for at, (_, loss) in sorted(found.items()) if not math.isnan(loss)}
         return Solution(routers, losses, len(self._prompts), time.perf_counter() - begun)
 
     def _model_with(self, correction: int) -> LiveModel:
         """Returns the live model with a correction of some rank; 0 for none."""
         if correction not in self._models:
-            self._models[correction] = self._model.corrected(correction_of(self._adapters, correction))
+            own = correction_of(self._adapters, correction, self._model.untouched_texts)
+            self._models[correction] = self._model.corrected(own)
         return self._models[correction]
 
     @property

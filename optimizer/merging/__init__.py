@@ -14,7 +14,7 @@ from optimizer.merging.blocks.maps import BLOCK_MAPS, BlockMap, block_map, block
 from optimizer.merging.blocks.presets import BLOCK_PRESETS, block_preset_names
 from optimizer.merging.blocks.strings import read_blocks
 from optimizer.merging.common_base import common_base
-from optimizer.merging.correction import correction_of, with_correction
+from optimizer.merging.correction import NO_TEXTS, correctable, correction_of, with_correction
 from optimizer.merging.default_rank import default_rank, sum_of_ranks
 from optimizer.merging.digest import digest
 from optimizer.merging.merge import Merged, Merger, merge, shared_modules
@@ -32,6 +32,7 @@ __all__ = [
     "BLOCK_PRESETS",
     "DTYPES",
     "METHODS",
+    "NO_TEXTS",
     "PARAMETERS",
     "ROUTERS",
     "BlockMap",
@@ -55,6 +56,7 @@ __all__ = [
     "block_preset_names",
     "block_weight",
     "common_base",
+    "correctable",
     "correction_of",
     "default_rank",
     "digest",

@@ -2,14 +2,15 @@
 
 A router writes into what the sources' ``up`` span, and reads what their ``down`` happen to read. A source that changes the denoiser alone
 can be switched by its trigger only where the denoiser reads text, and only by the few directions of text that ``down`` reads there.
-Factors in random directions give the router more to read and to write with. They are not stored: path and shape of a module determine
-them bit by bit, on every machine.
+Factors in random directions give the router more to read and to write with, and in CLIP text encoders they stand also where no source
+changes anything: there every word that follows a trigger can be told of it. The factors are not stored: path and shape of a module
+determine them bit by bit, on every machine.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -24,16 +25,34 @@ from optimizer.merging.common_base import common_base
 NAME = "correction"
 """Name of the adapter."""
 
+Matrices = Mapping[str, tuple[int, int]]
+"""Canonical module path → numbers of rows and columns of its weight."""
+
+NO_TEXTS: Matrices = {}
+"""No module beside those that the sources change."""
+
 _TEXT_ENCODER = "text_encoder"
+_CLIP = ".text_model.encoder."
 
 
-def with_correction(adapters: Sequence[Adapter], rank: int) -> tuple[Adapter, ...]:
+def correctable(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, int]]:
+    """Returns the modules of a base that a correction may change without a source that does: the linear ones of CLIP text encoders.
+
+    Few programs load changes of other text encoders.
+
+    Args:
+        shapes: canonical module path → shape of its weight.
+    """
+    return {path: (shape[0], shape[1]) for path, shape in shapes.items() if path.startswith(_TEXT_ENCODER) and _CLIP in path}
+
+
+def with_correction(adapters: Sequence[Adapter], rank: int, texts: Matrices = NO_TEXTS) -> tuple[Adapter, ...]:
     """Returns the sources and, for a rank above 0, the correction as the last one: what the router of a corrected merge lies between."""
-    return (*adapters, correction_of(adapters, rank)) if rank else tuple(adapters)
+    return (*adapters, correction_of(adapters, rank, texts)) if rank else tuple(adapters)
 
 
-def correction_of(adapters: Sequence[Adapter], rank: int) -> Adapter:
-    """Returns the correction of some sources; it has no modules if no source changes one that reads text.
+def correction_of(adapters: Sequence[Adapter], rank: int, texts: Matrices = NO_TEXTS) -> Adapter:
+    """Returns the correction of some sources; without ``texts`` it has no modules if no source changes one that reads text.
 
     The entries of ``up``, (out, r), are ±1/√out, those of ``down``, (r, in), ±1/√in, in fp32, so that every column of ``up`` and every
     row of ``down`` has length 1. The signs are the bits of SHAKE-256 of path, side and shape.
@@ -41,14 +60,15 @@ def correction_of(adapters: Sequence[Adapter], rank: int) -> Adapter:
     Args:
         adapters: sources.
         rank: rank r in every module, ≥ 1; at most the number of rows and of columns of its weight.
+        texts: further modules that it changes, as ``correctable`` tells them or as ``Router.texts`` does.
 
     Raises:
         RecipeError: the sources were made for different base models.
     """
     base = common_base(adapters)
     shapes = {path: bare(factors.shape) for adapter in adapters for path, factors in adapter.modules.items() if _reads_text(path, base)}
-    matrices = {path: shape for path, shape in sorted(shapes.items()) if len(shape) == 2}
-    modules = {path: _factors(path, out, into, rank) for path, (out, into) in matrices.items()}
+    matrices = {path: shape for path, shape in shapes.items() if len(shape) == 2} | dict(texts)
+    modules = {path: _factors(path, out, into, rank) for path, (out, into) in sorted(matrices.items())}
     return Adapter(name=NAME, modules=modules, base=base)
 
 

@@ -20,7 +20,7 @@ from optimizer.merging.algebra.lowrank import Change, LowRank, inner, unstacked
 from optimizer.merging.algebra.svd_retry import Computed, LinAlgError, retried
 from optimizer.merging.blocks.maps import block_weight, check_block_names
 from optimizer.merging.common_base import common_base
-from optimizer.merging.correction import with_correction
+from optimizer.merging.correction import NO_TEXTS, with_correction
 from optimizer.merging.methods import check_needs
 from optimizer.merging.methods.weighted_sum import weighted_sum
 from optimizer.merging.module_batches import Stack, stacks
@@ -183,7 +183,8 @@ class Merger:
     def _routed(self, recipe: Recipe | None) -> Iterator[Stack]:
         """Yields the stacks of the sources as the recipe's router leaves them, with the correction that it was solved with."""
         router = self._router(recipe)
-        return stacks(with_correction(self.adapters, _correction(recipe)), self.device, router)
+        whole = with_correction(self.adapters, _correction(recipe), router.texts if router else NO_TEXTS)
+        return stacks(whole, self.device, router)
 
     def _kept_for(self, recipe: Recipe | None) -> _Kept | None:
         if self._kept is None:
@@ -208,13 +209,14 @@ class Merger:
     def weights(self, recipe: Recipe, stack: Stack) -> Tensor:
         """Returns the weight of every source at every module of a stack, (N, b), fp32.
 
-        For a corrected merge there is one row more: the correction has weight 1 where a source has another weight than 0.
+        For a corrected merge there is one row more: the correction has weight 1 where a source has another weight than 0, of those that
+        change the module, or of all where none does.
         """
         weights = self._signed(recipe)[:, None].expand(-1, len(stack.paths))
         weights = weights * self._block_factors(recipe, stack) if recipe.blocks else weights
         if not _correction(recipe):
             return weights
-        own = weights[[i for i in stack.members if i < len(recipe.weights)]]
+        own = weights[[i for i in stack.members if i < len(recipe.weights)] or slice(len(recipe.weights))]
         return torch.cat([weights[:-1], (own != 0).any(dim=0, keepdim=True).to(weights)])
 
     def _signed(self, recipe: Recipe) -> Tensor:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -42,6 +42,8 @@ class Router:
         ranks: canonical module path → rank of each source there, in order; 0 where a source lacks the module.
         matrices: canonical module path → R, (Σr, Σr), fp32 on the CPU; a diagonal R is stored as its diagonal, (Σr,).
             Row i belongs to the i-th column of ``up_cat``, column j to the j-th row of ``down_cat``.
+        texts: canonical module path → numbers of rows and columns of its weight, for modules of text encoders that no source changes, but
+            the correction does; what the correction is there follows from them.
 
     Raises:
         RecipeError: a router has another shape or a value that is not finite; names the module.
@@ -61,6 +63,7 @@ class Router:
     sources: tuple[str, ...]
     ranks: Mapping[str, tuple[int, ...]]
     matrices: Mapping[str, Tensor]
+    texts: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for path in sorted({*self.ranks} ^ {*self.matrices}):
@@ -69,6 +72,9 @@ class Router:
         own = {path: self.matrices[path].detach().to("cpu", torch.float32) + 0.0 for path in sorted(self.matrices)}  # -0.0 + 0.0 is 0.0
         for path, matrix in own.items():
             self._check(path, matrix)
+        if unknown := sorted({*self.texts} - {*own}):
+            raise RecipeError("the router has no matrix of this module", where=unknown[0], remedy=_REMEDY)
+        object.__setattr__(self, "texts", {path: tuple(self.texts[path]) for path in sorted(self.texts)})
         object.__setattr__(self, "ranks", {path: tuple(self.ranks[path]) for path in own})
         object.__setattr__(self, "matrices", {path: _shortest(matrix) for path, matrix in own.items()})
 
@@ -127,7 +133,7 @@ class Router:
 
     def serialised(self) -> bytes:
         """Returns the bytes of the router's file, in the safetensors format."""
-        told = {"sources": self.sources, "ranks": self.ranks}
+        told = {"sources": self.sources, "ranks": self.ranks} | ({"texts": self.texts} if self.texts else {})
         return serialise(self.matrices, {"router_format": FORMAT_VERSION, "router": json.dumps(told, sort_keys=True)})
 
     def scaled(

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
 
 from optimizer.adapters.files.container import read_header, read_tensors, write_atomically
 from optimizer.errors import AdapterError, RecipeError
+from optimizer.merging.correction import NO_TEXTS
 from optimizer.merging.recipe import Sha256
 from optimizer.merging.router import FORMAT_VERSION, Router
 
@@ -20,12 +21,13 @@ _REMEDY = "restore the file, or solve the router again"
 
 
 class _Layout(BaseModel):
-    """Sources and ranks of a router, as its file's header tells them."""
+    """Sources and ranks of a router, and shapes of what no source changes, as its file's header tells them."""
 
     model_config = ConfigDict(extra="forbid")
 
     sources: tuple[Sha256, ...]
     ranks: Mapping[str, tuple[NonNegativeInt, ...]]
+    texts: Mapping[str, tuple[PositiveInt, PositiveInt]] = NO_TEXTS
 
 
 def router_path(folder: Path, sha256: str) -> Path:
@@ -93,7 +95,7 @@ def load_router(path: str | Path) -> Router:
         raise RecipeError(f"damaged or renamed: the content has SHA-256 {sha256}", where=path, remedy=_REMEDY)
     try:
         layout = _Layout.model_validate_json(header.metadata.get("router", ""))
-        router = Router(layout.sources, layout.ranks, tensors)
+        router = Router(layout.sources, layout.ranks, tensors, layout.texts)
     except ValidationError:
         raise RecipeError("damaged: the header does not tell sources and ranks", where=path, remedy=_REMEDY) from None
     except RecipeError as error:

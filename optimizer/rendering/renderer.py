@@ -109,6 +109,11 @@ class Renderer:
         return self._placement.plan
 
     @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Canonical module path → shape of its weight, of all modules that an adapter may change."""
+        return self._shapes
+
+    @property
     def offloaded(self) -> bool:
         """Whether models that are idle are stored in the computer's memory."""
         return self._fallback.offloaded

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +11,9 @@ import torch
 
 from optimizer.adapters import Adapter
 from optimizer.errors import UsageError
-from optimizer.merging import METHODS, with_correction
+from optimizer.merging import METHODS, NO_TEXTS, correctable, with_correction
 from optimizer.merging.methods.solved import CHECKPOINT, CORRECTION
-from optimizer.rendering import PromptSet
+from optimizer.rendering import PromptSet, Renderer
 from optimizer.rendering.memory.free import amount
 from optimizer.search.evaluation.session import Session
 from studies import StudyDirectory
@@ -81,22 +81,23 @@ def need(session: Session, prompts: PromptSet, unseen: PromptSet, directory: Stu
     sheets = 0 if places.storage or keep == "none" else trials * min(_SHEET, len(prompts) * _picture(session, directory))
     pictures = (searched + confirmed) * _picture(session, directory)
     space = session.space(budget)
-    routers = 0 if places.storage else _routers(space.methods, session.ensemble.adapters)
+    texts = correctable(session.renderer.shapes) if isinstance(session.renderer, Renderer) else NO_TEXTS
+    routers = 0 if places.storage else _routers(space.methods, session.ensemble.adapters, texts)
     return Need(pictures, sheets, trials * _RECORD, session.ensemble.export_bytes(space), routers)
 
 
-def _routers(methods: Sequence[str], adapters: Sequence[Adapter]) -> int:
+def _routers(methods: Sequence[str], adapters: Sequence[Adapter], texts: Mapping[str, tuple[int, int]]) -> int:
     """Returns the size of the routers of all methods that are solved, one a checkpoint, in bytes; a copy of one lies beside the winner."""
     solved = [METHODS[method] for method in methods if METHODS[method].solved]
-    each = [_router(adapters, int(method.starting_values().get(CORRECTION.name, 0))) for method in solved]
+    each = [_router(adapters, int(method.starting_values().get(CORRECTION.name, 0)), texts) for method in solved]
     counts = [len(CHECKPOINT.choices) if method.reads(CHECKPOINT.name) else 1 for method in solved]
     return max(each, default=0) + sum(size * count for size, count in zip(each, counts, strict=True))
 
 
-def _router(adapters: Sequence[Adapter], correction: int) -> int:
+def _router(adapters: Sequence[Adapter], correction: int, texts: Mapping[str, tuple[int, int]]) -> int:
     """Returns the size of a router of full matrices, between the sources and a correction of some rank, in bytes."""
-    whole = with_correction(adapters, correction)
-    paths = {path for adapter in adapters for path in adapter.modules}
+    whole = with_correction(adapters, correction, texts)
+    paths = {path for adapter in whole for path in adapter.modules}
     ranks = (sum(adapter.modules[path].rank for adapter in whole if path in adapter.modules) for path in paths)
     return sum(rank**2 for rank in ranks) * torch.float32.itemsize
 

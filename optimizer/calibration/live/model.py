@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from optimizer.adapters import Adapter, live_modules
 from optimizer.calibration.compositions import ComposedCandidate, Composition, Watch
 from optimizer.calibration.live.denoiser import LiveDenoiser
 from optimizer.calibration.live.routed_modules import RoutedModules, Routing
+from optimizer.merging import correctable
 from optimizer.rendering.pipeline_class import models_of, pipeline_class_of
 from optimizer.rendering.prompts import Prompt, Subject, always_asked
 from optimizer.rendering.renderer import Renderer
@@ -53,6 +55,11 @@ class LiveModel:
             correction: correction of the sources, from ``correction_of``.
         """
         return replace(self, modules=self.modules.extended(self.renderer.fit_adapter(correction)))
+
+    @cached_property
+    def untouched_texts(self) -> Mapping[str, tuple[int, int]]:
+        """Modules of text encoders that no source changes, but a correction may: canonical path → numbers of rows and columns."""
+        return {path: shape for path, shape in correctable(self.renderer.shapes).items() if path not in self.modules.ranks}
 
     @property
     def guidance(self) -> float:

@@ -38,6 +38,7 @@ class RoutedModules:
     """
 
     def __init__(self, live: Mapping[str, nn.Linear | nn.Conv2d], adapters: Sequence[Adapter], dtype: torch.dtype) -> None:
+        self._live, self._sources, self._dtype = live, len(adapters), dtype
         self.ranks = {path: _ranks(adapters, path) for path in sorted({path for adapter in adapters for path in adapter.modules})}
         self._branches = {path: _Branch.of(live[path], adapters, path, dtype) for path in self.ranks}
         self._routing: Routing = {}
@@ -45,13 +46,17 @@ class RoutedModules:
         self._installed = False
 
     def extended(self, adapter: Adapter) -> RoutedModules:
-        """Returns the modules with a further adapter behind the sources, which changes no module that none of them changes.
+        """Returns the modules with a further adapter behind the sources.
 
-        The branches of all other modules are shared; only one of the two may be installed at a time.
+        The branches of all modules that it does not change are shared; only one of the two may be installed at a time.
         """
-        found = copy(self)
-        found.ranks = {path: (*ranks, *_ranks([adapter], path)) for path, ranks in self.ranks.items()}
-        found._branches = self._branches | {path: self._branches[path].extended(factors) for path, factors in adapter.modules.items()}
+        found, none = copy(self), (0,) * self._sources
+        paths = sorted({*self.ranks, *adapter.modules})
+        found._sources += 1
+        found.ranks = {path: (*self.ranks.get(path, none), *_ranks([adapter], path)) for path in paths}
+        own = {path: _Branch.of(self._live[path], [adapter], path, self._dtype) for path in adapter.modules if path not in self.ranks}
+        wider = {path: self._branches[path].extended(factors) for path, factors in adapter.modules.items() if path in self.ranks}
+        found._branches = self._branches | wider | own
         found._routing, found._observer, found._installed = {}, None, False
         return found
 
