@@ -12,7 +12,7 @@ from optimizer.merging.methods.weighted_sum import weighted_sum
 TRAIN_STEPS = Parameter(
     name="train_steps",
     description="Number of training steps.",
-    default=300,
+    default=150,
     start=300,
     ge=1,
     le=100_000,
