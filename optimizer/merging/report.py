@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -95,7 +95,7 @@ def merge_report(
     bound = recipe.bound_to(adapters)
     products: dict[str, _Products] = {}
     for routed in merger.stacks(bound):
-        products |= _compared(merger, stack_of(adapters, routed.paths, device), routed, bound, merged)
+        products |= _compared(merger, _sources_at(adapters, routed), routed, bound, merged)
     for path in merged.modules.keys() - products.keys():
         own, none = merged.modules[path].norm() ** 2, (0.0,) * len(adapters)
         products[path] = _Products(merged=own, lost=own, sources=none, merged_sources=none)
@@ -106,10 +106,19 @@ def merge_report(
     )
 
 
+def _sources_at(adapters: Sequence[Adapter], routed: Stack) -> Stack:
+    """Returns a stack of the sources as they are in the modules of a routed stack; without terms where only a correction changes them."""
+    if any(routed.paths[0] in adapter.modules for adapter in adapters):
+        return stack_of(adapters, routed.paths, routed.terms[0].up.device)
+    return replace(routed, members=(), terms=())
+
+
 def _compared(merger: Merger, stack: Stack, routed: Stack, recipe: Recipe, merged: Adapter) -> dict[str, _Products]:
     """Returns the inner products of every module of a stack, which the recipe's router turns into ``routed``."""
-    found = _gathered(merged, stack)
-    plain = concatenated(stack.terms, merger.weights(recipe, routed)[list(stack.members)].to(found.up.device))
+    found = _gathered(merged, routed)
+    none = LowRank(found.up[..., :0], found.down[:, :0])
+    weights = merger.weights(recipe, routed)[list(stack.members)].to(found.up.device)
+    plain = concatenated(stack.terms, weights) if stack.terms else none
     ideals = _ideal_products(merger, routed, recipe, found)
     count = len(recipe.weights)
     own, along = torch.zeros(2, count, len(stack.paths), dtype=torch.float64)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
 from optimizer.adapters.files.container import read_header, read_tensors, write_atomically
 from optimizer.errors import AdapterError, RecipeError
@@ -16,6 +17,9 @@ from optimizer.merging.router import FORMAT_VERSION, Router
 
 ROUTERS = "routers"
 """Name of the folder of routers, in a study and beside a recipe."""
+
+Size = Annotated[int, Field(gt=0, le=1 << 16)]
+"""Number of rows or of columns of a weight of a text encoder, bounded so that a damaged file cannot ask for more memory than there is."""
 
 _REMEDY = "restore the file, or solve the router again"
 
@@ -27,7 +31,7 @@ class _Layout(BaseModel):
 
     sources: tuple[Sha256, ...]
     ranks: Mapping[str, tuple[NonNegativeInt, ...]]
-    texts: Mapping[str, tuple[PositiveInt, PositiveInt]] = NO_TEXTS
+    texts: Mapping[str, tuple[Size, Size]] = NO_TEXTS
 
 
 def router_path(folder: Path, sha256: str) -> Path:

@@ -132,6 +132,24 @@ def test_a_solved_file_draws_what_the_live_model_draws(
     assert distance(drawn, by_diffusers(renderer, file)) < 0.05 * effect
 
 
+def test_a_correction_changes_text_encoders_that_no_source_does(made: tuple[Renderer, list[Adapter]], tmp_path: Path) -> None:
+    renderer, whole = made
+    adapters = [replace(one, modules={p: f for p, f in one.modules.items() if not p.startswith("text_")}) for one in whole]
+    model = LiveModel.of(renderer, adapters, SUBJECTS)
+    recipe = solvable("distill", correction=4)
+    router = Solver(model, adapters, PROMPTS).solve(recipe).routers[100]
+    assert set(router.texts) == {path for path in renderer.weights if ".text_model.encoder." in path}
+    assert router.texts
+    assert {router.ranks[path] for path in router.texts} == {(0, 0, 4)}
+    assert any(router.matrices[path].any() for path in router.texts)  # SDXL reads a layer that is not the last
+    merged = merge(adapters, recipe.replaced(calibration=router.hash), routers=[router])
+    assert {*router.texts} <= {*merged.modules}
+    file = tmp_path / "merged.safetensors"
+    save_adapter(merged, file, dialect="diffusers", dtype=torch.float32)
+    drawn = renderer.render(PROMPTS.prompts, renderer.fit_adapter(load_adapter(file)))
+    assert distance(drawn, by_diffusers(renderer, file)) < 0.05 * distance(drawn, renderer.render(PROMPTS.prompts))
+
+
 @pytest.mark.parametrize("dialect", ["kohya", "diffusers", "comfyui"])
 def test_every_dialect_holds_a_corrected_merge(made: tuple[Renderer, list[Adapter]], dialect: Dialect, tmp_path: Path) -> None:
     adapters = [made[1][0], replace(made[1][1], modules={p: f for p, f in made[1][1].modules.items() if not p.startswith("text_")})]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +13,19 @@ from hypothesis import strategies as st
 
 from optimizer.adapters import Adapter
 from optimizer.errors import RecipeError
-from optimizer.merging import Merger, Recipe, Router, correction_of, digest, merge, merge_report, with_correction
+from optimizer.merging import (
+    Merger,
+    Recipe,
+    Router,
+    correctable,
+    correction_of,
+    digest,
+    load_router,
+    merge,
+    merge_report,
+    save_router,
+    with_correction,
+)
 from tests.merging.samples import assert_same_change, make_adapter, random_router, relative_error
 
 TEXT = "text_encoder.text_model.encoder.layers.0.mlp.fc1"
@@ -110,6 +123,30 @@ def test_a_corrected_merge_is_the_dense_product_with_weight_one_on_the_correctio
         wanted = up @ scaled.matrices[path].double() @ down
         assert relative_error(merged.modules[path].delta().flatten(1), wanted) < 1e-5, path
     assert merge_report(sources, recipe, merged, routers=[router]).total.error < 1e-5
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_correction_of_a_text_encoder_that_no_source_changes_is_merged_and_replayed(keep: bool, tmp_path: Path) -> None:
+    sources = [replace(one, modules={path: one.modules[path] for path in (KEYS, SELF)}) for one in pair()]
+    wide = with_correction(sources, 4, {TEXT: (20, 12)})
+    router = load_router(save_router(replace(random_router(wide), texts={TEXT: (20, 12)}), tmp_path))
+    assert (router.ranks[TEXT], router.texts) == ((0, 0, 4), {TEXT: (20, 12)})
+    merger = Merger(sources, routers=[router], keep=keep)
+    recipe = distilled(router, (0.5, 0.0), correction=4)
+    factors = wide[2].modules[TEXT]
+    wanted = factors.up.double() @ router.matrices[TEXT].double() @ factors.down.double()
+    merged = merger.merge(recipe)
+    assert relative_error(merged.modules[TEXT].delta(), wanted) < 1e-5
+    assert merge_report(sources, recipe, merged, routers=[router]).total.error < 1e-5
+    assert TEXT not in merger.merge(recipe.replaced(blocks=({"TE": 0.0}, {}))).modules
+    other = replace(router, texts={})
+    with pytest.raises(RecipeError, match=r"^recipe: calibration: the router was made for the sources "):
+        Merger(sources, routers=[other]).merge(distilled(other, correction=4))
+
+
+def test_only_linear_modules_of_clip_text_encoders_are_corrected_beyond_the_sources() -> None:
+    t5 = "text_encoder_2.encoder.block.0.layer.0.SelfAttention.q"
+    assert correctable({TEXT: (20, 12), t5: (8, 8), KEYS: (16, 10), "unet.conv_in": (8, 4, 3, 3)}) == {TEXT: (20, 12)}
 
 
 def test_a_module_whose_sources_all_have_weight_0_is_left_out() -> None:

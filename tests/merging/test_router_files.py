@@ -94,6 +94,8 @@ HEADERS: list[tuple[object, str]] = [
     ({"sources": [SHA], "ranks": {"a": [2]}}, "a: the router has the shape (1,); sources of ranks 2 need (2, 2) or (2,) — "),
     ({"sources": [SHA], "ranks": {"b": [1]}}, "a: the router has no ranks of this module — "),
     ({"sources": [SHA], "ranks": {"a": [1]}, "more": 1}, "damaged: the header does not tell sources and ranks — "),
+    ({"sources": [SHA], "ranks": {"a": [1]}, "texts": {"a": [1 << 40, 4]}}, "damaged: the header does not tell sources and ranks — "),
+    ({"sources": [SHA], "ranks": {"a": [1]}, "texts": {"b": [4, 4]}}, "b: the router has no matrix of this module — "),
     ({"ranks": {"a": [1]}, "sources": [SHA]}, "not written by save_router: equal routers have other bytes — "),
 ]
 
