@@ -20,9 +20,9 @@ from optimizer.calibration.solve import Progress, Solution, Solver
 from optimizer.cli.main import execute
 from optimizer.cli.tables.verdict import print_verdict
 from optimizer.errors import TrialError
-from optimizer.merging import METHODS, Recipe, Router, with_correction
+from optimizer.merging import METHODS, Recipe, Router, correctable, with_correction
 from optimizer.merging.methods.solved import CHECKPOINT, CORRECTION, TRAIN_STEPS, TRUNCATION
-from optimizer.rendering import PromptSet, Subject, Vocabulary
+from optimizer.rendering import PromptSet, Renderer, Subject, Vocabulary
 from optimizer.search.config import Config
 from optimizer.search.disk_space import need
 from optimizer.search.evaluation import comparison
@@ -133,8 +133,12 @@ def test_the_disk_space_of_routers_is_counted(studio: Studio, tmp_path: Path) ->
         return need(session, prompts, prompts, StudyDirectory(tmp_path / "study")).routers
 
     adapters = [load_adapter(path) for path in studio.sources[:2]]
+    renderer = prepare(Config.of(**options(studio, tmp_path / "study")), Silent()).renderer
+    assert isinstance(renderer, Renderer)
+    texts = correctable(renderer.shapes)
+    assert texts
     plain, corrected = (
-        sum(sum(ranks) ** 2 * 4 for ranks in Router.identity(with_correction(adapters, rank)).ranks.values())
+        sum(sum(ranks) ** 2 * 4 for ranks in Router.identity(with_correction(adapters, rank, texts)).ranks.values())
         for rank in (0, int(CORRECTION.start))
     )
     assert routers("distill", "ssr") == (3 + 1) * corrected + plain
