@@ -1,4 +1,4 @@
-"""Routed modules: every module that a source changes computes y = W·x + up_cat · R · (down_cat · x) on the loaded model.
+"""Routed modules: every module that a source or a correction changes computes y = W·x + up_cat · R · (down_cat · x) on the loaded model.
 
 R = 0 is the base, the projector on a source's block is that source alone, R = I is the stack: base, sources and every linear merge are the
 same modules with another small matrix. The weights are never touched, so this works beside quantised weights, too, and gradients reach R.

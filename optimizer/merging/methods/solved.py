@@ -29,8 +29,8 @@ CHECKPOINT = Parameter(
 )
 CORRECTION = Parameter(
     name="correction",
-    description="Rank of further factors, of no source, that the router has in the modules that read text, to tell triggers apart by. "
-    "0 for none.",
+    description="Rank of further factors, of no source, that the router has in modules that read text, also in CLIP text encoders that no "
+    "source changes, to tell triggers apart by. 0 for none.",
     default=0,
     start=16,
     ge=0,
