@@ -4,7 +4,7 @@ Runs the main job on groups of demo sources and prints the probe truth (weakest 
 stack and naive merge, all on prompts and seeds that neither search nor confirmation used. Score, embedder and sampler were chosen
 on other groups, those of ``benchmarks.agreement`` (neon + hat is in both). The groups here are two triples and, apart from other groups
 that the first scores were chosen on, every pair that lost a source (< 0.70) in both stack and naive merge, as the first probes read them.
-Solved merges were developed on four of the groups, those of ``benchmarks.solving.groups.DEVELOPMENT``.
+Solved merges were developed on five of the groups, those of ``benchmarks.solving.groups.DEVELOPMENT``.
 """
 
 from __future__ import annotations
