@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -44,6 +44,10 @@ class AnyRenderer(Protocol):
     @property
     def picture_size(self) -> tuple[int, int]:
         """Image size (height, width), in pixels."""
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Canonical module path → shape of its weight, of all modules that an adapter may change; empty if there is no model."""
 
     def fit_adapter(self, adapter: Adapter) -> Adapter:
         """Returns a source in the shapes of the base's weights; raises BaseModelError if it does not fit."""

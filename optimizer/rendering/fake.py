@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 
 import torch
@@ -67,6 +67,11 @@ class FakeRenderer:
     def precision(self) -> str:
         """Constant ``cpu torch.float64``: arithmetic is in double precision, rounded to 8 bits."""
         return "cpu torch.float64"
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Empty mapping: there is no model."""
+        return {}
 
     def fit_adapter(self, adapter: Adapter) -> Adapter:
         """Registers and returns the source; every shape fits, and a registered source never fails to render."""

@@ -11,9 +11,9 @@ import torch
 
 from optimizer.adapters import Adapter
 from optimizer.errors import UsageError
-from optimizer.merging import METHODS, NO_TEXTS, correctable, with_correction
+from optimizer.merging import METHODS, correctable, with_correction
 from optimizer.merging.methods.solved import CHECKPOINT, CORRECTION
-from optimizer.rendering import PromptSet, Renderer
+from optimizer.rendering import PromptSet
 from optimizer.rendering.memory.free import amount
 from optimizer.search.evaluation.session import Session
 from studies import StudyDirectory
@@ -81,7 +81,7 @@ def need(session: Session, prompts: PromptSet, unseen: PromptSet, directory: Stu
     sheets = 0 if places.storage or keep == "none" else trials * min(_SHEET, len(prompts) * _picture(session, directory))
     pictures = (searched + confirmed) * _picture(session, directory)
     space = session.space(budget)
-    texts = correctable(session.renderer.shapes) if isinstance(session.renderer, Renderer) else NO_TEXTS
+    texts = correctable(session.renderer.shapes)
     routers = 0 if places.storage else _routers(space.methods, session.ensemble.adapters, texts)
     return Need(pictures, sheets, trials * _RECORD, session.ensemble.export_bytes(space), routers)
 
