@@ -32,18 +32,21 @@ NO_TEXTS: Matrices = {}
 """No module beside those that the sources change."""
 
 _TEXT_ENCODER = "text_encoder"
-_CLIP = ".text_model.encoder."
+_CLIP, _T5 = ".text_model.encoder.", ".encoder.block."
 
 
 def correctable(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, int]]:
     """Returns the modules of a base that a correction may change without a source that does: the linear ones of CLIP text encoders.
 
-    Few programs load changes of other text encoders.
+    There are none beside T5: then CLIP tells the denoiser little of single words, and T5 would have to stay on the device in training.
 
     Args:
-        shapes: canonical module path → shape of its weight.
+        shapes: canonical module path → shape of its weight, of all modules of the base.
     """
-    return {path: (shape[0], shape[1]) for path, shape in shapes.items() if path.startswith(_TEXT_ENCODER) and _CLIP in path}
+    texts = [path for path in shapes if path.startswith(_TEXT_ENCODER)]
+    if any(_T5 in path for path in texts):
+        return {}
+    return {path: (shapes[path][0], shapes[path][1]) for path in texts if _CLIP in path}
 
 
 def with_correction(adapters: Sequence[Adapter], rank: int, texts: Matrices = NO_TEXTS) -> tuple[Adapter, ...]:

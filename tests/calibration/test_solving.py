@@ -138,8 +138,10 @@ def test_a_correction_changes_text_encoders_that_no_source_does(made: tuple[Rend
     model = LiveModel.of(renderer, adapters, SUBJECTS)
     recipe = solvable("distill", correction=4)
     router = Solver(model, adapters, PROMPTS).solve(recipe).routers[100]
+    if any(".encoder.block." in path for path in renderer.shapes):  # T5
+        assert not router.texts
+        return
     assert set(router.texts) == {path for path in renderer.weights if ".text_model.encoder." in path}
-    assert router.texts
     assert {router.ranks[path] for path in router.texts} == {(0, 0, 4)}
     assert any(router.matrices[path].any() for path in router.texts)  # SDXL reads a layer that is not the last
     merged = merge(adapters, recipe.replaced(calibration=router.hash), routers=[router])

@@ -146,7 +146,9 @@ def test_a_correction_of_a_text_encoder_that_no_source_changes_is_merged_and_rep
 
 def test_only_linear_modules_of_clip_text_encoders_are_corrected_beyond_the_sources() -> None:
     t5 = "text_encoder_2.encoder.block.0.layer.0.SelfAttention.q"
-    assert correctable({TEXT: (20, 12), t5: (8, 8), KEYS: (16, 10), "unet.conv_in": (8, 4, 3, 3)}) == {TEXT: (20, 12)}
+    clip = {TEXT: (20, 12), KEYS: (16, 10), "unet.conv_in": (8, 4, 3, 3), "text_encoder_2.text_projection": (8, 8)}
+    assert correctable(clip) == {TEXT: (20, 12)}
+    assert correctable(clip | {t5: (8, 8)}) == {}
 
 
 def test_a_module_whose_sources_all_have_weight_0_is_left_out() -> None:
