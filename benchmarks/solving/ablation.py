@@ -110,7 +110,7 @@ def run_ablation(bench: Bench, seed: int, names: Sequence[str]) -> None:
 
 def _held_out(bench: Bench, seed: int) -> Points:
     count = _HELD_OUT_PROMPTS
-    return record(bench.live, bench.live.teacher, bench.composed(_HELD_OUT + seed, count, count).prompts, steps=_WHOLE)
+    return record(bench.live, bench.live.teacher, bench.prompts_of(_HELD_OUT + seed, count, count).prompts, steps=_WHOLE)
 
 
 def _errors(bench: Bench, model: LiveModel, points: Points, routing: Routing) -> dict[str, float]:
@@ -144,7 +144,7 @@ def _run(bench: Bench, seed: int, method: str, variant: Variant, held_out: Point
 def _distilled(bench: Bench, seed: int, teacher: Composition, variant: Variant) -> tuple[LiveModel, Routing, float]:
     """Returns the live model with the correction, the router and the loss at the end."""
     plain = bench.live
-    points = record(plain, teacher, bench.composed(seed, variant.own, variant.joint).prompts, steps=variant.steps)
+    points = record(plain, teacher, bench.prompts_of(seed, variant.own, variant.joint).prompts, steps=variant.steps)
     model = plain.corrected(correction_of(bench.adapters, variant.correction, plain.untouched_texts)) if variant.correction else plain
     found = groups(model, points)
     moments = {path: torch.stack([group.moments[path] for group in found]).mean(dim=0) for path in found[0].moments}

@@ -88,8 +88,8 @@ class Bench:
         """Returns the prompts that a recipe is solved on, as ``optimize merge`` composes them."""
         return prompts_to_solve_on(self.live.subjects, read_words(demo_words()), recipe)
 
-    def composed(self, seed: int, own: int, joint: int) -> PromptSet:
-        """Returns other numbers of prompts to solve on."""
+    def prompts_of(self, seed: int, own: int, joint: int) -> PromptSet:
+        """Returns prompts to solve on, in numbers that differ from the default."""
         return calibration_prompts(self.live.subjects, read_words(demo_words()), seed, own, joint)
 
     def draw(self, candidate: Candidate | None, seed: int) -> Tensor:
