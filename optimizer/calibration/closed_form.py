@@ -11,6 +11,7 @@ from torch import Tensor
 from optimizer.calibration.activations import Moments, second_moments
 from optimizer.calibration.live.model import LiveModel
 from optimizer.calibration.live.routed_modules import Routing
+from optimizer.calibration.prompts import MEASURED
 from optimizer.calibration.trajectories import Points
 
 _EVERY = 3  # of the steps of a trajectory that are looked at
@@ -38,13 +39,13 @@ def groups(model: LiveModel, points: Points, merged: Routing | None = None) -> l
 
     Args:
         model: live model.
-        points: points of the prompts' trajectories, of which every third step is used.
+        points: points of the prompts' trajectories, of which every third step of the first ``MEASURED`` prompts of each kind is used.
         merged: routing of an earlier solution, whose activations are used as in IterIS (arXiv 2411.15231); None for those of the sources.
     """
     found = []
     for asked in torch.unique(points.asked, dim=0):
-        same = (points.asked[points.prompt] == asked).all(dim=1) & (points.step % _EVERY == 0)
-        rows = same.nonzero()[:, 0].tolist()
+        prompts = (points.asked == asked).all(dim=1).nonzero()[:MEASURED, 0]
+        rows = (torch.isin(points.prompt, prompts) & (points.step % _EVERY == 0)).nonzero()[:, 0].tolist()
         wanted = model.modules.selected(asked.tolist())
         own = second_moments(model, points, rows, wanted)
         if merged is None:

@@ -11,7 +11,7 @@ TRAINED = 144
 """Number of prompts of each kind that a router is trained on. With fewer, what it learns holds for their texts more than for others."""
 
 MEASURED = 24
-"""Number of prompts of each kind that a closed form is computed from."""
+"""Number of prompts of each kind that activations are measured on, for closed forms and for the preconditioning of a training."""
 
 # Far from every seed that a study composes its own prompts with.
 _SEED = 2_000_003
