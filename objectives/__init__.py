@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from objectives.any_embedder import AnyEmbedder, load_embedder
 from objectives.artifacts import ArtifactLevel, ArtifactObjective, Envelope, artifact_level, envelope, image_statistics, soundness
+from objectives.drift import drift
 from objectives.errors import EmbedderError, MetricError
 from objectives.fake import FakeEmbedder
 from objectives.familiarity import FamiliarityObjective, familiar_share
@@ -73,6 +74,7 @@ __all__ = [
     "check_objectives",
     "combined_shares",
     "counted_shares",
+    "drift",
     "envelope",
     "familiar_share",
     "image_statistics",

@@ -116,6 +116,8 @@ class ConfirmedScore(BaseModel):
         artifacts: artifact level of the confirmation pictures; None if not known.
         metrics: ``OBJECTIVE:VALUE`` → value on the confirmation pictures, for all objectives besides preservation and artifacts.
         missed: metric, or ``keep:SOURCE``, → amount by which the row misses its constraint; without the constraints that it satisfies.
+        drift: how far it changes pictures that ask for no source: 0 is not at all, 1 as much as a source where it is asked for; None if
+            that was not measured.
     """
 
     model_config = RECORD
@@ -127,6 +129,7 @@ class ConfirmedScore(BaseModel):
     artifacts: float | None = None
     metrics: dict[Text, float] = Field(default_factory=dict)
     missed: dict[Text, float] = Field(default_factory=dict)
+    drift: float | None = None
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

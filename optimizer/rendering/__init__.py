@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING
 
 from optimizer.rendering.general_words import GENERAL
 from optimizer.rendering.loading import Loading
-from optimizer.rendering.prompts import ROLES, Prompt, PromptSet, Role, Subject, Vocabulary, always_asked, compose
+from optimizer.rendering.prompts import (
+    NOTHING,
+    ROLES,
+    Prompt,
+    PromptSet,
+    Role,
+    Subject,
+    Vocabulary,
+    always_asked,
+    compose,
+    without_triggers,
+)
 from optimizer.rendering.settings import RenderSettings
 
 if TYPE_CHECKING:
@@ -19,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GENERAL",
+    "NOTHING",
     "ROLES",
     "AnyRenderer",
     "FakeRenderer",
@@ -37,6 +49,7 @@ __all__ = [
     "draft_renderer",
     "load_pipeline",
     "load_renderer",
+    "without_triggers",
 ]
 
 _HOMES = {

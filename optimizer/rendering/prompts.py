@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 Role = Literal["style", "character", "concept"]
 ROLES: tuple[Role, ...] = ("style", "character", "concept")
 
+NOTHING = -1
+"""``Prompt.source`` of prompts that ask for no source."""
+
 _SEEDS = 1 << 16  # exceeds the number of prompts in any set
 
 
@@ -24,7 +27,7 @@ class Prompt:
     Attributes:
         text: prompt text for the text encoders.
         seed: user-visible seed of the noise.
-        source: index of the source that the prompt asks for, or None for a joint prompt, which asks for all sources.
+        source: index of the source that the prompt asks for, or None for a joint prompt, which asks for all sources; ``NOTHING`` for none.
     """
 
     text: str
@@ -113,6 +116,20 @@ def compose(
         asked += [(source, text) for text in _draw_texts(_own_texts(subject, vocabulary), own, rng, known)]
     asked += [(None, text) for text in _draw_texts(vocabulary.joint or _texts(subjects, vocabulary), joint, rng, known)]
     return PromptSet(tuple(Prompt(text, seed * _SEEDS + i, source) for i, (source, text) in enumerate(asked)))
+
+
+def without_triggers(vocabulary: Vocabulary, count: int, seed: int) -> tuple[Prompt, ...]:
+    """Composes prompts that ask for no source, of neutral subjects and settings.
+
+    Args:
+        vocabulary: neutral words.
+        count: number of prompts.
+        seed: seed of the choice of words, and of the noise as in ``compose``.
+    """
+    import numpy as np  # imported here to keep the command-line help fast
+
+    texts = _draw_texts(_texts([], vocabulary), count, np.random.default_rng(seed), set())
+    return tuple(Prompt(text, seed * _SEEDS + i, NOTHING) for i, text in enumerate(texts))
 
 
 def _own_texts(subject: Subject, vocabulary: Vocabulary) -> Sequence[str]:

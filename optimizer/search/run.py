@@ -18,7 +18,13 @@ from optimizer.search.evaluation.comparison import Confirmation, nearest_miss, r
 from optimizer.search.evaluation.confirmation import confirm, finalists
 from optimizer.search.evaluation.fingerprint import check_same_run
 from optimizer.search.evaluation.identifiable import identifiable_warnings, left_out_of
-from optimizer.search.evaluation.prompt_sets import confirmation_prompts, notes_on_prompts, search_prompts, warnings_about_prompts
+from optimizer.search.evaluation.prompt_sets import (
+    confirmation_prompts,
+    drift_prompts,
+    notes_on_prompts,
+    search_prompts,
+    warnings_about_prompts,
+)
 from optimizer.search.evaluation.session import Session, prepare
 from optimizer.search.labels import is_alone
 from optimizer.search.loop import begin_search, first_trials, search
@@ -116,7 +122,8 @@ def run(config: Config, observer: Observer) -> Study:
                 evaluator = session.evaluator(unseen, observer, routers, final=True)
                 evaluator.left_out = left_out_of(ledger.records(), [s.name for s in session.sources])
                 count, seed = config.protocol.finalists, config.search.seed
-                confirmation = confirm(ledger.records(), evaluator, count=count, seed=seed, observer=observer)
+                neutral = drift_prompts(config, session.sources)
+                confirmation = confirm(ledger.records(), evaluator, count=count, seed=seed, observer=observer, without_triggers=neutral)
         except Stopped:
             observer.note("stopped; everything finished is on disk")
         except NoFeasibleMerge as error:

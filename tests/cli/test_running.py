@@ -47,7 +47,7 @@ def test_stderr_holds_our_own_lines_only(finished: subprocess.CompletedProcess[s
     assert re.fullmatch(r"this run needs about \d+ MB of disk, .* are free", lines[2])
     assert lines[3].startswith("there are fewer texts than pictures for joint prompts (1 for 2): texts recur with other noise, ")
     assert lines[4].startswith("searched: weights 0 to 1.3 of alba, bruno; methods linear, ties, ")
-    assert (lines[5], lines[-1]) == ("search: 5 trials", "confirm: 7 picture sets")
+    assert (lines[5], lines[-1]) == ("search: 5 trials", "confirm: 10 picture sets")
     assert len(lines) == 12
     assert all(re.fullmatch(TRIAL, line) for line in lines[6:-1])
 
@@ -55,7 +55,8 @@ def test_stderr_holds_our_own_lines_only(finished: subprocess.CompletedProcess[s
 def test_stdout_holds_the_result(finished: subprocess.CompletedProcess[str]) -> None:
     lines = finished.stdout.splitlines()
     assert sum(line.startswith("The merge keeps ") for line in lines) == 1
-    assert lines[-3].startswith("In score, trial 4 is ")
+    assert lines[-4].startswith("In score, trial 4 is ")
+    assert lines[-3].startswith("On 1 prompt without a trigger, it differs from ")
     assert lines[-2].startswith(f"LoRA    {folder(finished)}/best/alba-bruno_")
     assert Path(lines[-2].split()[-1]).is_file()
     assert lines[-1] == f"report  {folder(finished)}/report.html"

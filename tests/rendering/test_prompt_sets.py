@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optimizer.rendering import GENERAL, PromptSet, Subject, Vocabulary, compose
+from optimizer.rendering import GENERAL, NOTHING, PromptSet, Subject, Vocabulary, compose, without_triggers
 
 STYLE = Subject("ink", "style", "inkstyle")
 ALWAYS_ON = Subject("neon", "style", "")
@@ -35,6 +35,15 @@ def test_a_source_without_trigger_is_not_named() -> None:
     found = compose([ALWAYS_ON, HERO], WORDS, own=4, joint=2, seed=0)
     assert texts(found, 0) == {f"{thing}, {place}" for thing in WORDS.subjects for place in WORDS.settings}
     assert texts(found, None) == {"robo, left, night", "robo, right, day"}
+
+
+def test_prompts_without_triggers_ask_for_nothing() -> None:
+    found = without_triggers(WORDS, 6, seed=3)
+    assert {prompt.text for prompt in found} == {f"{thing}, {place}" for thing in WORDS.subjects for place in WORDS.settings}
+    assert {prompt.source for prompt in found} == {NOTHING}
+    assert len({prompt.noise_seed for prompt in found}) == 6
+    assert without_triggers(WORDS, 6, seed=3) == found
+    assert not {prompt.seed for prompt in found} & {prompt.seed for prompt in without_triggers(WORDS, 6, seed=4)}
 
 
 def test_two_characters_stand_in_wide_settings() -> None:

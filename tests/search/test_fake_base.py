@@ -62,10 +62,19 @@ def test_a_run_ships_a_better_merge_than_the_naive_one(files: list[str], tmp_pat
     recipes = {t.evaluation.recipe_hash for t in study.trials if t.evaluation}
     assert len(recipes) >= 9
     assert drawn == [6] * (3 + len(recipes)) + [12] * (1 + len(verdict.rows))
+    assert all(row.drift is None for row in verdict.rows.values())  # no trigger: every prompt asks for both
     assert verdict.rows[verdict.winner].weakest > verdict.rows[NAIVE].weakest
     scores = {t.label or str(t.number): t.evaluation.score for t in study.trials if t.evaluation}
     assert max(scores.values()) > scores[NAIVE] > max(scores["a alone"], scores["b alone"])
     assert not study.summary.warnings
+
+
+@pytest.mark.parametrize(("triggers", "kept"), [(("aa", "bb"), "the base"), (("", "bb"), "a alone")])
+def test_the_drift_without_a_trigger_is_told(files: list[str], tmp_path: Path, triggers: tuple[str, str], kept: str) -> None:
+    verdict = optimize(**options(files, tmp_path, triggers=triggers)).summary.verdict
+    assert verdict is not None
+    assert {label for label, row in verdict.rows.items() if row.drift is not None} == {verdict.winner, STACK}
+    assert verdict.remarks[-1].startswith(f"On 4 prompts without a trigger, it differs from {kept} by ")
 
 
 def test_the_search_finds_more_than_the_baselines(files: list[str], tmp_path: Path) -> None:

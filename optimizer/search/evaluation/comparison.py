@@ -105,6 +105,21 @@ class Lead:
 
 
 @dataclass(frozen=True)
+class Drift:
+    """Drift of some merges on prompts without a trigger.
+
+    Attributes:
+        each: label → drift: 0 is no change, 1 as much as a source changes where it is asked for.
+        beside: name of the source that a merge is compared with, because every prompt asks for it; empty for the base.
+        pictures: number of pictures of each merge.
+    """
+
+    each: dict[str, float]
+    beside: str
+    pictures: int
+
+
+@dataclass(frozen=True)
 class Confirmation:
     """Result of the confirmation.
 
@@ -114,6 +129,7 @@ class Confirmation:
         contenders: all contenders, by descending score, with the composition and the single sources last.
         base: pictures of the base on the confirmation prompts; None without a base.
         lead: lead of the best merge that is not simple; None if all merges are simple, or none is.
+        drift: drift of the exported merge and of the stack; None if it was not measured.
     """
 
     winner: Contender
@@ -121,6 +137,7 @@ class Confirmation:
     contenders: tuple[Contender, ...]
     base: Tensor | None
     lead: Lead | None = None
+    drift: Drift | None = None
 
 
 def compare(

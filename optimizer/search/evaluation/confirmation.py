@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from optimizer.errors import NoFeasibleMerge, TrialError
 from optimizer.merging import Recipe
+from optimizer.rendering import Prompt
 from optimizer.search.evaluation.comparison import Confirmation, Entry, compare
+from optimizer.search.evaluation.drift import has_drift, measured_drift
 from optimizer.search.evaluation.evaluator import Evaluator
 from optimizer.search.labels import COMPOSITION, NAIVE, SIMPLE, STACK, alone_label, is_alone
 from optimizer.search.observer import Observer
@@ -41,7 +44,15 @@ def _score(record: TrialRecord) -> float:
     return record.evaluation.score if record.evaluation else 0.0
 
 
-def confirm(records: Sequence[TrialRecord], evaluator: Evaluator, *, count: int, seed: int, observer: Observer) -> Confirmation:
+def confirm(
+    records: Sequence[TrialRecord],
+    evaluator: Evaluator,
+    *,
+    count: int,
+    seed: int,
+    observer: Observer,
+    without_triggers: Sequence[Prompt] = (),
+) -> Confirmation:
     """Re-scores the finalists and chooses the merge to export.
 
     Args:
@@ -50,6 +61,7 @@ def confirm(records: Sequence[TrialRecord], evaluator: Evaluator, *, count: int,
         count: number of finalists besides the baselines.
         seed: seed of the bootstrap.
         observer: receives the progress; may raise ``Stopped``.
+        without_triggers: prompts that ask for no source, on which the drift is measured; empty to leave it out.
 
     Returns:
         Confirmation with the leader and the contender to export, as chosen by ``compare``.
@@ -58,14 +70,19 @@ def confirm(records: Sequence[TrialRecord], evaluator: Evaluator, *, count: int,
         NoFeasibleMerge: none of the finalists can be rendered on the confirmation prompts, or none satisfies all constraints there.
     """
     chosen = finalists(records, count)
-    observer.stage("confirm", len(chosen) + 1 + len(evaluator.sources) + (evaluator.routers is not None))
+    drifts = 3 if without_triggers and has_drift(evaluator) else 0  # picture sets of the reference, of the exported merge, and of the stack
+    observer.stage("confirm", len(chosen) + 1 + len(evaluator.sources) + (evaluator.routers is not None) + drifts)
     raw = [entry for record in chosen if (entry := _render(record, evaluator, observer))]
     if not raw:
         raise NoFeasibleMerge("no finalist could be rendered on fresh prompts", remedy="lower the weights, or render in fp32")
     baselines = evaluator.render_baselines()
     raw += [*_composition(evaluator, observer), *_alone(evaluator)]
     names = [source.name for source in evaluator.sources]
-    return compare(raw, baselines.scorer, evaluator.asked, names, seed=seed, base=baselines.base, aims=evaluator.aims)
+    found = compare(raw, baselines.scorer, evaluator.asked, names, seed=seed, base=baselines.base, aims=evaluator.aims)
+    if not drifts:
+        return found
+    merges = [c for c in found.contenders if c is found.winner or c.label == STACK]
+    return replace(found, drift=measured_drift(merges, evaluator, without_triggers, observer))
 
 
 def _render(record: TrialRecord, evaluator: Evaluator, observer: Observer) -> Entry | None:

@@ -143,9 +143,13 @@ class Evaluator:
         """
         if self._baselines is None:
             base = self._render_baseline("the base", None) if self.ensemble.based else None
-            alone = tuple(self._render_baseline(f"{s.name} alone", self._load_mixer().alone(k)) for k, s in enumerate(self.sources))
+            alone = tuple(self._render_baseline(f"{s.name} alone", self.alone(k)) for k, s in enumerate(self.sources))
             self._baselines = self._measure_baselines(base, alone)
         return self._baselines
+
+    def alone(self, source: int) -> Candidate | None:
+        """Returns a source without merging; None if the source is the base itself."""
+        return self._load_mixer().alone(source)
 
     def _measure_baselines(self, base: Tensor | None, alone: Sequence[Tensor]) -> RenderedBaselines:
         """Computes the references, and measures each source alone now, so that the features of the baselines need not stay in memory."""

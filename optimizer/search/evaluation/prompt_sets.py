@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from optimizer.rendering import GENERAL, PromptSet, Subject, Vocabulary, compose
+from optimizer.rendering import GENERAL, Prompt, PromptSet, Subject, Vocabulary, compose, without_triggers
 from optimizer.search.config import Config
 from optimizer.search.evaluation.given_prompts import given_joint_prompts, prompt_warnings
 from optimizer.search.evaluation.prompt_file import read_prompt_file, read_words
 from optimizer.search.sources.source import Source
 from studies.demo.world import demo_words
 
-_CONFIRMATION = 1_000_003
+_CONFIRMATION, _WITHOUT_TRIGGERS = 1_000_003, 3_000_017
 
 
 def vocabulary(path: str, subjects: Sequence[Subject], *, demo: bool) -> Vocabulary:
@@ -59,6 +59,11 @@ def confirmation_prompts(config: Config, sources: Sequence[Source]) -> PromptSet
         seed=config.search.seed + _CONFIRMATION,
         seen=search_prompts(config, sources),
     )
+
+
+def drift_prompts(config: Config, sources: Sequence[Source]) -> tuple[Prompt, ...]:
+    """Returns prompts without a trigger, as many as the confirmation has of each kind, with seeds that nothing else uses."""
+    return without_triggers(words_of(config, sources), config.protocol.confirm, config.search.seed + _WITHOUT_TRIGGERS)
 
 
 def warnings_about_prompts(path: str, sources: Sequence[Source]) -> list[str]:

@@ -17,7 +17,7 @@ from optimizer.adapters.families import FAMILIES
 from optimizer.rendering import PromptSet
 from optimizer.search.config import OPTIONS, Config, metric_words, parse_metrics, without_password
 from optimizer.search.evaluation.aims import Aims
-from optimizer.search.evaluation.comparison import Confirmation, Contender, Lead
+from optimizer.search.evaluation.comparison import Confirmation, Contender, Drift, Lead
 from optimizer.search.images.png import save_images
 from optimizer.search.labels import COMPOSITION, NAIVE, STACK, is_alone
 from optimizer.search.sources.source import Source
@@ -110,6 +110,7 @@ def verdict(found: Confirmation) -> Verdict:
             artifacts=None if math.isnan(c.artifacts) else c.artifacts,
             metrics=c.metrics,
             missed=c.all_missed,
+            drift=found.drift.each.get(c.label) if found.drift else None,
         )
         for c in found.contenders
     }
@@ -163,13 +164,24 @@ def _sentence(found: Confirmation, naive: Contender | None, stack: Contender | N
 
 
 def _remarks(found: Confirmation) -> Iterator[str]:
-    """Yields what the search promised of the exported merge, and how sure the lead of the best merge that is not simple is."""
+    """Yields what the search promised of the exported merge, how sure the lead of the best merge is, and what it does unasked."""
     shipped, pictures = found.winner, len(found.winner.images)
     if shipped.searched is not None:
         name = shipped.label[:1].upper() + shipped.label[1:]
         yield f"{name} scored {shipped.searched:.2f} in the search and {shipped.score:.2f} on {pictures} new pictures."
     if found.lead:
         yield _lead_remark(found.lead, pictures)
+    if found.drift and shipped.label in found.drift.each:
+        yield _drift_remark(found.drift, shipped)
+
+
+def _drift_remark(found: Drift, shipped: Contender) -> str:
+    """Returns how far the exported merge changes pictures that ask for no source, beside the stack."""
+    reference, stack = f"{found.beside} alone" if found.beside else "the base", found.each.get(STACK)
+    beside = f", the stack by {stack:.0%}" if stack is not None and shipped.label != STACK else ""
+    where = f"On {found.pictures} prompt{'s' * (found.pictures > 1)} without a trigger"
+    moved = f"{found.each[shipped.label]:.0%} of what a source changes on its own prompts"
+    return f"{where}, it differs from {reference} by {moved}{beside}."
 
 
 def _lead_remark(lead: Lead, pictures: int) -> str:

@@ -11,7 +11,17 @@ from torch import Tensor
 
 from objectives import JOINT, Interval
 from optimizer import Recipe
-from optimizer.search.evaluation.comparison import Confirmation, Contender, Lead, decide, lead_among, lead_needed, nearest_miss, relaxed
+from optimizer.search.evaluation.comparison import (
+    Confirmation,
+    Contender,
+    Drift,
+    Lead,
+    decide,
+    lead_among,
+    lead_needed,
+    nearest_miss,
+    relaxed,
+)
 from optimizer.search.evaluation.confirmation import finalists
 from optimizer.search.labels import EQUAL_NORM, EQUAL_USUAL, NAIVE, STACK
 from optimizer.search.results.summary import verdict
@@ -121,6 +131,21 @@ def test_the_remarks_tell_what_the_search_promised_and_what_is_noise() -> None:
     unknown = verdict(Confirmation(stack, stack, (shipped, stack), PICTURES, replace(behind, needed=math.inf))).remarks
     assert unknown[1].endswith("; with one prompt of a kind, every lead is within noise (--confirm).")
     assert verdict(confirmation(STACK, STACK)).remarks == ()
+
+
+def test_the_drift_is_told_beside_that_of_the_stack() -> None:
+    shipped, stack = contender("trial 9", 0.66), contender(STACK, 0.5)
+    found = Confirmation(shipped, shipped, (shipped, stack), PICTURES, drift=Drift({"trial 9": 0.043, STACK: 0.95}, "", 14))
+    told = verdict(found)
+    assert told.remarks == (
+        "On 14 prompts without a trigger, it differs from the base by 4% of what a source changes on its own prompts, the stack by 95%.",
+    )
+    assert {label: row.drift for label, row in told.rows.items()} == {"trial 9": 0.043, STACK: 0.95}
+    style = Confirmation(stack, stack, (shipped, stack), PICTURES, drift=Drift({STACK: 0.69}, "neon", 14))
+    assert verdict(style).remarks == (
+        "On 14 prompts without a trigger, it differs from neon alone by 69% of what a source changes on its own prompts.",
+    )
+    assert verdict(style).rows["trial 9"].drift is None
 
 
 def confirmation(shipped: str, leader: str) -> Confirmation:
