@@ -20,7 +20,8 @@ from optimizer.text import one_line
 
 _ALTERNATIVES = ("constrained-int", "literal['full']")  # pydantic's union branches of ``rank``, left out of error messages
 _SIZES = ("rank_energy", "prune", "target_mb")
-_LATER = ("correction",)  # parameters that recipes of older versions lack; left out at 0, so that these are written as they were
+# Parameters that recipes of older versions lack; left out at 0, so that these are written as they were.
+_LATER = ("correction", "neutral_prompts")
 
 # Recipe files list these parameters in this order; those of later methods follow, in the order of the table.
 _LISTED_FIRST = (

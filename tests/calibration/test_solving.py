@@ -21,7 +21,7 @@ from optimizer.calibration.training import Training, mean_loss, train
 from optimizer.calibration.trajectories import Points, record
 from optimizer.errors import RecipeError, TrialError
 from optimizer.merging import METHODS, Recipe, Router, correction_of, digest, merge, with_correction
-from optimizer.rendering import Prompt, PromptSet, Renderer, RenderSettings, Subject
+from optimizer.rendering import NOTHING, Prompt, PromptSet, Renderer, RenderSettings, Subject
 from tests.merging.samples import assert_same_change, random_router, relative_error
 from tests.tiny import tiny_flux_pipeline, tiny_pipeline, tiny_sd3_pipeline, tiny_v2_pipeline, tiny_xl_pipeline
 
@@ -97,6 +97,22 @@ def test_a_source_alone_says_what_the_composition_says_where_only_it_is_asked_fo
     ink = (points.prompt == 2).nonzero()[:, 0]
     assert mean_loss(model, points, ink, model.modules.alone(1)) < 1e-8
     assert mean_loss(model, points, ink, {}) > 1e-6
+
+
+def test_prompts_without_a_trigger_ask_for_the_base_and_quieten_the_merge(made: tuple[Renderer, list[Adapter]]) -> None:
+    subjects = (SUBJECTS[0], replace(SUBJECTS[1], trigger="inky"))
+    model = LiveModel.of(made[0], made[1], subjects)
+    neutral = (Prompt("a house", 5, NOTHING), Prompt("a tree", 6, NOTHING))
+    assert model.asked(neutral).tolist() == [[False, False]] * 2
+    points = record(model, model.teacher, neutral)
+    every = torch.arange(len(points))
+    assert mean_loss(model, points, every, {}) < 1e-10
+    quiet = PromptSet(PROMPTS.prompts + neutral)
+    moved = [
+        mean_loss(model, points, every, Solver(model, made[1], prompts).solve(solvable("ssr")).routers[100].matrices)
+        for prompts in (PROMPTS, quiet)
+    ]
+    assert moved[1] < 0.9 * moved[0]
 
 
 def test_training_approaches_the_teacher_and_changes_no_weight(made: tuple[Renderer, list[Adapter]]) -> None:

@@ -36,6 +36,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "checkpoint": st.integers(1, 100),
     "truncation": st.sampled_from(["outputs", "delta"]),
     "correction": st.integers(0, 512),
+    "neutral_prompts": st.integers(0, 10_000),
     "ridge": st.floats(0, exclude_min=True, allow_infinity=False),
     "balance": st.sampled_from(["equal", "worst"]),
     "rounds": st.integers(1, 20),

@@ -36,6 +36,16 @@ CORRECTION = Parameter(
     ge=0,
     searched=False,
 )
+NEUTRAL_PROMPTS = Parameter(
+    name="neutral_prompts",
+    description="Number of prompts without a trigger that the router is solved on beside the others. The more there are, the less the "
+    "merge changes where nothing asks for it, and the less it shows of sources where they are asked for.",
+    default=0,
+    start=0,
+    ge=0,
+    le=10_000,
+    searched=False,
+)
 RIDGE = Parameter(
     name="ridge",
     description="Shrinkage of the least squares towards the stack, relative to the mean power of what the modules read.",
@@ -93,7 +103,14 @@ def _solved(name: str, citation: str, formula: str, *parameters: Parameter, grad
     )
 
 
-SSR = _solved("ssr", "SSR-Merge, arXiv 2606.10617, with an anchor and joint prompts", "R by least squares in every module", RIDGE, BALANCE)
+SSR = _solved(
+    "ssr",
+    "SSR-Merge, arXiv 2606.10617, with an anchor and joint prompts",
+    "R by least squares in every module",
+    RIDGE,
+    BALANCE,
+    NEUTRAL_PROMPTS,
+)
 ITERIS = _solved(
     "iteris", "IterIS, arXiv 2411.15231, in router form", "R as of ssr, repeated with the merge's own activations", RIDGE, ROUNDS
 )
@@ -112,5 +129,6 @@ DISTILL = _solved(
     TRAIN_STEPS,
     CHECKPOINT,
     CORRECTION,
+    NEUTRAL_PROMPTS,
     gradients=True,
 )

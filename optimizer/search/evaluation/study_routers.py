@@ -92,7 +92,7 @@ class StudyRouters:
     progress: Progress
     note: Note
     _loaded: dict[str, Router] = field(default_factory=dict, init=False)
-    _points: dict[str, Points] = field(default_factory=dict, init=False)
+    _points: dict[PromptSet, Points] = field(default_factory=dict, init=False)
     _failed: dict[str, str] = field(default_factory=dict, init=False)
     _fallback: GradientFallback = field(init=False)
 
@@ -155,15 +155,14 @@ class StudyRouters:
     def _solved(self, key: str, recipe: Recipe, prompts: PromptSet) -> _Entry:
         if key in self._failed:
             raise TrialError(self._failed[key], where=recipe.method, remedy="see the first trial that failed by it")
-        drawn = f"{recipe.seed} {len(prompts)}"
-        solver = Solver(self._live_model(), self.adapters, prompts, self._points.get(drawn), self._fallback)
+        solver = Solver(self._live_model(), self.adapters, prompts, self._points.get(prompts), self._fallback)
         try:
             found = solver.solve(recipe, _CHECKPOINTS, self.progress)
         except TrialError as error:
             self._failed[key] = error.problem
             raise
         if solver.points is not None:
-            self._points[drawn] = solver.points
+            self._points[prompts] = solver.points
         for router in found.routers.values():
             self._loaded[router.hash] = router
             self.store.write(_router_name(router.hash), router.serialised())

@@ -17,7 +17,7 @@ every_function = pytest.mark.parametrize("method", [m for m in METHODS.values() 
 DEFAULTS: dict[str, Any] = {
     **{"density": 1.0, "epsilon": 0.0, "gamma": 0.0, "elect_on": "raw", "majority": "total", "normalise": "count", "rescale": "inverse"},
     **{"mask_scale": 0.4, "quorum": 2, "isotropy": 1.0, "side": "input", "strength": 1.0, "scale": 1.0},
-    **{"train_steps": 150, "checkpoint": 100, "correction": 0, "truncation": "outputs"},
+    **{"train_steps": 150, "checkpoint": 100, "correction": 0, "neutral_prompts": 0, "truncation": "outputs"},
     **{"ridge": 0.01, "balance": "equal", "rounds": 2},
 }
 
