@@ -160,7 +160,7 @@ def test_the_composition_is_scored_and_shown(studio: Studio, tmp_path: Path, cap
     assert "no file can hold it" in report
     print_verdict(study.summary, study.directory, study.best, Console(width=80))
     told = capsys.readouterr().out
-    assert "│ composition " in told
+    assert "\ncomposition  " in told
     assert "composition: what a merge should draw; no file can hold it" in told
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Table
 from rich.text import Text
 
 from optimizer.search.labels import COMPOSITION
@@ -19,17 +21,7 @@ _UNSAVED = COMPOSITION.removeprefix("composition")
 def print_verdict(summary: StudySummary, directory: Path, best: Path | None, console: Console) -> None:
     """The confirmed scores and the finding, then the exported file, the report, and how to resume."""
     if summary.verdict:
-        discounts = summary.verdict.discounts
-        sources = (Column(Text(f"{name} >= {summary.targets[name]:g}" if name in summary.targets else name)) for name in summary.names)
-        model, interval = (Column(name, no_wrap=True) for name in ("model", "95 % CI"))
-        table = Table(model, "weakest source", interval, *sources, "artifacts", *discounts)
-        for label, row in summary.verdict.rows.items():
-            shown = f"{label} ◂" if label == summary.verdict.winner else label.removesuffix(_UNSAVED)
-            each = [_share(row, name) for name in summary.names]
-            further = [f"{row.metrics[name]:.2f}" if name in row.metrics else "–" for name in discounts.values()]
-            damage = "–" if row.artifacts is None else f"{row.artifacts:.2f}"
-            table.add_row(shown, f"{row.weakest:.2f}", f"{row.ci_low:.2f}–{row.ci_high:.2f}", *each, damage, *further)
-        console.print(table)
+        console.print(_scores(summary, summary.verdict))
         if any(label.endswith(_UNSAVED) for label in summary.verdict.rows):
             console.print("composition: what a merge should draw; no file can hold it", style="dim", soft_wrap=True)
         if summary.metrics:
@@ -50,6 +42,20 @@ def print_verdict(summary: StudySummary, directory: Path, best: Path | None, con
         console.print(f"resume  {summary.resume_command}", soft_wrap=True, markup=False)
 
 
+def _scores(summary: StudySummary, verdict: Verdict) -> Table:
+    """The confirmed scores, the weakest source's with its interval."""
+    discounts = verdict.discounts
+    sources = [f"{name} >= {summary.targets[name]:g}" if name in summary.targets else name for name in summary.names]
+    table = _table("model", f"weakest ({verdict.confidence:.0%} CI)", numbers=(*sources, "artifacts", *discounts))
+    for label, row in verdict.rows.items():
+        shown = f"{label} ◂" if label == verdict.winner else label.removesuffix(_UNSAVED)
+        each = [_share(row, name) for name in summary.names]
+        further = [f"{row.metrics[name]:.2f}" if name in row.metrics else "–" for name in discounts.values()]
+        damage = "–" if row.artifacts is None else f"{row.artifacts:.2f}"
+        table.add_row(shown, f"{row.weakest:.2f} ({row.ci_low:.2f}–{row.ci_high:.2f})", *each, damage, *further)
+    return table
+
+
 def _share(row: ConfirmedScore, name: str) -> str:
     """Returns what a model keeps of a source, marked if it misses its target; a dash for a source that cannot be measured."""
     share = row.sources[name]
@@ -59,7 +65,7 @@ def _share(row: ConfirmedScore, name: str) -> str:
 def _print_front(summary: StudySummary, console: Console) -> None:
     """The members of the Pareto front, with their values on the search's prompts, and a command that exports one of them."""
     records = {record.number: record for record in summary.trials}
-    table = Table("front", *(Column(Text(name)) for name in summary.names), "artifacts", "score")
+    table = _table("front", numbers=(*summary.names, "artifacts", "score"))
     for member in summary.front:
         record = records[member.number]
         assert record.evaluation is not None
@@ -76,7 +82,7 @@ def _print_front(summary: StudySummary, console: Console) -> None:
 
 def _print_metrics(summary: StudySummary, verdict: Verdict, console: Console) -> None:
     """The metrics of the user in a table of their own, each with its rule; values that miss a constraint are marked."""
-    table = Table("model", *(Column(Text(f"{name} {rule}".rstrip())) for name, rule in summary.metrics.items()))
+    table = _table("model", numbers=[f"{name} {rule}".rstrip() for name, rule in summary.metrics.items()])
     for label, row in verdict.rows.items():
         table.add_row(label.removesuffix(_UNSAVED), *(_value(row, name) for name in summary.metrics))
     console.print(table)
@@ -85,3 +91,13 @@ def _print_metrics(summary: StudySummary, verdict: Verdict, console: Console) ->
 def _value(row: ConfirmedScore, name: str) -> str:
     value = row.metrics.get(f"{name}:value")
     return "–" if value is None else f"{value:.4g}{' ✗' if name in row.missed else ''}"
+
+
+def _table(*words: str, numbers: Sequence[str]) -> Table:
+    """A table without frames, narrow enough for a terminal of 80 columns: words to the left, then numbers to the right."""
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in words:
+        table.add_column(name, no_wrap=True)
+    for name in numbers:
+        table.add_column(Text(name), justify="right", overflow="fold")  # a long heading takes two lines before it is cut
+    return table
