@@ -5,9 +5,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from objectives.any_embedder import AnyEmbedder, load_embedder
+from objectives.any_embedder import AnyEmbedder, embedder_names, load_embedder
 from objectives.artifacts import ArtifactLevel, ArtifactObjective, Envelope, artifact_level, envelope, image_statistics, soundness
 from objectives.drift import drift
+from objectives.ensemble import EmbedderEnsemble
 from objectives.errors import EmbedderError, MetricError
 from objectives.fake import FakeEmbedder
 from objectives.familiarity import FamiliarityObjective, familiar_share
@@ -50,6 +51,7 @@ __all__ = [
     "Baselines",
     "Effects",
     "Embedder",
+    "EmbedderEnsemble",
     "EmbedderError",
     "Envelope",
     "FakeEmbedder",
@@ -75,6 +77,7 @@ __all__ = [
     "combined_shares",
     "counted_shares",
     "drift",
+    "embedder_names",
     "envelope",
     "familiar_share",
     "image_statistics",

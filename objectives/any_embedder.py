@@ -7,6 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from objectives.ensemble import EmbedderEnsemble
 from objectives.errors import EmbedderError
 from objectives.fake import FAKE, FakeEmbedder
 
@@ -25,22 +26,42 @@ class AnyEmbedder(Protocol):
 
 
 def load_embedder(spec: str | Path, *, device: str = "cpu") -> AnyEmbedder:
-    """Loads an embedder.
+    """Loads an embedder, or several as one.
 
     Args:
-        spec: specification for ``objectives.open_clip_models.load_open_clip`` or ``objectives.timm_models.load_timm``, or ``fake:``.
+        spec: specification for ``objectives.open_clip_models.load_open_clip`` or ``objectives.timm_models.load_timm``, or ``fake:``;
+            several of them, separated by commas, are an ``EmbedderEnsemble``.
         device: torch device; the fake embedder always runs on the CPU.
 
     Raises:
-        EmbedderError: the model is not found, needs a download that is not possible, or does not tell pictures apart.
+        EmbedderError: a model is not found, needs a download that is not possible, or does not tell pictures apart, or one is named twice.
 
     Example:
         >>> load_embedder("fake:").name
         'fake:'
     """
-    if not str(spec).startswith(FAKE):
-        return _model(str(spec), device)
-    if str(spec) != FAKE:
+    names = embedder_names(str(spec))
+    if len(names) == 1:
+        return _one(names[0], device)
+    if len(set(names)) < len(names):
+        raise EmbedderError(f"{spec}: an embedder is named twice — name each once")
+    return EmbedderEnsemble([_one(name, device) for name in names])
+
+
+def embedder_names(spec: str) -> list[str]:
+    """Returns the embedders that a specification names; a folder whose name holds commas is one.
+
+    Example:
+        >>> embedder_names("ViT-B-32/laion2b_s34b_b79k,timm:vit_base_patch14_dinov2.lvd142m")
+        ['ViT-B-32/laion2b_s34b_b79k', 'timm:vit_base_patch14_dinov2.lvd142m']
+    """
+    return [spec] if Path(spec).is_dir() else [name.strip() for name in spec.split(",")]
+
+
+def _one(spec: str, device: str) -> AnyEmbedder:
+    if not spec.startswith(FAKE):
+        return _model(spec, device)
+    if spec != FAKE:
         raise EmbedderError(f"{spec}: the fake embedder has no settings — write {FAKE}")
     return FakeEmbedder()
 

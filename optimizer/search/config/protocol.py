@@ -7,7 +7,7 @@ from typing import Annotated, Self
 from pydantic import Field
 
 from optimizer.search.config.option import Option, Panel, Settings
-from optimizer.search.config.values import PathText, absolute, absolute_if_there
+from optimizer.search.config.values import PathText, absolute, absolute_parts
 
 
 class Protocol(Settings):
@@ -31,8 +31,8 @@ class Protocol(Settings):
     )
     embedder: Annotated[PathText, Option(20, Panel.PICTURES, "MODEL")] = Field(
         default="",
-        description="Image encoder behind the scores: MODEL/PRETRAINED of open_clip, timm:MODEL, or a folder of either. By default one for "
-        "the base model.",
+        description="Image encoder behind the scores: MODEL/PRETRAINED of open_clip, timm:MODEL, or a folder of either; several, separated "
+        "by commas, count alike. By default one for the base model.",
     )
 
     metric: Annotated[tuple[str, ...], Option(50, Panel.PICTURES, "METRIC...")] = Field(
@@ -53,4 +53,4 @@ class Protocol(Settings):
 
     def resolved(self) -> Self:
         """Returns a copy with absolute paths."""
-        return self.model_copy(update={"prompts": absolute(self.prompts), "embedder": absolute_if_there(self.embedder)})
+        return self.model_copy(update={"prompts": absolute(self.prompts), "embedder": absolute_parts(self.embedder)})

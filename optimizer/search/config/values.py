@@ -41,6 +41,13 @@ def absolute_if_there(path: str) -> str:
     return absolute(path) if path and not path.startswith(FAKE) and os.path.exists(absolute(path)) else path
 
 
+def absolute_parts(names: str) -> str:
+    """Returns names that are separated by commas with those of existing files and folders as absolute paths."""
+    if os.path.exists(absolute(names)):
+        return absolute_if_there(names)
+    return ",".join(absolute_if_there(name.strip()) for name in names.split(","))
+
+
 def option_name(field: str) -> str:
     """Returns a setting's flag."""
     return f"--{field.replace('_', '-')}"

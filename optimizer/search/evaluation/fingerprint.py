@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 import torch
 
-from objectives import AnyObjective, MetricObjective
+from objectives import AnyObjective, MetricObjective, embedder_names
 from optimizer.adapters.files.base_location import locate_base
 from optimizer.adapters.files.digest import digest_file
 from optimizer.errors import StudyError
@@ -53,11 +53,11 @@ def evaluation_context(
     other |= {"metrics": {o.name: o.described() for o in metrics}} if metrics else {}
     columns = {o.name: o.version for o in objectives if o.column}
     other |= {"columns": columns} if columns else {}
-    embedded = folder_fingerprint(Path(embedder)) if Path(embedder).is_dir() else embedder
+    embedded = [folder_fingerprint(Path(name)) if Path(name).is_dir() else name for name in embedder_names(embedder)]
     return {
         **drawn,
         "scorer": _scorer([o for o in objectives if o not in metrics and not o.column]),
-        "embedder": embedded,
+        "embedder": embedded[0] if len(embedded) == 1 else embedded,
         **other,
         **(aims.described() if aims else {}),
     }

@@ -100,6 +100,9 @@ def test_paths_become_absolute_and_names_stay(tmp_path: Path, monkeypatch: pytes
     assert (found.loading.vae, found.loading.decoder, found.places.out) == (str(tmp_path / "v"), "", tmp_path / "o")
     assert found.resolved() == found
     assert Config.of(base="some/model").resolved().inputs.base == "some/model"
+    several = Config.of(embedder="ViT-B-32/x, sd").resolved()
+    assert several.protocol.embedder == f"ViT-B-32/x,{tmp_path / 'sd'}"
+    assert several.resolved() == several
 
 
 def test_the_command_that_repeats_a_run() -> None:
