@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from benchmarks.solving.contestants import ALONE
+from benchmarks.solving.contestants import ALONE, WEIGHTED
 from benchmarks.solving.groups import Group
 from benchmarks.solving.readings import readings_of
 from benchmarks.solving.rows import Rows
@@ -19,6 +19,7 @@ from studies.demo.sheet import contact_sheet
 
 _SHOWN = 8
 _SEED = 0
+_TITLES = {"weights": "best weights", WEIGHTED: "distill, weights"}
 
 
 def draw(rows: Rows, judge: Judge, groups: Sequence[Group], *, contact: Path | None, blind: Path | None) -> None:
@@ -36,8 +37,8 @@ def draw(rows: Rows, judge: Judge, groups: Sequence[Group], *, contact: Path | N
         fixed, shown = best_fixed(readings[group]), _joint(rows, judge, group)
         assert fixed is not None
         if contact:
-            order = [*(ALONE + name for name in group), "composition", fixed, "ssr", "distill"]
-            pictures = {name.removeprefix(ALONE): shown[name] for name in order if name in shown}
+            order = [*(ALONE + name for name in group), "composition", fixed, "distill", WEIGHTED]
+            pictures = {_TITLES.get(name, name.removeprefix(ALONE)): shown[name] for name in order if name in shown}
             print(contact_sheet(pictures, contact / f"solved-{'-'.join(group)}.png"))
         if blind:
             key["+".join(group)] = _shuffled(group, shown, fixed, blind)
