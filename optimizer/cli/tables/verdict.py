@@ -65,7 +65,7 @@ def _share(row: ConfirmedScore, name: str) -> str:
 def _print_front(summary: StudySummary, console: Console) -> None:
     """The members of the Pareto front, with their values on the search's prompts, and a command that exports one of them."""
     records = {record.number: record for record in summary.trials}
-    table = _table("front", numbers=(*summary.names, "artifacts", "score"))
+    table = _table("trial", numbers=(*summary.names, "artifacts", "score"))
     for member in summary.front:
         record = records[member.number]
         assert record.evaluation is not None

@@ -33,7 +33,9 @@ OUTSIDE: dict[str, tuple[list[float], list[float]]] = {
     "[0, 1)": ([0.0], [-0.01, 1.0]),
     "[0, 1]": ([0.0, 1.0], [-0.01, 1.01]),
 }
-WHOLE: dict[str, tuple[list[float], list[float]]] = {f"[1, {most}]": ([1, most], [0, most + 1]) for most in (20, 100, 100_000)}
+WHOLE: dict[str, tuple[list[float], list[float]]] = {
+    f"[{least}, {most}]": ([least, most], [least - 1, most + 1]) for least, most in ((1, 20), (1, 100), (1, 100_000), (0, 10_000))
+}
 BOUNDS: dict[str, tuple[list[float], list[float]]] = {**OUTSIDE, **WHOLE, "≥ 0": ([0.0], [-0.1]), "≥ 1": ([1], [0]), "> 0": ([0.01], [0.0])}
 
 
