@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-
-class _Part(Protocol):
-    name: str
-
-    def __call__(self, images: Tensor, /) -> Tensor: ...
+if TYPE_CHECKING:
+    from objectives.any_embedder import AnyEmbedder  # which imports this module
 
 
 class EmbedderEnsemble:
@@ -35,7 +32,7 @@ class EmbedderEnsemble:
         ('fake:,fake:', True)
     """
 
-    def __init__(self, parts: Sequence[_Part]) -> None:
+    def __init__(self, parts: Sequence[AnyEmbedder]) -> None:
         self._parts = tuple(parts)
         self.name = ",".join(part.name for part in parts)
 

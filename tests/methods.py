@@ -144,7 +144,7 @@ def page() -> str:
             "",
             "**Prompts without a trigger.** The sources act, more or less, where nothing asks for them, and so does what is solved from",
             "them. `neutral_prompts: 144` adds so many prompts without a trigger, on which the merge is to draw what the base draws",
-            "(or the source that has no trigger). That makes the merge quiet, and costs a little of what is kept.",
+            "(or the source that has no trigger). The merge then changes less there, and shows less of the sources elsewhere.",
             "",
             "## How they behave",
             "",
