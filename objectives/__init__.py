@@ -5,9 +5,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from objectives.any_embedder import AnyEmbedder, embedder_names, load_embedder
+from objectives.any_embedder import AnyEmbedder
 from objectives.artifacts import ArtifactLevel, ArtifactObjective, Envelope, artifact_level, envelope, image_statistics, soundness
 from objectives.drift import drift
+from objectives.embedder_loading import embedder_names, load_embedder
 from objectives.ensemble import EmbedderEnsemble
 from objectives.errors import EmbedderError, MetricError
 from objectives.fake import FakeEmbedder

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from objectives.any_embedder import AnyEmbedder  # which imports this module
+from objectives.any_embedder import AnyEmbedder
 
 
 class EmbedderEnsemble:
