@@ -36,7 +36,7 @@ from objectives.preservation import (
 )
 from objectives.score import Outcomes, balance, combined_shares, counted_shares, score
 from objectives.scorer import AnyObjective, Measurements, Scorer, check_objectives, needed_features
-from objectives.statistics import LEVEL, Interval, interval, noise, resamples
+from objectives.statistics import LEVEL, Interval, interval, lead_bound, noise, resamples, without_each
 
 if TYPE_CHECKING:
     from objectives.embedder import Embedder
@@ -83,6 +83,7 @@ __all__ = [
     "familiar_share",
     "image_statistics",
     "interval",
+    "lead_bound",
     "leakage",
     "leaks",
     "load_embedder",
@@ -98,6 +99,7 @@ __all__ = [
     "standard_errors",
     "unidentifiable",
     "weighted_mean",
+    "without_each",
 ]
 
 

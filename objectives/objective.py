@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Generic, TypeVar
 
 import torch
@@ -37,6 +37,10 @@ class Pictures:
     images: Tensor
     features: Mapping[str, Tensor] = field(default_factory=dict)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    def part(self, prompts: Tensor) -> Pictures:
+        """Returns the pictures of some prompts, int64, (m,), with their features."""
+        return Pictures(self.images[prompts], {name: values[prompts] for name, values in self.features.items()}, self.device)
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,17 @@ class Baselines:
     def all(self) -> tuple[Pictures, ...]:
         """Pictures of the base, if there is one, and of each source alone."""
         return self.alone if self.base is None else (self.base, *self.alone)
+
+    def part(self, prompts: Tensor) -> Baselines:
+        """Returns the baselines on some prompts, int64, (m,)."""
+        return replace(
+            self,
+            base=self.base.part(prompts) if self.base else None,
+            alone=tuple(pictures.part(prompts) for pictures in self.alone),
+            asked=self.asked[prompts],
+            texts=self.texts[prompts],
+            prompts=tuple(self.prompts[i] for i in prompts.tolist()) if self.prompts else (),
+        )
 
 
 @dataclass(frozen=True)

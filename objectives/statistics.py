@@ -108,6 +108,38 @@ def noise(lead: float, samples: Tensor, asked: Tensor, candidates: int = 1, leve
     return lead - float(torch.quantile(samples, tail)) if tail > 0 else math.inf
 
 
+def without_each(count: int) -> Tensor:
+    """Returns the number of times that each prompt counts when one after the other is left out, float32, (count, count)."""
+    return torch.ones(count, count) - torch.eye(count)
+
+
+def lead_bound(lead: float, without: Tensor, asked: Tensor, level: float = LEVEL) -> float:
+    """Returns the upper end of the one-sided interval of a lead, by the stratified jackknife over the prompts.
+
+    The error is √(Σ (nₖ − 1)/nₖ · Σᵢ (lᵢ − l̄ₖ)²) over the kinds k of nₖ prompts, with lᵢ the lead without prompt i and l̄ₖ their mean.
+    The interval is that of Student's t with Σ (nₖ − 1) degrees of freedom (Wolter, *Introduction to Variance Estimation*, chapter 4).
+
+    Args:
+        lead: value of a candidate less that of another one, over all prompts.
+        without: lead without each prompt in turn, (n,).
+        asked: kind of every prompt, int64, (n,), each of at least two.
+        level: confidence level, in (0.5, 1).
+
+    Example:
+        >>> asked = torch.tensor([0, 0, 0, 0])
+        >>> leads = torch.tensor([-0.3, -0.2, -0.2, -0.1], dtype=torch.float64)  # a mean of four values, without one of them
+        >>> values = 4 * leads.mean() - 3 * leads
+        >>> round(lead_bound(-0.2, leads, asked), 3), round(float(-0.2 + 2.353 * values.std() / 2), 3)  # as of Student's t
+        (0.088, 0.088)
+    """
+    variance, freedom = 0.0, 0
+    for kind in torch.unique(asked):
+        own = without[asked == kind]
+        variance += float((len(own) - 1) / len(own) * (own - own.mean()).square().sum())
+        freedom += len(own) - 1
+    return lead + float(stdtrit(freedom, level)) * math.sqrt(variance)
+
+
 def expanded(tail: float, asked: Tensor) -> float:
     """Returns where in the bootstrap distribution the tail of this probability ends, Φ(√(n / (n − 1)) · t⁻¹(tail)).
 

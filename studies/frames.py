@@ -19,6 +19,7 @@ seconds_solve              float64  part of ``seconds`` for solving the merge; 0
 feasible                   boolean  whether the trial satisfies all constraints and targets; others are never exported
 score_low                  float64  lower end of the 95 % bootstrap interval of the score over the prompts; empty with one prompt of a kind
 score_high                 float64  upper end of the interval
+pruned                     boolean  whether only half of the prompts was drawn, because the merge lagged behind the best there
 weight:<source>            float64  the source's weight in the recipe
 preservation:<source>      float64  share of the source that is seen, 0 = base, 1 = the source alone; empty if it does not count
 own:<source>               float64  preservation on prompts that ask for this source only
@@ -65,6 +66,7 @@ COLUMNS: Mapping[str, str] = {
     "feasible": "boolean",
     "score_low": "float64",
     "score_high": "float64",
+    "pruned": "boolean",
 }
 """Columns that every table has, with their pandas types."""
 
@@ -169,7 +171,7 @@ def _row(record: TrialRecord, names: Sequence[str]) -> dict[str, object]:
     row |= {"score": found.score, "artifacts": found.artifacts, "seconds": found.seconds}
     row |= {f"{_METRIC}{name}": value for name, value in found.metrics.items() if ":" in name}
     row |= {name: recipe.get(name) for name in ("method", "rank", "density", "seed", "checkpoint")}
-    row["feasible"] = found.feasible
+    row["feasible"], row["pruned"] = found.feasible, found.pruned
     row["seconds_solve"] = found.metrics.get("seconds_solve")
     for measure, value in _MEASURES.items():
         row |= {f"{measure}:{name}": value(score) for name, score in found.sources.items()}

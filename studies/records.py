@@ -85,6 +85,20 @@ class SourceScore(BaseModel):
     leaks: dict[Text, float] = Field(default_factory=dict)
 
 
+class FirstHalf(BaseModel):
+    """Score of a candidate on the first half of the prompts, which tells whether it lags behind another one.
+
+    Attributes:
+        score: score on these prompts.
+        without: score without each of them in turn, in their order.
+    """
+
+    model_config = RECORD
+
+    score: float
+    without: tuple[float, ...]
+
+
 class Evaluation(BaseModel):
     """Measurements of one candidate.
 
@@ -100,6 +114,9 @@ class Evaluation(BaseModel):
         metrics: further named values: artifact parts, compression error, seconds by stage (``seconds_solve``, ``seconds_merge``,
             ``seconds_render``, ``seconds_score``), and ``OBJECTIVE:VALUE`` of every objective besides preservation and artifacts.
         constraints: metric, or ``keep:SOURCE``, → amount by which the candidate misses its constraint, at most 0 if it satisfies it.
+        first_half: score on the first half of the prompts, which candidates are pruned by; None if it was not measured.
+        pruned: whether only that half was drawn, because the candidate lagged behind the best one there; all values are of that half, and
+            the score is scaled to all prompts.
         images: picture file names relative to the study directory, in prompt order.
         seconds: wall time of the evaluation, with the time for solving its merge on the base model if that had to be done for it.
     """
@@ -114,6 +131,8 @@ class Evaluation(BaseModel):
     artifacts: float
     metrics: dict[str, float] = Field(default_factory=dict)
     constraints: dict[Text, float] = Field(default_factory=dict)
+    first_half: FirstHalf | None = None
+    pruned: bool = False
     images: tuple[str, ...] = ()
     seconds: float = 0.0
 

@@ -16,11 +16,14 @@ from optimizer.search.config import Config
 from optimizer.search.evaluation.evaluator import Evaluator
 from optimizer.search.evaluation.heap import trim_heap
 from optimizer.search.evaluation.identifiable import NOTHING_MEASURABLE, REMEDY, identifiable_warnings, left_out_of
+from optimizer.search.evaluation.pruning import best_of
+from optimizer.search.labels import is_baseline
 from optimizer.search.observer import Observer, Stopped
 from optimizer.search.proposals.ask import Axes, ask
 from optimizer.search.proposals.initial_trials import Start, baselines, defaults, idle_warning
 from optimizer.search.proposals.sampler import sampler_for
 from optimizer.search.proposals.space import SearchSpace
+from optimizer.search.trials.frozen_trials import label_of
 from optimizer.search.trials.ledger import Ledger, TrialEndedError, reason_of
 from optimizer.search.workers.claims import MOST_LOST, Idle, times_lost
 from studies.front import axes_of
@@ -159,7 +162,9 @@ def _evaluate(
         trial, recipe = ask(ledger, space, trial, known, sampler, axes)
         recipe, solving = evaluator.calibrated(recipe)
         ledger.count_solving(solving)
-        return ledger.record(trial, recipe, ledger.cached(recipe) or evaluator.evaluate(recipe).after_solving(solving))
+        best = None if is_baseline(label_of(trial)) else best_of(ledger.records(known))
+        stored = ledger.cached(recipe) or evaluator.still_pruned(ledger.cached(recipe, pruned=True), best)
+        return ledger.record(trial, recipe, stored or evaluator.evaluate(recipe, best).after_solving(solving))
     except (OSError, StudyError, Stopped):  # these end the run: a full disk, for instance, fails every trial
         raise
     except TrialEndedError as ended:

@@ -75,6 +75,12 @@ class TrialRow:
         """Whether it misses a constraint or a target."""
         return self.record.evaluation is not None and not self.record.evaluation.feasible
 
+    @property
+    def state(self) -> str:
+        """What became of the trial, in one word."""
+        pruned = self.record.evaluation is not None and self.record.evaluation.pruned
+        return "failed" if self.failed else "infeasible" if self.infeasible else "pruned" if pruned else "complete"
+
 
 @dataclass(frozen=True)
 class Page:

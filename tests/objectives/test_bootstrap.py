@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from objectives import JOINT, Effects, Moments, interval, moments, resamples, statistics
+from objectives import JOINT, Effects, Moments, interval, lead_bound, moments, resamples, statistics, without_each
 from tests.objectives.candidates import asked_of, bootstrap, kept
 from tests.objectives.reference import share
 
@@ -140,3 +140,14 @@ def test_true_values_are_covered_and_equal_candidates_do_not_win() -> None:
         wins += leads[best] > statistics.noise(leads[best], samples[1 + best] - samples[0], asked, 3)
     assert 0.93 <= covered / rounds <= 0.97
     assert 0.02 <= wins / rounds <= 0.06
+
+
+def test_a_lead_is_below_its_bound_as_often_as_the_level_says() -> None:
+    asked = torch.tensor([0] * 6 + [1] * 8)
+    first, counts, below = asked == 0, without_each(14), 0
+    for seed in range(1000):
+        values = 0.3 + torch.where(first, 1.0, 2.0) * noise(14, seed=seed)
+        means = [(counts[:, kind] @ values[kind]) / counts[:, kind].sum(dim=1) for kind in (first, ~first)]
+        lead = float(values[first].mean() + values[~first].mean())
+        below += lead_bound(lead, (means[0] + means[1]).double(), asked) > 0.6
+    assert 0.92 < below / 1000 < 0.98

@@ -34,9 +34,9 @@ def watch_evaluations(monkeypatch: pytest.MonkeyPatch) -> list[Recipe]:
     found: list[Recipe] = []
     real = Evaluator.evaluate
 
-    def evaluate(evaluator: Evaluator, recipe: Recipe) -> Measured:
+    def evaluate(evaluator: Evaluator, recipe: Recipe, best: Evaluation | None = None) -> Measured:
         found.append(recipe)
-        return real(evaluator, recipe)
+        return real(evaluator, recipe, best)
 
     monkeypatch.setattr(Evaluator, "evaluate", evaluate)
     return found

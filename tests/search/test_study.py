@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -132,9 +133,9 @@ class _Count:
         self.recipes: list[str] = []
         real = Evaluator.evaluate
 
-        def evaluate(evaluator: Evaluator, recipe: Recipe) -> object:
+        def evaluate(evaluator: Evaluator, recipe: Recipe, *rest: Any) -> object:
             self.recipes.append(recipe.hash)
-            return real(evaluator, recipe)
+            return real(evaluator, recipe, *rest)
 
         monkeypatch.setattr(Evaluator, "evaluate", evaluate)
 

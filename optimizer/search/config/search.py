@@ -35,6 +35,10 @@ class Search(Settings):
         description="Search for a Pareto front, with one axis for each source and one for artifacts. Besides the merge with the best "
         "score, the report shows all that no other beats, and how to export each.",
     )
+    no_pruning: Annotated[bool, Option(54, Panel.SEARCH, identity=False)] = Field(
+        default=False,
+        description="Draw every merge on all prompts. By default one that clearly lags behind the best on half of them is dropped there.",
+    )
     seed: Annotated[int, Option(6, Panel.SEARCH, "N")] = Field(default=0, ge=0, description="Seed of proposals, prompts and noise.")
     fork: Annotated[str, Option(44, Panel.SEARCH, "NAME", identity=False)] = Field(
         default="",

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,13 +15,9 @@ from objectives import (
     AnyObjective,
     Baselines,
     Measurements,
-    MetricError,
     Pictures,
     Scorer,
-    interval,
     needed_features,
-    resamples,
-    score,
     unidentifiable,
 )
 from optimizer.errors import TrialError
@@ -32,14 +26,15 @@ from optimizer.rendering import AnyRenderer, PromptSet, always_asked
 from optimizer.rendering.candidates.candidate import Candidate
 from optimizer.rendering.memory.oom import Note
 from optimizer.search.evaluation.aims import Aims
+from optimizer.search.evaluation.pruning import first_half, lags, scale
 from optimizer.search.evaluation.record_fields import artifact_level, constraints, metrics, source_scores
+from optimizer.search.evaluation.scored import Scored, metric_errors, scored, without_each_prompt
+from optimizer.search.evaluation.stopwatch import Stopwatch
 from optimizer.search.sources.source import Ensemble, Mixer, Source
-from studies.records import Evaluation
+from studies.records import Evaluation, FirstHalf
 
 if TYPE_CHECKING:
     from optimizer.search.evaluation.study_routers import StudyRouters  # imports diffusers, which a fake base does not need
-
-_RESAMPLES = 1000
 
 Tick = Callable[[int], None]
 Extractor = Callable[[Tensor], Tensor]
@@ -54,6 +49,7 @@ class RenderedBaselines:
         base: pictures of the base, uint8, (n, 3, height, width); None if effects are measured against the other sources.
         alone: pictures of each source alone, uint8, (n, 3, height, width).
         scorer: objectives with their references on these pictures.
+        half: the same for the first half of the prompts, without columns; None if candidates are not pruned.
         measurements: measurements of each source alone.
         left_out: indices of the sources that do not count in the score, because their effect cannot be told from chance.
     """
@@ -63,6 +59,7 @@ class RenderedBaselines:
     scorer: Scorer
     measurements: tuple[Measurements, ...]
     left_out: frozenset[int] = frozenset()
+    half: Scorer | None = None
 
 
 @dataclass(frozen=True)
@@ -71,7 +68,7 @@ class Measured:
 
     Attributes:
         evaluation: evaluation record.
-        images: pictures, uint8, (n, 3, height, width).
+        images: pictures, uint8, (n, 3, height, width); of a pruned candidate, those of the first half of the prompts.
         measurements: measurements by all objectives, which the bootstrap resamples.
         candidate: rendered candidate, rounded to the dtype of the exported file.
     """
@@ -105,6 +102,7 @@ class Evaluator:
         note: callback that receives a message if the sources do not fit on the GPU together.
         routers: routers of the study; None if the run cannot solve any.
         left_out: indices of the sources that do not count in the score, if that is decided already; None to decide it on these pictures.
+        prunes: whether candidates may be pruned.
     """
 
     ensemble: Ensemble
@@ -117,6 +115,7 @@ class Evaluator:
     note: Note | None = None
     routers: StudyRouters | None = None
     left_out: frozenset[int] | None = None
+    prunes: bool = False
     _baselines: RenderedBaselines | None = field(default=None, init=False)
     _mixer: Mixer | None = field(default=None, init=False)
 
@@ -162,8 +161,16 @@ class Evaluator:
             left_out = unidentifiable(found) if self.left_out is None else self.left_out
             if len(left_out) == len(self.sources):
                 return RenderedBaselines(base, tuple(alone), Scorer((), ()), (), left_out)
-            scorer = Scorer.from_baselines(self.objectives, replace(found, left_out=left_out))
-            return RenderedBaselines(base, tuple(alone), scorer, tuple(scorer.measure(each) for each in pictures), left_out)
+            counted, half = replace(found, left_out=left_out), self._half
+            scorer = Scorer.from_baselines(self.objectives, counted)
+            judged = [objective for objective in self.objectives if not objective.column]
+            on_half = None if half is None else Scorer.from_baselines(judged, counted.part(half))
+            return RenderedBaselines(base, tuple(alone), scorer, tuple(scorer.measure(each) for each in pictures), left_out, on_half)
+
+    @cached_property
+    def _half(self) -> Tensor | None:
+        """Prompts that candidates are pruned by, as indices; None if they are not pruned."""
+        return first_half(self.asked) if self.prunes else None
 
     def _texts(self) -> Tensor:
         """Returns the index of each prompt's text, in order of first appearance, int64, (n,)."""
@@ -180,6 +187,13 @@ class Evaluator:
         if self._mixer is None:
             self._mixer = self.ensemble.mixer(self.renderer.device, self.note, self.routers.router if self.routers else None)
         return self._mixer
+
+    def still_pruned(self, found: Evaluation | None, best: Evaluation | None) -> Evaluation | None:
+        """Returns a stored evaluation that was pruned if the best merge so far would have it pruned, too; else None."""
+        half = self._half
+        if half is None or not (found and found.first_half and best and best.first_half):
+            return None
+        return found if lags(found.first_half, best.first_half, self.asked[half]) else None
 
     def calibrated(self, recipe: Recipe) -> tuple[Recipe, float]:
         """Returns the recipe with the router that its method needs, others as they are, and the seconds that solving it took.
@@ -203,54 +217,74 @@ class Evaluator:
         with metric_errors():
             return images, self.render_baselines().scorer.measure(self._extract(images))
 
-    def evaluate(self, recipe: Recipe) -> Measured:
+    def evaluate(self, recipe: Recipe, best: Evaluation | None = None) -> Measured:
         """Merges, renders and scores one recipe.
+
+        Args:
+            recipe: the recipe, whose router is known.
+            best: evaluation of the best merge so far, from ``best_of``, if this one may be pruned.
 
         Raises:
             RecipeError: the recipe does not fit the sources.
             TrialError: the pictures or their score are not finite.
         """
-        begun = time.perf_counter()
-        scorer = self.render_baselines().scorer
-        candidate, error = self._load_mixer().mixed(recipe)
-        merge_seconds = time.perf_counter() - begun
-        images = self._render(candidate)
-        render_seconds = time.perf_counter() - begun - merge_seconds
-        begun_scoring = time.perf_counter()
-        with metric_errors():
-            measurements = scorer.measure(self._extract(images))
-        outcomes, names = scorer.compare(measurements), [s.name for s in self.sources]
-        value = float(score(outcomes, self.aims.weights(names)))
-        if not math.isfinite(value):
-            raise TrialError(f"the score is {value}", remedy="look at the pictures of the sources alone")
+        self.render_baselines()
+        clock = Stopwatch()
+        with clock.stage("merge"):
+            candidate, error = self._load_mixer().mixed(recipe)
+        drawn = self._drawn(candidate, best, clock)
+        found, names = drawn.scored, [s.name for s in self.sources]
         evaluation = Evaluation(
             recipe=recipe.data(),
             recipe_hash=recipe.hash,
-            score=value,
-            interval=self._interval(scorer, measurements, value),
-            sources=source_scores(outcomes, names),
-            artifacts=artifact_level(outcomes),
+            score=found.value,
+            interval=found.interval,
+            sources=source_scores(found.outcomes, names),
+            artifacts=artifact_level(found.outcomes),
             metrics={
-                **metrics(outcomes, names),
+                **metrics(found.outcomes, names),
                 "relative_error": error,
                 "seconds_solve": 0.0,
-                "seconds_merge": merge_seconds,
-                "seconds_render": render_seconds,
-                "seconds_score": time.perf_counter() - begun_scoring,
+                **{f"seconds_{stage}": seconds for stage, seconds in clock.seconds.items()},
             },
-            constraints=constraints(outcomes, names, self.aims),
-            seconds=time.perf_counter() - begun,
+            constraints=constraints(found.outcomes, names, self.aims),
+            first_half=drawn.first_half,
+            pruned=drawn.pruned,
+            seconds=clock.total,
         )
-        return Measured(evaluation, images, measurements, candidate)
+        return Measured(evaluation, drawn.images, found.measurements, candidate)
 
-    def _interval(self, scorer: Scorer, measurements: Measurements, value: float) -> tuple[float, float] | None:
-        """Returns the ends of the interval of a score over the prompts; None if there is only one prompt of a kind."""
-        if int(torch.unique(self.asked, return_counts=True)[1].min()) < 2:
-            return None
-        outcomes = scorer.compare(measurements, resamples(self.asked, count=_RESAMPLES, seed=0))
-        samples = score(outcomes, self.aims.weights([s.name for s in self.sources])).broadcast_to(_RESAMPLES)
-        found = interval(value, samples, self.asked)
-        return found.low, found.high
+    def _drawn(self, candidate: Candidate, best: Evaluation | None, clock: Stopwatch) -> _Drawn:
+        """Draws and scores a candidate, half of the prompts first if it may be pruned."""
+        half, scorer = self._half, self.render_baselines().half
+        if half is None or scorer is None:
+            with clock.stage("render"):
+                images = self._render(candidate)
+            return _Drawn(images, self._scored(self.render_baselines().scorer, images, self.asked, clock))
+        with clock.stage("render"):
+            images = self._render(candidate, half)
+        found = self._scored(scorer, images, self.asked[half], clock)
+        first = FirstHalf(score=found.value, without=without_each_prompt(scorer, found, len(half), self._priorities))
+        if best and best.first_half and lags(first, best.first_half, self.asked[half]):
+            return _Drawn(images, found.scaled(scale(best)), first, pruned=True)
+        with clock.stage("render"):
+            images = self._completed(candidate, images, half)
+        return _Drawn(images, self._scored(self.render_baselines().scorer, images, self.asked, clock), first)
+
+    def _completed(self, candidate: Candidate, images: Tensor, half: Tensor) -> Tensor:
+        """Returns the pictures of all prompts, given those of the first half."""
+        rest = torch.tensor([i for i in range(len(self.prompts)) if i not in set(half.tolist())])
+        found = images.new_empty(len(self.prompts), *images.shape[1:])
+        found[half], found[rest] = images, self._render(candidate, rest, len(half))
+        return found
+
+    def _scored(self, scorer: Scorer, images: Tensor, asked: Tensor, clock: Stopwatch) -> Scored:
+        with clock.stage("score"):
+            return scored(scorer, self._extract(images), asked, self._priorities)
+
+    @property
+    def _priorities(self) -> Sequence[float]:
+        return self.aims.weights([source.name for source in self.sources])
 
     def _render_baseline(self, what: str, candidate: Candidate | None) -> Tensor:
         """Renders a baseline, which is required; the error names it if it cannot be rendered."""
@@ -260,18 +294,24 @@ class Evaluator:
             remedy = "check the file and the base that it was trained on, or draw with --precision bf16 or fp32"
             raise TrialError(error.problem, where=what, remedy=remedy) from error
 
-    def _render(self, candidate: Candidate | None) -> Tensor:
-        return self.renderer.render(self.prompts.prompts, candidate, tick=self.tick)
+    def _render(self, candidate: Candidate | None, chosen: Tensor | None = None, done: int = 0) -> Tensor:
+        """Returns the pictures of all prompts, or of those with these indices, after so many that are done."""
+        prompts = self.prompts.prompts
+        if chosen is None:
+            return self.renderer.render(prompts, candidate, tick=self.tick)
+        tick = None if self.tick is None else partial(_later, self.tick, done)
+        return self.renderer.render([prompts[i] for i in chosen.tolist()], candidate, tick=tick)
 
 
-@contextmanager
-def metric_errors() -> Iterator[None]:
-    """Turns the error of a metric into that of the candidate that it measures.
+@dataclass(frozen=True)
+class _Drawn:
+    """Pictures of a candidate, with their score, and its score on the first half of the prompts if it could be pruned."""
 
-    Raises:
-        TrialError: a metric fails, or a value is not finite.
-    """
-    try:
-        yield
-    except MetricError as error:
-        raise TrialError(error.problem, remedy=error.remedy) from error
+    images: Tensor
+    scored: Scored
+    first_half: FirstHalf | None = None
+    pruned: bool = False
+
+
+def _later(tick: Tick, before: int, done: int) -> None:
+    tick(before + done)

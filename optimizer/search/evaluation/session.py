@@ -68,7 +68,7 @@ class Session:
             routers: routers of the study, from ``routers``.
             final: whether to use the full renderer instead of the draft's.
         """
-        renderer, count = self.renderer if final else self.draft, len(prompts)
+        renderer, count, search = self.renderer if final else self.draft, len(prompts), self.config.search
         return Evaluator(
             ensemble=self.ensemble,
             renderer=renderer,
@@ -79,6 +79,7 @@ class Session:
             tick=lambda done: observer.pictures(done, count),
             note=observer.note,
             routers=routers,
+            prunes=not (final or search.pareto or search.no_pruning),
         )
 
     def routers(self, store: Store, observer: Observer) -> StudyRouters | None:

@@ -31,10 +31,14 @@ class StudyEvaluations:
     context: Mapping[str, object]
     retention: ImageRetention
 
-    def key(self, recipe: Recipe, aims: Aims | None = None) -> str:
-        """Returns the cache key of the recipe's evaluation in this study, or in one with these aims and the same pictures."""
+    def key(self, recipe: Recipe, aims: Aims | None = None, *, pruned: bool = False) -> str:
+        """Returns the cache key of the recipe's evaluation in this study, or in one with these aims and the same pictures.
+
+        An evaluation that was pruned has a key of its own, because the recipe may have to be drawn on all prompts in another study.
+        """
         context = {name: part for name, part in self.context.items() if aims is None or name not in (PRIORITIES, TARGETS)}
-        return evaluation_key(recipe=recipe.data(), **context, **(aims.described() if aims else {}))
+        part = {"pruned": True} if pruned else {}
+        return evaluation_key(recipe=recipe.data(), **context, **(aims.described() if aims else {}), **part)
 
     def get(self, key: str) -> Evaluation | None:
         """Returns the evaluation with this key, by any worker or an earlier run; None if it is missing or damaged."""
@@ -54,7 +58,8 @@ class StudyEvaluations:
         """
         keep = self.retention.keeps(known, label, measured.evaluation)
         files = self.retention.save(self.store, recipe, measured.images, keep_pictures=keep)
-        stored = self._cache.add(self.key(recipe), measured.evaluation.model_copy(update={"images": files}))
+        key = self.key(recipe, pruned=measured.evaluation.pruned)
+        stored = self._cache.add(key, measured.evaluation.model_copy(update={"images": files}))
         for file in set(files) - set(stored.images):  # removed by another worker meanwhile
             self.store.remove(file)
         return stored

@@ -83,6 +83,7 @@ def take_over(origin: ForkOrigin, ledger: Ledger, space: SearchSpace, starts: li
     """Starts a study with the initial trials and all valid trials of another study; returns a message for the user.
 
     A trial is valid if its recipe can be proposed in the new space, and the old cache has its evaluation under its key in the new study.
+    A trial that was pruned is not: whether a merge lags behind the best one depends on the study.
     The key includes all inputs that determine the result, but the old study may have had other aims: no measurement depends on them, so
     scores and constraints are computed anew. An interrupted take-over is continued.
 

@@ -146,9 +146,9 @@ class Ledger:
         except UpdateFinishedTrialError:
             raise TrialEndedError(self._counted(self._ended_by_another(trial))) from None
 
-    def cached(self, recipe: Recipe) -> Evaluation | None:
-        """Returns the stored evaluation of a recipe, by this or another worker or an earlier run, or None."""
-        return self._evaluations.get(self.key(recipe))
+    def cached(self, recipe: Recipe, *, pruned: bool = False) -> Evaluation | None:
+        """Returns the stored evaluation of a recipe, or that of the pruned one, by this or another worker or an earlier run, or None."""
+        return self._evaluations.get(self._evaluations.key(recipe, pruned=pruned))
 
     def record(self, trial: FrozenTrial, recipe: Recipe, measured: Measured | Evaluation) -> TrialRecord:
         """Records a trial: first its pictures and its evaluation, which are durable then, then its log entry, then Optuna's trial.
@@ -166,10 +166,11 @@ class Ledger:
         Raises:
             OSError: the store cannot be written.
         """
-        key, label = self.key(recipe), label_of(trial)
+        label = label_of(trial)
         evaluation = (
             measured if isinstance(measured, Evaluation) else self._evaluations.add(recipe, measured, label, self._records.by_number)
         )
+        key = self._evaluations.key(recipe, pruned=evaluation.pruned)
         self._log.add(entry_of(trial, key=key))
         record = TrialRecord(number=trial.number, label=label, evaluation=evaluation)
         return self._end(trial, result_of(trial, key, evaluation, sheet_links(self._evaluations.store, recipe.hash)), record)

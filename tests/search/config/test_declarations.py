@@ -74,13 +74,13 @@ artifacts: s3://b/p
 """
 """A ``study.yaml`` that version 0.1.0 wrote. Its order is that of the command, by which a finished study is recognised."""
 
-LATER = "metric: []\npriority: []\nkeep: []\npareto: false\n"
+LATER = "metric: []\npriority: []\nkeep: []\npareto: false\nno_pruning: false\n"
 """Options that later versions have added, with their defaults."""
 
 ORDER = list(yaml.safe_load(SAVED + LATER))
 FREE = {
     *("out", "workers", "storage", "study", "artifacts", "budget", "timeout", "force", "confirm", "finalists", "batch"),
-    *("dialect", "keep_images", "fork", "offload", "vae_slicing", "attention_slicing"),
+    *("dialect", "keep_images", "fork", "offload", "vae_slicing", "attention_slicing", "no_pruning"),
 }
 PER_MACHINE = {"out", "storage", "study", "artifacts", "workers", "device", "batch", "timeout", "budget"}
 PARTS = {"vae", "denoiser", "decoder", "base_config"}
