@@ -267,13 +267,13 @@ def _groups(summary: StudySummary, study: StudyDirectory) -> Iterator[PromptGrou
     if not summary.columns:
         return
     rows = [_prompt_row(summary.columns, index, prompt, study) for index, prompt in enumerate(summary.prompts)]
+    joint = tuple(row for row in rows if row.prompt.kind == "joint")
+    if joint:  # first, because the merge is for them
+        yield PromptGroup("Joint prompts, all sources in one picture", joint)
     for source in summary.sources:
         own = tuple(row for row in rows if row.prompt.kind == "own" and row.prompt.source == source.name)
         if own:
             yield PromptGroup(f"Own prompts of {source.name}", own)
-    joint = tuple(row for row in rows if row.prompt.kind == "joint")
-    if joint:
-        yield PromptGroup("Joint prompts, all sources in one picture", joint)
 
 
 def _prompt_row(columns: Sequence[PictureColumn], index: int, prompt: PromptInfo, study: StudyDirectory) -> PromptRow:

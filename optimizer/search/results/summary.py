@@ -168,7 +168,7 @@ def _remarks(found: Confirmation) -> Iterator[str]:
     shipped, pictures = found.winner, len(found.winner.images)
     if shipped.searched is not None:
         name = shipped.label[:1].upper() + shipped.label[1:]
-        yield f"{name} scored {shipped.searched:.2f} in the search and {shipped.score:.2f} on {pictures} new pictures."
+        yield f"{name} scored {shipped.searched:.2f} in the search and {shipped.score:.2f} on {pictures} new picture{'s' * (pictures > 1)}."
     if found.lead:
         yield _lead_remark(found.lead, pictures)
     if found.drift and shipped.label in found.drift.each:
@@ -181,7 +181,7 @@ def _drift_remark(found: Drift, shipped: Contender) -> str:
     beside = f", the stack by {stack:.0%}" if stack is not None and shipped.label != STACK else ""
     where = f"On {found.pictures} prompt{'s' * (found.pictures > 1)} without a trigger"
     moved = f"{found.each[shipped.label]:.0%} of what a source changes on its own prompts"
-    return f"{where}, it differs from {reference} by {moved}{beside}."
+    return f"{where}, it differs from {reference} by {moved}{beside} (squared distances)."
 
 
 def _lead_remark(lead: Lead, pictures: int) -> str:

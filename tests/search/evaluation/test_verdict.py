@@ -120,7 +120,7 @@ def test_the_remarks_tell_what_the_search_promised_and_what_is_noise() -> None:
     lead = Lead(shipped, stack, Interval(0.16, 0.09, 0.22), 0.056)
     found = verdict(Confirmation(shipped, shipped, (shipped, stack), PICTURES, lead))
     assert found.remarks == (
-        "Trial 9 scored 0.71 in the search and 0.66 on 1 new pictures.",
+        "Trial 9 scored 0.71 in the search and 0.66 on 1 new picture.",
         "In score, trial 9 is 0.16 ahead of stack, the best of the simple merges (95% interval of the difference +0.09 to +0.22); "
         "on 1 pictures, leads up to 0.06 are within noise.",
     )
@@ -138,12 +138,12 @@ def test_the_drift_is_told_beside_that_of_the_stack() -> None:
     found = Confirmation(shipped, shipped, (shipped, stack), PICTURES, drift=Drift({"trial 9": 0.043, STACK: 0.95}, "", 14))
     told = verdict(found)
     assert told.remarks == (
-        "On 14 prompts without a trigger, it differs from the base by 4% of what a source changes on its own prompts, the stack by 95%.",
+        "On 14 prompts without a trigger, it differs from the base by 4% of what a source changes on its own prompts, the stack by 95% (squared distances).",
     )
     assert {label: row.drift for label, row in told.rows.items()} == {"trial 9": 0.043, STACK: 0.95}
     style = Confirmation(stack, stack, (shipped, stack), PICTURES, drift=Drift({STACK: 0.69}, "neon", 14))
     assert verdict(style).remarks == (
-        "On 14 prompts without a trigger, it differs from neon alone by 69% of what a source changes on its own prompts.",
+        "On 14 prompts without a trigger, it differs from neon alone by 69% of what a source changes on its own prompts (squared distances).",
     )
     assert verdict(style).rows["trial 9"].drift is None
 
