@@ -112,7 +112,8 @@ class Display:
             self._progress.update(self._task, completed=self._ended, detail=self._standing(), refresh=True)
         else:
             result = f"{value:.3f}" if value is not None else f"failed: {record.error}"
-            result = ", ".join([result, *(record.evaluation.misses if record.evaluation else [])])
+            found = record.evaluation
+            result = ", ".join([result, *(["pruned"] if found and found.pruned else []), *(found.misses if found else [])])
             self.note(f"{self._ended}/{self._trials} {record.label or f'trial {record.number}'}: {result}")
 
     def note(self, message: str) -> None:

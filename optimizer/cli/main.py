@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,8 @@ from cyclopts.help import DefaultFormatter
 from pydantic import ValidationError
 
 from optimizer.cli.commands import search as main_job
+from optimizer.cli.commands.completion import completion
+from optimizer.cli.commands.config import config
 from optimizer.cli.commands.dashboard import dashboard
 from optimizer.cli.commands.demo import demo
 from optimizer.cli.commands.extract import extract
@@ -54,6 +57,8 @@ _COMMANDS: tuple[Any, ...] = (  # MERGE is imported when it is run: it needs tor
     inspect,
     ls,
     demo,
+    config,
+    completion,
 )
 _MERGE_TEXT: dict[str, Any] = {
     "help": MERGE_SUMMARY,
@@ -162,8 +167,10 @@ def _usage(error: CycloptsError) -> UsageError:
     if isinstance(error.__cause__, ValidationError):
         return refused(error.__cause__)
     if isinstance(error, UnusedCliTokensError):
-        unused = " ".join(error.unused_tokens or ())
-        return UsageError(f"there is no command {unused!r}", remedy="see optimize --help")
+        words = list(error.unused_tokens or ("",))
+        near = get_close_matches(words[0], [str(name) for name in build_app() if not str(name).startswith("-")], n=1)
+        meant = f"did you mean {near[0]}? See" if near else "see"
+        return UsageError(f"there is no command {words[0]!r}", remedy=f"{meant} optimize --help")
     error.verbose = False
     return UsageError(one_line(error).rstrip("."), remedy="see optimize --help")
 

@@ -36,6 +36,8 @@ COMMANDS = [
     "inspect",
     "ls",
     "demo",
+    "config",
+    "completion",
     "--help",
     "--version",
 ]

@@ -128,7 +128,7 @@ def test_unknown_options_commands_and_arguments(studio: Studio, capsys: pytest.C
         == "Unknown option: --budgett. Did you mean --budget? — see optimize --help"
     )
     assert refusal(["--nonsense"], capsys).startswith("Unknown option: --nonsense")
-    assert refusal(["resum", "x"], capsys) == "there is no command 'resum x' — see optimize --help"
+    assert refusal(["resum", "x"], capsys) == "there is no command 'resum' — did you mean resume? See optimize --help"
     assert refusal(["resume"], capsys).endswith(" — see optimize --help")
     assert refusal(["--budget", "3"], capsys).startswith("--sources: no source given")
 

@@ -2,6 +2,7 @@
 
 from optimizer.search.config.checks import checked
 from optimizer.search.config.config import GROUPS, OPTIONS, Config, refused
+from optimizer.search.config.describing import example_yaml, json_schema
 from optimizer.search.config.inputs import Inputs, check_count
 from optimizer.search.config.loading import Loading
 from optimizer.search.config.metric import MetricSpec, check_named, metric_words, parse_metrics
@@ -34,6 +35,8 @@ __all__ = [
     "check_count",
     "check_named",
     "checked",
+    "example_yaml",
+    "json_schema",
     "metric_words",
     "option_of",
     "parse_metrics",

@@ -140,6 +140,11 @@ class Config:
             raise UsageError(problem, where=path, remedy="restore the file, or start a new study") from error
 
 
+def schema_of_options() -> dict[str, Any]:
+    """Returns pydantic's JSON schema of all options side by side."""
+    return _Flat.model_json_schema()
+
+
 def _of(flat: _Flat, group: type[_Group]) -> _Group:
     """Returns a group with the values that the flat form has for its settings."""
     return group(**{name: getattr(flat, name) for name in group.model_fields})

@@ -138,12 +138,14 @@ def test_the_drift_is_told_beside_that_of_the_stack() -> None:
     found = Confirmation(shipped, shipped, (shipped, stack), PICTURES, drift=Drift({"trial 9": 0.043, STACK: 0.95}, "", 14))
     told = verdict(found)
     assert told.remarks == (
-        "On 14 prompts without a trigger, it differs from the base by 4% of what a source changes on its own prompts, the stack by 95% (squared distances).",
+        "On 14 prompts without a trigger, it differs from the base by 4% of what a source changes on its own prompts, "
+        "the stack by 95% (squared distances).",
     )
     assert {label: row.drift for label, row in told.rows.items()} == {"trial 9": 0.043, STACK: 0.95}
     style = Confirmation(stack, stack, (shipped, stack), PICTURES, drift=Drift({STACK: 0.69}, "neon", 14))
     assert verdict(style).remarks == (
-        "On 14 prompts without a trigger, it differs from neon alone by 69% of what a source changes on its own prompts (squared distances).",
+        "On 14 prompts without a trigger, it differs from neon alone by 69% of what a source changes on its own prompts "
+        "(squared distances).",
     )
     assert verdict(style).rows["trial 9"].drift is None
 
