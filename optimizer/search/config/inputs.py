@@ -64,7 +64,7 @@ class Inputs(Settings):
         return self.whole and not self.base
 
     @property
-    def drawn_with(self) -> str:
+    def drawing_base(self) -> str:
         """Model that is loaded and draws, as named by the user; empty for the demo base."""
         return self.eval_base or self.base or (self.sources[0] if self.whole else "")
 

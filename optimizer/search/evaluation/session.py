@@ -141,19 +141,19 @@ def prepare(config: Config, observer: Observer) -> Session:
         UsageError: a source, the base, the embedder, a metric, a method, a priority or a target cannot be used, or they are incompatible.
     """
     inputs = config.inputs
-    objectives = (*table.OBJECTIVES, *(() if is_fake(inputs.drawn_with) else table.COLUMNS))
+    objectives = (*table.OBJECTIVES, *(() if is_fake(inputs.drawing_base) else table.COLUMNS))
     check_objectives(objectives, [EMBEDDINGS])
     metrics = load_metrics(config.protocol.metric, objectives)
     check_methods(config)
     loaded = _load_sources(config)
     aims = Aims.of(config.protocol, [source.name for source in loaded.sources])
     settings, loading = config.rendering.render_settings(), config.loading.loading_options()
-    if not inputs.drawn_with:
+    if not inputs.drawing_base:
         settings = settings.completed(STEPS, GUIDANCE)
     if inputs.whole:
         loading = replace(loading, apply="weights")
     accelerators = _load_accelerators(inputs, loaded)
-    base = inputs.base or (inputs.drawn_with if inputs.whole else str(demo_base()))
+    base = inputs.base or (inputs.drawing_base if inputs.whole else str(demo_base()))
     renderer = load_renderer(
         inputs.eval_base or base,
         settings,
@@ -186,7 +186,7 @@ def _load_sources(config: Config) -> Ensemble:
 
 def _load_accelerators(inputs: Inputs, ensemble: Ensemble) -> tuple[Accelerator, ...]:
     sources = [source for source in ensemble.sources if isinstance(source, LoraSource)]
-    return load_accelerators(inputs.with_, sources, base=inputs.drawn_with, allow_unknown=inputs.allow_unknown)
+    return load_accelerators(inputs.with_, sources, base=inputs.drawing_base, allow_unknown=inputs.allow_unknown)
 
 
 def _with_prompts(sources: Sequence[AnySource], config: Config) -> Sequence[AnySource]:
@@ -198,4 +198,4 @@ def _with_prompts(sources: Sequence[AnySource], config: Config) -> Sequence[AnyS
 
 def _default_embedder(inputs: Inputs) -> str:
     """Returns the default embedder for the base."""
-    return FAKE_EMBEDDER if is_fake(inputs.drawn_with) else str(demo_embedder()) if inputs.demo else EMBEDDER
+    return FAKE_EMBEDDER if is_fake(inputs.drawing_base) else str(demo_embedder()) if inputs.demo else EMBEDDER

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from optimizer.adapters import Adapter, load_adapter
-from optimizer.errors import BaseModelError, UsageError
+from optimizer.errors import BaseModelError, RecipeError, UsageError
 from optimizer.export import AcceleratorRecord, DrawnWith, base_name
 from optimizer.merging import Recipe, merge
 from optimizer.rendering import RenderSettings
@@ -62,10 +62,20 @@ def load_accelerators(
 
 
 def joined(accelerators: Sequence[Accelerator]) -> Adapter | None:
-    """Returns the weighted sum of accelerators, with all their ranks; None if there are none."""
+    """Returns the weighted sum of accelerators, with all their ranks; None if there are none.
+
+    Raises:
+        UsageError: the accelerators change weights of different shapes.
+    """
     if not accelerators:
         return None
-    return merge([one.adapter for one in accelerators], Recipe(method="concat", weights=[one.weight for one in accelerators]))
+    recipe = Recipe(method="concat", weights=[one.weight for one in accelerators])
+    try:
+        return merge([one.adapter for one in accelerators], recipe)
+    except RecipeError as error:
+        names = " and ".join(str(one.file) for one in accelerators)
+        remedy = "give accelerators of one base model"
+        raise UsageError(f"{names} do not go together: {error.problem}", where=WITH, remedy=remedy) from error
 
 
 def advice_on_steps(accelerators: Sequence[Accelerator], steps: int | None, used: RenderSettings) -> str:
