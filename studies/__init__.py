@@ -14,6 +14,7 @@ from studies.frames import trials_frame, write_tables
 from studies.records import Evaluation, SourceScore, TrialRecord
 from studies.summary import (
     DEMO_BASE,
+    AcceleratorInfo,
     ConfirmedScore,
     FrontMember,
     PictureColumn,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEMO_BASE",
+    "AcceleratorInfo",
     "BrokenEvaluationWarning",
     "ConfirmedScore",
     "Evaluation",

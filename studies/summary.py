@@ -46,6 +46,24 @@ class SourceInfo(BaseModel):
         return str(self.rank_max) if self.rank_min == self.rank_max else f"{self.rank_min} to {self.rank_max}"
 
 
+class AcceleratorInfo(BaseModel):
+    """A LoRA that everything was drawn with, and that no merge contains.
+
+    Attributes:
+        name: short name.
+        file: file name, without folders.
+        sha256: SHA-256 digest of the file, hexadecimal.
+        weight: factor on its change.
+    """
+
+    model_config = RECORD
+
+    name: Text
+    file: Text
+    sha256: Text
+    weight: float = 1.0
+
+
 class PromptInfo(BaseModel):
     """One prompt with its seed.
 
@@ -194,6 +212,10 @@ class StudySummary(BaseModel):
         kind: kind of the sources and the result: LoRAs, or full models.
         pipeline: name of the diffusers pipeline class that loads the base or the result; empty if not known.
         base: base model, a path or an identifier; empty if full models are merged with each other.
+        eval_base: model that drew the pictures, a path or an identifier; empty if the base model did.
+        accelerators: LoRAs that everything was drawn with, beside base, sources and merges.
+        steps: number of denoising steps of the pictures; None if not recorded.
+        guidance: classifier-free guidance scale of the pictures; None if not recorded.
         sources: sources, in the order of the recipes' weights.
         prompts: prompts of the picture grid.
         columns: pictures, one column per model.
@@ -223,6 +245,10 @@ class StudySummary(BaseModel):
     kind: Literal["lora", "model"] = "lora"
     pipeline: Text = ""
     base: Text
+    eval_base: Text = ""
+    accelerators: tuple[AcceleratorInfo, ...] = ()
+    steps: int | None = None
+    guidance: float | None = None
     sources: tuple[SourceInfo, ...]
     prompts: tuple[PromptInfo, ...] = ()
     columns: tuple[PictureColumn, ...] = ()
@@ -258,6 +284,11 @@ class StudySummary(BaseModel):
         rules = [f"{name} {rule}" for name, rule in self.constraints.items()]
         kept = [f"keeps {share:g} of {name}" for name, share in self.targets.items()]
         return [*([f"satisfies {' and '.join(rules)}"] if rules else []), *kept]
+
+    @property
+    def beside(self) -> str:
+        """The accelerators and their weights in words: ``lcm at 1 and turbo at 0.5``; empty if there are none."""
+        return " and ".join(f"{one.name} at {one.weight:g}" for one in self.accelerators)
 
     @property
     def zero(self) -> str:

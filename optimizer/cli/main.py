@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from cyclopts import App, Group, Parameter
@@ -15,7 +15,6 @@ from cyclopts.help import DefaultFormatter
 from pydantic import ValidationError
 
 from optimizer.cli.commands import search as main_job
-from optimizer.cli.commands.completion import completion
 from optimizer.cli.commands.config import config
 from optimizer.cli.commands.dashboard import dashboard
 from optimizer.cli.commands.demo import demo
@@ -58,7 +57,6 @@ _COMMANDS: tuple[Any, ...] = (  # MERGE is imported when it is run: it needs tor
     ls,
     demo,
     config,
-    completion,
 )
 _MERGE_TEXT: dict[str, Any] = {
     "help": MERGE_SUMMARY,
@@ -96,7 +94,21 @@ def build_app(options: dict[str, Any] | None = None, source: str = "") -> App:
     app.default(search)
     for place, command in enumerate(_COMMANDS):
         app.command(command, sort_key=place, **(_MERGE_TEXT | {"help_formatter": formatter()} if command == MERGE else _PLAIN))
+    app.command(completion, sort_key=len(_COMMANDS), **_PLAIN)
     return app
+
+
+def completion(shell: Literal["bash", "zsh", "fish"]) -> int:
+    """Print a script that completes commands and options; the shell has to read it.
+
+    bash: eval "$(optimize completion bash)" in ~/.bashrc; zsh: optimize completion zsh > a file _optimize in a folder of $fpath; fish:
+    optimize completion fish > ~/.config/fish/completions/optimize.fish.
+
+    Args:
+        shell: the shell.
+    """
+    print(build_app().generate_completion(shell=shell), end="")
+    return 0
 
 
 def search(*, options: Annotated[Options, Parameter(name="*")] = _DEFAULTS) -> int:

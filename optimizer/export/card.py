@@ -12,6 +12,7 @@ from typing import Literal
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from optimizer.export.drawn_with import BASE_ALONE, DrawnWith
 from optimizer.text import visible_line
 
 _ASCII_PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
@@ -71,6 +72,7 @@ class ModelCard:
         demo: whether the base model is the demo base of this package, which is not on a hub.
         aims: what the user asked for, one sentence each: priorities, targets, and metrics.
         kind: ``lora`` for a LoRA file, ``folder`` or ``file`` for a full model in a folder or a single file.
+        drawn_with: what pictures were drawn with that the merge was judged by, or solved on, besides the base model.
     """
 
     title: str
@@ -87,6 +89,7 @@ class ModelCard:
     family: str = ""
     kind: Literal["lora", "folder", "file"] = "lora"
     aims: tuple[str, ...] = ()
+    drawn_with: DrawnWith = BASE_ALONE
 
 
 def render_card(card: ModelCard) -> str:

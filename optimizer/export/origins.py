@@ -9,8 +9,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from optimizer.adapters import Dialect
 from optimizer.export.card import CardSource
+from optimizer.export.drawn_with import DrawnWith
 from optimizer.export.heritage import Heritage, heritage
+from optimizer.export.setup import Setup
 from optimizer.export.writer import ExportMetadata
 from optimizer.merging import Recipe
 
@@ -52,6 +55,23 @@ def merge_metadata(recipe: Recipe, origins: Sequence[Origin]) -> ExportMetadata:
 def card_sources(recipe: Recipe, origins: Sequence[Origin]) -> tuple[CardSource, ...]:
     """Returns the sources as entries of the model card."""
     return tuple(CardSource(o.name, o.sha256, weight, o.role, o.trigger) for o, weight in zip(origins, recipe.weights, strict=True))
+
+
+def setup_of(dialect: Dialect, origins: Sequence[Origin], drawn_with: DrawnWith) -> Setup:
+    """Returns the setup of a merge, as recipe files hold it beside the recipe.
+
+    Args:
+        dialect: dialect of the merged file.
+        origins: sources, in the recipe's order.
+        drawn_with: what pictures were drawn with, besides the base model.
+    """
+    return Setup(
+        dialect=dialect,
+        names=tuple(origin.name for origin in origins),
+        roles=tuple(origin.role for origin in origins),
+        triggers=tuple(origin.trigger for origin in origins),
+        drawn_with=drawn_with,
+    )
 
 
 def title(origins: Sequence[Origin]) -> str:

@@ -13,7 +13,7 @@ from optimizer.errors import UsageError
 from optimizer.merging import PARAMETERS, Recipe
 from optimizer.search.config import Dtype
 
-SOLVING = ("resolve", "prompts", "preview")
+SOLVING = ("resolve", "prompts", "preview", "eval_base", "with_", "steps", "guidance")
 """Options that only a merge that is solved on the base model has."""
 
 # Recipe fields that are worked out from several options, or that a recipe alone gives.
@@ -134,6 +134,22 @@ class MergeOptions(_Parameters):
         default="",
         description="Base model, a diffusers folder. DoRA, (IA)³, OFT, BOFT and GLoRA files need it, merges that are solved on it, and "
         "methods that merge what full models changed in it.",
+    )
+    eval_base: Annotated[str, MergeOption(MergePanel.MODELS, "MODEL")] = Field(
+        default="",
+        description="Model of the same family to solve the merge on instead, such as the turbo version of the one that the sources were "
+        "trained on.",
+    )
+    with_: Annotated[tuple[str, ...], MergeOption(MergePanel.MODELS, "FILE...")] = Field(
+        default=(),
+        description="Accelerator LoRAs (LCM, Lightning, Turbo …) that are active while a merge is solved, FILE or FILE:WEIGHT. They are "
+        "not merged.",
+    )
+    steps: Annotated[int | None, MergeOption(MergePanel.MODELS, "N")] = Field(
+        default=None, ge=1, description="Number of denoising steps in which a merge is solved. By default that of the base model."
+    )
+    guidance: Annotated[float | None, MergeOption(MergePanel.MODELS, "SCALE")] = Field(
+        default=None, ge=0, description="Classifier-free guidance scale with which a merge is solved. By default that of the base model."
     )
     kind: Annotated[Literal["lora", "model"], MergeOption(MergePanel.MODELS)] = Field(
         default="lora",

@@ -10,7 +10,7 @@ from typing import Any
 
 from optimizer.adapters import Adapter, Dialect, clean_name
 from optimizer.errors import RecipeError, UsageError
-from optimizer.export import file_name, next_free
+from optimizer.export import BASE_ALONE, DrawnWith, file_name, next_free
 from optimizer.jobs.merge_options import SOLVING, MergeOptions
 from optimizer.jobs.replay import SavedRecipe, read_saved_recipe, sources_of
 from optimizer.merging import (
@@ -29,9 +29,11 @@ from optimizer.merging import (
     sum_of_ranks,
 )
 from optimizer.search.config import Config, check_count
+from optimizer.search.config.values import option_name
 from optimizer.search.evaluation.given_prompts import with_given_prompts
 from optimizer.search.evaluation.prompt_file import read_prompt_file
 from optimizer.search.evaluation.prompt_sets import warnings_about_prompts
+from optimizer.search.sources.accelerators import Accelerator, load_accelerators
 from optimizer.search.sources.loras import LoraSource, load_loras, remarks
 
 BESIDE = (".yaml", ".md")
@@ -53,6 +55,8 @@ class MergePlan:
         path: path of the output file.
         warnings: warnings for the user, one line each.
         routers: router that the recipe names as its calibration; empty if it names none.
+        accelerators: LoRAs that are active while the merge is solved.
+        drawn_with: what pictures were drawn with that the merge was solved on, or judged by, besides the base model.
     """
 
     sources: tuple[LoraSource, ...]
@@ -62,6 +66,8 @@ class MergePlan:
     path: Path
     warnings: tuple[str, ...]
     routers: tuple[Router, ...] = ()
+    accelerators: tuple[Accelerator, ...] = ()
+    drawn_with: DrawnWith = BASE_ALONE
 
     @property
     def unsolved(self) -> bool:
@@ -95,6 +101,7 @@ def plan(file: Path | None, options: MergeOptions, routers: Iterable[Router] = (
     recipe = _recipe([s.adapter for s in sources], saved, options)
     _check_solved(recipe, saved, options)
     sources = _with_prompts(sources, options)
+    before = saved.setup.drawn_with if saved else BASE_ALONE
     return MergePlan(
         sources=tuple(sources),
         specs=specs,
@@ -104,9 +111,28 @@ def plan(file: Path | None, options: MergeOptions, routers: Iterable[Router] = (
         warnings=(
             *warnings_about(sources, recipe, suggested=not options.weights and not (saved and "weights" in saved.fields)),
             *warnings_about_prompts(options.prompts, sources),
+            *([_solved_otherwise(before)] if before and options.resolve and not options.with_ and not options.eval_base else []),
         ),
         routers=_router(recipe.calibration, saved.folder if saved else Path(), routers) if recipe.calibration else (),
+        accelerators=_accelerators(sources, options),
+        drawn_with=before if recipe.calibration or _unchanged(recipe, saved) else BASE_ALONE,
     )
+
+
+def _accelerators(sources: Sequence[LoraSource], options: MergeOptions) -> tuple[Accelerator, ...]:
+    base = options.eval_base or options.base
+    return load_accelerators(options.with_, sources, base=base, allow_unknown=options.allow_unknown)
+
+
+def _unchanged(recipe: Recipe, saved: SavedRecipe | None) -> bool:
+    return saved is not None and "weights" in saved.fields and Recipe(**saved.fields).hash == recipe.hash
+
+
+def _solved_otherwise(before: DrawnWith) -> str:
+    """Returns a warning that a recipe, which is solved again, was solved on something else than the base model alone."""
+    known = [f"on {before.base}"] if before.base else []
+    known += [f"with {before.text} beside the base model"] if before.accelerators else []
+    return f"the recipe's router was solved {' '.join(known)}, and now is not; --eval-base and --with say so again"
 
 
 def _router(calibration: str, folder: Path, given: Iterable[Router]) -> tuple[Router]:
@@ -178,10 +204,13 @@ def _recipe(adapters: Sequence[Adapter], saved: SavedRecipe | None, options: Mer
 
 def _check_solved(recipe: Recipe, saved: SavedRecipe | None, options: MergeOptions) -> None:
     """Raises UsageError if a recipe has a router that other options than these were solved with."""
-    needless = [name for name in SOLVING if getattr(options, name)]
+    needless = [name for name in SOLVING if getattr(options, name) != MergeOptions.model_fields[name].default]
+    if needless and recipe.method_record.solved and recipe.calibration:
+        remedy = "add --resolve and --base to solve it again, or leave the option out"
+        raise UsageError("the recipe's router is solved already", where=option_name(needless[0]), remedy=remedy)
     if needless and not recipe.method_record.solved:
         remedy = "leave it out, or name a method that is solved on the base model, such as distill"
-        raise UsageError(f"the method {recipe.method!r} has no router to solve", where=f"--{needless[0]}", remedy=remedy)
+        raise UsageError(f"the method {recipe.method!r} has no router to solve", where=option_name(needless[0]), remedy=remedy)
     if saved is None or recipe.calibration is None or not recipe.method_record.solved:
         return
     before, now = (solved_from(one) for one in (Recipe(**saved.fields), recipe))
@@ -189,7 +218,7 @@ def _check_solved(recipe: Recipe, saved: SavedRecipe | None, options: MergeOptio
         if name != "sources" and before.get(name) != value:
             problem = f"the recipe's router was solved with {before.get(name)}, not {value}"
             remedy = "add --resolve and --base to solve it again, or leave the option out"
-            raise UsageError(problem, where=f"--{name.replace('_', '-')}", remedy=remedy)
+            raise UsageError(problem, where=option_name(name), remedy=remedy)
 
 
 def _saved_fields(saved: SavedRecipe | None, method: str | None) -> dict[str, Any]:

@@ -15,12 +15,12 @@ from optimizer.checkpoints.model import Tick
 from optimizer.export import (
     ExportCheck,
     ModelCard,
-    Setup,
     base_name,
     card_sources,
     export_adapter,
     heritage_of,
     merge_metadata,
+    setup_of,
     title,
     verify_export,
     write_card,
@@ -95,12 +95,7 @@ def _recipe_text(job: MergePlan) -> str:
         spec if spec.startswith(PREFIX) else os.path.relpath(source.file, job.path.parent)
         for spec, source in zip(job.specs, job.sources, strict=True)
     )
-    setup = Setup(
-        dialect=job.dialect,
-        names=tuple(s.name for s in job.sources),
-        roles=tuple(s.subject.role for s in job.sources),
-        triggers=tuple(s.subject.trigger for s in job.sources),
-    )
+    setup = setup_of(job.dialect, [source.origin for source in job.sources], job.drawn_with)
     return job.recipe.to_yaml() + yaml.safe_dump({"setup": setup.data(files)}, sort_keys=False, allow_unicode=True, width=120)
 
 
@@ -119,6 +114,7 @@ def _card(job: MergePlan, family: str, base: str) -> ModelCard:
         comfyui_only=job.dialect == "comfyui",
         demo=demo,
         family=FAMILIES[family].title if family in FAMILIES else "",
+        drawn_with=job.drawn_with,
     )
 
 

@@ -16,6 +16,7 @@ from optimizer.errors import UsageError
 from optimizer.jobs.merge_options import SOLVING, MergeOptions
 from optimizer.merging import METHODS, Recipe, read_blocks
 from optimizer.merging.models import FORMULAS, Job, check_formula, is_merge_record, job_of
+from optimizer.search.config.values import option_name
 
 _LORAS = ("rank", "rank_energy", "target_mb", "prune", "dialect", "triggers", "allow_unknown", *SOLVING)
 _REPLAYED = ("sources", "base", "kind", "out", "device")
@@ -31,8 +32,8 @@ def model_job(recipe: Path | None, options: MergeOptions) -> Job:
         BaseModelError: a model cannot be read.
     """
     for name in _LORAS:
-        if getattr(options, name):
-            raise UsageError("is for LoRAs", where=f"--{name.replace('_', '-')}", remedy="leave it out")
+        if getattr(options, name) != MergeOptions.model_fields[name].default:
+            raise UsageError("is for LoRAs", where=option_name(name), remedy="leave it out")
     if not 2 <= len(options.sources) <= 5 and not options.force:
         given, named = f"{len(options.sources)} given", "" if recipe is None else ", those that were merged, in the same order"
         remedy = f"give two to five models{named}: diffusers folders or .safetensors files"
@@ -53,7 +54,7 @@ def _read_merge_record(recipe: Path, options: MergeOptions) -> dict[str, Any]:
     for name, field in MergeOptions.model_fields.items():
         if name not in _REPLAYED and getattr(options, name) != field.default:
             remedy = "leave it out, or leave the file out and say everything"
-            raise UsageError(f"{recipe} says it already", where=f"--{name.replace('_', '-')}", remedy=remedy)
+            raise UsageError(f"{recipe} says it already", where=option_name(name), remedy=remedy)
     found: dict[str, Any] = told
     return found
 

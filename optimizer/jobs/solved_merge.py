@@ -19,8 +19,10 @@ from optimizer.rendering import Loading, PromptSet, Renderer, RenderSettings, lo
 from optimizer.rendering.candidates.candidate import Candidate
 from optimizer.rendering.fake_spec import is_fake
 from optimizer.rendering.memory.oom import Note
+from optimizer.search.config.inputs import check_eval_base
 from optimizer.search.evaluation.prompt_sets import vocabulary
 from optimizer.search.images.contact_sheets import sheet
+from optimizer.search.sources.accelerators import about_eval_base, advice_on_steps, drawn_with, joined
 from studies.atomic import replacing, write_bytes
 from studies.demo.world import GUIDANCE, PREFIX, STEPS, demo_base
 
@@ -67,15 +69,19 @@ def solved_merge(job: MergePlan, options: MergeOptions, progress: Progress, note
     if not demo and (not options.base or is_fake(options.base)):
         problem = f"{method} solves the merge on the base model, and none is given"
         raise UsageError(problem, where="--base", remedy="name the diffusers folder or the file that the sources were trained on")
+    check_eval_base(options.base, options.eval_base)
     words = vocabulary(options.prompts, [source.subject for source in job.sources], demo=demo)
-    model = LiveModel.of(_renderer(job, options, note, demo=demo), job.adapters, [source.subject for source in job.sources])
+    renderer = _renderer(job, options, note, demo=demo)
+    with about_eval_base(options.eval_base):
+        model = LiveModel.of(renderer, job.adapters, [source.subject for source in job.sources])
     prompts = prompts_to_solve_on(model.subjects, words, recipe)
     watch = _preview(model, prompts, options.preview) if options.preview else lambda *_: None
     found = Solver(model, job.adapters, prompts, fallback=GradientFallback(note)).solve(recipe, progress=progress, watch=watch)
     router, reached = found.routers[found.last], {}
     if stopped := found.last < (recipe.checkpoint if recipe.method_record.reads("checkpoint") else COMPLETE):
         reached = {"checkpoint": found.last}
-    solved = replace(job, recipe=recipe.replaced(calibration=router.hash, **reached), routers=(router,))
+    beside = drawn_with(job.accelerators, options.eval_base, renderer.settings)
+    solved = replace(job, recipe=recipe.replaced(calibration=router.hash, **reached), routers=(router,), drawn_with=beside)
     return SolvedMerge(solved, found.prompts, found.losses.get(found.last), found.seconds, stopped)
 
 
@@ -100,8 +106,19 @@ def _preview(model: LiveModel, prompts: PromptSet, file: Path) -> Watch:
 
 
 def _renderer(job: MergePlan, options: MergeOptions, note: Note, *, demo: bool) -> Renderer:
-    settings = RenderSettings(STEPS, GUIDANCE, batch=16) if demo else RenderSettings()
+    settings = RenderSettings(STEPS, GUIDANCE, batch=16) if demo and not options.eval_base else RenderSettings()
+    given = {name: value for name in ("steps", "guidance") if (value := getattr(options, name)) is not None}
     base = options.base or str(demo_base())
-    renderer = load_renderer(base, settings, Loading(device=options.device), note=note, adapters=job.adapters)
+    renderer = load_renderer(
+        options.eval_base or base,
+        replace(settings, **given),
+        Loading(device=options.device),
+        note=note,
+        adapters=job.adapters,
+        accelerator=joined(job.accelerators),
+        trained_on=base if options.eval_base else "",
+    )
     assert isinstance(renderer, Renderer)
+    if advice := advice_on_steps(job.accelerators, options.steps, renderer.settings):
+        note(advice)
     return renderer

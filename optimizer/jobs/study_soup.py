@@ -11,6 +11,7 @@ from optimizer.jobs.merge_options import MergeOptions
 from optimizer.jobs.merge_plan import MergePlan, output_path
 from optimizer.merging import Recipe, Soup, common_base, greedy_soup, is_weighted_sum
 from optimizer.search.config import Config
+from optimizer.search.config.values import option_name
 from optimizer.search.evaluation.comparison import Confirmation
 from optimizer.search.evaluation.confirmation import confirm
 from optimizer.search.evaluation.identifiable import left_out_of
@@ -91,6 +92,7 @@ def study_soup(folder: Path, options: MergeOptions, observer: Observer) -> Study
         dialect=options.dialect or config.output.dialect,
         path=output_path(options, [s.name for s in sources], soup.recipe),
         warnings=(),
+        drawn_with=session.drawn_with,
     )
     confirmation = confirm(compared, unseen, count=2, seed=config.search.seed, observer=observer)
     return StudySoup(plan, soup, tuple(record.label or f"trial {record.number}" for record in tried), confirmation)
@@ -99,7 +101,7 @@ def study_soup(folder: Path, options: MergeOptions, observer: Observer) -> Study
 def _config(folder: Path, options: MergeOptions) -> Config:
     for name, field in MergeOptions.model_fields.items():
         if name not in _ALLOWED and getattr(options, name) != field.default:
-            raise UsageError("the study decides it", where=f"--{name.replace('_', '-')}", remedy=f"leave it out, with --method {SOUP}")
+            raise UsageError("the study decides it", where=option_name(name), remedy=f"leave it out, with --method {SOUP}")
     study = StudyDirectory(folder)
     if not study.is_study:
         raise StudyError("this is not a study, it holds no study.yaml", where=folder, remedy="name the directory of a finished study")

@@ -72,6 +72,8 @@ def load_renderer(
     *,
     note: Note | None = None,
     adapters: Sequence[Adapter] = (),
+    accelerator: Adapter | None = None,
+    trained_on: str = "",
 ) -> AnyRenderer:
     """Returns the renderer of a base.
 
@@ -81,19 +83,21 @@ def load_renderer(
         loading: loading options. A fake base always computes on the CPU.
         note: called with one line for each warning and each fallback step after running out of memory.
         adapters: adapters that will be rendered; those of another family are rejected before the base is read.
+        accelerator: LoRA that everything is drawn with, beside base and candidates; None for none.
+        trained_on: model that the adapters were trained on, if another one draws. It is not loaded, but must be of the same family.
 
     Raises:
-        BaseModelError: the base cannot be loaded, or is not of the adapters' family.
+        BaseModelError: the base cannot be loaded, or is not of the family of the adapters, the accelerator or ``trained_on``.
         UsageError: the device is not available, or a fake base does not have the given setting or component.
     """
     loading = loading or Loading()
     if is_fake(base):
         _refuse_parts(vae=loading.vae, denoiser=loading.denoiser)
-        return FakeRenderer(FakeSpec.of(base), settings)
+        return FakeRenderer(FakeSpec.of(base), settings, accelerator)
     # Imported here: diffusers takes seconds to import, and a fake base does not need it.
     from optimizer.rendering.assemble import assemble
 
-    return assemble(base, settings, loading, note or (lambda line: None), adapters)
+    return assemble(base, settings, loading, note or (lambda line: None), adapters, accelerator=accelerator, trained_on=trained_on)
 
 
 def draft_renderer(renderer: AnyRenderer, decoder: str) -> AnyRenderer:

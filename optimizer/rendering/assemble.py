@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from optimizer.adapters import Adapter, distillation
 from optimizer.adapters.families import PipelineClass
 from optimizer.adapters.files.base_location import locate_base
 from optimizer.adapters.files.dtypes import DTYPES
-from optimizer.errors import UsageError
+from optimizer.errors import BaseModelError, UsageError
+from optimizer.rendering.accelerator import add_accelerator, check_accelerator
 from optimizer.rendering.latents import latent_shape
 from optimizer.rendering.loading import Loading
 from optimizer.rendering.memory.free import free_memory, stored_numbers
@@ -26,7 +28,16 @@ from optimizer.rendering.renderer import Renderer
 from optimizer.rendering.settings import RenderSettings
 
 
-def assemble(base: str, settings: RenderSettings, loading: Loading, note: Note, adapters: Sequence[Adapter] = ()) -> Renderer:
+def assemble(
+    base: str,
+    settings: RenderSettings,
+    loading: Loading,
+    note: Note,
+    adapters: Sequence[Adapter] = (),
+    *,
+    accelerator: Adapter | None = None,
+    trained_on: str = "",
+) -> Renderer:
     """Loads a base and places it on devices according to its size and the free memory.
 
     Args:
@@ -35,21 +46,29 @@ def assemble(base: str, settings: RenderSettings, loading: Loading, note: Note, 
         loading: requested loading options.
         note: called with one line for each warning, and for each fallback step after running out of memory.
         adapters: adapters that will be rendered; those of another family are rejected before the weights are read.
+        accelerator: LoRA that everything is drawn with; None for none.
+        trained_on: model that the adapters were trained on, if another one draws; it is not loaded.
 
     Raises:
-        BaseModelError: the base cannot be loaded, or is not of the adapters' family.
+        BaseModelError: the base cannot be loaded, or is not of the family of the adapters, the accelerator or ``trained_on``.
         UsageError: the device is not available, or the options are incompatible.
     """
     device = torch.device(_device(loading.device))
     check_device(str(device))
     free = free_memory(device)
+    if trained_on:
+        _check_trained_on(trained_on, base, loading)
+        loading = replace(loading, base_config=_config_of(base, loading))
     record = pipeline_class_at(base, loading.denoiser, loading.base_config)
     check_family(record, adapters)
+    if accelerator:
+        check_accelerator(record, accelerator)
     check_settings(record, settings)
     _check_slicing(record, loading)
     dtype = number_format(loading, record, device, free, stored_numbers(locate_base(base)))
     others = {name: getattr(loading, name) for name in ("vae", "denoiser", "base_config", "quantize")}
     pipeline = load_pipeline(base, device="cpu", dtype=dtype, compute=device, **others)
+    standing = add_accelerator(pipeline, accelerator, device) if accelerator else None
     placement = plan_placement(demand(pipeline, settings.resolution, dtype, settings.batch), free, loading, device, dtype)
     for remark in (*remarks_on(base, loading.base_config), *_drawing_remarks(base, settings, pipeline)):
         note(remark)
@@ -58,7 +77,20 @@ def assemble(base: str, settings: RenderSettings, loading: Loading, note: Note, 
         pipeline.to(device)
     if placement.compiled:
         _compile(pipeline, loading)
-    return Renderer(pipeline, settings, placement=placement, note=note)
+    return Renderer(pipeline, settings, placement=placement, note=note, standing=standing)
+
+
+def _check_trained_on(trained_on: str, base: str, loading: Loading) -> None:
+    """Raises BaseModelError if the model that draws is of another family than the one that the sources were trained on."""
+    wanted, found = (pipeline_class_at(place, loading.denoiser, _config_of(place, loading)) for place in (trained_on, base))
+    if found != wanted:
+        problem = f"is of {found.title}, the base model is of {wanted.title}"
+        raise BaseModelError(problem, where=f"--eval-base {base}", remedy="name a model of the base model's family")
+
+
+def _config_of(base: str, loading: Loading) -> str:
+    """Returns the layout that was given for single files, for a single file; none for a folder, which has its own."""
+    return loading.base_config if locate_base(base).is_file() else ""
 
 
 def _drawing_remarks(base: str, settings: RenderSettings, pipeline: DiffusionPipeline) -> list[str]:

@@ -41,11 +41,13 @@ class FakeRenderer:
     Args:
         spec: latency, failure rates and image size.
         settings: batch size, and a resolution that overrides the size in ``spec``; other settings have no effect.
+        accelerator: change that every image has, beside that of the candidate; None for none.
     """
 
-    def __init__(self, spec: FakeSpec, settings: RenderSettings) -> None:
+    def __init__(self, spec: FakeSpec, settings: RenderSettings, accelerator: Adapter | None = None) -> None:
         self.spec, self.settings = spec, settings.completed(20, 7.0)
         self._sources: list[Tensor] = []
+        self._standing = torch.zeros(_FIELDS, dtype=torch.float64) if accelerator is None else _change(accelerator)
         self._size = settings.resolution or spec.size
 
     @property
@@ -99,12 +101,12 @@ class FakeRenderer:
         """
         assert candidate is None or isinstance(candidate, Adapter)
         change = (torch.zeros(_FIELDS, dtype=torch.float64) if candidate is None else _change(candidate)) / self._unit
-        chunks: list[Tensor] = []
+        drawn, chunks = change + self._standing / self._unit, list[Tensor]()
         for start in range(0, len(prompts), self.settings.batch):
             part = prompts[start : start + self.settings.batch]
             time.sleep(self.spec.latency * len(part) / len(prompts))
             self._fail_perhaps(change, part)
-            chunks.append(torch.stack([self._picture(prompt, change) for prompt in part]))
+            chunks.append(torch.stack([self._picture(prompt, drawn) for prompt in part]))
             if tick:
                 tick(start + len(part))
         return torch.cat(chunks)

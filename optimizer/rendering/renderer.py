@@ -40,6 +40,8 @@ class Renderer:
         settings: render settings; missing values default to those of the base.
         placement: placement of models and candidates; None leaves the models in place and adds candidates to the weights.
         note: called with one line for each fallback step after running out of memory.
+        standing: change that stays in the branches beside every candidate, in the shapes of the weights; None for none. A placement without
+            branches ignores it.
 
     Attributes:
         device: device of the denoiser while it computes; with offload it is stored elsewhere between calls.
@@ -49,7 +51,13 @@ class Renderer:
     """
 
     def __init__(
-        self, pipeline: DiffusionPipeline, settings: RenderSettings, *, placement: Placement | None = None, note: Note | None = None
+        self,
+        pipeline: DiffusionPipeline,
+        settings: RenderSettings,
+        *,
+        placement: Placement | None = None,
+        note: Note | None = None,
+        standing: Adapter | None = None,
     ) -> None:
         self._record, drawing = pipeline_class_of(pipeline), drawing_of(pipeline)
         self.pipeline: Any = pipeline
@@ -59,7 +67,7 @@ class Renderer:
         self.device = self._placement.device
         self.weights = base_weights(pipeline)
         self._shapes = weight_shapes(models_of(pipeline))
-        self._way = Branches(pipeline, self._shapes, self._placement.dtype) if self._placement.branch else self._in_place()
+        self._way = self._branches(standing) if self._placement.branch else self._in_place()
         self._skip = self._skipped_layers()
         if settings.scheduler:
             self.pipeline.scheduler = scheduler_named(settings.scheduler, self.pipeline.scheduler, self._record.title)
@@ -68,6 +76,9 @@ class Renderer:
         self._fallback = MemoryFallback(pipeline, settings.batch, self._placement, note)
         self._decoder: Any = None
         pipeline.set_progress_bar_config(disable=True)
+
+    def _branches(self, standing: Adapter | None) -> Branches:
+        return Branches(self.pipeline, self._shapes, self._placement.dtype, standing)
 
     def _in_place(self) -> InPlace:
         return InPlace(self.weights, live_tensors(self.pipeline), self.device, pinned=self._placement.compiled)

@@ -208,7 +208,7 @@ def _export_results(
     problems: tuple[str, ...] = ()
     try:
         if session.config.search.pareto:
-            front = write_front(records, session.config, session.sources, directory, ledger.store, router)
+            front = write_front(records, session.config, session.sources, directory, ledger.store, router, session.drawn_with)
     except OptimizerError as error:  # a router that is missing, for instance, does not cost the report and the winner
         problems = (f"the front cannot be written: {error}",)
     inputs = SummaryInputs(
@@ -229,6 +229,7 @@ def _export_results(
         ),
         imported=ledger.imported,
         front=front,
+        drawn_with=session.drawn_with,
     )
     try:
         best = export_winner(inputs, directory, router) if confirmation else None

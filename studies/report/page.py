@@ -192,21 +192,38 @@ def loading_snippet(summary: StudySummary) -> str:
         return ""
     if summary.kind == "model":
         return _model_snippet(summary)
-    file = PurePosixPath(summary.file)
     prompt, seed = _example(summary)
-    demo = summary.base == DEMO_BASE
-    base, settings = ("demo_base()", ", num_inference_steps=STEPS, guidance_scale=GUIDANCE") if demo else (repr(summary.base), "")
+    demo = summary.base == DEMO_BASE and not summary.eval_base
+    base = "demo_base()" if demo else repr(summary.eval_base or summary.base)
+    names, settings = ("GUIDANCE, STEPS, ", ", num_inference_steps=STEPS, guidance_scale=GUIDANCE") if demo else ("", "")
+    if (summary.accelerators or summary.eval_base) and summary.steps is not None and summary.guidance is not None:
+        names, settings = "", f", num_inference_steps={summary.steps}, guidance_scale={summary.guidance}"
     return "\n".join(
         [
             "import torch",
             "from diffusers import DiffusionPipeline",
-            *(["from studies.demo.world import GUIDANCE, STEPS, demo_base"] if demo else []),
+            *([f"from studies.demo.world import {names}demo_base"] if demo else []),
             "",
             f"pipe = DiffusionPipeline.from_pretrained({base})",
-            f"pipe.load_lora_weights({str(file.parent)!r}, weight_name={file.name!r})",
+            *_lora_lines(summary),
             f"image = pipe({prompt!r}, generator=torch.Generator().manual_seed({seed}){settings}).images[0]",
         ]
     )
+
+
+def _lora_lines(summary: StudySummary) -> list[str]:
+    """Returns the lines of code that load the exported LoRA, and beside it the accelerators that it was judged with."""
+    file, beside = PurePosixPath(summary.file), summary.accelerators
+    if not beside:
+        return [_lora_line(str(file.parent), file.name)]
+    names = ["merge", *(f"accelerator_{number}" for number in range(1, len(beside) + 1))]
+    files = [(str(file.parent), file.name), *(("path/to", one.file) for one in beside)]
+    lines = [_lora_line(*place, f", adapter_name={name!r}") for place, name in zip(files, names, strict=True)]
+    return [*lines, f"pipe.set_adapters({names!r}, {[1.0, *(one.weight for one in beside)]!r})"]
+
+
+def _lora_line(folder: str, file: str, more: str = "") -> str:
+    return f"pipe.load_lora_weights({folder!r}, weight_name={file!r}{more})"
 
 
 def _example(summary: StudySummary) -> tuple[str, int]:
@@ -261,6 +278,10 @@ def _facts(summary: StudySummary, trials: Sequence[TrialRow]) -> Iterator[tuple[
         yield "Time in trials", duration(sum(row.seconds or 0.0 for row in trials))
     if summary.base:
         yield "Base model", summary.base
+    if summary.eval_base:
+        yield "Drawn by", summary.eval_base
+    if summary.accelerators:
+        yield "Judged with", f"{summary.beside}, not in the file: load beside it"
 
 
 def _groups(summary: StudySummary, study: StudyDirectory) -> Iterator[PromptGroup]:

@@ -12,6 +12,7 @@ from optimizer.cli.main import build_app, execute
 from optimizer.jobs.merge_options import MergeOptions
 from optimizer.merging import PARAMETERS, Recipe
 from optimizer.search.config import OPTIONS, Config, checked
+from optimizer.search.config.values import option_name
 from studies.demo.world import demo_sources
 
 PANELS = ["Sources", "Base model", "Search", "Pictures and scores", "Output", "Memory and speed", "Many workers", "Commands"]
@@ -107,7 +108,7 @@ def test_panels_and_their_order(shown: Page) -> None:
 
 def test_every_option_is_in_one_panel(shown: Page) -> None:
     listed = [name for title, panel in shown.panels.items() if title != "Commands" for name in panel]
-    assert sorted(listed) == sorted(f"--{name.replace('_', '-')}" for name in OPTIONS)
+    assert sorted(listed) == sorted(map(option_name, OPTIONS))
 
 
 def test_descriptions_are_short(shown: Page, columns: int) -> None:
@@ -141,7 +142,7 @@ def test_the_panels_of_merge_and_their_order(merge_shown: Page) -> None:
         name for name in Recipe.model_fields if name in PARAMETERS
     ]
     listed = [name for panel in merge_shown.panels.values() for name in panel if name not in ("RECIPE", "--json")]
-    assert sorted(listed) == sorted(f"--{name.replace('_', '-')}" for name in MergeOptions.model_fields)
+    assert sorted(listed) == sorted(map(option_name, MergeOptions.model_fields))
 
 
 def test_descriptions_of_merge_are_short_sentences(merge_shown: Page, columns: int) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from optimizer.export import CardScore, CardSource, ModelCard, render_card, write_card
+from optimizer.export import AcceleratorRecord, CardScore, CardSource, DrawnWith, ModelCard, render_card, write_card
 from optimizer.export.card import escape_markdown
 from optimizer.text import visible_line
 
@@ -93,6 +93,38 @@ def test_what_was_asked_for_is_a_list() -> None:
     assert "What was asked for" not in render_card(CARD)
 
 
+FAST = DrawnWith(
+    accelerators=(AcceleratorRecord(name="lcm", file="lcm 1.safetensors", sha256="ef" * 32, weight=0.5),), steps=4, guidance=1.0
+)
+
+
+def test_an_accelerator_is_to_be_loaded_beside() -> None:
+    body = split(render_card(replace(CARD, drawn_with=FAST)))[1]
+    assert "Load it at strength 1.0, with lcm at 0\\.5 beside it, which is not part of the file; the weights of the sources are." in body
+    section = body[body.index("## What it was drawn with") : body.index("## Scores")]
+    assert section.splitlines()[2] == (
+        "The pictures behind this merge were drawn in 4 steps with guidance 1.0, and with these LoRAs, which are not part of the file: "
+        "load them beside it."
+    )
+    assert cells(section) == [["accelerator", "weight", "file", "SHA-256"], ["lcm", "0.500", "lcm 1.safetensors", "ef" * 32]]
+    script = blocks(body)["python"]
+    compile(script, "card", "exec")
+    assert script.splitlines()[3:] == [
+        'pipeline.load_lora_weights(".", weight_name=\'hero-neon_ties_0.7-1_v1.safetensors\', adapter_name="merge")',
+        'pipeline.load_lora_weights("path/to", weight_name=\'lcm 1.safetensors\', adapter_name="accelerator_1")',
+        'pipeline.set_adapters(["merge", "accelerator_1"], [1.0, 0.5])',
+        "image = pipeline('a rivet at night', num_inference_steps=4, guidance_scale=1.0).images[0]",
+    ]
+
+
+def test_the_model_that_drew_is_loaded_and_the_base_stays_what_it_is() -> None:
+    front, body = split(render_card(replace(CARD, drawn_with=DrawnWith(base="org/turbo", steps=4, guidance=0.0))))
+    assert front["base_model"] == "runwayml/stable-diffusion-v1-5"
+    assert "for the base model `runwayml/stable-diffusion-v1-5`" in body
+    assert "drawn by `org/turbo`, not by the model that the sources were trained on, in 4 steps with guidance 0.0.\n" in body
+    assert "pipeline = DiffusionPipeline.from_pretrained('org/turbo')" in blocks(body)["python"]
+
+
 def test_sections_without_content_are_left_out() -> None:
     bare = render_card(replace(CARD, scores=(), recipe={}, prompt=""))
     assert [line for line in bare.splitlines() if line.startswith("#")] == ["# Hero in neon", "## Sources", "## How to load it"]
@@ -127,6 +159,11 @@ def test_hostile_strings_stay_text(text: str) -> None:
     assert cells(body)[1][3] == visible_line(text)
     compile(blocks(body)["python"], "card", "exec")
     assert yaml.safe_load(blocks(body)["yaml"]) == card.recipe
+    beside = AcceleratorRecord(name=text, file=text, sha256=text)
+    fast = split(render_card(replace(card, drawn_with=DrawnWith(accelerators=(beside,), base=text, steps=4, guidance=1.0))))[1]
+    assert not re.search(r"<(script|img|a |b>|s>|em>(?!Load LoRA))", MARKDOWN.render(fast))
+    assert {len(row) for row in cells(fast)} == {4, 5}
+    compile(blocks(fast)["python"], "card", "exec")
 
 
 @given(st.text(max_size=80))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,10 +16,13 @@ from PIL import Image
 from optimizer.adapters import load_adapter, save_adapter
 from optimizer.calibration.prompts import calibration_prompts
 from optimizer.cli.main import execute
+from optimizer.jobs.merge_options import MergeOptions
+from optimizer.jobs.merge_plan import MergePlan, plan
+from optimizer.jobs.solved_merge import _renderer
 from optimizer.merging import Recipe, correction_of
 from optimizer.rendering import PromptSet, Renderer, RenderSettings, Subject, Vocabulary, load_pipeline
 from tests.calibration.test_solving import random_adapter
-from tests.tiny import tiny_pipeline
+from tests.tiny import tiny_pipeline, tiny_xl_pipeline
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +97,81 @@ def test_a_correction_of_rank_0_is_none(place: Path, tmp_path: Path, monkeypatch
     )
 
 
+def test_an_accelerator_and_another_model_are_solved_with_and_recorded(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("optimizer.jobs.solved_merge.prompts_to_solve_on", few)
+    renderer = Renderer(tiny_pipeline(), RenderSettings())
+    lcm = save_adapter(random_adapter("lcm", renderer, "sd1", 2, 7), tmp_path / "lcm.safetensors", dialect="kohya", dtype=torch.float32)
+    tiny_pipeline(seed=3).save_pretrained(tmp_path / "turbo")
+    common = ["merge", *sources(place), "--base", str(place / "base"), "--method", "ssr", "--steps", "2", "--device", "cpu"]
+    more: dict[str, list[str]] = {
+        "plain": ["--guidance", "2"],
+        "calm": ["--guidance", "0"],
+        "with": ["--guidance", "2", "--with", f"{lcm}:0.5"],
+        "turbo": ["--guidance", "2", "--eval-base", str(tmp_path / "turbo")],
+    }
+    recipes: dict[str, dict[str, Any]] = {}
+    for name, arguments in more.items():
+        assert execute([*common, *arguments, "--out", str(tmp_path / f"{name}.safetensors")]) == 0
+        recipes[name] = yaml.safe_load((tmp_path / f"{name}.yaml").read_text("utf-8"))
+    out = capsys.readouterr().out
+    assert out.count(", with lcm at 0.5, which the file does not hold: load it beside") == 1
+    assert len({recipe["calibration"] for recipe in recipes.values()}) == len(more)
+    beside = {"name": "lcm", "file": "lcm.safetensors", "sha256": load_adapter(lcm).sha256, "weight": 0.5}
+    assert {name: recipe["setup"].get("drawn_with") for name, recipe in recipes.items()} == {
+        "plain": None,
+        "calm": None,
+        "with": {"accelerators": [beside], "steps": 2, "guidance": 2.0},
+        "turbo": {"base": "turbo", "steps": 2, "guidance": 2.0},
+    }
+    assert "with lcm at 0\\.5 beside it" in (tmp_path / "with.md").read_text("utf-8")
+    assert "base_model: base\n" in (tmp_path / "turbo.md").read_text("utf-8")
+    assert "were drawn by `turbo`, not by the model" in (tmp_path / "turbo.md").read_text("utf-8")
+    again = tmp_path / "again" / "with.safetensors"
+    again.parent.mkdir()
+    assert execute(["merge", str(tmp_path / "with.yaml"), "--out", str(again)]) == 0
+    assert again.read_bytes() == (tmp_path / "with.safetensors").read_bytes()
+    assert yaml.safe_load(again.with_suffix(".yaml").read_text("utf-8"))["setup"]["drawn_with"] == recipes["with"]["setup"]["drawn_with"]
+    capsys.readouterr()
+    assert execute(["merge", str(tmp_path / "with.yaml"), "--with", str(lcm)]) == 2
+    assert "--with: the recipe's router is solved already — add --resolve" in " ".join(capsys.readouterr().err.split())
+    resolve = ["merge", str(tmp_path / "with.yaml"), "--resolve", *common[4:6], "--steps", "2", "--guidance", "2", "--device", "cpu"]
+    assert execute([*resolve, "--out", str(tmp_path / "anew.safetensors")]) == 0
+    told = " ".join(capsys.readouterr().err.split())
+    assert "the recipe's router was solved with lcm at 0.5 beside the base model, and now is not; --eval-base and --with say so" in told
+    anew = yaml.safe_load((tmp_path / "anew.yaml").read_text("utf-8"))
+    assert anew["calibration"] == recipes["plain"]["calibration"]
+    assert "drawn_with" not in anew["setup"]
+
+
+def test_who_gives_an_accelerator_and_no_steps_is_told(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny_xl_pipeline().save_pretrained(tmp_path / "xl")
+    renderer = Renderer(tiny_pipeline(), RenderSettings())
+    lcm = save_adapter(random_adapter("lcm", renderer, "sd1", 2, 7), tmp_path / "lcm.safetensors", dialect="kohya", dtype=torch.float32)
+    asked = ["merge", *sources(place), "--base", str(place / "base"), "--method", "ssr", "--device", "cpu", "--with", str(lcm)]
+    for more, message in {
+        ("--eval-base", str(tmp_path / "xl")): "xl: is of SDXL, the base model is of SD 1.x and 2.x — name a model of the base",
+        ("--eval-base", "fake:"): "only one of base model and model to draw with is a stand-in",
+        ("--with", str(place / "ink.safetensors")): "is the same file as the source ink",
+        ("--guidance", "-1"): "--guidance",
+    }.items():
+        assert execute([*asked, *more]) == 2
+        assert message in " ".join(capsys.readouterr().err.split())
+    job, options, said = *_planned(place, lcm), list[str]()
+    _renderer(job, options, said.append, demo=False)
+    assert said[-1] == (
+        "lcm: accelerators want few steps and a guidance near 1, such as --steps 8 --guidance 1; "
+        "without --steps, pictures are drawn in 20 steps, with guidance 7"
+    )
+
+
+def _planned(place: Path, lcm: Path) -> tuple[MergePlan, MergeOptions]:
+    files = (str(place / "hero.safetensors"), str(place / "ink.safetensors"))
+    options = MergeOptions(sources=files, base=str(place / "base"), method="ssr", device="cpu", with_=(str(lcm),))
+    return plan(None, options), options
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -101,6 +180,10 @@ def test_a_correction_of_rank_0_is_none(place: Path, tmp_path: Path, monkeypatch
         (["--base", "base", "--density", "0.5"], "the method 'distill' does not read density (got 0.5)"),
         (["--method", "ties", "--preview", "strip.png"], "--preview: the method 'ties' has no router to solve — leave it out, or name"),
         (["--kind", "model", "--prompts", "words.yaml"], "--prompts: is for LoRAs — leave it out"),
+        (["--method", "ties", "--guidance", "0"], "--guidance: the method 'ties' has no router to solve — leave it out, or name"),
+        (["--method", "ties", "--with", "lcm.safetensors"], "--with: the method 'ties' has no router to solve — leave it out, or name"),
+        (["--kind", "model", "--guidance", "0"], "--guidance: is for LoRAs — leave it out"),
+        (["--kind", "model", "--eval-base", "turbo"], "--eval-base: is for LoRAs — leave it out"),
         (["--method", "ties", "--resolve"], "--resolve: the method 'ties' has no router to solve — leave it out, or name"),
     ],
 )

@@ -10,11 +10,14 @@ import pytest
 
 from optimizer.errors import StudyError
 from optimizer.search.config import Config
+from optimizer.search.config.accelerators import parse_accelerators
 from optimizer.search.evaluation.session import prepare
 from optimizer.search.observer import Silent
+from optimizer.search.sources.loras import load_loras
 from optimizer.search.workers import transfer as travel
 from optimizer.search.workers.transfer import fetch_config, send
 from studies.store import FolderStore
+from tests.files import LINEAR, kohya_file, random_parts
 from tests.workers.runs import Sources
 
 
@@ -42,6 +45,26 @@ def test_sources_arrive_by_content_and_settings_are_those_of_the_study_but_for_w
     assert fetch_config(there.replaced(base="/here/sd", vae="/here/vae"), study, store).loading.vae == "/here/vae"
     places = (found.places.storage, found.places.artifacts)
     assert (*places, found.loading.device, found.rendering.batch) == ("postgresql://elsewhere/d", "/mnt/store", "cpu", 2)
+
+
+def test_accelerators_arrive_by_content_and_each_machine_has_the_model_that_draws_in_its_own_place(
+    sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    lcm = kohya_file(tmp_path / "lcm.safetensors", random_parts(LINEAR, seed=9)).path
+    here: dict[str, Any] = {"storage": "postgresql://h/d", "artifacts": str(tmp_path / "store"), "eval_base": "fake:size=8"}
+    config = Config.of(sources=sources, base="fake:size=4", with_=(f"{lcm}:0.5", "demo:neon"), **here)
+    study, store = optuna.create_study(), FolderStore(tmp_path / "store")
+    send(config, load_loras(config.inputs), study, store)
+    found = fetch_config(Config.of(storage="postgresql://elsewhere/d"), study, store).inputs
+    (first, demo), weights = zip(*((text.file, text.weight) for text in parse_accelerators(found.with_)), strict=True)
+    assert (demo, weights) == ("demo:neon", (0.5, 1.0))
+    assert Path(first).read_bytes() == lcm.read_bytes()
+    assert Path(first).is_relative_to(tmp_path / "cache" / "multilora" / "sources")
+    assert found.eval_base == "fake:size=8"
+    own = Config.of(storage="postgresql://elsewhere/d", eval_base="fake:size=8&latency=0.1")
+    assert fetch_config(own, study, store).inputs.eval_base == "fake:size=8&latency=0.1"
 
 
 def test_triggers_arrive_that_were_read_beside_a_file(sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ def worker(
     study: str = "",
     artifacts: str = "",
     base: str = "",
+    eval_base: str = "",
     vae: str = "",
     denoiser: str = "",
     decoder: str = "",
@@ -35,6 +36,7 @@ def worker(
         study: name of the study in the database.
         artifacts: folder or s3://BUCKET/PREFIX with the evaluations, pictures and sources of the study.
         base: location of the study's --base on this machine, if it differs.
+        eval_base: location of the study's --eval-base on this machine, if it differs.
         vae: location of the study's --vae on this machine, if it differs.
         denoiser: location of the study's --denoiser on this machine, if it differs.
         decoder: location of the study's --decoder on this machine, if it differs.
@@ -44,7 +46,7 @@ def worker(
         metric: the study's --metric, if it has one: its code is imported only if you name it.
     """
     config = joined_config(directory, storage, study, artifacts, metric)
-    places = {"base": base, "vae": vae, "denoiser": denoiser, "decoder": decoder, "base_config": base_config}
+    places = {"base": base, "eval_base": eval_base, "vae": vae, "denoiser": denoiser, "decoder": decoder, "base_config": base_config}
     here = {name: place for name, place in places.items() if place}
     own: dict[str, Any] = here | {"device": device} | ({} if batch is None else {"batch": batch})
     errors = Console(stderr=True, highlight=False)

@@ -87,7 +87,8 @@ def print_solving(made: SolvedMerge, console: Console) -> None:
     """How a merge was solved, in one line."""
     loss = "" if made.loss is None else f", loss {made.loss:.4g}"
     early = f", stopped after {made.plan.recipe.checkpoint} % of {made.plan.recipe.train_steps} steps" if made.stopped else ""
-    told = f"solved by {made.plan.recipe.method} on {made.prompts} prompts in {made.seconds:.0f} s{loss}{early}"
+    beside = f", with {made.plan.drawn_with.text}, which the file does not hold: load it beside" if made.plan.accelerators else ""
+    told = f"solved by {made.plan.recipe.method} on {made.prompts} prompts in {made.seconds:.0f} s{loss}{early}{beside}"
     console.print(told, soft_wrap=True, markup=False)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -31,6 +31,8 @@ def print_verdict(summary: StudySummary, directory: Path, best: Path | None, con
         if summary.priorities:
             text = f"priorities in the score: {told_numbers(summary.priorities)}"
             console.print(text, style="dim", soft_wrap=True, markup=False)
+        for text in _drawn_with(summary):
+            console.print(text, style="dim", soft_wrap=True, markup=False)
         for line in (summary.verdict.sentence, *summary.verdict.remarks):
             console.print(line, soft_wrap=True, markup=False)
     if summary.front:
@@ -40,6 +42,14 @@ def print_verdict(summary: StudySummary, directory: Path, best: Path | None, con
     console.print(f"report  {directory / 'report.html'}", soft_wrap=True, markup=False)
     if summary.resume_command:
         console.print(f"resume  {summary.resume_command}", soft_wrap=True, markup=False)
+
+
+def _drawn_with(summary: StudySummary) -> Iterator[str]:
+    """Yields what the pictures were drawn with besides the base model."""
+    if summary.eval_base:
+        yield f"drawn by {summary.eval_base}"
+    if summary.accelerators:
+        yield f"judged with {summary.beside} beside every model; the exported file does not hold it: load it beside"
 
 
 def _scores(summary: StudySummary, verdict: Verdict) -> Table:

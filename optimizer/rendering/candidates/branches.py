@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -26,39 +27,45 @@ class Branches:
     """Low-rank branches of linear and convolution layers, swapped with PEFT's hot-swap; the base weights are never modified.
 
     A layer gets a branch when a candidate first changes it. Branches have the largest rank of the candidates so far and are zero-padded
-    for candidates of lower rank. Candidates of equal size are therefore swapped by copying values, without recompilation.
+    for candidates of lower rank. Candidates of equal size are therefore swapped by copying values, without recompilation. The change of
+    an accelerator stands in the branches all the time, beside that of every candidate.
 
     Args:
         pipeline: pipeline whose layers get branches.
         shapes: canonical module path → shape of its weight.
         dtype: dtype of the branches.
+        standing: change that is always there, in the shapes of the weights; None for none.
     """
 
-    def __init__(self, pipeline: DiffusionPipeline, shapes: Shapes, dtype: torch.dtype) -> None:
+    def __init__(self, pipeline: DiffusionPipeline, shapes: Shapes, dtype: torch.dtype, standing: Adapter | None = None) -> None:
         self._models: dict[str, Any] = dict(models_of(pipeline))
         self._shapes, self._dtype = shapes, dtype
         self._live = _names(self._models)
         self._ranks: dict[str, int] = {}
         self._names: dict[str, set[str]] = {}
+        self._standing: Mapping[str, Factors] = standing.modules if standing else {}
+        self._put(self._standing)
 
     @contextmanager
     def applied(self, candidate: Adapter | Weights | None) -> Iterator[None]:
-        """Context in which the layers compute base + branch; on exit the branches are set to zero.
+        """Context in which the layers compute base + branch; on exit the branches hold the standing change alone, or zero.
 
         Raises:
             BaseModelError: a module of the adapter is missing in the base, or has another shape; nothing was changed.
         """
         assert candidate is None or isinstance(candidate, Adapter)  # a search over full models loads their weights instead
         modules = fit_shapes(candidate, self._shapes).modules if candidate else {}
-        with torch.inference_mode(False), torch.no_grad():
-            self._widen(modules)
-            self._swap(modules)
+        self._put(_sums(modules, self._standing))
         try:
             yield
         finally:
             if modules:
-                with torch.inference_mode(False), torch.no_grad():
-                    self._swap({})
+                self._put(self._standing)
+
+    def _put(self, modules: Mapping[str, Factors]) -> None:
+        with torch.inference_mode(False), torch.no_grad():
+            self._widen(modules)
+            self._swap(modules)
 
     def _widen(self, modules: Mapping[str, Factors]) -> None:
         """Ensures that every layer to be changed has a branch of sufficient rank."""
@@ -100,6 +107,17 @@ class Branches:
         for path, factors in modules.items():
             found.setdefault(path.partition(".")[0], {})[self._live[path]] = factors
         return found
+
+
+def _sums(modules: Mapping[str, Factors], standing: Mapping[str, Factors]) -> Mapping[str, Factors]:
+    """Returns the sum of two changes; the ranks of a module that both change add up."""
+    return {**modules, **standing, **{path: _sum(modules[path], standing[path]) for path in modules.keys() & standing.keys()}}
+
+
+def _sum(first: Factors, second: Factors) -> Factors:
+    up = torch.cat([first.up.float() * first.scale, second.up.to(first.up.device).float() * second.scale], dim=1)
+    down = torch.cat([first.down.float(), second.down.to(first.down.device).float()])
+    return replace(first, up=up, down=down, alpha=float(up.shape[1]))
 
 
 def _names(models: Mapping[str, Any]) -> dict[str, str]:

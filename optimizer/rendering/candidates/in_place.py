@@ -70,14 +70,15 @@ def applied(
     base = {path: weights[path].data.clone() if pinned else weights[path].data for path in modules}
     try:
         for path, factors in modules.items():
-            put(weights[path], _sum(base[path], factors, device or base[path].device))
+            put(weights[path], with_change(base[path], factors, device or base[path].device))
         yield
     finally:
         for path, original in base.items():
             put(weights[path], original)
 
 
-def _sum(weight: Tensor, factors: Factors, device: torch.device) -> Tensor:
+def with_change(weight: Tensor, factors: Factors, device: torch.device) -> Tensor:
+    """Returns weight + ΔW, added in fp32 on a device and rounded once, with the weight's dtype and on its device."""
     # Outside inference mode, because inference tensors cannot take part in a backward pass later.
     with torch.inference_mode(False), torch.no_grad():
         near = replace(factors, up=factors.up.to(device), down=factors.down.to(device))

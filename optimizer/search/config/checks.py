@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from optimizer.errors import UsageError
+from optimizer.search.config.accelerators import parse_accelerators
 from optimizer.search.config.aims import parse_priorities, parse_targets
 from optimizer.search.config.config import OPTIONS, Config
-from optimizer.search.config.inputs import check_count, check_files, check_lists
+from optimizer.search.config.inputs import check_count, check_eval_base, check_files, check_lists
 from optimizer.search.config.metric import parse_metrics
 from optimizer.search.config.option import option_of
 from optimizer.search.config.places import check_shared
@@ -27,10 +28,13 @@ def checked(config: Config) -> Config:
     parse_metrics(config.protocol.metric)
     parse_priorities(config.protocol.priority)
     parse_targets(config.protocol.keep)
+    parse_accelerators(inputs.with_)
+    check_eval_base(inputs.base, inputs.eval_base)
     if inputs.base.startswith(FAKE):
         from optimizer.rendering.fake_spec import FakeSpec  # imported here because it imports numpy, which the help text does not need
 
-        FakeSpec.of(inputs.base)
+        for base in filter(None, (inputs.base, inputs.eval_base)):
+            FakeSpec.of(base)
     if inputs.whole:
         _check_for_models(config)
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
@@ -20,7 +20,7 @@ from optimizer.search.config.places import Places, without_password
 from optimizer.search.config.protocol import Protocol
 from optimizer.search.config.rendering import Rendering
 from optimizer.search.config.search import Search
-from optimizer.search.config.values import option_name
+from optimizer.search.config.values import option_key, option_name
 from optimizer.text import one_line
 
 _Group = TypeVar("_Group", bound=Settings)
@@ -35,6 +35,8 @@ class _Flat(Inputs, Search, Protocol, Rendering, Loading, Places, Output):
 
 OPTIONS: dict[str, FieldInfo] = dict(sorted(_Flat.model_fields.items(), key=lambda item: option_of(item[1]).number))
 """Declarations of all options by name, in the order of ``study.yaml``."""
+
+_FIELDS = {option_key(name): name for name in OPTIONS}
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,9 @@ class Config:
 
     @classmethod
     def _grouped(cls, options: Any) -> Self:
-        """Returns a configuration made from a mapping of options. Raises pydantic's ValidationError."""
-        flat = _Flat.model_validate(options)
+        """Returns a configuration made from a mapping of options, by name or by key. Raises pydantic's ValidationError."""
+        named = {_FIELDS.get(key, key): value for key, value in options.items()} if isinstance(options, Mapping) else options
+        flat = _Flat.model_validate(named)
 
         return cls(
             inputs=_of(flat, Inputs),
@@ -121,7 +124,8 @@ class Config:
     def to_yaml(self) -> str:
         """Returns the configuration as YAML, with every option's resolved value."""
         shown = self.options(mode="json") | {"storage": without_password(self.places.storage)}
-        return str(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True))
+        keyed = {option_key(name): value for name, value in shown.items()}
+        return str(yaml.safe_dump(keyed, sort_keys=False, allow_unicode=True))
 
     @classmethod
     def from_yaml(cls, path: Path) -> Self:

@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 
 from optimizer.search.config.config import GROUPS, OPTIONS, schema_of_options
 from optimizer.search.config.option import Panel, option_of
+from optimizer.search.config.values import option_key
 
 _WIDTH, _ENDLESS = 100, 10_000
 _GIVEN = {"sources": ["style.safetensors", "hero.safetensors"], "base": "./stable-diffusion-xl-base-1.0", "budget": 50}
@@ -20,7 +21,7 @@ def json_schema() -> dict[str, Any]:
     """Returns the JSON schema (draft 2020-12) of a YAML file with options, of which none is required: flags may add to the file."""
     found = schema_of_options()
     order = [name for name in _in_order() if name in found["properties"]]
-    plain = {name: {key: value for key, value in found["properties"][name].items() if key != "title"} for name in order}
+    plain = {option_key(name): {key: value for key, value in found["properties"][name].items() if key != "title"} for name in order}
     for declared in plain.values():
         if declared.get("format") == "path":
             del declared["format"]
@@ -50,7 +51,7 @@ def _setting(name: str, field: FieldInfo) -> str:
     value = _GIVEN[name] if given else list(field.default) if isinstance(field.default, tuple) else field.default
     plain = value if isinstance(value, int | float | list | None) else str(value)
     text = yaml.safe_dump([plain], default_flow_style=True, width=_ENDLESS).strip()[1:-1]
-    return f"{name}: {text}" if given else f"#{name}: {text}"
+    return f"{'' if given else '#'}{option_key(name)}: {text}"
 
 
 def _in_order() -> list[str]:

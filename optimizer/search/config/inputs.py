@@ -8,8 +8,9 @@ from typing import Annotated, Literal, Self
 from pydantic import Field
 
 from optimizer.errors import UsageError
+from optimizer.search.config.accelerators import parse_accelerators
 from optimizer.search.config.option import Option, Panel, Settings
-from optimizer.search.config.values import DEMO, PathText, absolute, absolute_if_there
+from optimizer.search.config.values import DEMO, FAKE, PathText, absolute, absolute_if_there
 
 MAX_SOURCES = 5
 
@@ -41,6 +42,16 @@ class Inputs(Settings):
         description="Model that the sources were trained on: diffusers folder, .safetensors file, or a name in the "
         "local hub cache. Not needed for demo sources; fake: is a stand-in for test runs.",
     )
+    eval_base: Annotated[PathText, Option(55, Panel.BASE_MODEL, "MODEL", not_for_models="full models draw themselves")] = Field(
+        default="",
+        description="Model of the same family to draw with instead, such as the turbo version of the one that the sources were trained on.",
+    )
+    with_: Annotated[
+        tuple[PathText, ...], Option(56, Panel.BASE_MODEL, "FILE...", not_for_models="full models replace the weights that it is added to")
+    ] = Field(
+        default=(),
+        description="Accelerator LoRAs (LCM, Lightning, Turbo …) to draw everything with, FILE or FILE:WEIGHT. They are not merged.",
+    )
 
     @property
     def whole(self) -> bool:
@@ -53,14 +64,21 @@ class Inputs(Settings):
         return self.whole and not self.base
 
     @property
-    def drawn_with(self) -> str:
-        """Base model that is loaded, as named by the user; empty for the demo base."""
-        return self.base or (self.sources[0] if self.whole else "")
+    def drawing_base(self) -> str:
+        """Model that is loaded and draws, as named by the user; empty for the demo base."""
+        return self.eval_base or self.base or (self.sources[0] if self.whole else "")
+
+    @property
+    def demo(self) -> bool:
+        """Whether the sources were trained on the demo base."""
+        return not self.base and not self.whole
 
     def resolved(self) -> Self:
         """Returns a copy with absolute paths."""
         sources = tuple(self._resolved(source) for source in self.sources)
-        return self.model_copy(update={"sources": sources, "base": absolute_if_there(self.base)})
+        bases = {"base": absolute_if_there(self.base), "eval_base": absolute_if_there(self.eval_base)}
+        accelerators = tuple(str(text.resolved()) for text in parse_accelerators(self.with_))
+        return self.model_copy(update={"sources": sources, **bases, "with_": accelerators})
 
     def _resolved(self, source: str) -> str:
         if self.whole:
@@ -93,6 +111,21 @@ def check_files(inputs: Inputs) -> None:
     if not inputs.base and files:
         remedy = "give the diffusers folder of the model that the sources were trained on"
         raise UsageError("no base model given", where="--base", remedy=remedy)
+
+
+def check_eval_base(base: str, eval_base: str) -> None:
+    """Checks that a model to draw with goes with the base model, as far as their names tell.
+
+    Raises:
+        UsageError: both are the same, or one is a stand-in and the other is not.
+    """
+    if not eval_base:
+        return
+    if eval_base == base:
+        raise UsageError("is the base model itself", where=f"--eval-base {eval_base}", remedy="leave it out")
+    if base.startswith(FAKE) != eval_base.startswith(FAKE):
+        remedy = "give two models, or fake: to both"
+        raise UsageError("only one of base model and model to draw with is a stand-in", where=f"--eval-base {eval_base}", remedy=remedy)
 
 
 def check_count(sources: int, *, force: bool) -> None:

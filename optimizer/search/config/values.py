@@ -48,6 +48,11 @@ def absolute_parts(names: str) -> str:
     return ",".join(absolute_if_there(name.strip()) for name in names.split(","))
 
 
+def option_key(field: str) -> str:
+    """Returns a setting's key in a YAML file: its name, without the underscore at the end of one that is a Python keyword."""
+    return field.rstrip("_")
+
+
 def option_name(field: str) -> str:
     """Returns a setting's flag."""
-    return f"--{field.replace('_', '-')}"
+    return f"--{option_key(field).replace('_', '-')}"

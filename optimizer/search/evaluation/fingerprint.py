@@ -19,8 +19,10 @@ from optimizer.errors import StudyError
 from optimizer.rendering import PromptSet, RenderSettings
 from optimizer.rendering.fake_spec import FakeSpec, is_fake
 from optimizer.search.config import OPTIONS, Config, option_of
+from optimizer.search.config.values import option_key
 from optimizer.search.evaluation.aims import PRIORITIES, TARGETS, Aims
 from optimizer.search.proposals.space import SearchSpace
+from optimizer.search.sources.accelerators import Accelerator
 from optimizer.search.sources.source import Source
 from studies.records import told_numbers
 
@@ -31,8 +33,11 @@ _STANDARD: Mapping[str, int] = MappingProxyType({"preservation": 3, "separation"
 NO_PARTS: Mapping[str, str] = MappingProxyType({})
 # Increase whenever prompts with weights, or longer than CLIP's context, are rendered differently.
 EMPHASIS = 1
-# Aims of the user, with what a study has that records none of them. They are compared even then, because they change every score.
-_AIMS: Mapping[str, str] = MappingProxyType({PRIORITIES: "equal", TARGETS: "none"})
+ACCELERATORS, EVAL_BASE = "accelerators", "eval_base"
+# Inputs that only some studies have, with what a study has that records none of them. They are compared even then, because they change
+# every score.
+_IF_ANY: Mapping[str, str] = MappingProxyType({PRIORITIES: "equal", TARGETS: "none", ACCELERATORS: "none", EVAL_BASE: "none"})
+_AIMS = (PRIORITIES, TARGETS)
 
 
 def evaluation_context(
@@ -71,22 +76,28 @@ def drawing_context(
     parts: Mapping[str, str] = NO_PARTS,
     *,
     special: bool = False,
+    accelerators: Sequence[Accelerator] = (),
+    eval_base: str = "",
 ) -> dict[str, object]:
     """Returns the JSON-serializable inputs that pictures of some prompts depend on besides the recipe.
 
     Args:
-        base: location of the base model.
+        base: location of the base model that the sources were trained on.
         prompts: prompts of the pictures.
         settings: rendering settings.
         precision: numeric precision of the renderer.
         parts: locations of the models that replace parts of the base, by part name.
         special: whether a prompt has weights or is longer than CLIP's context. Keys of plain prompts are those of earlier versions,
             because their rendering has not changed.
+        accelerators: LoRAs that everything is drawn with.
+        eval_base: location of the model that draws, if it is another one.
     """
     other: dict[str, object] = {part: folder_fingerprint(Path(place)) for part, place in parts.items() if place}
     other |= {"emphasis": EMPHASIS} if special else {}
+    other |= {EVAL_BASE: _base_fingerprint(eval_base)} if eval_base else {}
+    other |= {ACCELERATORS: [[one.adapter.sha256, one.weight] for one in accelerators]} if accelerators else {}
     return {
-        "base": FakeSpec.of(base).identity if is_fake(base) else folder_fingerprint(locate_base(base)),
+        "base": _base_fingerprint(base),
         "prompts": [[p.text, p.seed, -1 if p.source is None else p.source] for p in prompts.prompts],
         "steps": settings.steps,
         "guidance": settings.guidance,
@@ -100,6 +111,10 @@ def drawing_context(
     }
 
 
+def _base_fingerprint(base: str) -> str:
+    return FakeSpec.of(base).identity if is_fake(base) else folder_fingerprint(locate_base(base))
+
+
 def study_inputs(context: Mapping[str, object], sources: Sequence[Source], space: SearchSpace) -> dict[str, str]:
     """Returns the inputs of a study: digests of files, versions of code. A study can be resumed only while they are unchanged.
 
@@ -107,7 +122,7 @@ def study_inputs(context: Mapping[str, object], sources: Sequence[Source], space
     """
     parts = [name for name, declared in OPTIONS.items() if option_of(declared).part]
     inputs = {f"source {s.name}": s.sha256 for s in sources}
-    inputs |= {name: _digest(context[name]) for name in ("base", *parts, "embedder", "prompts") if name in context}
+    inputs |= {name: _digest(context[name]) for name in ("base", EVAL_BASE, ACCELERATORS, *parts, "embedder", "prompts") if name in context}
     drawn = ("steps", "guidance", "negative", "resolution", "scheduler", "clip_skip", "emphasis")
     return inputs | {
         "search space": _digest(space.described()),
@@ -177,7 +192,7 @@ def check_same_inputs(saved: Mapping[str, str], found: Mapping[str, str], where:
 
 def changes(saved: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
     """Returns the recorded inputs that differ, each with its digest or version before and now; nothing if none are recorded."""
-    before, now = ({**_AIMS, **inputs} if saved else inputs for inputs in (saved, found))
+    before, now = ({**_IF_ANY, **inputs} if saved else inputs for inputs in (saved, found))
     return [f"{name}: {_short(before[name])} → {_short(value)}" for name, value in now.items() if before.get(name, value) != value]
 
 
@@ -193,7 +208,7 @@ def check_same_run(saved: Config, asked: Config, where: Path) -> None:
         StudyError: an option differs; the message lists all of them with both values.
     """
     before, now = _binding(saved), _binding(asked)
-    changed = [f"{name}: {before[name]} → {now[name]}" for name in now if before.get(name) != now[name]]
+    changed = [f"{option_key(name)}: {before[name]} → {now[name]}" for name in now if before.get(name) != now[name]]
     if changed:
         raise StudyError(
             f"the study here was made with other settings ({'; '.join(changed)})",
@@ -204,6 +219,6 @@ def check_same_run(saved: Config, asked: Config, where: Path) -> None:
 
 def _binding(config: Config) -> dict[str, object]:
     """Returns the options that must not change while a study continues."""
-    base = config.inputs.base
-    fake = {"base": FakeSpec.of(base).identity} if is_fake(base) else {}
+    bases = {"base": config.inputs.base, "eval_base": config.inputs.eval_base}
+    fake = {name: FakeSpec.of(base).identity for name, base in bases.items() if is_fake(base)}
     return config.options(lambda option: option.identity, mode="json") | fake

@@ -36,7 +36,7 @@ def vocabulary(path: str, subjects: Sequence[Subject], *, demo: bool) -> Vocabul
 
 def words_of(config: Config, sources: Sequence[Source]) -> Vocabulary:
     """Returns the vocabulary of a run. Raises the exceptions of ``vocabulary``."""
-    return vocabulary(config.protocol.prompts, [s.subject for s in sources], demo=not config.inputs.drawn_with)
+    return vocabulary(config.protocol.prompts, [s.subject for s in sources], demo=config.inputs.demo)
 
 
 def search_prompts(config: Config, sources: Sequence[Source]) -> PromptSet:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from objectives import EMBEDDINGS, AnyEmbedder, AnyObjective, EmbedderError, check_objectives, load_embedder, table
 from optimizer.errors import UsageError
+from optimizer.export import DrawnWith
 from optimizer.merging.methods import AVAILABLE
 from optimizer.rendering import AnyRenderer, PromptSet, draft_renderer, load_renderer
 from optimizer.rendering.fake_spec import is_fake
@@ -23,8 +24,9 @@ from optimizer.search.evaluation.user_metrics import load_metrics, tested
 from optimizer.search.observer import Observer
 from optimizer.search.proposals.methods import available_needs, check_methods
 from optimizer.search.proposals.space import SearchSpace
+from optimizer.search.sources.accelerators import Accelerator, about_eval_base, advice_on_steps, drawn_with, joined, load_accelerators
 from optimizer.search.sources.full_models import load_models
-from optimizer.search.sources.loras import LoraEnsemble, load_loras
+from optimizer.search.sources.loras import LoraEnsemble, LoraSource, load_loras
 from optimizer.search.sources.source import Ensemble, Source
 from studies.demo.world import GUIDANCE, STEPS, demo_base, demo_embedder
 from studies.store import Store
@@ -45,9 +47,10 @@ class Session:
         renderer: renderer of the confirmation pictures.
         draft: renderer for the search; identical to ``renderer``, or with a tiny decoder.
         embedder: embedder of the pictures.
-        base: location of the base model.
+        base: location of the base model that the sources were trained on.
         objectives: objectives that the score is made of, those that add columns, and the metrics of the user.
         aims: priorities and targets of the sources.
+        accelerators: LoRAs that everything is drawn with, and that are not merged.
     """
 
     config: Config
@@ -58,6 +61,7 @@ class Session:
     base: str
     objectives: tuple[AnyObjective, ...]
     aims: Aims
+    accelerators: tuple[Accelerator, ...] = ()
 
     def evaluator(self, prompts: PromptSet, observer: Observer, routers: StudyRouters | None = None, *, final: bool = False) -> Evaluator:
         """Returns an evaluator on these prompts that reports pictures to the observer.
@@ -105,8 +109,21 @@ class Session:
     def drawing_context(self, prompts: PromptSet) -> dict[str, object]:
         """Returns the inputs that pictures of some prompts depend on, JSON-serializable."""
         renderer, parts = self.renderer, self.config.loading.parts()
-        special = renderer.special(prompts.prompts)
-        return drawing_context(self.base, prompts, renderer.settings, renderer.precision, parts, special=special)
+        return drawing_context(
+            self.base,
+            prompts,
+            renderer.settings,
+            renderer.precision,
+            parts,
+            special=renderer.special(prompts.prompts),
+            accelerators=self.accelerators,
+            eval_base=self.config.inputs.eval_base,
+        )
+
+    @property
+    def drawn_with(self) -> DrawnWith:
+        """What the pictures of the run are drawn with, besides the base model."""
+        return drawn_with(self.accelerators, self.config.inputs.eval_base, self.renderer.settings)
 
     def space(self, budget: int) -> SearchSpace:
         """Returns the search space of a study with this budget."""
@@ -125,27 +142,39 @@ def prepare(config: Config, observer: Observer) -> Session:
         UsageError: a source, the base, the embedder, a metric, a method, a priority or a target cannot be used, or they are incompatible.
     """
     inputs = config.inputs
-    objectives = (*table.OBJECTIVES, *(() if is_fake(inputs.base) else table.COLUMNS))
+    objectives = (*table.OBJECTIVES, *(() if is_fake(inputs.drawing_base) else table.COLUMNS))
     check_objectives(objectives, [EMBEDDINGS])
     metrics = load_metrics(config.protocol.metric, objectives)
     check_methods(config)
     loaded = _load_sources(config)
     aims = Aims.of(config.protocol, [source.name for source in loaded.sources])
     settings, loading = config.rendering.render_settings(), config.loading.loading_options()
-    if not inputs.drawn_with:
+    if not inputs.drawing_base:
         settings = settings.completed(STEPS, GUIDANCE)
     if inputs.whole:
         loading = replace(loading, apply="weights")
-    base = inputs.drawn_with or str(demo_base())
-    renderer = load_renderer(base, settings, loading, note=observer.note, adapters=loaded.adapters)
+    accelerators = _load_accelerators(inputs, loaded)
+    base = inputs.base or (inputs.drawing_base if inputs.whole else str(demo_base()))
+    renderer = load_renderer(
+        inputs.eval_base or base,
+        settings,
+        loading,
+        note=observer.note,
+        adapters=loaded.adapters,
+        accelerator=joined(accelerators),
+        trained_on=base if inputs.eval_base else "",
+    )
+    if advice := advice_on_steps(accelerators, config.rendering.steps, renderer.settings):
+        observer.note(advice)
     draft = draft_renderer(renderer, config.loading.decoder)
-    ensemble = loaded.fitted(renderer)
+    with about_eval_base(inputs.eval_base):
+        ensemble = loaded.fitted(renderer)
     try:
         embedder = load_embedder(config.protocol.embedder or _default_embedder(inputs), device=str(renderer.device))
     except EmbedderError as error:
         raise UsageError(str(error), where="--embedder") from error
     metrics = tested(metrics, renderer, len(ensemble.sources), based=ensemble.based)
-    return Session(config, ensemble, renderer, draft, embedder, base, (*objectives, *metrics), aims)
+    return Session(config, ensemble, renderer, draft, embedder, base, (*objectives, *metrics), aims, accelerators)
 
 
 def _load_sources(config: Config) -> Ensemble:
@@ -154,6 +183,11 @@ def _load_sources(config: Config) -> Ensemble:
         models = load_models(config)
         return replace(models, sources=_with_prompts(models.sources, config))
     return LoraEnsemble(_with_prompts(load_loras(config.inputs), config), config)
+
+
+def _load_accelerators(inputs: Inputs, ensemble: Ensemble) -> tuple[Accelerator, ...]:
+    sources = [source for source in ensemble.sources if isinstance(source, LoraSource)]
+    return load_accelerators(inputs.with_, sources, base=inputs.drawing_base, allow_unknown=inputs.allow_unknown)
 
 
 def _with_prompts(sources: Sequence[AnySource], config: Config) -> Sequence[AnySource]:
@@ -165,4 +199,4 @@ def _with_prompts(sources: Sequence[AnySource], config: Config) -> Sequence[AnyS
 
 def _default_embedder(inputs: Inputs) -> str:
     """Returns the default embedder for the base."""
-    return FAKE_EMBEDDER if is_fake(inputs.base) else EMBEDDER if inputs.drawn_with else str(demo_embedder())
+    return FAKE_EMBEDDER if is_fake(inputs.drawing_base) else str(demo_embedder()) if inputs.demo else EMBEDDER

@@ -17,7 +17,7 @@ _SOLVED_FROM = 20
 def available_needs(config: Config) -> frozenset[Need]:
     """Returns the inputs of methods that a run has: those of the base model need a base that is drawn with, and not compiled."""
     inputs = config.inputs
-    live = not inputs.whole and not is_fake(inputs.drawn_with) and not config.loading.compile
+    live = not inputs.whole and not is_fake(inputs.drawing_base) and not config.loading.compile
     return LIVE if live else AVAILABLE
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import yaml
 from PIL import Image
 from torch import Tensor
 
@@ -24,6 +25,7 @@ from optimizer.export import (
     heritage_of,
     merge_metadata,
     next_free,
+    setup_of,
     title,
     verify_export,
     write_card,
@@ -64,7 +66,7 @@ def export_winner(inputs: SummaryInputs, directory: StudyDirectory, router: Rout
     name = file_name([s.name for s in inputs.sources], winner.recipe.weights, winner.recipe.method, 1)
     if isinstance(winner.candidate, Adapter):
         path = _export_lora(inputs, winner.candidate, _place(directory.best, name, winner.recipe), winner.recipe)
-        recipe = winner.recipe.to_yaml()
+        recipe = winner.recipe.to_yaml() + _setup_text(inputs)
         if winner.recipe.calibration and router:
             save_router(router(winner.recipe.calibration), directory.best / ROUTERS)
     else:
@@ -82,6 +84,14 @@ def _export_lora(inputs: SummaryInputs, merged: Adapter, path: Path, recipe: Rec
     export_adapter(merged, path, dialect=inputs.config.output.dialect, dtype=DTYPES[recipe.dtype], metadata=metadata)
     verify_export(path, merged)
     return path
+
+
+def _setup_text(inputs: SummaryInputs) -> str:
+    """Returns what the recipe file says besides the recipe: what the merge was judged with, if the base model alone does not tell."""
+    if not inputs.drawn_with:
+        return ""
+    data = setup_of(inputs.config.output.dialect, _origins(inputs), inputs.drawn_with).data()
+    return str(yaml.safe_dump({"setup": data}, sort_keys=False, allow_unicode=True, width=120))
 
 
 def _place(folder: Path, name: str, recipe: Recipe) -> Path:
@@ -112,7 +122,8 @@ def _card(inputs: SummaryInputs, found: Confirmation, path: Path) -> ModelCard:
         prompt=next(iter(texts), ""),
         license=heritage_of(_origins(inputs)).licence,
         comfyui_only=inputs.config.output.dialect == "comfyui",
-        demo=not inputs.config.inputs.drawn_with,
+        demo=inputs.config.inputs.demo,
+        drawn_with=inputs.drawn_with,
         aims=tuple(_told_aims(inputs, winner)),
     )
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
 
-from optimizer.export import Setup
+from optimizer.export import DrawnWith, setup_of
 from optimizer.merging import ROUTERS, Recipe, save_router
 from optimizer.rendering.fake_spec import is_fake
 from optimizer.search.config import DEMO, Config
@@ -47,6 +47,7 @@ def write_front(
     directory: StudyDirectory,
     store: Store,
     router: RouterLookup | None,
+    drawn_with: DrawnWith,
 ) -> tuple[FrontMember, ...]:
     """Writes recipe and contact sheet of each member of the front, and removes those of trials that are no longer members.
 
@@ -57,13 +58,15 @@ def write_front(
         directory: study directory; its folder ``front`` is written.
         store: store of the contact sheets.
         router: returns the router that a recipe names; None if the run has no routers.
+        drawn_with: what the pictures were drawn with, besides the base model.
 
     Raises:
         OSError: the study directory cannot be written.
     """
     folder, members = directory.path / FOLDER, front_of(records)
     folder.mkdir(exist_ok=True)
-    written = tuple(_write_member(record, config, sources, folder, store, router) for record in members)
+    setup = _setup(config, sources, folder, drawn_with)
+    written = tuple(_write_member(record, config, setup, folder, store, router) for record in members)
     kept = {Path(name).name for member in written for name in (member.recipe, member.sheet)}
     for path in [*folder.glob("trial-*.yaml"), *folder.glob("trial-*.webp")]:
         if path.name not in kept:
@@ -72,11 +75,11 @@ def write_front(
 
 
 def _write_member(
-    record: TrialRecord, config: Config, sources: Sequence[Source], folder: Path, store: Store, router: RouterLookup | None
+    record: TrialRecord, config: Config, setup: Mapping[str, object], folder: Path, store: Store, router: RouterLookup | None
 ) -> FrontMember:
     recipe, name = Recipe.from_data(_evaluated(record).recipe), f"trial-{record.number}"
-    setup = yaml.safe_dump({"setup": _setup(config, sources, folder)}, sort_keys=False, allow_unicode=True, width=120)
-    write_text(folder / f"{name}.yaml", recipe.to_yaml() + setup)
+    beside = yaml.safe_dump({"setup": dict(setup)}, sort_keys=False, allow_unicode=True, width=120)
+    write_text(folder / f"{name}.yaml", recipe.to_yaml() + beside)
     if recipe.calibration and router:
         save_router(router(recipe.calibration), folder / ROUTERS)
     sheet = store.read(sheet_name(recipe.hash))
@@ -90,17 +93,11 @@ def _write_member(
     )
 
 
-def _setup(config: Config, sources: Sequence[Source], folder: Path) -> dict[str, object]:
+def _setup(config: Config, sources: Sequence[Source], folder: Path, drawn_with: DrawnWith) -> dict[str, object]:
     """Returns what a recipe file needs besides the recipe to give the same file again: where the sources are, and how they are named."""
     given = zip(config.inputs.sources, sources, strict=True)
     files = (spec if spec.startswith(DEMO) else os.path.relpath(source.file, folder) for spec, source in given)
-    setup = Setup(
-        dialect=config.output.dialect,
-        names=tuple(s.name for s in sources),
-        roles=tuple(s.subject.role for s in sources),
-        triggers=tuple(s.subject.trigger for s in sources),
-    )
-    return setup.data(tuple(files))
+    return setup_of(config.output.dialect, [source.origin for source in sources], drawn_with).data(tuple(files))
 
 
 def _command(recipe: Path, config: Config) -> str:

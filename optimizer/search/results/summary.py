@@ -14,14 +14,27 @@ import torch
 
 from objectives import LEVEL
 from optimizer.adapters.families import FAMILIES
+from optimizer.export import BASE_ALONE, DrawnWith
 from optimizer.rendering import PromptSet
 from optimizer.search.config import OPTIONS, Config, metric_words, parse_metrics, without_password
+from optimizer.search.config.values import option_name
 from optimizer.search.evaluation.aims import Aims
 from optimizer.search.evaluation.comparison import Confirmation, Contender, Drift, Lead
 from optimizer.search.images.png import save_images
 from optimizer.search.labels import COMPOSITION, NAIVE, STACK, is_alone
 from optimizer.search.sources.source import Source
-from studies import DEMO_BASE, ConfirmedScore, FrontMember, PictureColumn, PromptInfo, SourceInfo, StudyDirectory, StudySummary, Verdict
+from studies import (
+    DEMO_BASE,
+    AcceleratorInfo,
+    ConfirmedScore,
+    FrontMember,
+    PictureColumn,
+    PromptInfo,
+    SourceInfo,
+    StudyDirectory,
+    StudySummary,
+    Verdict,
+)
 from studies.demo.world import demo_family
 from studies.records import TrialRecord
 from studies.store import FolderStore
@@ -46,6 +59,7 @@ class SummaryInputs:
         warnings: warnings for the user.
         imported: number of trials beyond the baselines that were imported from another study.
         front: members of the Pareto front; empty unless the search was for one.
+        drawn_with: what the pictures were drawn with, besides the base model.
     """
 
     config: Config
@@ -60,6 +74,7 @@ class SummaryInputs:
     warnings: tuple[str, ...] = ()
     imported: int = 0
     front: tuple[FrontMember, ...] = ()
+    drawn_with: DrawnWith = BASE_ALONE
 
 
 def summarise(inputs: SummaryInputs, directory: StudyDirectory) -> StudySummary:
@@ -78,6 +93,10 @@ def summarise(inputs: SummaryInputs, directory: StudyDirectory) -> StudySummary:
         kind=inputs.config.inputs.kind,
         pipeline=_pipeline(inputs.sources[0]),
         base=inputs.config.inputs.base or ("" if inputs.config.inputs.whole else DEMO_BASE),
+        eval_base=inputs.config.inputs.eval_base,
+        accelerators=tuple(AcceleratorInfo(**one.model_dump()) for one in inputs.drawn_with.accelerators),
+        steps=inputs.drawn_with.steps,
+        guidance=inputs.drawn_with.guidance,
         sources=tuple(_source(s) for s in inputs.sources),
         prompts=_prompts(inputs.prompts, names) if confirmed else (),
         columns=_columns(confirmed, directory) if confirmed else (),
@@ -132,7 +151,7 @@ def command_line(config: Config) -> str:
     for name, value in shown.items():
         if name == "sources" or value == OPTIONS[name].default:
             continue
-        option = f"--{name.replace('_', '-')}"
+        option = option_name(name)
         words += [option] if value is True else [option, *(map(str, value) if isinstance(value, tuple) else [str(value)])]
     return shlex.join(words)
 

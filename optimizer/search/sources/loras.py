@@ -27,7 +27,7 @@ from optimizer.search.proposals.space import SearchSpace, space_for
 from optimizer.search.sources.lora_mixer import LoraMixer
 from optimizer.search.sources.source import Ensemble, RouterLookup, Source, checked_role, unique_names
 from optimizer.text import printable
-from studies.demo.world import PREFIX, UnknownDemoSource, demo_source
+from studies.demo.world import PREFIX, DemoSource, UnknownDemoSource, demo_source
 
 _WIDE = 512  # rank bound; LoRAs in use have lower ranks
 _ROLE_WORDS = {"style": "style", "character": "character", "person": "character", "concept": "concept", "object": "concept"}
@@ -136,13 +136,13 @@ def load_loras(inputs: Inputs) -> list[LoraSource]:
         BaseModelError: a file needs a weight that the base model lacks.
         UsageError: the sources belong to different bases, are identical files, or share no module.
     """
-    base = _weights(inputs.base)
+    base = weights_of(inputs.base)
     sources = [_load(spec, inputs, index, base) for index, spec in enumerate(inputs.sources)]
     _check_together(sources)
     return _uniquely_named(sources)
 
 
-def _weights(base: str) -> BaseWeights | None:
+def weights_of(base: str) -> BaseWeights | None:
     """Returns the weights of a diffusers folder, local or in the hub's cache; None if there are none, which is reported on loading."""
     if not base or is_fake(base):
         return None
@@ -165,7 +165,7 @@ def remarks(sources: Sequence[LoraSource], rank: int | None) -> list[str]:
         if kind := distillation(source.file.name, source.adapter.metadata):
             lines.append(
                 f"{source.name} calls itself a distillation LoRA ({kind}), which changes how many steps a picture needs: "
-                "merged, it does so for all sources; --steps and --guidance should suit it"
+                f"merged, it does so for all sources; --with {source.file.name} instead draws with it and leaves it out of the merge"
             )
         if rank is None and (widest := max(factors.rank for factors in source.adapter.modules.values())) > _WIDE:
             lines.append(
@@ -182,11 +182,7 @@ def _load(spec: str, inputs: Inputs, index: int, base: BaseWeights | None) -> Lo
     role: str | None = None
     trigger: str | None = None
     if spec.startswith(PREFIX):
-        try:
-            demo = demo_source(spec)
-        except UnknownDemoSource as error:
-            problem, _, remedy = str(error).partition(" — ")
-            raise UsageError(problem, remedy=remedy) from error
+        demo = known_demo_source(spec)
         path, role, trigger = demo.path, demo.role, demo.trigger
     else:
         path = Path(spec)
@@ -195,6 +191,15 @@ def _load(spec: str, inputs: Inputs, index: int, base: BaseWeights | None) -> Lo
     trigger = inputs.triggers[index] if inputs.triggers else trigger
     found = find_trigger(adapter.metadata, path) if trigger is None else None
     return LoraSource(Subject(adapter.name, checked_role(role), found.text if found else trigger or ""), path, adapter, found)
+
+
+def known_demo_source(spec: str) -> DemoSource:
+    """Returns the demo source ``demo:NAME``; raises UsageError if there is none of this name."""
+    try:
+        return demo_source(spec)
+    except UnknownDemoSource as error:
+        problem, _, remedy = str(error).partition(" — ")
+        raise UsageError(problem, remedy=remedy) from error
 
 
 def _role(adapter: Adapter) -> str:
@@ -219,7 +224,12 @@ def _check_together(sources: Sequence[LoraSource]) -> None:
 
 
 def _for_what(source: LoraSource) -> str:
-    return f"{source.file} is for {FAMILIES[source.adapter.base].title} ({source.adapter.base_reason})"
+    return f"{source.file} is for {title_of(source.adapter)} ({source.adapter.base_reason})"
+
+
+def title_of(adapter: Adapter) -> str:
+    """Returns the name of the family of bases that an adapter of a known family is for."""
+    return FAMILIES[adapter.base].title
 
 
 def _uniquely_named(sources: Sequence[LoraSource]) -> list[LoraSource]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import optuna
 
 from optimizer.errors import StudyError
 from optimizer.search.config import DEMO, Config, check_named
+from optimizer.search.config.accelerators import parse_accelerators
 from optimizer.search.sources.source import Source
 from studies.atomic import write_bytes
 from studies.store import Store
@@ -22,8 +24,9 @@ _FOLDER = "sources"
 
 
 def send(config: Config, sources: Sequence[Source], study: optuna.Study, store: Store) -> None:
-    """Writes the source files and the prompt vocabulary to the store, and the configuration to the study; idempotent."""
+    """Writes the source files, the accelerators and the prompt vocabulary to the store, and the configuration to the study; idempotent."""
     files = {spec: source.file for spec, source in zip(config.inputs.sources, sources, strict=True) if not spec.startswith(DEMO)}
+    files |= {text.file: Path(text.file) for text in parse_accelerators(config.inputs.with_) if not text.demo}
     if config.protocol.prompts:
         files[config.protocol.prompts] = Path(config.protocol.prompts)
     named = {spec: _send_file(path, store) for spec, path in files.items()}
@@ -54,11 +57,12 @@ def fetch_config(config: Config, study: optuna.Study, store: Store) -> Config:
         raise StudyError(problem, where="--study", remedy="install the same versions on all machines")
     saved: dict[str, Any] = dict(attrs[_CONFIG])
     check_named(saved.get("metric", ()), config.protocol.metric)
-    own = config.options(lambda option: option.per_machine)
+    own, inputs = config.options(lambda option: option.per_machine), config.inputs
     places = {spec: str(_fetch_file(name, store)) for spec, name in attrs[_FILES].items()}
     saved["sources"] = [places.get(spec, spec) for spec in saved["sources"]]
+    saved["with_"] = [str(replace(text, file=places.get(text.file, text.file))) for text in parse_accelerators(saved.get("with_", ()))]
     saved["prompts"] = places.get(saved["prompts"], saved["prompts"])
-    here = {name: place for name, place in {"base": config.inputs.base, **config.loading.parts()}.items() if place}
+    here = {name: place for name, place in {"base": inputs.base, "eval_base": inputs.eval_base, **config.loading.parts()}.items() if place}
     return Config.of(**saved | here | own)
 
 

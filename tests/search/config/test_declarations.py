@@ -14,6 +14,7 @@ from optimizer.errors import StudyError, UsageError
 from optimizer.rendering import Loading as LoadingOptions
 from optimizer.rendering import RenderSettings
 from optimizer.search.config import GROUPS, OPTIONS, Config, Panel, Settings, checked, option_of
+from optimizer.search.config.values import option_key, option_name
 from optimizer.search.evaluation.fingerprint import check_same_run
 
 SAVED = """sources:
@@ -74,17 +75,18 @@ artifacts: s3://b/p
 """
 """A ``study.yaml`` that version 0.1.0 wrote. Its order is that of the command, by which a finished study is recognised."""
 
-LATER = "metric: []\npriority: []\nkeep: []\npareto: false\nno_pruning: false\n"
+LATER = "metric: []\npriority: []\nkeep: []\npareto: false\nno_pruning: false\neval_base: ''\nwith: []\n"
 """Options that later versions have added, with their defaults."""
 
-ORDER = list(yaml.safe_load(SAVED + LATER))
+KEYS = list(yaml.safe_load(SAVED + LATER))
+ORDER = [{"with": "with_"}.get(key, key) for key in KEYS]
 FREE = {
     *("out", "workers", "storage", "study", "artifacts", "budget", "timeout", "force", "confirm", "finalists", "batch"),
     *("dialect", "keep_images", "fork", "offload", "vae_slicing", "attention_slicing", "no_pruning"),
 }
 PER_MACHINE = {"out", "storage", "study", "artifacts", "workers", "device", "batch", "timeout", "budget"}
 PARTS = {"vae", "denoiser", "decoder", "base_config"}
-NOT_FOR_MODELS = {"pareto", "rank", "quantize", "denoiser", "allow_unknown", "storage"}
+NOT_FOR_MODELS = {"eval_base", "with_", "pareto", "rank", "quantize", "denoiser", "allow_unknown", "storage"}
 
 OTHER: dict[str, Any] = {
     "sources": ("c", "d"),
@@ -95,6 +97,7 @@ OTHER: dict[str, Any] = {
     "metric": ("m=module:name",),
     "priority": ("c=2",),
     "keep": ("c=0.5",),
+    "with_": ("lcm.safetensors:0.5",),
     "sampler": "tpe",
     "dtype": "bf16",
     "dialect": "diffusers",
@@ -134,6 +137,7 @@ def test_every_option_is_in_one_group() -> None:
     config = Config.of(**{name: other(name) for name in ORDER})
     assert config.options() == {name: other(name) for name in ORDER}
     assert Config.of(**config.options()) == config != Config.of()
+    assert Config.of(**dict(zip(KEYS, config.options().values(), strict=True))) == config
 
 
 def test_what_options_say_about_themselves() -> None:
@@ -159,7 +163,7 @@ def test_a_study_is_resumed_only_with_the_settings_of_its_identity(name: str, tm
     if name in FREE:
         check_same_run(saved, asked, tmp_path)
     else:
-        with pytest.raises(StudyError, match=rf"the study here was made with other settings \({name}: "):
+        with pytest.raises(StudyError, match=rf"the study here was made with other settings \({option_key(name)}: "):
             check_same_run(saved, asked, tmp_path)
 
 
@@ -169,7 +173,7 @@ def test_full_models_cannot_be_given_every_option(name: str) -> None:
     with pytest.raises(UsageError) as caught:
         checked(Config.of(kind="model", sources=("a", "b"), **more, **{name: other(name)}))
     assert str(caught.value) == (
-        f"--{name.replace('_', '-')}: {option_of(OPTIONS[name]).not_for_models} — leave it out, or leave --kind model out"
+        f"{option_name(name)}: {option_of(OPTIONS[name]).not_for_models} — leave it out, or leave --kind model out"
     )
 
 

@@ -132,7 +132,7 @@ def test_remarks_on_sources(tmp_path: Path) -> None:
         load_loras(inputs(fast, str(odd)))
     assert remarks(load_loras(inputs(fast, str(odd), allow_unknown=True)), None) == [
         "pytorch_lora calls itself a distillation LoRA (Lightning), which changes how many steps a picture needs: merged, it does so for "
-        "all sources; --steps and --guidance should suit it",
+        "all sources; --with pytorch_lora.safetensors instead draws with it and leaves it out of the merge",
         "strange: 1 tensors are left out, first lora_unet_x.alpha (no known module)",
     ]
 

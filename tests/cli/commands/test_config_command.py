@@ -10,6 +10,7 @@ import yaml
 
 from optimizer.cli.main import execute
 from optimizer.search.config import OPTIONS, Config
+from optimizer.search.config.values import option_key
 
 
 def printed(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -28,14 +29,14 @@ def test_the_example_is_a_file_that_config_takes(capsys: pytest.CaptureFixture[s
 def test_what_the_example_comments_out_are_all_other_options_with_their_defaults(capsys: pytest.CaptureFixture[str]) -> None:
     text = printed(capsys, "--example")
     shown = yaml.safe_load(re.sub(r"^#(?=[a-z_]+: )", "", text, flags=re.MULTILINE))
-    assert shown.keys() == OPTIONS.keys()
+    assert shown.keys() == {option_key(name) for name in OPTIONS}
     defaults = Config.of(**{name: value for name, value in shown.items() if value is not None})
     assert defaults == Config.of(sources=shown["sources"], base=shown["base"], budget=shown["budget"])
 
 
 def test_the_schema_names_every_option_with_its_type_and_choices(capsys: pytest.CaptureFixture[str]) -> None:
     schema = json.loads(printed(capsys, "--schema"))
-    assert schema["properties"].keys() == OPTIONS.keys()
+    assert schema["properties"].keys() == {option_key(name) for name in OPTIONS}
     assert not schema["additionalProperties"]
     assert schema["properties"]["budget"]["type"] == "integer"
     assert schema["properties"]["dtype"]["enum"] == ["fp16", "bf16", "fp32"]
