@@ -22,21 +22,28 @@ def open_study(directory: Path) -> StudyDirectory:
         return StudyDirectory(directory).open()
 
 
-def resumed_config(directory: Path, budget: int | None = None, metric: Sequence[str] = ()) -> Config:
+def resumed_config(directory: Path, budget: str | int | None = None, metric: Sequence[str] = ()) -> Config:
     """Returns the configuration that continues a study where it is now.
 
     Args:
         directory: study directory.
-        budget: new budget; None keeps the study's own.
+        budget: new budget, or ``+N`` for N more than the study's own; None keeps the study's own.
         metric: metrics of the study, which are imported only if they are named here, too.
 
     Raises:
-        UsageError: the directory holds no study, its configuration cannot be read, or its metrics are not named.
+        UsageError: the directory holds no study, its configuration cannot be read, its metrics are not named, or the budget is no number.
     """
-    changed: dict[str, Any] = {"out": directory} | ({} if budget is None else {"budget": budget})
     saved = Config.from_yaml(open_study(directory).settings)
     check_named(saved.protocol.metric, metric)
+    changed: dict[str, Any] = {"out": directory} | ({} if budget is None else {"budget": _budget(str(budget), saved)})
     return saved.replaced(**changed)
+
+
+def _budget(text: str, saved: Config) -> int:
+    number = text.removeprefix("+")
+    if not (number.isascii() and number.isdigit()) or (text.startswith("+") and int(number) == 0):
+        raise UsageError(f"got {text!r}", where="--budget", remedy="give a number of recipes, or +N for N more than the study has")
+    return int(number) + (saved.search.budget if text.startswith("+") else 0)
 
 
 def joined_config(directory: Path | None, storage: str, study: str, artifacts: str, metric: Sequence[str] = ()) -> Config:

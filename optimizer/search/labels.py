@@ -15,6 +15,8 @@ KEY, LABEL, ERROR, IMPORTED = "evaluation", "label", "error", "imported"
 """Trial attributes: evaluation key, label, failure reason, and whether the trial was imported from another study."""
 BUDGET, INPUTS, TOTAL = "budget", "inputs", "total"
 """Study attributes: initial budget, initial inputs, and maximum number of trials, baselines included."""
+EXHAUSTED, SINCE = "exhausted", "since"
+"""Study attributes: number of trials and budget at which a search ended for want of gains, and number of trials at its extension."""
 FIXED = "fixed_params"
 """System attribute in which Optuna keeps the values of a queued trial."""
 

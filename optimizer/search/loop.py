@@ -19,6 +19,7 @@ from optimizer.search.evaluation.identifiable import NOTHING_MEASURABLE, REMEDY,
 from optimizer.search.evaluation.pruning import best_of
 from optimizer.search.labels import is_baseline
 from optimizer.search.observer import Observer, Stopped
+from optimizer.search.patience import exhausted
 from optimizer.search.proposals.ask import Axes, ask
 from optimizer.search.proposals.initial_trials import Start, baselines, defaults, idle_warning
 from optimizer.search.proposals.sampler import sampler_for
@@ -44,7 +45,7 @@ def begin_search(ledger: Ledger, space: SearchSpace, budget: int) -> None:
     """Queues the initial trials, and sets the trial limit to the baselines, the imported trials and the budget."""
     starts = first_trials(space, ledger.planned_budget)
     ledger.enqueue([(s.label, s.values) for s in starts])
-    ledger.allow(len(baselines(space)) + ledger.imported + budget)
+    ledger.extend(len(baselines(space)) + ledger.imported + budget, budget)
 
 
 def search(ledger: Ledger, space: SearchSpace, evaluator: Evaluator, config: Config, *, deadline: float | None, observer: Observer) -> bool:
@@ -78,6 +79,7 @@ def search(ledger: Ledger, space: SearchSpace, evaluator: Evaluator, config: Con
         axes=len(space.names) + 1 if config.search.pareto else 1,
     )
     while not passed(deadline):
+        _end_without_gains(ledger, evaluator, config, observer)
         claim = ledger.take()
         trial = claim.trial
         if isinstance(trial, Idle):
@@ -97,6 +99,17 @@ def search(ledger: Ledger, space: SearchSpace, evaluator: Evaluator, config: Con
         trim_heap()
     _report_ended(ledger, (), observer, reported)
     return False
+
+
+def _end_without_gains(ledger: Ledger, evaluator: Evaluator, config: Config, observer: Observer) -> None:
+    """Ends the search if it has lost patience, and says so once."""
+    patience, budget = config.search.patience, config.search.budget
+    if patience is None:
+        return
+    records = ledger.records()
+    if len(records) < ledger.total and exhausted(records, patience, ledger.since, evaluator.prompts):
+        ledger.end_early(budget)
+        observer.note(f"the last {patience} proposals have brought no gain beyond noise; the search ends (--patience)")
 
 
 def passed(deadline: float | None) -> bool:

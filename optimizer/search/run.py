@@ -29,6 +29,7 @@ from optimizer.search.evaluation.session import Session, prepare
 from optimizer.search.labels import is_alone
 from optimizer.search.loop import begin_search, first_trials, search
 from optimizer.search.observer import Observer, Silent, Stopped
+from optimizer.search.patience import check_patience
 from optimizer.search.proposals.initial_trials import idle_warning
 from optimizer.search.proposals.sampler import quiet
 from optimizer.search.results.export import export_winner
@@ -101,6 +102,7 @@ def run(config: Config, observer: Observer) -> Study:
         observer.note(line)
     prompts, unseen = search_prompts(config, session.sources), confirmation_prompts(config, session.sources)
     session.renderer.special(unseen.prompts)  # fails now, not after the search, if a confirmation prompt cannot be rendered
+    check_patience(config, prompts)
     room = check_space(session, prompts, unseen, StudyDirectory(config.places.out))
     directory, name = _create_directory(config), origin.name if origin else ""
     with lock_run(directory), open_ledger(session, prompts, directory, observer, fork=name) as ledger:

@@ -37,12 +37,12 @@ def run_and_tell(config: Config) -> int:
     return 128 + display.stopping if display.stopping is not None else STOPPED_EARLY
 
 
-def resume(directory: Path, *, budget: int | None = None, metric: tuple[str, ...] = ()) -> int:
+def resume(directory: Path, *, budget: str | None = None, metric: tuple[str, ...] = ()) -> int:
     """Continue a study that was stopped, or extend a finished one with --budget.
 
     Args:
         directory: the study directory.
-        budget: a new budget; default: the study's own.
+        budget: a new budget, or +N for N recipes more; default: the study's own.
         metric: the study's --metric, if it has one: its code is imported only if you name it.
     """
     return run_and_tell(resumed_config(directory, budget, metric))

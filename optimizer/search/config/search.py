@@ -39,6 +39,11 @@ class Search(Settings):
         default=False,
         description="Draw every merge on all prompts. By default one that clearly lags behind the best on half of them is dropped there.",
     )
+    patience: Annotated[int | None, Option(57, Panel.SEARCH, "N", identity=False)] = Field(
+        default=None,
+        ge=1,
+        description="End the search when the last N proposals have not raised the best score beyond noise. By default it uses its budget.",
+    )
     seed: Annotated[int, Option(6, Panel.SEARCH, "N")] = Field(default=0, ge=0, description="Seed of proposals, prompts and noise.")
     fork: Annotated[str, Option(44, Panel.SEARCH, "NAME", identity=False)] = Field(
         default="",

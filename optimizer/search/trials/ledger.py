@@ -9,7 +9,7 @@ from typing import Any
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 from torch import Tensor
 
 from optimizer.errors import OptimizerError
@@ -17,7 +17,7 @@ from optimizer.merging import Recipe
 from optimizer.search.evaluation.aims import Aims
 from optimizer.search.evaluation.evaluator import Measured
 from optimizer.search.images.contact_sheets import sheet_links
-from optimizer.search.labels import BUDGET, ERROR, IMPORTED, KEY, TOTAL
+from optimizer.search.labels import BUDGET, ERROR, EXHAUSTED, IMPORTED, KEY, SINCE, TOTAL
 from optimizer.search.trials.beginning import inputs_of
 from optimizer.search.trials.evaluations import StudyEvaluations
 from optimizer.search.trials.frozen_trials import entry_of, finished_trial, label_of
@@ -117,6 +117,24 @@ class Ledger:
     def allow(self, total: int) -> None:
         """Sets the trial limit of the study."""
         self._retry(lambda: self._study.set_user_attr(TOTAL, total))
+
+    @property
+    def since(self) -> int:
+        """Number of the first trial that counts for the patience of the search."""
+        return int(self._attributes().get(SINCE, 0))
+
+    def end_early(self, budget: int) -> None:
+        """Ends a search that has a budget left, once the running trials have ended."""
+        begun = [t for t in self._trials() if t.state != TrialState.WAITING]
+        self._retry(lambda: self._study.set_user_attr(EXHAUSTED, [len(begun), budget]))
+        self.allow(len(begun))
+
+    def extend(self, total: int, budget: int) -> None:
+        """Sets the trial limit; a study that was ended early and has a larger budget now gets patience again."""
+        ended = self._attributes().get(EXHAUSTED)
+        if ended and budget > ended[1]:
+            self._retry(lambda: self._study.set_user_attr(SINCE, ended[0]))
+        self.allow(total)
 
     def enqueue(self, starts: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
         """Queues the labelled initial trials of a study; trials that an interrupted call has queued are not queued again.

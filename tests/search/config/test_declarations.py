@@ -75,14 +75,14 @@ artifacts: s3://b/p
 """
 """A ``study.yaml`` that version 0.1.0 wrote. Its order is that of the command, by which a finished study is recognised."""
 
-LATER = "metric: []\npriority: []\nkeep: []\npareto: false\nno_pruning: false\neval_base: ''\nwith: []\n"
+LATER = "metric: []\npriority: []\nkeep: []\npareto: false\nno_pruning: false\neval_base: ''\nwith: []\npatience: null\n"
 """Options that later versions have added, with their defaults."""
 
 KEYS = list(yaml.safe_load(SAVED + LATER))
 ORDER = [{"with": "with_"}.get(key, key) for key in KEYS]
 FREE = {
     *("out", "workers", "storage", "study", "artifacts", "budget", "timeout", "force", "confirm", "finalists", "batch"),
-    *("dialect", "keep_images", "fork", "offload", "vae_slicing", "attention_slicing", "no_pruning"),
+    *("dialect", "keep_images", "fork", "offload", "vae_slicing", "attention_slicing", "no_pruning", "patience"),
 }
 PER_MACHINE = {"out", "storage", "study", "artifacts", "workers", "device", "batch", "timeout", "budget"}
 PARTS = {"vae", "denoiser", "decoder", "base_config"}
