@@ -14,7 +14,7 @@ from torch import Tensor
 from optimizer.adapters.adapter import Adapter
 from optimizer.adapters.factors import Factors
 from optimizer.adapters.shapes import bare
-from optimizer.inspection.strength import paths_by_block
+from optimizer.inspection.strength import balanced_weights, paths_by_block
 from optimizer.merging.algebra.gram import spans
 
 SAMPLE = 64
@@ -92,8 +92,8 @@ class Kinship:
     @property
     def equal_weights(self) -> tuple[float, float] | None:
         """Weights with sum 1 at which both are equally strong on the shared modules, wₐ‖ΔWₐ‖ = w_b‖ΔW_b‖; None if either is 0."""
-        first, second = self.total.norms
-        return None if self.ratio is None else (second / (first + second), first / (first + second))
+        found = balanced_weights(self.total.norms)
+        return (found[0], found[1]) if found else None
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,6 +21,7 @@ from optimizer.adapters.adapter import Adapter
 from optimizer.adapters.factors import Factors
 from optimizer.merging.algebra.gram import effective_rank, energies, rank_for
 from optimizer.merging.blocks.maps import block_map, block_of
+from optimizer.merging.merge import shared_modules
 
 _Number = TypeVar("_Number", int, float)
 
@@ -136,6 +137,28 @@ def anatomy(adapter: Adapter) -> Anatomy:
         idle=sum(not float(m.energy.sum()) for m in modules.values()),
         sufficient_rank=_sufficient_rank([m.energy for m in modules.values()]),
     )
+
+
+def balanced_weights(norms: Sequence[float]) -> tuple[float, ...] | None:
+    """Returns the weights with sum 1 at which changes are equally strong, wₐ‖ΔWₐ‖ = w_b‖ΔW_b‖ = …; None if one of them is 0.
+
+    Args:
+        norms: norm ‖ΔW‖ of each change.
+
+    Example:
+        >>> balanced_weights([3.0, 1.0])
+        (0.25, 0.75)
+    """
+    if not all(norm > 0 for norm in norms):
+        return None
+    inverse = [min(norms) / norm for norm in norms]
+    return tuple(each / sum(inverse) for each in inverse)
+
+
+def norms_together(adapters: Sequence[Adapter]) -> tuple[float, ...]:
+    """Returns the strength of each adapter, √Σ‖ΔW‖² over the modules that all of them change; 0 if there is none."""
+    shared = shared_modules(adapters)
+    return tuple(math.sqrt(sum(adapter.modules[path].norm() ** 2 for path in shared)) for adapter in adapters)
 
 
 def paths_by_block(paths: Iterable[str], base: str) -> dict[str, list[str]]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 STACK, NAIVE = "stack", "naive"
 COMPOSITION = "composition (cannot be saved)"
 """Label of the composition of all sources, which shows what a merge should draw."""
-EQUAL_NORM, EQUAL_USUAL = "equal 1/√N", "equal 0.8"
-"""Labels of weighted sums with one weight for all sources: the one that keeps the norm of a single source, and a common one."""
-SIMPLE = (STACK, NAIVE, EQUAL_NORM, EQUAL_USUAL)
+EQUAL_NORM, EQUAL_USUAL, EQUAL_MEDIUM, EQUAL_LOW = "equal 1/√N", "equal 0.8", "equal 0.7", "equal 0.6"
+"""Labels of weighted sums with one weight for all sources: the one that keeps the norm of a single source, and common ones."""
+BALANCED, BY_ROLE = "equal strength", "by role"
+"""Labels of weighted sums whose weights follow from the sources' strengths, and from their roles."""
+SIMPLE = (STACK, NAIVE, EQUAL_NORM, EQUAL_USUAL, EQUAL_MEDIUM, EQUAL_LOW)
 """Labels of the simple merges: one weight for all sources. One of them is exported if no other merge is better beyond noise."""
 _ALONE = " alone"
 
@@ -29,6 +31,11 @@ def alone_label(name: str) -> str:
 def is_alone(label: str) -> bool:
     """Returns whether a label belongs to a single-source baseline, which is not a merge and never exported."""
     return label.endswith(_ALONE)
+
+
+def primary_label(name: str) -> str:
+    """Returns the label of a weighted sum in which one source has a greater weight than the others."""
+    return f"{name} leading"
 
 
 def source_of(label: str) -> str:

@@ -69,7 +69,8 @@ def search(ledger: Ledger, space: SearchSpace, evaluator: Evaluator, config: Con
     """
     observer.stage("search", ledger.total)
     reported: set[int] = set()
-    startup = len(first_trials(space, ledger.planned_budget)) + min(_RANDOM, ledger.planned_budget // _SHARE)
+    begun = sum(space.fixes(start.values) for start in first_trials(space, ledger.planned_budget))
+    startup = begun + min(_RANDOM, ledger.planned_budget // _SHARE)
     sampler = partial(
         sampler_for,
         seed=config.search.seed,

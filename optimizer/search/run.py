@@ -157,7 +157,7 @@ def _rendering_line(renderer: AnyRenderer) -> str:
 
 
 def _take_over(origin: ForkOrigin, session: Session, ledger: Ledger) -> str:
-    space = session.space(ledger.planned_budget)
+    space = session.space(ledger.planned_budget, ledger.inputs)
     return take_over(origin, ledger, space, first_trials(space, ledger.planned_budget), session.aims)
 
 
@@ -184,8 +184,10 @@ def _finished_study(config: Config, ledger: Ledger, directory: StudyDirectory) -
 def _search(
     session: Session, prompts: PromptSet, ledger: Ledger, directory: StudyDirectory, routers: StudyRouters | None, observer: Observer
 ) -> bool:
-    config, space = session.config, session.space(ledger.planned_budget)
+    config, space = session.config, session.space(ledger.planned_budget, ledger.inputs)
     observer.note(space.summary())
+    if space.bounds.grid != session.space(ledger.planned_budget).bounds.grid:
+        observer.note("an earlier version began this study without a grid of weights: it goes on without")
     begin_search(ledger, space, config.search.budget)
     deadline = time.monotonic() + config.search.timeout if config.search.timeout else None
     evaluator = session.evaluator(prompts, observer, routers)

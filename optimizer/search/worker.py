@@ -37,7 +37,7 @@ def work(config: Config, observer: Observer) -> int:
     session = prepare(config, observer)
     prompts = search_prompts(config, session.sources)
     with open_ledger(session, prompts, directory, observer, joining=True) as ledger:
-        space = session.space(ledger.planned_budget)
+        space = session.space(ledger.planned_budget, ledger.inputs)
         evaluator = session.evaluator(prompts, observer, session.routers(ledger.store, observer))
         search(ledger, space, evaluator, config, deadline=None, observer=observer)
         return ledger.finished

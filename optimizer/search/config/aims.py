@@ -1,12 +1,10 @@
-"""What the user wants of each source: the texts ``NAME=NUMBER`` of ``--priority`` and ``--keep``, and the sources that they name."""
+"""What the user wants of each source: the texts ``NAME=NUMBER`` of ``--priority`` and ``--keep``."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
-from optimizer.errors import UsageError
+from optimizer.search.config.named import Named, number, parse_named
 
 PRIORITY, KEEP = "--priority", "--keep"
 
@@ -14,20 +12,7 @@ PRIORITY, KEEP = "--priority", "--keep"
 _LARGEST = 1000.0
 
 
-@dataclass(frozen=True)
-class AimText:
-    """One text ``NAME=NUMBER``.
-
-    Attributes:
-        source: name of a source, or its position, from 1.
-        value: priority or share.
-    """
-
-    source: str
-    value: float
-
-
-def parse_priorities(texts: Sequence[str]) -> tuple[AimText, ...]:
+def parse_priorities(texts: Sequence[str]) -> tuple[Named[float], ...]:
     """Returns the priorities in texts.
 
     Raises:
@@ -35,13 +20,13 @@ def parse_priorities(texts: Sequence[str]) -> tuple[AimText, ...]:
 
     Example:
         >>> parse_priorities(["hero=2"])
-        (AimText(source='hero', value=2.0),)
+        (Named(source='hero', value=2.0),)
     """
     remedy = "write NAME=NUMBER with a number from 0.001 to 1000, such as hero=2; what is not named has 1"
-    return _parsed(texts, PRIORITY, lambda value: 1 / _LARGEST <= value <= _LARGEST, remedy)
+    return parse_named(texts, PRIORITY, _number_if(lambda value: 1 / _LARGEST <= value <= _LARGEST), remedy)
 
 
-def parse_targets(texts: Sequence[str]) -> tuple[AimText, ...]:
+def parse_targets(texts: Sequence[str]) -> tuple[Named[float], ...]:
     """Returns the smallest shares that a merge may keep, in texts.
 
     Raises:
@@ -49,48 +34,17 @@ def parse_targets(texts: Sequence[str]) -> tuple[AimText, ...]:
 
     Example:
         >>> parse_targets(["hero=0.9"])
-        (AimText(source='hero', value=0.9),)
+        (Named(source='hero', value=0.9),)
     """
-    return _parsed(texts, KEEP, lambda value: 0 < value <= 1, "write NAME=SHARE with a share above 0 and at most 1, such as hero=0.9")
+    remedy = "write NAME=SHARE with a share above 0 and at most 1, such as hero=0.9"
+    return parse_named(texts, KEEP, _number_if(lambda value: 0 < value <= 1), remedy)
 
 
-def _parsed(texts: Sequence[str], option: str, allowed: Callable[[float], bool], remedy: str) -> tuple[AimText, ...]:
-    found: list[AimText] = []
-    for text in texts:
-        name, _, number = text.rpartition("=")
-        try:
-            value = float(number)
-        except ValueError:
-            value = math.nan
-        if not name or not allowed(value):
-            raise UsageError(f"got {text!r}", where=option, remedy=remedy)
-        if any(name == other.source for other in found):
-            raise UsageError(f"names {name} twice", where=option, remedy="give one number for each source")
-        found.append(AimText(name, value))
-    return tuple(found)
+def _number_if(allowed: Callable[[float], bool]) -> Callable[[str], float | None]:
+    """Returns a function that returns the number in a text; None if there is none, or it is not allowed."""
 
+    def read(text: str) -> float | None:
+        value = number(text)
+        return value if allowed(value) else None
 
-def by_source(aims: Sequence[AimText], names: Sequence[str], option: str) -> dict[str, float]:
-    """Returns the number that is given for each named source, in the order of the sources.
-
-    A text names a source by its name, or else by its position, from 1.
-
-    Args:
-        aims: parsed texts of an option.
-        names: names of the sources, in order.
-        option: the option, for errors.
-
-    Raises:
-        UsageError: a text names no source, or two texts name the same one.
-    """
-    positions = {str(position): name for position, name in enumerate(names, start=1)}
-    found: dict[str, float] = {}
-    for aim in aims:
-        name = aim.source if aim.source in names else positions.get(aim.source, "")
-        if not name:
-            remedy = f"name one of {', '.join(names)}, or a position from 1 to {len(names)}"
-            raise UsageError(f"there is no source {aim.source!r}", where=option, remedy=remedy)
-        if name in found:
-            raise UsageError(f"names {name} twice", where=option, remedy="give one number for each source")
-        found[name] = aim.value
-    return {name: found[name] for name in names if name in found}
+    return read

@@ -10,7 +10,9 @@ from optimizer.search.config.inputs import check_count, check_eval_base, check_f
 from optimizer.search.config.metric import parse_metrics
 from optimizer.search.config.option import option_of
 from optimizer.search.config.places import check_shared
+from optimizer.search.config.search import check_blocks, check_grid
 from optimizer.search.config.values import DEMO, FAKE, option_name
+from optimizer.search.config.weights import parse_frozen, parse_ranges
 
 
 def checked(config: Config) -> Config:
@@ -30,6 +32,10 @@ def checked(config: Config) -> Config:
     parse_targets(config.protocol.keep)
     parse_accelerators(inputs.with_)
     check_eval_base(inputs.base, inputs.eval_base)
+    parse_ranges(config.search.weights)
+    parse_frozen(config.search.freeze)
+    check_blocks(config.search.blocks)
+    check_grid(config.search.grid)
     if inputs.base.startswith(FAKE):
         from optimizer.rendering.fake_spec import FakeSpec  # imported here because it imports numpy, which the help text does not need
 

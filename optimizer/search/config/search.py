@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
+from optimizer.errors import UsageError
 from optimizer.search.config.option import Option, Panel, Settings
 from optimizer.search.config.values import seconds
+
+BLOCKS, AUTO, NONE = "--blocks", "auto", "none"
+_FOR_LORAS = "is for LoRAs"
+# Recipes store weights with four digits.
+_FINEST = 0.001
 
 
 class Search(Settings):
@@ -24,6 +31,21 @@ class Search(Settings):
     methods: Annotated[tuple[str, ...], Option(14, Panel.SEARCH, "METHOD...")] = Field(
         default=("distill", "ssr", "ties", "dare_linear", "dare_ties", "magnitude_prune"),
         description="Merge methods to try besides the weighted sum; by default distill and ssr only with a budget of 20 or more.",
+    )
+    weights: Annotated[tuple[str, ...], Option(58, Panel.SEARCH, "NAME=LOW:HIGH...", not_for_models=_FOR_LORAS)] = Field(
+        default=(),
+        description="Range of the weights to try of sources, such as hero=0.4:0.9; 0 to 1.3 for those not named. NAME is a source's file "
+        "name without its ending, or its position, from 1.",
+    )
+    freeze: Annotated[tuple[str, ...], Option(59, Panel.SEARCH, "NAME=WEIGHT...", not_for_models=_FOR_LORAS)] = Field(
+        default=(), description="Weights of sources that are not searched, such as hero=0.8."
+    )
+    blocks: Annotated[tuple[str, ...], Option(60, Panel.SEARCH, "BLOCK...")] = Field(
+        default=("auto",),
+        description="Groups of blocks with weights of their own, such as IN OUT, or none; auto: as many as the budget allows.",
+    )
+    grid: Annotated[float, Option(61, Panel.SEARCH, "STEP", not_for_models=_FOR_LORAS)] = Field(
+        default=0.05, ge=0, le=0.5, description="Weights and block weights to try are multiples of this; 0: any."
     )
     sampler: Annotated[Literal["auto", "gp", "tpe"], Option(15, Panel.SEARCH)] = Field(
         default="auto",
@@ -49,3 +71,24 @@ class Search(Settings):
         default="",
         description="Start a new study of this name, beside --out, with those trials of --out that are still valid.",
     )
+
+
+def check_blocks(blocks: Sequence[str]) -> None:
+    """Checks that the groups of blocks are ``auto``, ``none``, or names; which names there are depends on the base model's family.
+
+    Raises:
+        UsageError: nothing is given, or ``auto`` or ``none`` together with other words.
+    """
+    if not blocks or (len(blocks) > 1 and {AUTO, NONE} & {word.lower() for word in blocks}):
+        remedy = f"give {AUTO}, {NONE}, or names of groups, such as IN OUT"
+        raise UsageError(f"got {' '.join(blocks)!r}", where=BLOCKS, remedy=remedy)
+
+
+def check_grid(grid: float) -> None:
+    """Checks that the step of weights is not below what recipes store.
+
+    Raises:
+        UsageError: it is.
+    """
+    if 0 < grid < _FINEST:
+        raise UsageError(f"got {grid:g}", where="--grid", remedy=f"give {_FINEST:g} or more, or 0 for weights of any value")

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 import torch
 
 from objectives import balance
-from optimizer.search.config.aims import KEEP, PRIORITY, by_source, parse_priorities, parse_targets
+from optimizer.search.config.aims import KEEP, PRIORITY, parse_priorities, parse_targets
+from optimizer.search.config.named import by_source
 from optimizer.search.config.protocol import Protocol
 from studies.records import KEEPS, Evaluation
 

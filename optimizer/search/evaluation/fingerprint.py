@@ -30,6 +30,7 @@ from studies.records import told_numbers
 SCORER = 5
 # Objectives, with their versions, of evaluations whose keys do not list the objectives.
 _STANDARD: Mapping[str, int] = MappingProxyType({"preservation": 3, "separation": 1, "artifacts": 2, "familiarity": 2})
+_SPACE = "search space"
 NO_PARTS: Mapping[str, str] = MappingProxyType({})
 # Increase whenever prompts with weights, or longer than CLIP's context, are rendered differently.
 EMPHASIS = 1
@@ -125,13 +126,24 @@ def study_inputs(context: Mapping[str, object], sources: Sequence[Source], space
     inputs |= {name: _digest(context[name]) for name in ("base", EVAL_BASE, ACCELERATORS, *parts, "embedder", "prompts") if name in context}
     drawn = ("steps", "guidance", "negative", "resolution", "scheduler", "clip_skip", "emphasis")
     return inputs | {
-        "search space": _digest(space.described()),
+        _SPACE: _digest(space.described()),
         "rendering": _digest([context[name] for name in drawn if name in context]),
         "scorer": _scorer_text(context["scorer"]),
         "libraries": _versions(context["libraries"]),
         **_measured_besides(context),
         **{name: told_numbers(numbers) for name in _AIMS if isinstance(numbers := context.get(name), dict)},
     }
+
+
+def continued(space: SearchSpace, begun: Mapping[str, str]) -> SearchSpace:
+    """Returns the space in which a study goes on: that of the version that started it.
+
+    Args:
+        space: space of this version.
+        begun: inputs that the study started with; empty for a new study.
+    """
+    earlier = space.earlier()
+    return earlier if begun.get(_SPACE) == _digest(earlier.described()) else space
 
 
 def _measured_besides(context: Mapping[str, object]) -> dict[str, str]:

@@ -46,7 +46,8 @@ def with_given_prompts(
         given = file.of(subject.name).prompts or ()
         own = known | {_TRIGGER: subject.trigger}
         prompts = tuple(_filled(text, own, f"sources.{subject.name}.prompts[{i}]", path) for i, text in enumerate(given))
-        filled.append(replace(source, subject=replace(subject, prompts=prompts)))
+        stated = source.role_stated or (roles and file.of(subject.name).role is not None)
+        filled.append(replace(source, subject=replace(subject, prompts=prompts), role_stated=stated))
     return filled
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,14 +16,14 @@ from optimizer.rendering.fake_spec import is_fake
 from optimizer.search.config import Config, Inputs
 from optimizer.search.evaluation.aims import Aims
 from optimizer.search.evaluation.evaluator import Evaluator
-from optimizer.search.evaluation.fingerprint import drawing_context
+from optimizer.search.evaluation.fingerprint import continued, drawing_context
 from optimizer.search.evaluation.given_prompts import AnySource, with_given_prompts
 from optimizer.search.evaluation.prompt_file import read_prompt_file
 from optimizer.search.evaluation.prompt_sets import words_of
 from optimizer.search.evaluation.user_metrics import load_metrics, tested
 from optimizer.search.observer import Observer
 from optimizer.search.proposals.methods import available_needs, check_methods
-from optimizer.search.proposals.space import SearchSpace
+from optimizer.search.proposals.space import NOTHING, SearchSpace
 from optimizer.search.sources.accelerators import Accelerator, about_eval_base, advice_on_steps, drawn_with, joined, load_accelerators
 from optimizer.search.sources.full_models import load_models
 from optimizer.search.sources.loras import LoraEnsemble, LoraSource, load_loras
@@ -125,9 +125,14 @@ class Session:
         """What the pictures of the run are drawn with, besides the base model."""
         return drawn_with(self.accelerators, self.config.inputs.eval_base, self.renderer.settings)
 
-    def space(self, budget: int) -> SearchSpace:
-        """Returns the search space of a study with this budget."""
-        return self.ensemble.space(budget)
+    def space(self, budget: int, begun: Mapping[str, str] = NOTHING) -> SearchSpace:
+        """Returns the search space of a study with this budget.
+
+        Args:
+            budget: budget that the study started with.
+            begun: inputs that it started with. A study of an earlier version goes on in the space of that version.
+        """
+        return continued(self.ensemble.space(budget), begun)
 
     @property
     def sources(self) -> Sequence[Source]:
@@ -139,7 +144,8 @@ def prepare(config: Config, observer: Observer) -> Session:
     """Loads and checks everything that a run needs, before anything is written; the observer receives notes about memory limits.
 
     Raises:
-        UsageError: a source, the base, the embedder, a metric, a method, a priority or a target cannot be used, or they are incompatible.
+        UsageError: a source, the base, the embedder, a metric, a method, a priority, a target, a range of weights or a group of blocks
+            cannot be used, or they are incompatible.
     """
     inputs = config.inputs
     objectives = (*table.OBJECTIVES, *(() if is_fake(inputs.drawing_base) else table.COLUMNS))
@@ -148,6 +154,7 @@ def prepare(config: Config, observer: Observer) -> Session:
     check_methods(config)
     loaded = _load_sources(config)
     aims = Aims.of(config.protocol, [source.name for source in loaded.sources])
+    loaded.space(config.search.budget)  # fails now, before the base is loaded, if a range or a group of blocks cannot be searched
     settings, loading = config.rendering.render_settings(), config.loading.loading_options()
     if not inputs.drawing_base:
         settings = settings.completed(STEPS, GUIDANCE)

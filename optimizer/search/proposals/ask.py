@@ -14,7 +14,7 @@ from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
 from optimizer.merging import Recipe
 from optimizer.search.labels import FIXED
-from optimizer.search.proposals.space import SearchSpace
+from optimizer.search.proposals.space import NOTHING, SearchSpace
 from optimizer.search.trials.ledger import Ledger
 from optimizer.search.trials.optuna_notes import CONSTRAINT
 from optimizer.search.trials.optuna_storage import id_of
@@ -50,25 +50,32 @@ def propose(
         sampler: sampler for the values that were not queued with the trial.
         axes: values of the complete trials in a search for a Pareto front; None for a search for the best score.
     """
-    if recipe := complete_recipe(space, trial.params):
+    given = trial.system_attrs.get(FIXED, {})
+    if recipe := complete_recipe(space, trial.params, given):
         return trial, recipe
     blank = copy.copy(trial)
     blank.params, blank.distributions = {}, {}
     blank.system_attrs = {name: value for name, value in trial.system_attrs.items() if name == FIXED}
-    others = [t for t in known if t.number != trial.number]
+    others = [seen for t in known if t.number != trial.number and (seen := space.seen(t))]
     others = others if axes is None else _on_axes(others, axes)
     directions = [StudyDirection.MAXIMIZE] * (len(next(iter(axes.values()))) if axes else 1)
     study = optuna.create_study(storage=_Known(blank, others), sampler=sampler, directions=directions)
-    recipe = space.suggest(asked := optuna.Trial(study, id_of(trial)))
+    recipe = space.suggest(asked := optuna.Trial(study, id_of(trial)), given)
     found = copy.copy(trial)
     found.params, found.distributions = asked.params, asked.distributions
     return found, recipe
 
 
-def complete_recipe(space: SearchSpace, values: Mapping[str, Any]) -> Recipe | None:
-    """Returns the recipe of a complete proposal; None if a value is missing or not one of the space."""
+def complete_recipe(space: SearchSpace, values: Mapping[str, Any], given: Mapping[str, Any] = NOTHING) -> Recipe | None:
+    """Returns the recipe of a complete proposal; None if a value is missing or not one of the space.
+
+    Args:
+        space: search space of the study.
+        values: values of the proposal.
+        given: values that were queued with the trial, as in ``SearchSpace.suggest``.
+    """
     try:
-        return space.suggest(FixedTrial(dict(values)))
+        return space.suggest(FixedTrial(dict(values)), given)
     except ValueError:
         return None
 

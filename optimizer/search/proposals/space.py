@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial
 
 from optimizer.adapters import Adapter
+from optimizer.errors import UsageError
 from optimizer.merging import METHODS, BlockMap, Parameter, Recipe, block_map, common_base, default_rank, sum_of_ranks
 from optimizer.merging.methods.solved import CORRECTION
 from optimizer.search.config import Dtype
+from optimizer.search.config.search import AUTO, BLOCKS
+from optimizer.search.config.weights import FREEZE
+from optimizer.search.proposals.block_groups import block_groups
+from optimizer.search.proposals.bounds import Bounds, on_grid
+from optimizer.search.proposals.priors import Prior
 
 WEIGHT_RANGE = (0.0, 1.3)
 SHARE_RANGE = (0.0, 1.0)
 BLOCK_RANGE = (0.5, 1.5)
 _SUMS = ("linear", "concat", "svd")
-# With fewer trials per dimension a search over block weights fits noise.
-_TRIALS_PER_DIMENSION = 5
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+"""No values of a trial."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,8 @@ class SearchSpace:
         dtype: dtype of the exported file.
         seed: seed of the recipes' random masks.
         anchored: whether the first source is the base of the others' changes; its weight is 1 minus the sum of their weights.
+        bounds: ranges and fixed weights that the user gives, and the grid of weights and block weights.
+        priors: weights to try first, beside the default recipes.
     """
 
     names: tuple[str, ...]
@@ -49,16 +60,22 @@ class SearchSpace:
     dtype: Dtype
     seed: int
     anchored: bool = False
+    bounds: Bounds = field(default_factory=Bounds)
+    priors: tuple[Prior, ...] = ()
 
     @property
     def weighed(self) -> tuple[str, ...]:
         """Names of the sources whose weights are proposed."""
-        return self.names[1:] if self.anchored else self.names
+        return tuple(name for name in self.names[self.anchored :] if name not in self.bounds.frozen)
 
     @property
     def weight_range(self) -> tuple[float, float]:
-        """Range of every proposed weight."""
+        """Range of the weights for which the user gives none."""
         return SHARE_RANGE if self.anchored else WEIGHT_RANGE
+
+    def range_of(self, name: str) -> tuple[float, float]:
+        """Returns the range of the proposed weights of a source."""
+        return self.bounds.ranges.get(name, self.weight_range)
 
     @property
     def dimensions(self) -> int:
@@ -82,49 +99,87 @@ class SearchSpace:
         bounds = {"weights": self.weight_range, "blocks": BLOCK_RANGE, "rank": self.rank, "sum_of_ranks": self.sum_of_ranks}
         own = {p.name: [p.start, p.low, p.high, p.choices] for p in self.parameters}
         anchor = {"anchored": True} if self.anchored else {}
-        return {**fields, **bounds, "dtype": self.dtype, "seed": self.seed, "parameters": own, **anchor}
+        given = {**self.bounds.described(), **({"priors": [prior.label for prior in self.priors]} if self.priors else {})}
+        return {**fields, **bounds, "dtype": self.dtype, "seed": self.seed, "parameters": own, **anchor, **given}
+
+    def earlier(self) -> SearchSpace:
+        """Returns the space that earlier versions searched with the same settings: without a grid, and with fewer initial trials."""
+        return replace(self, bounds=replace(self.bounds, grid=0.0), priors=())
 
     def summary(self) -> str:
         """Returns a one-line description of the search space for the user."""
-        low, high = self.weight_range
-        parts = [f"weights {low:g} to {high:g} of {', '.join(self.weighed)}"]
+        parts = self._told_weights()
         if groups := {name: ", ".join(own) for name, own in zip(self.names, self.groups, strict=True) if own}:
             low, high = BLOCK_RANGE
             listed = "; ".join(f"{name}: {own}" for name, own in groups.items())
-            same = len(groups) == len(self.weighed) and len(set(groups.values())) == 1
+            same = len(groups) == len(self.names[self.anchored :]) and len(set(groups.values())) == 1
             parts.append(f"block weights {low:g} to {high:g} ({next(iter(groups.values())) if same else listed})")
+        parts += [f"steps of {self.bounds.grid:g}"] if self.bounds.grid and (self.weighed or groups) else []
         parts.append(f"methods {', '.join(self.methods)}")
         if self.parameters:
             parts.append(", ".join(parameter.name for parameter in self.parameters))
         return "searched: " + "; ".join(parts)
 
-    def suggest(self, trial: optuna.trial.BaseTrial) -> Recipe:
+    def suggest(self, trial: optuna.trial.BaseTrial, given: Mapping[str, Any] = NOTHING) -> Recipe:
         """Lets the sampler choose every value, and returns the recipe.
 
         Every trial gets a value for every parameter, including those that its method does not use, because a Gaussian process requires a
         space without conditional parameters.
+
+        Args:
+            trial: Optuna's trial.
+            given: values that the trial has been given, such as those of a baseline. Weights among them may be outside the ranges, off
+                the grid, or of sources with fixed weights.
         """
-        method = trial.suggest_categorical("method", self.methods) if len(self.methods) > 1 else self.methods[0]
-        values: dict[str, Any] = {"method": method}
+        return self.recipe({name: _suggested(trial, name, each) for name, each in self.distributions(given).items()})
+
+    def distributions(self, given: Mapping[str, Any] = NOTHING) -> dict[str, BaseDistribution]:
+        """Returns the distribution of every parameter by name, in the order in which they are proposed.
+
+        Args:
+            given: values of a trial, as in ``suggest``; distributions of weights are such that they contain them.
+        """
+        found: dict[str, BaseDistribution] = {"method": CategoricalDistribution(self.methods)} if len(self.methods) > 1 else {}
         for name, groups in zip(self.names, self.groups, strict=True):
+            weight = weight_key(name)
             if name in self.weighed:
-                values[f"weight:{name}"] = trial.suggest_float(f"weight:{name}", *self.weight_range)
+                found[weight] = self.bounds.distribution(*self.range_of(name), given.get(weight))
+            elif weight in given and name in self.bounds.frozen:
+                found[weight] = FloatDistribution(given[weight], given[weight])
             for group in groups:
-                values[f"block:{name}:{group}"] = trial.suggest_float(f"block:{name}:{group}", *BLOCK_RANGE)
-        for parameter in self.parameters:
-            if parameter.choices:
-                values[parameter.name] = trial.suggest_categorical(parameter.name, parameter.choices)
-            elif parameter.value_type is int:
-                values[parameter.name] = trial.suggest_int(parameter.name, int(parameter.low), int(parameter.high))
-            else:
-                values[parameter.name] = trial.suggest_float(parameter.name, parameter.low, parameter.high)
-        return self.recipe(values)
+                found[block_key(name, group)] = self.bounds.distribution(*BLOCK_RANGE, given.get(block_key(name, group)))
+        return found | {parameter.name: _distribution(parameter) for parameter in self.parameters}
+
+    def covers(self, values: Mapping[str, Any]) -> bool:
+        """Returns whether weights and block weights are in their ranges, on the grid or not, and fixed weights as they are fixed."""
+        ranges = {weight_key(name): self.range_of(name) for name in self.weighed}
+        ranges |= {weight_key(name): (weight, weight) for name, weight in self.bounds.frozen.items()}
+        ranges |= {block_key(name, group): BLOCK_RANGE for name, own in zip(self.names, self.groups, strict=True) for group in own}
+        return all(low <= values[key] <= high for key, (low, high) in ranges.items() if key in values)
+
+    def fixes(self, values: Mapping[str, Any]) -> bool:
+        """Returns whether fixed weights are as they are fixed, so that a sampler can learn from the trial with these values."""
+        return all(values.get(weight_key(name), weight) == weight for name, weight in self.bounds.frozen.items())
+
+    def seen(self, trial: FrozenTrial) -> FrozenTrial | None:
+        """Returns a trial of the study as a sampler sees it; None if it must not, because a fixed weight has another value there.
+
+        Samplers model only parameters that have one distribution in all trials; those of baselines may have others, see ``suggest``.
+        """
+        own = self.distributions()
+        if trial.distributions == own or not own.keys() <= trial.params.keys():
+            return trial
+        if not self.fixes(trial.params):
+            return None
+        found = copy.copy(trial)
+        found.distributions, found.params = own, {name: trial.params[name] for name in own}
+        return found
 
     def recipe(self, values: Mapping[str, Any]) -> Recipe:
         """Returns the recipe for a set of parameter values.
 
-        A missing block weight is 1, a missing parameter of the method has its starting value. A block weight of 1 has no effect and is
-        left out, so that equal merges have equal hashes.
+        A missing weight is that which is fixed, a missing block weight 1, and a missing parameter of the method has its starting value. A
+        block weight of 1 has no effect and is left out, so that equal merges have equal hashes.
         """
         method = str(values.get("method", self.methods[0]))
         blocks = tuple(self._block_weights(name, groups, values) for name, groups in zip(self.names, self.groups, strict=True))
@@ -142,34 +197,100 @@ class SearchSpace:
         )
 
     def _block_weights(self, name: str, groups: Sequence[str], values: Mapping[str, Any]) -> dict[str, float]:
-        weights = {group: round(float(values.get(f"block:{name}:{group}", 1.0)), 4) for group in groups}
+        weights = {group: round(float(values.get(block_key(name, group), 1.0)), 4) for group in groups}
         return {block: weight for group, weight in weights.items() if weight != 1.0 for block in self.blocks[group]}
 
     def _weights(self, values: Mapping[str, Any]) -> tuple[float, ...]:
-        weights = tuple(round(float(values[f"weight:{name}"]), 4) for name in self.weighed)
+        given = {weight_key(name): weight for name, weight in self.bounds.frozen.items()} | dict(values)
+        weights = tuple(round(float(given[weight_key(name)]), 4) for name in self.names[self.anchored :])
         return (round(1 - sum(weights), 4), *weights) if self.anchored else weights
+
+    def _told_weights(self) -> list[str]:
+        """Returns the ranges of the weights, and the fixed weights, as parts of a sentence."""
+        sources: dict[tuple[float, float], list[str]] = {}
+        for name in self.weighed:
+            sources.setdefault(on_grid(*self.range_of(name), self.bounds.grid), []).append(name)
+        ranges = [f"{low:g} to {high:g} of {', '.join(names)}" for (low, high), names in sources.items()]
+        fixed = [f"{name} fixed at {weight:g}" for name, weight in self.bounds.frozen.items()]
+        return [*([f"weights {' and '.join(ranges)}"] if ranges else []), *fixed]
+
+
+def weight_key(name: str) -> str:
+    """Returns the name of the parameter that is a source's weight."""
+    return f"weight:{name}"
+
+
+def block_key(name: str, group: str) -> str:
+    """Returns the name of the parameter that is a source's weight in a group of blocks."""
+    return f"block:{name}:{group}"
+
+
+def _distribution(parameter: Parameter) -> BaseDistribution:
+    if parameter.choices:
+        return CategoricalDistribution(parameter.choices)
+    if parameter.value_type is int:
+        return IntDistribution(int(parameter.low), int(parameter.high))
+    return FloatDistribution(parameter.low, parameter.high)
+
+
+def _suggested(trial: optuna.trial.BaseTrial, name: str, distribution: BaseDistribution) -> Any:
+    """Returns the value of a parameter that a trial has, or gets from its sampler."""
+    if isinstance(distribution, CategoricalDistribution):
+        return trial.suggest_categorical(name, distribution.choices)
+    if isinstance(distribution, IntDistribution):
+        return trial.suggest_int(name, distribution.low, distribution.high)
+    assert isinstance(distribution, FloatDistribution)
+    return trial.suggest_float(name, distribution.low, distribution.high, step=distribution.step)
 
 
 def space_for(
-    adapters: Sequence[Adapter], *, budget: int, methods: Sequence[str], rank: int | None, dtype: Dtype, seed: int
+    adapters: Sequence[Adapter],
+    *,
+    budget: int,
+    methods: Sequence[str],
+    rank: int | None,
+    dtype: Dtype,
+    seed: int,
+    bounds: Bounds | None = None,
+    blocks: Sequence[str] = (AUTO,),
+    priors: tuple[Prior, ...] = (),
 ) -> SearchSpace:
-    """Returns the search space for LoRAs under a budget; the budget limits the number of block weights, grouped by ``BlockMap.groups``.
+    """Returns the search space for LoRAs under a budget.
 
-    The methods are checked before, by ``known_methods``.
+    Args:
+        adapters: adapters of the sources.
+        budget: number of trials beyond the baselines.
+        methods: merge methods to choose from besides the weighted sum, checked before by ``known_methods``.
+        rank: output rank; None for that of ``default_rank``.
+        dtype: dtype of the exported file.
+        seed: seed of random masks.
+        bounds: bounds of the weights; None for the default ranges without a grid.
+        blocks: groups of blocks, as in ``block_groups``.
+        priors: weights to try first.
+
+    Raises:
+        UsageError: a group of blocks cannot be searched, or nothing is left to search.
     """
-    blocks = block_map(common_base(adapters))
-    present = [{blocks.group_of(path) for path in adapter.modules} for adapter in adapters]
-    return SearchSpace(
-        names=tuple(a.name for a in adapters),
+    found, bounds = block_map(common_base(adapters)), bounds or Bounds()
+    present = [{found.group_of(path) for path in adapter.modules} for adapter in adapters]
+    names = tuple(a.name for a in adapters)
+    space = SearchSpace(
+        names=names,
         hashes=tuple(a.sha256 for a in adapters),
         methods=("linear" if rank is None else "svd", *dict.fromkeys(m for m in methods if m not in _SUMS)),
-        groups=_groups(blocks, present, budget),
-        blocks=blocks.groups,
+        groups=block_groups(found, present, budget, blocks, [name in bounds.frozen for name in names]),
+        blocks=found.groups,
         rank=rank,
         sum_of_ranks=sum_of_ranks(adapters),
         dtype=dtype,
         seed=seed,
+        bounds=bounds,
+        priors=priors,
     )
+    if not space.dimensions:
+        remedy = f"leave one out, or search over methods (--methods) or block weights ({BLOCKS})"
+        raise UsageError("the weights of all sources are fixed, and nothing else is searched", where=FREEZE, remedy=remedy)
+    return space
 
 
 def space_of_models(
@@ -183,6 +304,7 @@ def space_of_models(
     dtype: Dtype,
     seed: int,
     anchored: bool,
+    groups: Sequence[str] = (AUTO,),
 ) -> SearchSpace:
     """Returns the search space for full models under a budget.
 
@@ -196,14 +318,18 @@ def space_of_models(
         dtype: dtype of the merged model.
         seed: seed of random masks.
         anchored: whether the first model is the base of the others' changes.
+        groups: groups of blocks, as in ``block_groups``.
+
+    Raises:
+        UsageError: a group of blocks cannot be searched.
     """
     moving = len(names) - anchored
-    groups = _groups(blocks, [{blocks.group_of(path) for path in paths}] * moving, budget)
+    found = block_groups(blocks, [{blocks.group_of(path) for path in paths}] * moving, budget, groups)
     return SearchSpace(
         names=tuple(names),
         hashes=tuple(hashes),
         methods=("linear", *dict.fromkeys(m for m in methods if m not in _SUMS)),
-        groups=((), *groups) if anchored else groups,
+        groups=((), *found) if anchored else found,
         blocks=blocks.groups,
         rank=None,
         sum_of_ranks=None,
@@ -211,12 +337,3 @@ def space_of_models(
         seed=seed,
         anchored=anchored,
     )
-
-
-def _groups(blocks: BlockMap, present: Sequence[AbstractSet[str | None]], budget: int) -> tuple[tuple[str, ...], ...]:
-    """Returns per source the block groups that get their own weight, among those that it changes, in network order."""
-    count = len(present)
-    allowed = max(0, budget // _TRIALS_PER_DIMENSION - count)
-    per_source = min(len(blocks.groups), allowed // count)
-    chosen = [[label for label in blocks.groups if label in groups][:per_source] for groups in present]
-    return tuple(tuple(sorted(few, key=blocks.position)) for few in chosen)

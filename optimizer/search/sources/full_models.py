@@ -94,6 +94,7 @@ class ModelEnsemble(Ensemble):
             dtype=self.config.output.dtype,
             seed=search.seed,
             anchored=not self.based,
+            groups=search.blocks,
         )
 
     def mixer(self, device: torch.device, note: Note | None = None, router: RouterLookup | None = None) -> ModelMixer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 
@@ -16,13 +17,16 @@ from optimizer.adapters.files.base_location import locate_base
 from optimizer.adapters.files.metadata_keys import TAGS
 from optimizer.adapters.files.trigger_words import Trigger, find_trigger
 from optimizer.errors import BaseModelError, UsageError
+from optimizer.inspection.strength import norms_together
 from optimizer.merging import DTYPES, shared_modules
 from optimizer.rendering import AnyRenderer
 from optimizer.rendering.fake_spec import is_fake
 from optimizer.rendering.memory.oom import Note
 from optimizer.rendering.prompts import Subject
 from optimizer.search.config import Config, Inputs
+from optimizer.search.proposals.bounds import Bounds
 from optimizer.search.proposals.methods import searched_methods
+from optimizer.search.proposals.priors import priors
 from optimizer.search.proposals.space import SearchSpace, space_for
 from optimizer.search.sources.lora_mixer import LoraMixer
 from optimizer.search.sources.source import Ensemble, RouterLookup, Source, checked_role, unique_names
@@ -30,6 +34,7 @@ from optimizer.text import printable
 from studies.demo.world import PREFIX, DemoSource, UnknownDemoSource, demo_source
 
 _WIDE = 512  # rank bound; LoRAs in use have lower ranks
+_ASSUMED_ROLE = "concept"  # its trigger invokes it beside any subject
 _ROLE_WORDS = {"style": "style", "character": "character", "person": "character", "concept": "concept", "object": "concept"}
 
 
@@ -98,9 +103,29 @@ class LoraEnsemble(Ensemble):
 
     def space(self, budget: int) -> SearchSpace:
         """Returns the search space of a study with this budget."""
-        search, output = self.config.search, self.config.output
-        methods = searched_methods(self.config, budget)
-        return space_for(self.adapters, budget=budget, methods=methods, rank=output.rank, dtype=output.dtype, seed=search.seed)
+        search, output, names = self.config.search, self.config.output, [s.name for s in self.sources]
+        bounds = Bounds.of(search, names)
+        return space_for(
+            self.adapters,
+            budget=budget,
+            methods=searched_methods(self.config, budget),
+            rank=output.rank,
+            dtype=output.dtype,
+            seed=search.seed,
+            bounds=bounds,
+            blocks=search.blocks,
+            priors=priors(names, self.strengths, self.roles) if len(bounds.frozen) < len(names) else (),
+        )
+
+    @cached_property
+    def strengths(self) -> tuple[float, ...]:
+        """Strength of each source on the modules that all sources change."""
+        return norms_together(self.adapters)
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """Role of each source; empty if one of them is only assumed."""
+        return tuple(s.subject.role for s in self.sources) if all(s.role_stated for s in self.sources) else ()
 
     def mixer(self, device: torch.device, note: Note | None = None, router: RouterLookup | None = None) -> LoraMixer:
         """Returns the mixer that merges the LoRAs."""
@@ -187,10 +212,11 @@ def _load(spec: str, inputs: Inputs, index: int, base: BaseWeights | None) -> Lo
     else:
         path = Path(spec)
     adapter = load_adapter(path, allow_unknown=inputs.allow_unknown, base=base)
-    role = inputs.roles[index] if inputs.roles else role or _role(adapter)
+    role = inputs.roles[index] if inputs.roles else role or _tagged_role(adapter)
     trigger = inputs.triggers[index] if inputs.triggers else trigger
     found = find_trigger(adapter.metadata, path) if trigger is None else None
-    return LoraSource(Subject(adapter.name, checked_role(role), found.text if found else trigger or ""), path, adapter, found)
+    subject = Subject(adapter.name, checked_role(role or _ASSUMED_ROLE), found.text if found else trigger or "")
+    return LoraSource(subject, path, adapter, found, role_stated=role is not None)
 
 
 def known_demo_source(spec: str) -> DemoSource:
@@ -202,10 +228,10 @@ def known_demo_source(spec: str) -> DemoSource:
         raise UsageError(problem, remedy=remedy) from error
 
 
-def _role(adapter: Adapter) -> str:
-    """Returns the role from the file's tags; the default is ``concept``, which its trigger invokes beside any subject."""
+def _tagged_role(adapter: Adapter) -> str | None:
+    """Returns the role from the file's tags; None if they state none."""
     tags = adapter.metadata.get(TAGS, "").lower()
-    return next((role for word, role in _ROLE_WORDS.items() if word in tags), "concept")
+    return next((role for word, role in _ROLE_WORDS.items() if word in tags), None)
 
 
 def _check_together(sources: Sequence[LoraSource]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Protocol
@@ -28,10 +28,12 @@ class Source(ABC):
     Attributes:
         subject: name, role and trigger; the name is short and unique.
         file: path of the file or folder, as located.
+        role_stated: whether the user or a file states the role; otherwise it is assumed.
     """
 
     subject: Subject
     file: Path
+    role_stated: bool = field(default=True, kw_only=True)
 
     @property
     def name(self) -> str:
@@ -110,7 +112,7 @@ class Ensemble(ABC):
 
     @abstractmethod
     def space(self, budget: int) -> SearchSpace:
-        """Returns the search space of a study with this budget."""
+        """Returns the search space of a study with this budget; raises UsageError if the configuration leaves none."""
 
     @abstractmethod
     def mixer(self, device: torch.device, note: Note | None = None, router: RouterLookup | None = None) -> Mixer:

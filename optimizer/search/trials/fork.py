@@ -16,7 +16,7 @@ from optimizer.search.evaluation.aims import Aims
 from optimizer.search.evaluation.fingerprint import changes
 from optimizer.search.labels import is_baseline
 from optimizer.search.proposals.initial_trials import Start
-from optimizer.search.proposals.space import SearchSpace
+from optimizer.search.proposals.space import SearchSpace, block_key, weight_key
 from optimizer.search.trials.frozen_trials import entry_of
 from optimizer.search.trials.ledger import Ledger
 from studies import EvaluationCache, StudyDirectory
@@ -154,11 +154,11 @@ def _values(space: SearchSpace, recipe: Recipe) -> dict[str, Any] | None:
     values: dict[str, Any] = {"method": recipe.method}
     for index, (name, groups) in enumerate(zip(space.names, space.groups, strict=True)):
         blocks = recipe.blocks[index] if recipe.blocks else {}
-        values[f"weight:{name}"] = recipe.weights[index]
-        values |= {f"block:{name}:{group}": blocks.get(group, 1.0) for group in groups}
+        values[weight_key(name)] = recipe.weights[index]
+        values |= {block_key(name, group): blocks.get(group, 1.0) for group in groups}
     values |= {p.name: getattr(recipe, p.name) if recipe.method_record.reads(p.name) else p.start for p in space.parameters}
     try:
-        same = space.suggest(FixedTrial(values)) == _unsolved(recipe)
+        same = space.covers(values) and space.suggest(FixedTrial(values), values) == _unsolved(recipe)
     except (ValueError, RecipeError):
         return None
     return values if same else None
@@ -167,6 +167,6 @@ def _values(space: SearchSpace, recipe: Recipe) -> dict[str, Any] | None:
 def _import(ledger: Ledger, space: SearchSpace, number: int, start: Start, key: str, evaluation: Evaluation, store: Store) -> None:
     """Appends a finished trial of the old study, with this number, as one with the values of ``start``."""
     proposal = FixedTrial(dict(start.values), number=number)
-    space.suggest(proposal)
+    space.suggest(proposal, start.values)
     entry = entry_of(proposal, key=key).model_copy(update={"label": start.label, "imported": not is_baseline(start.label)})
     ledger.import_trial(entry, evaluation, store)

@@ -53,8 +53,8 @@ def open_ledger(
     try:
         retry = RetryPolicy(observer)
         budget = retry(lambda: budget_of(shared.study, config.search.budget))
-        inputs = study_inputs(context, session.sources, session.space(budget))
         begun = retry(lambda: inputs_of(shared.study))
+        inputs = study_inputs(context, session.sources, session.space(budget, begun))
         check_same_inputs(begun, inputs, "--study" if joining and config.places.storage else directory.path)
         if not joining:
             retry(lambda: begin(shared.study, TrialLog(store), budget=config.search.budget, inputs=inputs, fork=fork))

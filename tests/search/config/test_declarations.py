@@ -75,7 +75,10 @@ artifacts: s3://b/p
 """
 """A ``study.yaml`` that version 0.1.0 wrote. Its order is that of the command, by which a finished study is recognised."""
 
-LATER = "metric: []\npriority: []\nkeep: []\npareto: false\nno_pruning: false\neval_base: ''\nwith: []\npatience: null\n"
+LATER = (
+    "metric: []\npriority: []\nkeep: []\npareto: false\nno_pruning: false\neval_base: ''\nwith: []\npatience: null\n"
+    "weights: []\nfreeze: []\nblocks:\n- auto\ngrid: 0.05\n"
+)
 """Options that later versions have added, with their defaults."""
 
 KEYS = list(yaml.safe_load(SAVED + LATER))
@@ -86,7 +89,9 @@ FREE = {
 }
 PER_MACHINE = {"out", "storage", "study", "artifacts", "workers", "device", "batch", "timeout", "budget"}
 PARTS = {"vae", "denoiser", "decoder", "base_config"}
-NOT_FOR_MODELS = {"eval_base", "with_", "pareto", "rank", "quantize", "denoiser", "allow_unknown", "storage"}
+NOT_FOR_MODELS = {
+    *("eval_base", "with_", "pareto", "weights", "freeze", "grid", "rank", "quantize", "denoiser", "allow_unknown", "storage"),
+}
 
 OTHER: dict[str, Any] = {
     "sources": ("c", "d"),
@@ -98,6 +103,10 @@ OTHER: dict[str, Any] = {
     "priority": ("c=2",),
     "keep": ("c=0.5",),
     "with_": ("lcm.safetensors:0.5",),
+    "weights": ("c=0.4:0.9",),
+    "freeze": ("d=0.5",),
+    "blocks": ("IN", "OUT"),
+    "grid": 0.1,
     "sampler": "tpe",
     "dtype": "bf16",
     "dialect": "diffusers",

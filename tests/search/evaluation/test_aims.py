@@ -16,7 +16,7 @@ from objectives import balance
 from optimizer.cli.main import execute
 from optimizer.errors import NoFeasibleMerge, UsageError
 from optimizer.search.config import Config
-from optimizer.search.config.aims import AimText, by_source
+from optimizer.search.config.named import Named, by_source
 from optimizer.search.config.protocol import Protocol
 from optimizer.search.evaluation.aims import Aims
 from optimizer.search.evaluation.confirmation import confirm
@@ -92,8 +92,8 @@ def test_what_is_no_aim_is_told_before_anything_is_drawn(place: Path, aim: str, 
 
 
 def test_sources_are_named_by_their_names_or_else_by_position() -> None:
-    assert by_source([AimText("b=c", 2.0), AimText("1", 3.0)], ["a", "b=c"], "--keep") == {"a": 3.0, "b=c": 2.0}
-    assert by_source([AimText("1", 2.0)], ["2", "1"], "--keep") == {"1": 2.0}, "a name wins over a position"
+    assert by_source([Named("b=c", 2.0), Named("1", 3.0)], ["a", "b=c"], "--keep") == {"a": 3.0, "b=c": 2.0}
+    assert by_source([Named("1", 2.0)], ["2", "1"], "--keep") == {"1": 2.0}, "a name wins over a position"
     assert Aims.of(Protocol(priority=("b=c=2",)), ["a", "b=c"]).priorities == {"a": 1.0, "b=c": 2.0}
     assert Aims.of(Protocol(priority=("a=2", "b=2")), ["a", "b"]) == Aims(), "equal priorities are none"
     with pytest.raises(UsageError, match=r"there is no source 'c' — name one of a, b, or a position from 1 to 2$"):

@@ -199,13 +199,13 @@ def test_every_first_trial_lies_in_the_space(adapters: list[Adapter]) -> None:
     ("number", "dimensions", "kind"), [(0, 2, GPSampler), (399, 20, GPSampler), (400, 20, TPESampler), (0, 21, TPESampler)]
 )
 def test_who_proposes(number: int, dimensions: int, kind: type) -> None:
-    assert type(sampler_for(number, seed=0, dimensions=dimensions, startup=5)) is kind
+    assert isinstance(sampler_for(number, seed=0, dimensions=dimensions, startup=5), kind)
 
 
 @pytest.mark.parametrize(("number", "axes", "kind"), [(199, 4, GPSampler), (200, 4, TPESampler), (0, 5, TPESampler)])
 def test_who_proposes_for_a_front(number: int, axes: int, kind: type) -> None:
-    assert type(sampler_for(number, seed=0, dimensions=20, startup=5, axes=axes)) is kind
-    assert type(sampler_for(number, seed=0, dimensions=30, startup=5, axes=axes, kind="gp")) is GPSampler
+    assert isinstance(sampler_for(number, seed=0, dimensions=20, startup=5, axes=axes), kind)
+    assert isinstance(sampler_for(number, seed=0, dimensions=30, startup=5, axes=axes, kind="gp"), GPSampler)
 
 
 @pytest.mark.parametrize("dimensions", [2, 30])
