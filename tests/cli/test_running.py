@@ -46,7 +46,7 @@ def test_stderr_holds_our_own_lines_only(finished: subprocess.CompletedProcess[s
     assert re.fullmatch(r"pictures: \d+ × \d+, 2 steps, guidance \d+, up to 16 at once", lines[1])
     assert re.fullmatch(r"this run needs about \d+ MB of disk, .* are free", lines[2])
     assert lines[3].startswith("there are fewer texts than pictures for joint prompts (1 for 2): texts recur with other noise, ")
-    assert lines[4].startswith("searched: weights 0 to 1.3 of alba, bruno; steps of 0.05; methods linear, ties, ")
+    assert lines[4].startswith("searched: weights 0.1 to 1.3 of alba, bruno; steps of 0.05; methods linear, ties, ")
     assert (lines[5], lines[-1]) == ("search: 5 trials", "confirm: 10 picture sets")
     assert len(lines) == 12
     assert all(re.fullmatch(TRIAL, line) for line in lines[6:-1])

@@ -34,7 +34,7 @@ class Search(Settings):
     )
     weights: Annotated[tuple[str, ...], Option(58, Panel.SEARCH, "NAME=LOW:HIGH...", not_for_models=_FOR_LORAS)] = Field(
         default=(),
-        description="Range of the weights to try of sources, such as hero=0.4:0.9; 0 to 1.3 for those not named. NAME is a source's file "
+        description="Range of the weights to try of sources, such as hero=0.4:0.9; 0.1 to 1.3 for those not named. NAME is a source's file "
         "name without its ending, or its position, from 1.",
     )
     freeze: Annotated[tuple[str, ...], Option(59, Panel.SEARCH, "NAME=WEIGHT...", not_for_models=_FOR_LORAS)] = Field(

@@ -23,7 +23,8 @@ from optimizer.search.proposals.block_groups import block_groups
 from optimizer.search.proposals.bounds import Bounds, on_grid
 from optimizer.search.proposals.priors import Prior
 
-WEIGHT_RANGE = (0.0, 1.3)
+# Below the lower end a source is lost, which no other gain makes up for. Earlier versions searched from 0.
+WEIGHT_RANGE, EARLIER_RANGE = (0.1, 1.3), (0.0, 1.3)
 SHARE_RANGE = (0.0, 1.0)
 BLOCK_RANGE = (0.5, 1.5)
 _SUMS = ("linear", "concat", "svd")
@@ -48,6 +49,7 @@ class SearchSpace:
         anchored: whether the first source is the base of the others' changes; its weight is 1 minus the sum of their weights.
         bounds: ranges and fixed weights that the user gives, and the grid of weights and block weights.
         priors: weights to try first, beside the default recipes.
+        weights: range of the weights of sources that the user gives none.
     """
 
     names: tuple[str, ...]
@@ -62,6 +64,7 @@ class SearchSpace:
     anchored: bool = False
     bounds: Bounds = field(default_factory=Bounds)
     priors: tuple[Prior, ...] = ()
+    weights: tuple[float, float] = field(default_factory=lambda: WEIGHT_RANGE)
 
     @property
     def weighed(self) -> tuple[str, ...]:
@@ -71,7 +74,7 @@ class SearchSpace:
     @property
     def weight_range(self) -> tuple[float, float]:
         """Range of the weights for which the user gives none."""
-        return SHARE_RANGE if self.anchored else WEIGHT_RANGE
+        return SHARE_RANGE if self.anchored else self.weights
 
     def range_of(self, name: str) -> tuple[float, float]:
         """Returns the range of the proposed weights of a source."""
@@ -103,8 +106,8 @@ class SearchSpace:
         return {**fields, **bounds, "dtype": self.dtype, "seed": self.seed, "parameters": own, **anchor, **given}
 
     def earlier(self) -> SearchSpace:
-        """Returns the space that earlier versions searched with the same settings: without a grid, and with fewer initial trials."""
-        return replace(self, bounds=replace(self.bounds, grid=0.0), priors=())
+        """Returns the space that earlier versions searched with the same settings: weights from 0, no grid, and fewer initial trials."""
+        return replace(self, bounds=replace(self.bounds, grid=0.0), priors=(), weights=EARLIER_RANGE)
 
     def summary(self) -> str:
         """Returns a one-line description of the search space for the user."""

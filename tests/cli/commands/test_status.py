@@ -60,7 +60,7 @@ def test_watching_a_run_from_its_beginning_to_its_end(tmp_path: Path, capfd: pyt
     with subprocess.Popen([*RUN, *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as run:
         assert run.stderr
         assert run.stderr.readline().startswith("this run needs about ")
-        assert run.stderr.readline().startswith("searched: weights 0 to 1.3 of neon, octopus; ")
+        assert run.stderr.readline().startswith("searched: weights 0.1 to 1.3 of neon, octopus; ")
         assert run.stderr.readline() == "search: 7 trials\n"
         assert execute(["status", str(tmp_path / "s"), "--watch", "--json"]) == 0
         assert run.wait() == 0

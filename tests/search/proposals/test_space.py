@@ -92,9 +92,9 @@ def test_a_search_and_a_single_merge_write_one_recipe_for_one_merge(studio: Stud
 
 
 def test_what_is_searched_is_told_in_one_line(adapters: list[Adapter]) -> None:
-    assert space(adapters, 3, ()).summary() == "searched: weights 0 to 1.3 of alba, bruno; methods linear"
+    assert space(adapters, 3, ()).summary() == "searched: weights 0.1 to 1.3 of alba, bruno; methods linear"
     assert space(adapters, 30, ("dare_linear",)).summary() == (
-        "searched: weights 0 to 1.3 of alba, bruno; block weights 0.5 to 1.5 (IN, OUT); methods linear, dare_linear; density, rescale"
+        "searched: weights 0.1 to 1.3 of alba, bruno; block weights 0.5 to 1.5 (IN, OUT); methods linear, dare_linear; density, rescale"
     )
     unet = {path: factors for path, factors in adapters[1].modules.items() if path.startswith("unet.up")}
     assert "(alba: IN, OUT; bruno: OUT)" in space([adapters[0], replace(adapters[1], modules=unet)], 30).summary()
@@ -192,7 +192,7 @@ def test_every_first_trial_lies_in_the_space(adapters: list[Adapter]) -> None:
     for start in first_trials(found, 50):
         study.enqueue_trial(start.values)
         trial = study.ask()  # a value out of range would be a warning, and so an error
-        assert found.suggest(trial) == found.recipe(start.values)
+        assert found.suggest(trial, start.values) == found.recipe(start.values)
 
 
 @pytest.mark.parametrize(
