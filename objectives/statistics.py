@@ -109,7 +109,13 @@ def noise(lead: float, samples: Tensor, asked: Tensor, candidates: int = 1, leve
 
 
 def without_each(count: int) -> Tensor:
-    """Returns the number of times that each prompt counts when one after the other is left out, float32, (count, count)."""
+    """Returns the number of times that each prompt counts when one after the other is left out, float32, (count, count).
+
+    Example:
+        >>> without_each(2)
+        tensor([[0., 1.],
+                [1., 0.]])
+    """
     return torch.ones(count, count) - torch.eye(count)
 
 

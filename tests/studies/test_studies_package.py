@@ -11,6 +11,7 @@ import studies
 
 EXPORTS = [
     "DEMO_BASE",
+    "AcceleratorInfo",
     "BrokenEvaluationWarning",
     "ConfirmedScore",
     "Evaluation",

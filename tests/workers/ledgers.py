@@ -105,7 +105,7 @@ class Fresh:
 
     def right(self, trial: optuna.trial.FrozenTrial) -> bool:
         """Whether the trial's record is that of its parameters."""
-        recipe = self._space.suggest(optuna.trial.FixedTrial(trial.params))
+        recipe = self._space.recipe(trial.params)
         try:
             expected = self._evaluator.evaluate(recipe).evaluation
         except OptimizerError as error:

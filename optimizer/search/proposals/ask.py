@@ -14,6 +14,7 @@ from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
 from optimizer.merging import Recipe
 from optimizer.search.labels import FIXED
+from optimizer.search.proposals.neighbours import unknown_neighbour
 from optimizer.search.proposals.space import NOTHING, SearchSpace
 from optimizer.search.trials.ledger import Ledger
 from optimizer.search.trials.optuna_notes import CONSTRAINT
@@ -43,6 +44,8 @@ def propose(
 ) -> tuple[FrozenTrial, Recipe]:
     """Returns the trial with a value for every parameter of the space, and the recipe of these values.
 
+    A merge that another trial has had is replaced by the nearest one on the grid that none has had.
+
     Args:
         space: search space of the study.
         trial: running trial; an earlier complete proposal is kept.
@@ -63,6 +66,9 @@ def propose(
     recipe = space.suggest(asked := optuna.Trial(study, id_of(trial)), given)
     found = copy.copy(trial)
     found.params, found.distributions = asked.params, asked.distributions
+    known_hashes = {earlier.hash for t in others if (earlier := complete_recipe(space, t.params, t.params))}
+    if recipe.hash in known_hashes and (moved := unknown_neighbour(space, found.params, found.distributions, known_hashes, given)):
+        found.params, recipe = moved, space.recipe(moved)
     return found, recipe
 
 
