@@ -21,6 +21,7 @@ from optimizer.cli.commands.demo import demo
 from optimizer.cli.commands.extract import extract
 from optimizer.cli.commands.inspect import inspect
 from optimizer.cli.commands.ls import ls
+from optimizer.cli.commands.preview import preview
 from optimizer.cli.commands.repair import repair
 from optimizer.cli.commands.report import report
 from optimizer.cli.commands.status import status
@@ -52,6 +53,7 @@ _COMMANDS: tuple[Any, ...] = (  # MERGE is imported when it is run: it needs tor
     worker,
     repair,
     MERGE,
+    preview,
     extract,
     inspect,
     ls,

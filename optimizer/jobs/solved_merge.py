@@ -13,18 +13,18 @@ from optimizer.calibration.live.model import LiveModel
 from optimizer.calibration.prompts import prompts_to_solve_on
 from optimizer.calibration.solve import COMPLETE, Progress, Solver, Watch
 from optimizer.errors import UsageError
+from optimizer.jobs.base_renderer import Drawing, all_of_demo
 from optimizer.jobs.merge_options import MergeOptions
 from optimizer.jobs.merge_plan import MergePlan
-from optimizer.rendering import Loading, PromptSet, Renderer, RenderSettings, load_renderer
+from optimizer.rendering import PromptSet, Renderer, RenderSettings
 from optimizer.rendering.candidates.candidate import Candidate
 from optimizer.rendering.fake_spec import is_fake
 from optimizer.rendering.memory.oom import Note
 from optimizer.search.config.inputs import check_eval_base
 from optimizer.search.evaluation.prompt_sets import vocabulary
 from optimizer.search.images.contact_sheets import sheet
-from optimizer.search.sources.accelerators import about_eval_base, advice_on_steps, drawn_with, joined
+from optimizer.search.sources.accelerators import about_eval_base, drawn_with
 from studies.atomic import replacing, write_bytes
-from studies.demo.world import GUIDANCE, PREFIX, STEPS, demo_base
 
 _SHOWN = 6  # joint prompts in a preview
 
@@ -64,14 +64,16 @@ def solved_merge(job: MergePlan, options: MergeOptions, progress: Progress, note
         BaseModelError: the base cannot be loaded, or a source does not fit it.
         TrialError: pictures or the loss are not finite, or memory does not suffice.
     """
-    demo = not options.base and all(spec.startswith(PREFIX) for spec in job.specs)
+    demo = not options.base and all_of_demo(job.specs)
     method, recipe = job.recipe.method, job.recipe
     if not demo and (not options.base or is_fake(options.base)):
         problem = f"{method} solves the merge on the base model, and none is given"
         raise UsageError(problem, where="--base", remedy="name the diffusers folder or the file that the sources were trained on")
     check_eval_base(options.base, options.eval_base)
     words = vocabulary(options.prompts, [source.subject for source in job.sources], demo=demo)
-    renderer = _renderer(job, options, note, demo=demo)
+    settings = RenderSettings(options.steps, options.guidance)
+    renderer = Drawing(options.base, options.eval_base, settings, options.device, job.accelerators).renderer(job.adapters, note)
+    assert isinstance(renderer, Renderer)
     with about_eval_base(options.eval_base):
         model = LiveModel.of(renderer, job.adapters, [source.subject for source in job.sources])
     prompts = prompts_to_solve_on(model.subjects, words, recipe)
@@ -103,22 +105,3 @@ def _preview(model: LiveModel, prompts: PromptSet, file: Path) -> Watch:
             sheet(torch.cat([*above, below]), columns=len(shown)).save(temporary, "PNG")
 
     return write
-
-
-def _renderer(job: MergePlan, options: MergeOptions, note: Note, *, demo: bool) -> Renderer:
-    settings = RenderSettings(STEPS, GUIDANCE, batch=16) if demo and not options.eval_base else RenderSettings()
-    given = {name: value for name in ("steps", "guidance") if (value := getattr(options, name)) is not None}
-    base = options.base or str(demo_base())
-    renderer = load_renderer(
-        options.eval_base or base,
-        replace(settings, **given),
-        Loading(device=options.device),
-        note=note,
-        adapters=job.adapters,
-        accelerator=joined(job.accelerators),
-        trained_on=base if options.eval_base else "",
-    )
-    assert isinstance(renderer, Renderer)
-    if advice := advice_on_steps(job.accelerators, options.steps, renderer.settings):
-        note(advice)
-    return renderer

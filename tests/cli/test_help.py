@@ -33,6 +33,7 @@ COMMANDS = [
     "worker",
     "repair",
     "merge",
+    "preview",
     "extract",
     "inspect",
     "ls",

@@ -16,9 +16,9 @@ from PIL import Image
 from optimizer.adapters import load_adapter, save_adapter
 from optimizer.calibration.prompts import calibration_prompts
 from optimizer.cli.main import execute
+from optimizer.jobs.base_renderer import Drawing
 from optimizer.jobs.merge_options import MergeOptions
 from optimizer.jobs.merge_plan import MergePlan, plan
-from optimizer.jobs.solved_merge import _renderer
 from optimizer.merging import Recipe, correction_of
 from optimizer.rendering import PromptSet, Renderer, RenderSettings, Subject, Vocabulary, load_pipeline
 from tests.calibration.test_solving import random_adapter
@@ -45,7 +45,7 @@ def test_a_solved_merge_is_written_and_replayed_without_the_base(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("optimizer.jobs.solved_merge.prompts_to_solve_on", few)
-    monkeypatch.setattr("optimizer.jobs.solved_merge.RenderSettings", lambda: RenderSettings(steps=2, guidance=2.0, resolution=32))
+    monkeypatch.setattr("optimizer.jobs.solved_merge.RenderSettings", lambda *_: RenderSettings(steps=2, guidance=2.0, resolution=32))
     out = tmp_path / "merged.safetensors"
     arguments = ["--base", str(place / "base"), "--method", "distill", "--train-steps", "2", "--out", str(out), "--device", "cpu"]
     strip = tmp_path / "strip.png"
@@ -80,7 +80,7 @@ def test_a_solved_merge_is_written_and_replayed_without_the_base(
 
 def test_a_correction_of_rank_0_is_none(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("optimizer.jobs.solved_merge.prompts_to_solve_on", few)
-    monkeypatch.setattr("optimizer.jobs.solved_merge.RenderSettings", lambda: RenderSettings(steps=2, guidance=2.0, resolution=32))
+    monkeypatch.setattr("optimizer.jobs.solved_merge.RenderSettings", lambda *_: RenderSettings(steps=2, guidance=2.0, resolution=32))
     arguments = ["--base", str(place / "base"), "--method", "distill", "--train-steps", "2", "--device", "cpu"]
     ranks, recipes = {}, {}
     for rank, more in ((16, []), (0, ["--correction", "0"])):
@@ -159,7 +159,7 @@ def test_who_gives_an_accelerator_and_no_steps_is_told(place: Path, tmp_path: Pa
         assert execute([*asked, *more]) == 2
         assert message in " ".join(capsys.readouterr().err.split())
     job, options, said = *_planned(place, lcm), list[str]()
-    _renderer(job, options, said.append, demo=False)
+    Drawing(options.base, device="cpu", accelerators=job.accelerators).renderer(job.adapters, said.append)
     assert said[-1] == (
         "lcm: accelerators want few steps and a guidance near 1, such as --steps 8 --guidance 1; "
         "without --steps, pictures are drawn in 20 steps, with guidance 7"
@@ -190,7 +190,7 @@ def _planned(place: Path, lcm: Path) -> tuple[MergePlan, MergeOptions]:
 def test_what_does_not_fit_is_refused_before_anything_is_loaded(
     place: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("optimizer.jobs.solved_merge.load_renderer", lambda *_, **__: pytest.fail("the base was loaded"))
+    monkeypatch.setattr("optimizer.jobs.base_renderer.load_renderer", lambda *_, **__: pytest.fail("the base was loaded"))
     method = [] if "--method" in arguments else ["--method", "distill"]
     assert execute(["merge", *sources(place), *method, *arguments]) == 2
     assert message in " ".join(capsys.readouterr().err.split())
