@@ -28,6 +28,9 @@ Mode = Literal["sum", "local", "average", "switch"]
 STYLE_FLOOR = 1 / 3
 """Smallest share of a style at every place: it belongs on what the other sources draw, too."""
 
+Asked = Callable[[Sequence[Prompt]], Tensor]
+"""Returns which sources prompts ask for, bool, (n, K)."""
+
 Watch = Callable[[Sequence[int], int, Call, Tensor], None]
 """Called after each call of the denoiser with the positions of the prompts, the number of the step, the call and its combined output."""
 
@@ -88,7 +91,7 @@ class ComposedCandidate(LiveCandidate):
         composition: Composition,
         modules: RoutedModules,
         denoiser: LiveDenoiser,
-        asked: Callable[[Sequence[Prompt]], Tensor],
+        asked: Asked,
         steps: Callable[[], int],
         watch: Watch | None = None,
     ) -> None:

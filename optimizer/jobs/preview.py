@@ -12,14 +12,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from optimizer.adapters import Adapter, clean_name
+from optimizer.adapters import clean_name
 from optimizer.errors import UsageError
 from optimizer.export import base_name, next_free
 from optimizer.jobs.base_renderer import Drawing
 from optimizer.jobs.preview_plan import PreviewOptions, PreviewPlan, Shown, plan_preview
 from optimizer.merging import Router
 from optimizer.rendering import AnyRenderer, RenderSettings
+from optimizer.rendering.candidates.candidate import Candidate
 from optimizer.rendering.memory.oom import Note
+from optimizer.rendering.prompts import asked_by_text
 from optimizer.search.images.labelled_sheet import Band, labelled_sheet
 from optimizer.search.images.picture_text import picture_text
 from optimizer.search.sources.accelerators import about_eval_base
@@ -99,7 +101,9 @@ class _Drawer:
     def __init__(self, plan: PreviewPlan, renderer: AnyRenderer, tick: Tick) -> None:
         self._prompts, self._renderer, self._routers = plan.prompts, renderer, plan.routers
         self._file = renderer.fit_adapter(plan.file) if plan.file else None
-        self._mixer = LoraMixer([renderer.fit_adapter(source.adapter) for source in plan.sources], renderer.device, router=self._router)
+        self._adapters = [renderer.fit_adapter(source.adapter) for source in plan.sources]
+        self._subjects = [source.subject for source in plan.sources]
+        self._mixer = LoraMixer(self._adapters, renderer.device, router=self._router)
         self._tick, self._total, self._done = tick, len(plan.shown) * len(plan.prompts), 0
 
     def draw(self, shown: Shown) -> Tensor:
@@ -109,12 +113,24 @@ class _Drawer:
         self._done += len(found)
         return found
 
-    def _candidate(self, shown: Shown) -> Adapter | None:
+    def _candidate(self, shown: Shown) -> Candidate | None:
+        if shown.composed:
+            return self._composition()
         if shown.file:
             return self._file
         if shown.source is not None:
             return self._mixer.alone(shown.source)
         return self._mixer.mixed(shown.recipe)[0] if shown.recipe and any(shown.recipe.weights) else None
+
+    def _composition(self) -> Candidate:
+        """Returns the composition of the sources that a prompt names by their triggers, or that have none."""
+        # Imported here because they import diffusers, which a fake base does not need.
+        from optimizer.calibration.live.model import LiveModel
+        from optimizer.rendering import Renderer
+
+        assert isinstance(self._renderer, Renderer)
+        model = LiveModel.of(self._renderer, self._adapters, self._subjects)
+        return model.composed(model.teacher, asked=lambda prompts: torch.tensor([asked_by_text(p.text, self._subjects) for p in prompts]))
 
     def _router(self, calibration: str) -> Router:
         return next(router for router in self._routers if router.hash == calibration)

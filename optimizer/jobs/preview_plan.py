@@ -17,6 +17,7 @@ from optimizer.jobs.merge_plan import plan, read_sources
 from optimizer.jobs.preview_grid import GRID, Axis, parse_grid
 from optimizer.merging import Recipe, Router
 from optimizer.rendering import Prompt, compose
+from optimizer.rendering.fake_spec import is_fake
 from optimizer.search.evaluation.prompt_sets import vocabulary
 from optimizer.search.sources.accelerators import Accelerator, load_accelerators
 from optimizer.search.sources.loras import LoraSource, weights_of
@@ -61,12 +62,14 @@ class Shown:
         recipe: recipe of the merge; None for none.
         source: index of the source that is drawn alone; None for none.
         file: whether the merged LoRA is drawn as it is.
+        composed: whether the composition of the sources that a prompt names draws.
     """
 
     label: str
     recipe: Recipe | None = None
     source: int | None = None
     file: bool = False
+    composed: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,7 @@ class PreviewPlan:
         axes: axes of the grid; empty for a comparison.
         accelerators: LoRAs that everything is drawn with.
         demo: whether the demo world's base draws.
+        composes: whether the model that draws can compose outputs, which a stand-in cannot.
         notes: notes for the user.
     """
 
@@ -93,6 +97,7 @@ class PreviewPlan:
     axes: tuple[Axis, ...]
     accelerators: tuple[Accelerator, ...]
     demo: bool
+    composes: bool = True
     notes: tuple[str, ...] = ()
 
     @property
@@ -106,12 +111,14 @@ class PreviewPlan:
         return tuple(self._on_grid()) if self.axes else tuple(self._compared())
 
     def _compared(self) -> Iterator[Shown]:
-        """Yields the base, each source alone, the stack, and the merge, where there are such."""
+        """Yields the base, each source alone, composition, stack and merge, where there are such."""
         names, recipe = [source.name for source in self.sources], self.recipe
         yield Shown("base")
         for index, name in enumerate(names):
             yield Shown(f"{name} alone" if len(names) > 1 else name, source=index)
         stack = Recipe(method="linear", weights=(1.0,) * len(names)) if len(names) > 1 else None
+        if stack and self.composes:
+            yield Shown("composition", composed=True)
         if stack:
             yield Shown("stack", stack)
         if self.file:
@@ -148,6 +155,7 @@ def plan_preview(options: PreviewOptions) -> PreviewPlan:
         found,
         prompts=_prompts(options, found, tuple(options.prompts)) if options.prompts or subjects else _no_prompts(),
         axes=parse_grid(options.grid, [source.name for source in found.sources]),
+        composes=not is_fake(options.eval_base or options.base),
         accelerators=load_accelerators(options.with_, found.sources, base=options.eval_base or options.base),
     )
 
@@ -170,7 +178,7 @@ def _of_recipe(path: Path, options: PreviewOptions) -> PreviewPlan:
     except UsageError as error:
         if not merged or options.sources:
             raise
-        return PreviewPlan((), None, (), file, (), (), (), _is_demo(options, ()), (f"the file alone is drawn: {error}",))
+        return PreviewPlan((), None, (), file, (), (), (), _is_demo(options, ()), notes=(f"the file alone is drawn: {error}",))
     if job.unsolved and not merged:
         remedy = f"solve it first: optimize merge {path} --base MODEL"
         raise UsageError(f"the merge by {job.recipe.method} has yet to be solved", where=path, remedy=remedy)

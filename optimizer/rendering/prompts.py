@@ -94,6 +94,17 @@ def always_asked(subjects: Sequence[Subject]) -> frozenset[int]:
     return frozenset(k for k, subject in enumerate(subjects) if not subject.trigger)
 
 
+def asked_by_text(text: str, subjects: Sequence[Subject]) -> tuple[bool, ...]:
+    """Returns which sources a text asks for: those whose triggers it holds, in any case of letters, and those without a trigger.
+
+    Example:
+        >>> subjects = [Subject("hero", "character", "zorg"), Subject("ink", "style", "")]
+        >>> asked_by_text("Zorg in a forest", subjects), asked_by_text("a forest", subjects)
+        ((True, True), (False, True))
+    """
+    return tuple(subject.trigger.lower() in text.lower() for subject in subjects)
+
+
 def compose(
     subjects: Sequence[Subject], vocabulary: Vocabulary, *, own: int, joint: int, seed: int, seen: PromptSet | None = None
 ) -> PromptSet:

@@ -138,13 +138,26 @@ def test_one_lora_and_its_strengths(files: list[str], place: Path, capsys: pytes
 
 def test_the_demo_world_composes_its_own_prompts(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = told(["demo:octopus", "demo:hat", "--steps", "1", "--pictures", "each"], capsys)
-    assert found["shown"] == ["base", "octopus alone", "hat alone", "stack"]
+    assert found["shown"] == ["base", "octopus alone", "hat alone", "composition", "stack"]
     with Image.open(found["pictures"][0]) as picture:
         assert demo_sources()["octopus"].trigger in picture.text["parameters"]  # type: ignore[attr-defined]
         assert picture.size == (64, 64)
 
 
+def test_the_composition_draws_the_sources_that_a_prompt_names(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    octopus, hat = (demo_sources()[name].trigger for name in ("octopus", "hat"))
+    prompts = [f"{octopus}, left, night", f"a mushroom, left, night, {hat}", "a mushroom, left, night", f"{octopus}, left, night, {hat}"]
+    found = told(["demo:octopus", "demo:hat", "--steps", "2", "--prompt", *prompts, "--pictures", "each"], capsys)
+    shown = {Path(path).name[:5]: pixels(path).astype(int) for path in found["pictures"]}
+    base, first, second, composition = "01", "02", "03", "04"
+    for prompt, like in (("01", first), ("02", second), ("03", base)):
+        assert np.abs(shown[f"{prompt}-{composition}"] - shown[f"{prompt}-{like}"]).max() <= 2, prompt
+    for other in (base, first, second):
+        assert np.abs(shown[f"04-{composition}"] - shown[f"04-{other}"]).max() > 20, other
+
+
 REFUSED = [
+    (("demo:hat", "--base", "demo"), "demo: does not exist — leave it out: demo:NAME sources bring their base"),
     ((), "parameter FILES requires an argument — see optimize --help"),
     (("nothing.yaml", *FAKE), "nothing.yaml: there is no such file"),
     (("demo:hat", "--count", "0"), "--count: got 0 — give 1 or more"),

@@ -28,6 +28,7 @@ def locate_base(base: str | Path) -> Path:
     name = str(base)
     if not _ID.fullmatch(name):
         remedy = "give a diffusers folder, a .safetensors file, or ORGANISATION/NAME of a model in the local cache"
+        remedy = "leave it out: demo:NAME sources bring their base" if name == "demo" else remedy
         raise BaseModelError("does not exist", where=base, remedy=remedy)
     model, _, revision = name.partition("@")
     try:

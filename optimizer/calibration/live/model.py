@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from optimizer.adapters import Adapter, live_modules
-from optimizer.calibration.compositions import ComposedCandidate, Composition, Watch
+from optimizer.calibration.compositions import Asked, ComposedCandidate, Composition, Watch
 from optimizer.calibration.live.denoiser import LiveDenoiser
 from optimizer.calibration.live.routed_modules import RoutedModules, Routing
 from optimizer.merging import correctable
@@ -86,15 +86,16 @@ class LiveModel:
         """Composition of all sources that merges are solved on."""
         return Composition.teacher([subject.role for subject in self.subjects])
 
-    def composed(self, composition: Composition, watch: Watch | None = None) -> ComposedCandidate:
+    def composed(self, composition: Composition, watch: Watch | None = None, asked: Asked | None = None) -> ComposedCandidate:
         """Returns a composition as a candidate for the renderer.
 
         Args:
             composition: how outputs are combined.
             watch: called after each call of the denoiser.
+            asked: returns which sources prompts ask for, bool, (n, K); None for what composed prompts say of themselves.
         """
         scheduler = self.renderer.pipeline.scheduler
-        return ComposedCandidate(composition, self.modules, self.denoiser, self.asked, lambda: len(scheduler.timesteps), watch)
+        return ComposedCandidate(composition, self.modules, self.denoiser, asked or self.asked, lambda: len(scheduler.timesteps), watch)
 
     @contextmanager
     def frozen(self) -> Iterator[None]:

@@ -38,7 +38,9 @@ def preview(
     pictures: Path | None = None,
     as_json: Annotated[bool, Parameter("--json")] = False,
 ) -> int:
-    """Draw LoRAs side by side: base, each alone, the stack and the merge, or a merge at a grid of weights.
+    """Draw LoRAs side by side: base, each alone, composition, stack and merge, or a merge at a grid of weights.
+
+    The composition adds up, at every step, what each LoRA alone would draw: what a merge should show, and no file can hold.
 
     optimize preview merged.safetensors --base sdxl/ --prompt "hero person in a forest"
 
