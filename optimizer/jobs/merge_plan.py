@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from optimizer.merging import (
     read_blocks,
     read_blocks_file,
     router_path,
+    shared_modules,
     solved_from,
     sum_of_ranks,
 )
@@ -145,9 +147,14 @@ def _router(calibration: str, folder: Path, given: Iterable[Router]) -> tuple[Ro
     return (load_router(path),)
 
 
-def suggestion(count: int) -> float:
-    """Returns the suggested weight per source, 1/√N in steps of 0.05, which preserves the norm of a sum of N unrelated sources."""
-    return round(round(1 / math.sqrt(count) / _STEP) * _STEP, 2)
+def suggestion(adapters: Sequence[Adapter]) -> float:
+    """Returns the suggested weight per source.
+
+    It is 1/√N in steps of 0.05, which preserves the norm of a sum of N unrelated sources, or 1 if no two of them share a module.
+    """
+    if not any(shared_modules(pair) for pair in combinations(adapters, 2)):
+        return 1.0
+    return round(round(1 / math.sqrt(len(adapters)) / _STEP) * _STEP, 2)
 
 
 def read_sources(specs: Sequence[str], saved: SavedRecipe | None, options: MergeOptions) -> list[LoraSource]:
@@ -194,7 +201,7 @@ def _recipe(adapters: Sequence[Adapter], saved: SavedRecipe | None, options: Mer
     if options.weights:
         fields["weights"] = options.weights
     calibrated = fields["method"] in METHODS and METHODS[fields["method"]].calibrated
-    fields.setdefault("weights", (1.0 if calibrated else suggestion(len(adapters)),) * len(adapters))
+    fields.setdefault("weights", (1.0 if calibrated else suggestion(adapters),) * len(adapters))
     if options.resolve:
         fields.pop("calibration", None)
     if options.blocks:
@@ -276,7 +283,9 @@ def warnings_about(sources: Sequence[LoraSource], recipe: Recipe, *, suggested: 
     yield from remarks(sources, None if recipe.rank in (None, "full") and not recipe.sized else 1)
     if recipe.method_record.calibrated:
         return  # its router balances the sources
-    each = suggestion(len(sources))
+    each = suggestion([source.adapter for source in sources])
+    if each == 1:
+        return  # the sources do not add up anywhere
     if suggested:
         yield f"no weights given: {' '.join([f'{each:g}'] * len(sources))}, which keeps the size of a sum of unrelated sources"
     elif all(weight == 1 for weight in recipe.weights):

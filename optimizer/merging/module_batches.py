@@ -19,6 +19,7 @@ from optimizer.merging.router import Router
 
 # Most ΔW entries per stack. On a CPU (small caches) the limit is _FEW or the largest module, whichever is greater; on a GPU it is _MANY.
 _FEW, _MANY = 2**20, 2**26
+_PROBED = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +76,9 @@ class Stack:
 def stacks(adapters: Sequence[Adapter], device: str | torch.device = "cpu", router: Router | None = None) -> Iterator[Stack]:
     """Yields all modules of all adapters as stacks, in fp32 on a device; one stack is built at a time.
 
-    With a router the terms are what it makes of the sources: upᵢ · (R · down_cat)ᵢ, which add up to up_cat · R · down_cat.
+    An adapter whose change of a module is 0 counts as one that lacks the module, where another one changes it. With a router the terms
+    are what it makes of the sources: upᵢ · (R · down_cat)ᵢ, which add up to up_cat · R · down_cat; it may read from sources that change
+    nothing themselves.
 
     Raises:
         RecipeError: adapters disagree on the shape of a weight, or the router was made for others.
@@ -84,7 +87,8 @@ def stacks(adapters: Sequence[Adapter], device: str | torch.device = "cpu", rout
         router.check(adapters)
     groups: dict[tuple[tuple[int, ...], tuple[int, ...]], list[str]] = {}
     for path in sorted({path for a in adapters for path in a.modules}):
-        ranks = tuple(a.modules[path].rank if path in a.modules else 0 for a in adapters)
+        changing = _members(adapters, path, router)
+        ranks = tuple(a.modules[path].rank if i in changing else 0 for i, a in enumerate(adapters))
         groups.setdefault((_shape(adapters, path), ranks), []).append(path)
     largest = max((math.prod(shape) for shape, _ in groups), default=0)
     limit = _MANY if torch.device(device).type == "cuda" else max(_FEW, largest)
@@ -96,10 +100,27 @@ def stacks(adapters: Sequence[Adapter], device: str | torch.device = "cpu", rout
 
 def stack_of(adapters: Sequence[Adapter], paths: Sequence[str], device: str | torch.device = "cpu", router: Router | None = None) -> Stack:
     """Returns some modules, which the same adapters change at the same ranks and in one shape, as a stack like those of ``stacks``."""
-    members = tuple(i for i, adapter in enumerate(adapters) if paths[0] in adapter.modules)
+    members = _members(adapters, paths[0], router)
     terms = [_stacked([adapters[i].modules[path] for path in paths], device) for i in members]
     routed = _routed(terms, paths, router) if router else terms
     return Stack(tuple(paths), _shape(adapters, paths[0]), members, tuple(map(_balanced, routed)))
+
+
+def _members(adapters: Sequence[Adapter], path: str, router: Router | None) -> tuple[int, ...]:
+    """Returns the indices of the adapters that take part in a module: those that change it, or all that have it if none does."""
+    have = tuple(i for i, adapter in enumerate(adapters) if path in adapter.modules)
+    return have if router else tuple(i for i in have if _changes(adapters[i].modules[path])) or have
+
+
+def _changes(factors: Factors) -> bool:
+    """Returns whether a change is not 0."""
+    return factors.scale != 0 and _any(factors.up) and _any(factors.down)
+
+
+def _any(tensor: Tensor) -> bool:
+    """Returns whether a value is not 0; the first ones nearly always tell."""
+    flat = tensor.detach().flatten()
+    return bool(flat[:_PROBED].any()) or bool(flat.any())
 
 
 def _routed(terms: Sequence[LowRank], paths: Sequence[str], router: Router) -> list[LowRank]:

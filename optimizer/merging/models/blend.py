@@ -17,6 +17,7 @@ from optimizer.merging.blocks.maps import block_weight, check_block_names
 from optimizer.merging.methods import check_needs
 from optimizer.merging.methods.weighted_sum import weighted_sum
 from optimizer.merging.models.compatibility import check_same_kind, mismatches
+from optimizer.merging.models.finite import read_finite, rounded
 from optimizer.merging.models.formulas import FORMULAS, check_formula
 from optimizer.merging.recipe import Recipe
 
@@ -78,20 +79,25 @@ class Blend:
 
     @torch.no_grad()
     def read(self, part: str, name: str) -> Tensor:
-        """Returns a tensor as it is stored: merged in fp32 and rounded once to the target dtype."""
+        """Returns a tensor as it is stored: merged in fp32 and rounded once to the target dtype.
+
+        Raises:
+            BaseModelError: a model's tensor holds NaN or infinity.
+            RecipeError: the merged values are too large for the target dtype.
+        """
         entry = self.first.parts[part][name]
         if not entry.merges:
-            return self.first.read(part, name)
-        tensor = self._compute(part, name) if (part, name) not in self.apart else self.first.read(part, name)
-        return tensor.to(TORCH_DTYPES[self.job.dtype or entry.dtype])
+            return read_finite(self.first, part, name)
+        tensor = self._compute(part, name) if (part, name) not in self.apart else read_finite(self.first, part, name)
+        return rounded(tensor, TORCH_DTYPES[self.job.dtype or entry.dtype], f"{part}.{name}")
 
     def _compute(self, part: str, name: str) -> Tensor:
         job = self.job
-        tensors = [model.read(part, name).to(self.device).float() for model in job.models]
+        tensors = [read_finite(model, part, name).to(self.device).float() for model in job.models]
         if job.formula:
             return FORMULAS[job.formula].combine(tensors, job.alpha)
         assert job.recipe is not None
-        origin = job.base.read(part, name).to(self.device).float() if job.base else tensors[0]
+        origin = read_finite(job.base, part, name).to(self.device).float() if job.base else tensors[0]
         change = self._change([tensor - origin for tensor in tensors], job.recipe, f"{part}.{name}")
         return origin if change is None else origin + change.reshape(origin.shape)
 

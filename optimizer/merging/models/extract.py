@@ -16,6 +16,7 @@ from optimizer.checkpoints.model import Model
 from optimizer.errors import BaseModelError
 from optimizer.merging.algebra.compress import compressed
 from optimizer.merging.models.compatibility import check_same_kind, mismatches
+from optimizer.merging.models.finite import read_finite
 from optimizer.merging.rank_allocation import rank_within
 
 _WEIGHT = ".weight"
@@ -73,7 +74,7 @@ def extract(
         The LoRA in fp32, and the energy it keeps. A module that did not change is left out.
 
     Raises:
-        BaseModelError: the models are incompatible, a difference is not finite, or no module differs.
+        BaseModelError: the models are incompatible, a tensor is not finite, or no module differs.
     """
     check_same_kind(model, base)
     if apart := mismatches(model, [base]):
@@ -84,11 +85,8 @@ def extract(
     total = sum(1 for _ in model.names)
     for done, (part, name) in enumerate(model.names, start=1):
         if model.parts[part][name].merges:
-            delta = model.read(part, name).float() - base.read(part, name).float()
+            delta = read_finite(model, part, name).float() - read_finite(base, part, name).float()
             path = _path(part, name, delta)
-            if not bool(delta.isfinite().all()):
-                remedy = "fetch both again, or choose another model"
-                raise BaseModelError(f"{part}.{name} holds values that are not finite", where=model.place, remedy=remedy)
             if not bool(delta.any()):
                 pass
             elif path is None:

@@ -159,7 +159,7 @@ def load_loras(inputs: Inputs) -> list[LoraSource]:
     Raises:
         AdapterError: a file cannot be used.
         BaseModelError: a file needs a weight that the base model lacks.
-        UsageError: the sources belong to different bases, are identical files, or share no module.
+        UsageError: the sources belong to different bases, or are identical files.
     """
     base = weights_of(inputs.base)
     sources = [_load(spec, inputs, index, base) for index, spec in enumerate(inputs.sources)]
@@ -200,6 +200,7 @@ def remarks(sources: Sequence[LoraSource], rank: int | None) -> list[str]:
         if unknown := source.adapter.coverage.unknown:
             first, reason = next(iter(unknown.items()))
             lines.append(f"{source.name}: {len(unknown)} tensors are left out, first {first[:100]} ({reason})")
+    lines += [_apart(a, b) for a, b in combinations(sources, 2) if not shared_modules([a.adapter, b.adapter])]
     return lines
 
 
@@ -245,8 +246,13 @@ def _check_together(sources: Sequence[LoraSource]) -> None:
                 where="--sources",
                 remedy="merge sources of one base model",
             )
-        if not shared_modules([a.adapter, b.adapter]):
-            raise UsageError(f"{a.file} and {b.file} share no module", where="--sources", remedy="merge sources of one base model")
+
+
+def _apart(a: LoraSource, b: LoraSource) -> str:
+    """Returns a warning about two sources that share no module."""
+    told = f"{a.name} and {b.name} change no module in common, so that neither disturbs the other's weights"
+    unknown = [source.name for source in (a, b) if source.adapter.base == "unknown"]
+    return told + (f"; the family of {' and '.join(unknown)} is not known: check that both are for one base model" if unknown else "")
 
 
 def _for_what(source: LoraSource) -> str:

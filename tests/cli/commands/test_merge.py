@@ -18,7 +18,7 @@ import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from optimizer import Recipe, load_adapter
+from optimizer import Recipe, load_adapter, save_adapter
 from optimizer import merge as merge_adapters
 from optimizer.cli.main import execute
 from optimizer.jobs.merge_options import MergeOptions
@@ -26,7 +26,7 @@ from optimizer.jobs.merge_plan import plan, suggestion
 from optimizer.merging import METHODS, Router, save_router
 from studies.demo.world import demo_sources
 from tests.files import diffusers_file, kohya_file, random_parts
-from tests.merging.samples import UNCALIBRATED, relative_error
+from tests.merging.samples import PATHS, UNCALIBRATED, make_adapter, relative_error
 
 PAIR = ["--sources", "demo:neon", "demo:octopus"]
 
@@ -196,7 +196,25 @@ def test_nothing_is_written_over_unless_forced(folder: Path, capsys: pytest.Capt
 
 @pytest.mark.parametrize(("count", "weight"), [(2, 0.7), (3, 0.6), (4, 0.5), (5, 0.45)])
 def test_weights_that_are_not_given_are_suggested(count: int, weight: float) -> None:
-    assert suggestion(count) == weight
+    assert suggestion([make_adapter(seed) for seed in range(count)]) == weight
+    assert suggestion([make_adapter(seed, paths=PATHS[seed : seed + 1]) for seed in range(count)]) == 1
+
+
+def test_sources_that_share_no_module(folder: Path, loras: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = load_adapter(loras / "alba.safetensors")
+    for name in ("text_encoder", "unet"):
+        half = replace(whole, name=name, modules={path: f for path, f in whole.modules.items() if path.startswith(f"{name}.")})
+        save_adapter(half, folder / f"{name}.safetensors", dialect="kohya", dtype=torch.float32)
+    assert (
+        execute(["merge", "--sources", "text_encoder.safetensors", "unet.safetensors", "--dtype", "fp32", "--out", "both.safetensors"]) == 0
+    )
+    told = capsys.readouterr()
+    assert "text_encoder and unet change no module in common, so that neither disturbs the other's weights" in told.err
+    assert "no weights given" not in told.err
+    both = load_adapter("both.safetensors").modules
+    assert both.keys() == whole.modules.keys()
+    for path, factors in both.items():
+        torch.testing.assert_close(factors.delta(), whole.modules[path].delta(), rtol=1e-5, atol=1e-6)
 
 
 def test_what_should_be_known_is_told(folder: Path, loras: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -147,5 +147,5 @@ def test_positions_are_no_weights_and_numbers_are_finite(tmp_path: Path) -> None
     tensors = load_file(file)
     tensors["conv_in.weight"][0] = float("nan")
     save_file(tensors, file)
-    with pytest.raises(BaseModelError, match=r"model: unet\.conv_in\.weight holds values that are not finite — fetch both again"):
+    with pytest.raises(BaseModelError, match=r"model: unet\.conv_in\.weight holds values that are not finite — fetch the model again"):
         extract(Folder(model), Folder(base), rank=1)

@@ -7,6 +7,7 @@ import math
 import shutil
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -255,3 +256,43 @@ def test_no_more_than_a_few_tensors_are_held(folders: list[Path], tmp_path: Path
     merge_models(job, tmp_path / "out")
     assert len(held) > 2000
     assert most <= 6
+
+
+def test_values_that_are_not_finite_are_named(folders: list[Path], tmp_path: Path) -> None:
+    bad = tmp_path / "bad"
+    shutil.copytree(folders[1], bad)
+    (file,) = (bad / "unet").glob("*.safetensors")
+    with safe_open(file, framework="pt") as opened:
+        held = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    held["conv_in.weight"][0, 0, 0, 0] = float("inf")
+    save_file(held, file)
+    good, recipe = Folder(folders[2]), Recipe(method="ties", weights=(1.0, 1.0), density=0.5)
+    for job in (
+        Job((Folder(bad), good), "weighted_sum", 0.5),
+        Job((good, Folder(bad)), "weighted_sum", 0.0),
+        Job((good, Folder(folders[0])), base=Folder(bad), recipe=recipe),
+    ):
+        with pytest.raises(BaseModelError) as caught:
+            merge_models(job, tmp_path / "out")
+        remedy = "fetch the model again, or choose another one"
+        assert str(caught.value) == f"{bad}: unet.conv_in.weight holds values that are not finite — {remedy}"
+        assert not (tmp_path / "out").exists()
+
+
+def test_values_that_a_number_format_cannot_hold_are_refused(folders: list[Path], tmp_path: Path) -> None:
+    large = tmp_path / "large"
+    shutil.copytree(folders[1], large)
+    (file,) = (large / "unet").glob("*.safetensors")
+    with safe_open(file, framework="pt") as opened:
+        held = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    held["conv_in.weight"][0, 0, 0, 0] = 4e5
+    save_file(held, file)
+    job = Job((Folder(large), Folder(folders[2])), "weighted_sum", 0.5, dtype="F16")
+    with pytest.raises(RecipeError) as caught:
+        merge_models(job, tmp_path / "out")
+    assert str(caught.value) == (
+        "unet.conv_in.weight: the merge has values up to 2e+05, which float16 cannot hold — "
+        "lower the weights, or write it with --dtype bf16 or fp32"
+    )
+    assert not (tmp_path / "out").exists()
+    assert merge_models(replace(job, dtype="BF16"), tmp_path / "out").tensors

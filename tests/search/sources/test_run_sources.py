@@ -78,7 +78,6 @@ def test_what_cannot_be_merged(tmp_path: Path) -> None:
     a, again = made(tmp_path, "a"), made(tmp_path / "x", "b")
     wide = {K: (1280, 2048)}, {K: (1280, 768)}
     xl, sd = made(tmp_path, "xl", wide[0]), made(tmp_path, "sd", wide[1], 5)
-    other = made(tmp_path, "other", {Q.replace("to_q", "to_v"): (24, 24)})
     for files, message in (
         ((a, a), f"--sources: {a} and {a} are the same file — name every source once"),
         ((a, again), f"--sources: {a} and {again} are the same file — name every source once"),
@@ -87,13 +86,20 @@ def test_what_cannot_be_merged(tmp_path: Path) -> None:
             f"--sources: {xl} is for Stable Diffusion XL (its cross-attention reads text of width 2048); {sd} is for Stable Diffusion 1.x "
             "(its cross-attention reads text of width 768) — merge sources of one base model",
         ),
-        ((a, other), f"--sources: {a} and {other} share no module — merge sources of one base model"),
     ):
         with pytest.raises(UsageError) as caught:
             load_loras(inputs(*files))
         assert str(caught.value) == message
     with pytest.raises(AdapterError, match="nowhere"):
         load_loras(inputs(a, str(tmp_path / "nowhere.safetensors")))
+
+
+def test_sources_that_share_no_module_are_merged_and_told(tmp_path: Path) -> None:
+    a, other = made(tmp_path, "a"), made(tmp_path, "other", {Q.replace("to_q", "to_v"): (24, 24)}, 5)
+    found = LoraEnsemble(load_loras(inputs(a, other)), config(a, other))
+    assert len(found.remarks()) == 1
+    assert found.remarks()[0].startswith("a and other change no module in common, so that neither disturbs the other's weights")
+    assert found.strengths == (0.0, 0.0)
 
 
 def test_an_unknown_demo_source_lists_those_that_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
