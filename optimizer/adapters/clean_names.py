@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import re
+import unicodedata
+
+_KEPT = frozenset(".+_-")
+_KINDS = frozenset("LMN")  # letters, their marks, and numbers; control, formatting and space characters are of other kinds
 
 
 def clean_name(text: str, limit: int = 64) -> str:
-    """Returns the text with every character outside ``A-Za-z0-9.+_-`` replaced by ``_``, without leading dots and dashes; never empty.
+    """Returns the text with everything but letters and digits of any script and ``.+_-`` replaced by ``_``; never empty.
+
+    Equal letters have equal codes (NFC), and the name begins with no dot, dash or mark.
 
     Args:
         text: any string, for instance from an untrusted file.
-        limit: maximum length of the result, in characters.
+        limit: maximum length of the result, in bytes of UTF-8, as file systems count.
     """
-    cleaned = re.sub(r"[^A-Za-z0-9.+_-]+", "_", text).lstrip(".-")[:limit].rstrip(".")
+    composed = unicodedata.normalize("NFC", text)
+    kept = re.sub("\0+", "_", "".join(c if c in _KEPT or unicodedata.category(c)[0] in _KINDS else "\0" for c in composed))
+    begun = re.sub(r"^[.\-]+", "", kept)
+    while begun and unicodedata.category(begun[0])[0] == "M":
+        begun = begun[1:]
+    cleaned = begun.encode()[:limit].decode(errors="ignore").rstrip(".")
     return cleaned if cleaned.strip("_") else "adapter"

@@ -15,7 +15,7 @@ _VERSION = re.compile(r"_v(\d+)$")
 
 
 def file_name(source_names: Sequence[str], recipe_weights: Sequence[float], method: str, version: int) -> str:
-    """Returns ``{sources}_{method}_{weights}_v{version}.safetensors``, at most 120 characters of ``A-Za-z0-9.+_-``.
+    """Returns ``{sources}_{method}_{weights}_v{version}.safetensors``, at most 120 bytes, of letters, digits and ``.+_-``.
 
     Source names share the remaining length equally, so that all of them appear.
 

@@ -109,7 +109,7 @@ def plan(file: Path | None, options: MergeOptions, routers: Iterable[Router] = (
         specs=specs,
         recipe=recipe,
         dialect=options.dialect or (saved.setup.dialect if saved else "kohya"),
-        path=output_path(options, [s.name for s in sources], recipe),
+        path=_apart_from(sources, output_path(options, [s.name for s in sources], recipe)),
         warnings=(
             *warnings_about(sources, recipe, suggested=not options.weights and not (saved and "weights" in saved.fields)),
             *warnings_about_prompts(options.prompts, sources),
@@ -269,6 +269,13 @@ def output_path(options: MergeOptions, names: Sequence[str], recipe: Recipe) -> 
     elif not out.parent.is_dir():
         raise UsageError("the directory does not exist", where=f"--out {out}", remedy="create it, or name another file")
     return out if options.force else next_free(out, BESIDE)
+
+
+def _apart_from(sources: Sequence[LoraSource], path: Path) -> Path:
+    """Returns the output path; raises UsageError if it is that of a source, without which the recipe could not be replayed."""
+    if path.exists() and any(path.samefile(source.file) for source in sources):
+        raise UsageError("is one of the sources, which the recipe needs", where=f"--out {path}", remedy="name another file")
+    return path
 
 
 def warnings_about(sources: Sequence[LoraSource], recipe: Recipe, *, suggested: bool) -> Iterator[str]:

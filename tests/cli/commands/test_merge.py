@@ -200,6 +200,24 @@ def test_weights_that_are_not_given_are_suggested(count: int, weight: float) -> 
     assert suggestion([make_adapter(seed, paths=PATHS[seed : seed + 1]) for seed in range(count)]) == 1
 
 
+def test_a_source_is_never_written_over(folder: Path, loras: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copy(loras / "alba.safetensors", "mine.safetensors")
+    before = sha256("mine.safetensors")
+    words = ["merge", "--sources", "mine.safetensors", str(loras / "bruno.safetensors"), "--out", "mine.safetensors", "--force"]
+    assert execute(words) == 2
+    told = "--out mine.safetensors: is one of the sources, which the recipe needs — name another file"
+    assert told in " ".join(capsys.readouterr().err.split())
+    assert sha256("mine.safetensors") == before
+
+
+def test_names_of_any_script_are_kept(folder: Path, loras: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, source in (("水墨风格", "alba"), ("角色", "bruno")):
+        shutil.copy(loras / f"{source}.safetensors", f"{name}.safetensors")
+    found = facts(["--sources", "水墨风格.safetensors", "角色.safetensors", "--weights", "0.7", "0.5"], capsys)
+    assert Path(found["file"]).name == "水墨风格-角色_linear_0.7-0.5_v1.safetensors"
+    assert facts([found["file"], "--out", "again.safetensors"], capsys)["merge"]["weights"] == [0.7, 0.5]
+
+
 def test_sources_that_share_no_module(folder: Path, loras: Path, capsys: pytest.CaptureFixture[str]) -> None:
     whole = load_adapter(loras / "alba.safetensors")
     for name in ("text_encoder", "unet"):
