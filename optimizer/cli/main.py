@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from difflib import get_close_matches
 from pathlib import Path
@@ -68,6 +69,7 @@ _MERGE_TEXT: dict[str, Any] = {
 }
 _PLAIN: dict[str, Any] = {"help_prologue": "", "help_epilogue": "", "help_format": "markdown", "help_formatter": DefaultFormatter()}
 _CONFIG = "--config"
+_LIST = re.compile(r"-[\d.]+,")
 _DEFAULTS = Options()
 
 
@@ -133,7 +135,7 @@ def main(arguments: list[str] | None = None) -> None:
 def execute(arguments: list[str]) -> int:
     """Run the command line; returns the exit code. Problems are told in one line on stderr."""
     try:
-        words, file = _split_config(arguments)
+        words, file = _split_config(_with_lists(arguments))
         if not arguments:
             print_short_help()
             return 0
@@ -148,6 +150,11 @@ def execute(arguments: list[str]) -> int:
         return _told(OptimizerError(error.strerror or str(error), where=error.filename))
     except KeyboardInterrupt:
         return 130
+
+
+def _with_lists(arguments: list[str]) -> list[str]:
+    """Returns the arguments with a space before lists of numbers that begin with a minus sign, which the parser takes for options."""
+    return [f" {word}" if _LIST.match(word) else word for word in arguments]
 
 
 def _split_config(arguments: list[str]) -> tuple[list[str], Path | None]:

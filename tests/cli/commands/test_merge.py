@@ -200,6 +200,13 @@ def test_weights_that_are_not_given_are_suggested(count: int, weight: float) -> 
     assert suggestion([make_adapter(seed, paths=PATHS[seed : seed + 1]) for seed in range(count)]) == 1
 
 
+def test_a_list_may_begin_with_a_minus_sign(folder: Path, loras: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lbw = ",".join(["-1", *["1"] * 16])
+    found = facts([*PAIR, "--blocks", lbw, "ALL", "--dtype", "fp32"], capsys)
+    blocks = found["merge"]["blocks"][0]
+    assert (blocks["TE"], blocks["IN01"]) == (-1.0, 1.0)
+
+
 def test_a_source_is_never_written_over(folder: Path, loras: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copy(loras / "alba.safetensors", "mine.safetensors")
     before = sha256("mine.safetensors")
