@@ -39,6 +39,13 @@ from studies.demo.world import demo_family
 from studies.records import TrialRecord
 from studies.store import FolderStore
 
+# What a merge shows more of that an objective discounts less; objectives of the user are named.
+_GAINED = {
+    "separation": "less of sources that a prompt does not ask for",
+    "familiarity": "less that neither base nor sources draw",
+}
+# Difference of two shares that the sentence of the verdict names, which shows whole percents.
+_SEEN_MORE = 0.01
 _LIBRARIES = ("torch", "diffusers", "peft", "open-clip-torch", "optuna", "torchmetrics", "transformers")
 
 
@@ -175,10 +182,8 @@ def _sentence(found: Confirmation, naive: Contender | None, stack: Contender | N
             f"{kept}{against}; {found.leader.label} was ahead, but within noise, so the simpler {shipped.label} is shipped{barred}.{told}"
         )
     better = [(c, name) for c, name in others if c.weakest.value > shipped.weakest.value and c.feasible]
-    reasons = " or ".join(
-        ["more of the other sources", "less damage", *(f"more {name}" for name in _gains(shipped, [c for c, _ in better]))]
-    )
-    why = f"; it shows {reasons} than the {' and the '.join(name for _, name in better)}" if better else ""
+    reasons = [(name, listed) for c, name in better if (listed := _advantages(shipped, c))]
+    why = "".join(f"; it shows {_enumerated(listed)} than the {name}" for name, listed in reasons)
     return f"{kept}{against}{why}, on prompts and seeds that the search never saw{barred}.{told}"
 
 
@@ -213,11 +218,19 @@ def _lead_remark(lead: Lead, pictures: int) -> str:
     return f"{told}; on {pictures} pictures, leads up to {lead.needed:.2f} are within noise."
 
 
-def _gains(shipped: Contender, others: Sequence[Contender]) -> list[str]:
-    """Returns the names of the objectives that discount the exported merge less than one of the others."""
+def _advantages(shipped: Contender, other: Contender) -> list[str]:
+    """Returns what the exported merge shows more or less of than another one that keeps more of its weakest source."""
+    sources = [name for name, share in shipped.each.items() if share - other.each.get(name, math.nan) >= _SEEN_MORE]
     factors = {name: value for name, value in shipped.metrics.items() if name.endswith(":factor")}
-    gained = (name for name, value in factors.items() if any(value > c.metrics.get(name, 1.0) for c in others))
-    return [name.partition(":")[0] for name in gained]
+    gained = [name.partition(":")[0] for name, value in factors.items() if value > other.metrics.get(name, 1.0)]
+    found = [f"more of {_enumerated(sources)}"] if sources else []
+    found += ["less damage"] if shipped.artifacts < other.artifacts else []
+    return found + [_GAINED.get(name, f"more {name}") for name in gained]
+
+
+def _enumerated(parts: Sequence[str]) -> str:
+    """Returns the parts as ``a, b and c``."""
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
 def _source(source: Source) -> SourceInfo:

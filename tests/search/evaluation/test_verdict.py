@@ -169,16 +169,29 @@ def test_the_sentence_says_what_was_shipped_and_why() -> None:
     )
     assert (simple.winner, list(simple.rows)) == (NAIVE, ["trial 9", NAIVE, STACK, "a alone"])
     assert verdict(confirmation(STACK, STACK)).sentence == (
-        "The merge keeps 30% of its weakest source (20% to 40%), against 60% for the naive merge; "
-        "it shows more of the other sources or less damage than the naive merge, on prompts and seeds that the search never saw."
+        "The merge keeps 30% of its weakest source (20% to 40%), against 60% for the naive merge, "
+        "on prompts and seeds that the search never saw."
     )
+
+
+def test_the_sentence_names_what_the_merge_shows_more_of_and_only_that() -> None:
+    shipped = replace(
+        contender("trial 9", 0.3, metrics={"separation:factor": 0.9, "familiarity:factor": 0.7}), each={"a": 0.9, "b": 0.3}, artifacts=1.0
+    )
+    naive = replace(contender(NAIVE, 0.4, metrics={"separation:factor": 0.8, "familiarity:factor": 0.9}), artifacts=2.0)
+    worn = replace(contender(STACK, 0.5), artifacts=0.5)
+    found = verdict(Confirmation(shipped, shipped, (shipped, naive, worn), PICTURES))
+    assert (
+        "; it shows more of a, less damage and less of sources that a prompt does not ask for than the naive merge; "
+        "it shows more of a than the stack, on prompts"
+    ) in found.sentence
 
 
 def test_an_objective_that_speaks_for_the_merge_is_named_in_the_sentence() -> None:
     shipped = contender("trial 9", 0.3, metrics={"brightness:distance": 0.1, "brightness:factor": 0.9})
     darker, brighter = (contender(NAIVE, 0.6, metrics={"brightness:factor": factor}) for factor in (0.5, 1.0))
     found = verdict(Confirmation(shipped, shipped, (shipped, darker), PICTURES))
-    assert "; it shows more of the other sources or less damage or more brightness than the naive merge, on" in found.sentence
+    assert "; it shows more brightness than the naive merge, on" in found.sentence
     assert found.metrics == ("brightness:distance", "brightness:factor")
     assert found.discounts == {"brightness": "brightness:factor"}
     assert "brightness" not in verdict(Confirmation(shipped, shipped, (shipped, brighter), PICTURES)).sentence
