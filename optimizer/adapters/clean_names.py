@@ -20,8 +20,7 @@ def clean_name(text: str, limit: int = 64) -> str:
     """
     composed = unicodedata.normalize("NFC", text)
     kept = re.sub("\0+", "_", "".join(c if c in _KEPT or unicodedata.category(c)[0] in _KINDS else "\0" for c in composed))
-    begun = re.sub(r"^[.\-]+", "", kept)
-    while begun and unicodedata.category(begun[0])[0] == "M":
-        begun = begun[1:]
-    cleaned = begun.encode()[:limit].decode(errors="ignore").rstrip(".")
-    return cleaned if cleaned.strip("_") else "adapter"
+    while kept and (kept[0] in ".-" or unicodedata.category(kept[0])[0] == "M"):
+        kept = kept[1:]
+    cleaned = kept.encode()[:limit].decode(errors="ignore").rstrip(".")
+    return cleaned if cleaned.strip("_") else "adapter"[:limit]

@@ -33,7 +33,7 @@ def file_name(source_names: Sequence[str], recipe_weights: Sequence[float], meth
         raise ValueError(f"{len(source_names)} sources and {len(recipe_weights)} weights; need one weight for each of one or more sources")
     weights = "-".join(f"{weight:.3g}".replace("-", "m").replace("+", "") for weight in recipe_weights)
     tail = f"_{clean_name(method, _METHOD)}_{weights}_v{version}{_SUFFIX}"
-    each = max(1, (_LONGEST - len(tail) + 1) // len(source_names) - 1)
+    each = max(1, (_LONGEST - len(tail.encode()) + 1) // len(source_names) - 1)
     return "-".join(clean_name(name, each) for name in source_names) + tail
 
 
